@@ -1,0 +1,1 @@
+"""EfficientDet object detection in TensorFlow and Keras."""
