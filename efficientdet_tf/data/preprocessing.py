@@ -1,0 +1,116 @@
+"""From decoded pixels to the network's input.
+
+Training, evaluation, prediction and the exported models all use these
+functions, so that a picture gives the same input everywhere.
+"""
+
+from typing import Sequence
+
+import tensorflow as tf
+
+
+def resize_and_pad(
+    image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits an image into the top left of the network's input.
+
+    The aspect ratio is kept; the rest is filled at the bottom or right.
+    Bilinear without antialiasing, as the published models were trained.
+
+    Args:
+      image: uint8 or float32 [h, w, 3], RGB, 0..255.
+      image_size: (height, width) of the network's input in pixels.
+      pad_value: RGB of the filling on the same scale: the mean that
+        `normalize` subtracts, so that the filling becomes zero.
+
+    Returns:
+      float32 [height, width, 3], RGB, 0..255, and a float32 scalar, the number
+      of original pixels in one network pixel, by which boxes in network pixels
+      are multiplied to get boxes in original pixels.
+    """
+    original_size = tf.shape(image)[:2]
+    scale = _fit(original_size, image_size)
+    image = tf.image.resize(image, _scaled_size(original_size, scale))
+    return pad(image, image_size, pad_value), 1.0 / scale
+
+
+def pad(image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float]) -> tf.Tensor:
+    """Fills up at the bottom and right.
+
+    Args:
+      image: float32 [h, w, 3] with h <= height and w <= width.
+      image_size: (height, width) of the result.
+      pad_value: three numbers, the colour of the filling.
+
+    Returns:
+      float32 [height, width, 3].
+    """
+    height, width = image_size
+    colour = tf.constant(pad_value, tf.float32)
+    rows, columns = tf.unstack(tf.shape(image)[:2])
+    right = tf.broadcast_to(colour, [rows, width - columns, 3])
+    image = tf.concat([image, right], axis=1)
+    bottom = tf.broadcast_to(colour, [height - rows, width, 3])
+    image = tf.concat([image, bottom], axis=0)
+    return tf.ensure_shape(image, [height, width, 3])
+
+
+def normalize(image: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
+    """`(image - mean) / std` by channel.
+
+    Args:
+      image: [..., 3], RGB, 0..255.
+      mean, std: three numbers each on the same scale.
+
+    Returns:
+      float32 of the same shape.
+    """
+    image = tf.cast(image, tf.float32)
+    return (image - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+
+
+def resize_boxes(
+    boxes: tf.Tensor, original_size: tf.Tensor, image_size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes boxes along with `resize_and_pad`.
+
+    Args:
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in original pixels.
+      original_size: int32 [2], height and width of the original image.
+      image_size: (height, width) of the network's input.
+
+    Returns:
+      float32 [m, 4] in network pixels, clipped to 0..size - 1, without those
+      that have no area left, and int32 [m], which of the n they are.
+    """
+    scaled_size = _scaled_size(original_size, _fit(original_size, image_size))
+    factor = tf.cast(scaled_size, tf.float32) / tf.cast(original_size, tf.float32)
+    return clip_boxes(boxes * tf.tile(factor, [2]), image_size)
+
+
+def clip_boxes(boxes: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Clips boxes to the last pixel of the image and drops the empty ones.
+
+    Args:
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels.
+      image_size: (height, width) in pixels.
+
+    Returns:
+      float32 [m, 4] and int32 [m], which of the n they are.
+    """
+    limit = tf.constant([image_size[0] - 1, image_size[1] - 1] * 2, tf.float32)
+    boxes = tf.clip_by_value(boxes, 0.0, limit)
+    kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
+    return tf.gather(boxes, kept), tf.cast(kept, tf.int32)
+
+
+def _fit(original_size: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Network pixels in one original pixel (float32 scalar)."""
+    target = tf.constant(image_size, tf.float32)
+    return tf.reduce_min(target / tf.cast(original_size, tf.float32))
+
+
+def _scaled_size(original_size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """int32 [2]; truncated as the published models do, but never zero."""
+    scaled = tf.cast(tf.cast(original_size, tf.float32) * scale, tf.int32)
+    return tf.maximum(scaled, 1)
