@@ -1,0 +1,125 @@
+"""The grid of anchors, and boxes relative to it (paper, section 3; RetinaNet's scheme).
+
+Boxes are float32 [ymin, xmin, ymax, xmax] in pixels of the network's input.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from official.vision.ops import box_ops
+
+
+def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tuple[int, int]]:
+    """Height and width of every level's feature map.
+
+    Each level is its finer neighbour halved and rounded up, as strided
+    convolutions with SAME padding do it; level 0 is the image itself.
+
+    Args:
+      image_size: (height, width) of the network's input in pixels.
+      max_level: the coarsest level.
+
+    Returns:
+      `{level: (height, width)}` for the levels 0 to `max_level`.
+    """
+    height, width = image_size
+    return {
+        level: (-(-height // 2**level), -(-width // 2**level)) for level in range(max_level + 1)
+    }
+
+
+def generate(
+    image_size: tuple[int, int],
+    min_level: int,
+    max_level: int,
+    num_scales: int,
+    aspect_ratios: Sequence[float | Sequence[float]],
+    scale: float | Sequence[float],
+) -> np.ndarray:
+    """All anchors of an image, ordered by level, row, column, octave, aspect.
+
+    A level's stride is image size / feature size, a fraction for odd sizes.
+    Anchors are centred in the cells; those at the border reach over the image.
+
+    Args:
+      image_size: (height, width) of the network's input in pixels.
+      min_level: the finest level.
+      max_level: the coarsest level.
+      num_scales: octave steps; sizes are scale * 2 ** (i / num_scales) strides.
+      aspect_ratios: for each anchor width / height at equal area, or a pair
+        (x, y) of factors of the width and of the height.
+      scale: size of the smallest anchor in strides; one number, or one for each
+        level from `min_level` on.
+
+    Returns:
+      float32 [N, 4], read-only because calls with equal arguments share it.
+
+    Raises:
+      ValueError: when `scale` has not one number for each level.
+    """
+    levels = range(min_level, max_level + 1)
+    scales = tuple(scale) if isinstance(scale, Sequence) else (scale,) * len(levels)
+    if len(scales) != len(levels):
+        raise ValueError(
+            f"scale: {len(scales)} numbers for the {len(levels)} levels {min_level} to {max_level}"
+        )
+    return _generate(tuple(image_size), levels, num_scales, _factors(aspect_ratios), scales)
+
+
+def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+    """Boxes relative to their anchors (R-CNN's parametrisation, without factors).
+
+    Args:
+      boxes: float32 [..., 4] in pixels.
+      anchors: float32 [..., 4] in pixels, broadcastable to `boxes`.
+
+    Returns:
+      float32 [..., 4], (ty, tx, th, tw): offset of the centres in anchor sizes,
+      and the logarithm of the ratio of the sizes.
+    """
+    return box_ops.encode_boxes(boxes, tf.convert_to_tensor(anchors))
+
+
+def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+    """The boxes that `deltas` stand for: the inverse of `encode`.
+
+    The anchor's size grows at most by 1000 / 16, so that an untrained network
+    cannot overflow.
+
+    Args:
+      deltas: float [..., 4], (ty, tx, th, tw).
+      anchors: float32 [..., 4] in pixels, broadcastable to `deltas`.
+
+    Returns:
+      float32 [..., 4] boxes in pixels, not clipped to the image.
+    """
+    return box_ops.decode_boxes(deltas, tf.convert_to_tensor(anchors))
+
+
+def _factors(aspect_ratios) -> tuple[tuple[float, float], ...]:
+    """Width and height of each anchor relative to a square of its scale."""
+    return tuple(
+        tuple(ratio) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+        for ratio in aspect_ratios
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _generate(image_size, levels, num_scales, factors, scales) -> np.ndarray:
+    sizes = feature_sizes(image_size, levels[-1])
+    octaves = 2.0 ** (np.arange(num_scales) / num_scales)
+    # [octave, aspect, (y, x)]: half the extent in strides at scale 1.
+    shapes = octaves[:, None, None] * np.array(factors)[None, :, ::-1] / 2
+    boxes = []
+    for level, scale in zip(levels, scales, strict=True):
+        stride = np.array(image_size) / np.array(sizes[level])
+        rows, columns = (np.arange(n) + 0.5 for n in sizes[level])
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1) * stride
+        centers = grid.reshape(-1, 1, 2)
+        extent = (scale * stride * shapes).reshape(1, -1, 2)
+        boxes.append(np.concatenate([centers - extent, centers + extent], axis=-1).reshape(-1, 4))
+    anchors = np.concatenate(boxes).astype(np.float32)
+    anchors.setflags(write=False)
+    return anchors
