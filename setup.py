@@ -1,0 +1,61 @@
+"""Packaging of EfficientDet: what it needs, and the commands it installs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="efficientdet-tf",
+    version="0.1.0",
+    description="EfficientDet object detection in TensorFlow: train, evaluate, export, predict",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(
+        include=[
+            "efficientdet_tf",
+            "efficientdet_tf.*",
+            "keras_layers",
+            "keras_layers.*",
+            "export",
+            "export.*",
+        ]
+    ),
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        # tf-models-official is made for one TensorFlow release at a time, and
+        # tf_keras follows TensorFlow's numbers: the three move together.
+        "tensorflow>=2.20,<2.21",
+        "tf_keras>=2.20,<2.21",
+        "tf-models-official>=2.20,<2.21",
+        # The last release; it has no wheels for newer Pythons.
+        "tensorflow-addons==0.23.*; python_version < '3.12'",
+        "ai-edge-litert>=2,<3",
+        "absl-py>=1.4",
+        "matplotlib>=3.8",
+        "numpy>=2",
+        "Pillow>=10.1",
+        # The first with wheels made for numpy 2.
+        "pycocotools>=2.0.8,<3",
+        "PyYAML>=6",
+        "scikit-learn>=1.5",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8"],
+    },
+    entry_points={
+        "console_scripts": [
+            "efficientdet-train = efficientdet_tf.train:run",
+            "efficientdet-eval = efficientdet_tf.evaluate:run",
+            "efficientdet-export = export.__main__:run",
+            "efficientdet-predict = efficientdet_tf.predict:run",
+        ]
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
