@@ -1,0 +1,104 @@
+"""Which anchor answers for which object (paper, section 3, following RetinaNet).
+
+An anchor is positive when its best box overlaps it with at least the matching
+threshold. Every box also forces its best anchor to answer for it, so that no
+object is left out; where two boxes force the same anchor the first one has it.
+"""
+
+import tensorflow as tf
+from official.vision.ops import iou_similarity
+
+from efficientdet_tf import anchors as anchor_grid
+
+BACKGROUND = -1
+# An anchor whose class is left out of the loss.
+IGNORED = -2
+
+
+def assign(
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    match_threshold: float = 0.5,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The training targets of one image, in graph operations.
+
+    Args:
+      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels; an
+        array (a constant of the graph) is fastest.
+      boxes: float32 [n, 4] in network pixels, n may be zero.
+      classes: int32 [n], class indices from 0.
+      match_threshold: an anchor with at least this IoU is positive.
+
+    Returns:
+      Class targets int32 [N], `BACKGROUND` where there is no object; box targets
+      float32 [N, 4], `anchors.encode` of the object's box and zero elsewhere;
+      and the number of positive anchors, float32 scalar.
+    """
+    anchors = tf.convert_to_tensor(anchors)
+    box_of_anchor = _match(anchors, boxes, match_threshold)
+    positive = tf.where(box_of_anchor >= 0)
+    box_of_positive = tf.gather_nd(box_of_anchor, positive)
+    deltas = anchor_grid.encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
+    num_anchors = tf.shape(anchors, out_type=tf.int64)[0]
+    # Only the few positives are gathered and encoded: 20 times fewer than all.
+    box_targets = tf.scatter_nd(positive, deltas, [num_anchors, 4])
+    class_targets = tf.tensor_scatter_nd_update(
+        tf.fill([num_anchors], BACKGROUND),
+        positive,
+        tf.cast(tf.gather(classes, box_of_positive), tf.int32),
+    )
+    return class_targets, box_targets, tf.cast(tf.shape(positive)[0], tf.float32)
+
+
+def by_level(
+    class_targets: tf.Tensor,
+    box_targets: tf.Tensor,
+    image_size: tuple[int, int],
+    min_level: int,
+    max_level: int,
+) -> dict[str, tf.Tensor]:
+    """Targets in anchor order, split into a map for each level.
+
+    Args:
+      class_targets: int32 [N] from `assign`.
+      box_targets: float32 [N, 4] from `assign`.
+      image_size: (height, width) of the network's input in pixels.
+      min_level: the finest level of the anchors.
+      max_level: the coarsest level of the anchors.
+
+    Returns:
+      For each level L "cls_L", int32 [height, width, A], and "box_L", float32
+      [height, width, A * 4], with A anchors at each place.
+    """
+    sizes = anchor_grid.feature_sizes(image_size, max_level)
+    places = [sizes[level][0] * sizes[level][1] for level in range(min_level, max_level + 1)]
+    shape_count = class_targets.shape[0] // sum(places)
+    counts = [place * shape_count for place in places]
+    maps = {}
+    for level, level_classes, level_boxes in zip(
+        range(min_level, max_level + 1),
+        tf.split(class_targets, counts),
+        tf.split(box_targets, counts),
+        strict=True,
+    ):
+        height, width = sizes[level]
+        maps[f"cls_{level}"] = tf.reshape(level_classes, [height, width, shape_count])
+        maps[f"box_{level}"] = tf.reshape(level_boxes, [height, width, shape_count * 4])
+    return maps
+
+
+def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
+    """Index of the box that each anchor answers for, -1 for none: int32 [N]."""
+    num_boxes = tf.shape(boxes)[0]
+    # Without boxes an empty one stands in, which no anchor overlaps, because
+    # there is no maximum over nothing.
+    padded = tf.pad(boxes, [[0, tf.cast(num_boxes == 0, tf.int32)], [0, 0]])
+    overlaps = iou_similarity.iou(padded, anchors)
+    best_box = tf.argmax(overlaps, axis=0, output_type=tf.int32)
+    matched = tf.where(tf.reduce_max(overlaps, axis=0) >= threshold, best_box, -1)
+    best_anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)[:num_boxes]
+    # The minimum gives an anchor that several boxes force to the first of them;
+    # where no box does, it is the largest integer.
+    forced = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchor, tf.shape(anchors)[0])
+    return tf.where(forced < num_boxes, forced, matched)
