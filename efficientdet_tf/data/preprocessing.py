@@ -4,7 +4,7 @@ Training, evaluation, prediction and the exported models all use these
 functions, so that a picture gives the same input everywhere.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class LabelMap:
     def to_json(self) -> str:
         """`[{"id": 1, "name": "person"}, ...]` in order of class index."""
         return json.dumps(
-            [{"id": i, "name": n} for i, n in zip(self.ids, self.names)], ensure_ascii=False
+            [{"id": i, "name": n} for i, n in zip(self.ids, self.names, strict=True)],
+            ensure_ascii=False,
         )
 
     @classmethod
@@ -90,7 +91,7 @@ class DetectionData:
     records: Sequence[Record]
     label_map: LabelMap
     problems: Sequence[str] = ()
-    source: Optional[str] = None
+    source: str | None = None
 
     def __len__(self) -> int:
         return len(self.records)
