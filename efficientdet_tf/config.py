@@ -307,9 +307,7 @@ def _published(
     """A row of `MODELS` from the columns that differ between models."""
     lite = "lite" in name
     family = (
-        dict(
-            activation="relu6", pixel_mean=(127.0, 127.0, 127.0), pixel_std=(128.0, 128.0, 128.0)
-        )
+        dict(activation="relu6", pixel_mean=(127.0, 127.0, 127.0), pixel_std=(128.0, 128.0, 128.0))
         if lite
         else {}
     )
@@ -392,9 +390,7 @@ def _check(config: Config) -> None:
         if _get(config, key) < minimum:
             raise ConfigError(f"{key}: {_get(config, key)} is below {minimum}")
     if min(config.model.image_size) < 64:
-        raise ConfigError(
-            f"model.image_size: {config.model.image_size} has a side below 64 pixels"
-        )
+        raise ConfigError(f"model.image_size: {config.model.image_size} has a side below 64 pixels")
     if config.augmentation.scale_max < config.augmentation.scale_min:
         raise ConfigError("augmentation.scale_max: is below augmentation.scale_min")
     if not 1 <= config.model.min_level < config.model.max_level:

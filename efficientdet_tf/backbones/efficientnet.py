@@ -1,0 +1,314 @@
+"""EfficientNet B0 to B7 and Lite0 to Lite4 from one block table.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks", 2019; Lite: no squeeze-excite, ReLU6, stem and head not scaled.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.resample import BATCH_NORM
+
+
+class Stage(NamedTuple):
+    """A run of blocks of one width; the first block has the stride."""
+
+    repeats: int
+    kernel_size: int
+    strides: int
+    expand_ratio: int
+    filters: int
+
+
+# The paper's table 1.
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+STEM_FILTERS = 32
+SQUEEZE_RATIO = 0.25
+
+# name: (width coefficient, depth coefficient)
+SCALES = {
+    "efficientnet-b0": (1.0, 1.0),
+    "efficientnet-b1": (1.0, 1.1),
+    "efficientnet-b2": (1.1, 1.2),
+    "efficientnet-b3": (1.2, 1.4),
+    "efficientnet-b4": (1.4, 1.8),
+    "efficientnet-b5": (1.6, 2.2),
+    "efficientnet-b6": (1.8, 2.6),
+    "efficientnet-b7": (2.0, 3.1),
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+    "efficientnet-lite3": (1.2, 1.4),
+    "efficientnet-lite4": (1.4, 1.8),
+}
+
+
+def round_filters(filters: int, width: float) -> int:
+    """Scaled width to the nearest multiple of 8, never below 90 % of it."""
+    scaled = filters * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def scaled_stages(name: str) -> list[Stage]:
+    """`STAGES` at the size of `name`, a key of `SCALES`."""
+    width, depth = SCALES[name]
+    last = len(STAGES) - 1
+    fixed = (0, last) if "lite" in name else ()
+    return [
+        stage._replace(
+            repeats=stage.repeats if i in fixed else math.ceil(depth * stage.repeats),
+            filters=round_filters(stage.filters, width),
+        )
+        for i, stage in enumerate(STAGES)
+    ]
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class StochasticDepth(keras.layers.Layer):
+    """Drops a sample's residual branch in training (Huang et al., 2016).
+
+    Args:
+      survival_prob: probability with which a sample's branch is kept; kept ones
+        are scaled by its inverse, so inference needs no change.
+    """
+
+    def __init__(self, survival_prob: float, **kwargs):
+        super().__init__(**kwargs)
+        self.survival_prob = survival_prob
+
+    def call(self, x, training=None):
+        """Float [B, H, W, C] to the same shape."""
+        if not training or self.survival_prob >= 1:
+            return x
+        shape = [tf.shape(x)[0], 1, 1, 1]
+        kept = tf.random.uniform(shape) < self.survival_prob
+        return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "survival_prob": self.survival_prob}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class SqueezeExcite(keras.layers.Layer):
+    """Channel attention from the global average (Hu et al., 2018).
+
+    Args:
+      squeezed_filters: width of the bottleneck.
+      activation: name of a Keras activation.
+    """
+
+    def __init__(self, squeezed_filters: int, activation: str, **kwargs):
+        super().__init__(**kwargs)
+        self.squeezed_filters = squeezed_filters
+        self.activation_name = activation
+        self.activation = keras.activations.get(activation)
+        self.reduce = _conv(squeezed_filters, 1, use_bias=True, name="reduce")
+
+    def build(self, input_shape):
+        self.expand = _conv(input_shape[-1], 1, use_bias=True, name="expand")
+        super().build(input_shape)
+
+    def call(self, x):
+        """Float [B, H, W, C] to the same shape."""
+        pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        return x * tf.sigmoid(self.expand(self.activation(self.reduce(pooled))))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "squeezed_filters": self.squeezed_filters,
+            "activation": self.activation_name,
+        }
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class MBConvBlock(keras.layers.Layer):
+    """Inverted residual block: expand, depthwise, (squeeze-excite), project.
+
+    Args:
+      filters: width of the output.
+      kernel_size, strides: of the depthwise convolution.
+      expand_ratio: inner width over input width.
+      squeeze_excite: whether the block has one.
+      activation: name of a Keras activation.
+      survival_prob: of the residual branch in training.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        expand_ratio: int = 6,
+        squeeze_excite: bool = True,
+        activation: str = "swish",
+        survival_prob: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.expand_ratio = expand_ratio
+        self.squeeze_excite = squeeze_excite
+        self.activation_name = activation
+        self.activation = keras.activations.get(activation)
+        self.survival_prob = survival_prob
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.residual = self.strides == 1 and width == self.filters
+        self.expand_conv = self.expand_norm = self.se = None
+        if self.expand_ratio != 1:
+            self.expand_conv = _conv(width * self.expand_ratio, 1, name="expand_conv")
+            self.expand_norm = _batch_norm("expand_bn")
+        self.depthwise_conv = keras.layers.DepthwiseConv2D(
+            self.kernel_size,
+            self.strides,
+            "same",
+            use_bias=False,
+            depthwise_initializer=_initializer(),
+            name="depthwise_conv",
+        )
+        self.depthwise_norm = _batch_norm("depthwise_bn")
+        if self.squeeze_excite:
+            squeezed = max(1, int(width * SQUEEZE_RATIO))
+            self.se = SqueezeExcite(squeezed, self.activation_name, name="se")
+        self.project_conv = _conv(self.filters, 1, name="project_conv")
+        self.project_norm = _batch_norm("project_bn")
+        self.drop = StochasticDepth(self.survival_prob, name="drop")
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        """Float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
+        x = inputs
+        if self.expand_conv is not None:
+            x = self.activation(self.expand_norm(self.expand_conv(x), training=training))
+        x = self.activation(self.depthwise_norm(self.depthwise_conv(x), training=training))
+        if self.se is not None:
+            x = self.se(x)
+        x = self.project_norm(self.project_conv(x), training=training)
+        return self.drop(x, training=training) + inputs if self.residual else x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "expand_ratio": self.expand_ratio,
+            "squeeze_excite": self.squeeze_excite,
+            "activation": self.activation_name,
+            "survival_prob": self.survival_prob,
+        }
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class EfficientNet(keras.layers.Layer):
+    """An EfficientNet without its classifier.
+
+    Example:
+      >>> EfficientNet("efficientnet-b0")(tf.zeros([1, 64, 64, 3]))[5].shape
+      TensorShape([1, 2, 2, 320])
+
+    Args:
+      model_name: a key of `SCALES`.
+      survival_prob: of the last block's residual branch; earlier blocks
+        survive more often, linearly up to 1.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+
+    def __init__(self, model_name: str, survival_prob: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        if model_name not in SCALES:
+            raise ValueError(f"backbone {model_name!r} is not one of {', '.join(SCALES)}")
+        self.model_name = model_name
+        self.survival_prob = survival_prob
+        lite = "lite" in model_name
+        self.activation_name = "relu6" if lite else "swish"
+        self.activation = keras.activations.get(self.activation_name)
+        stem_width = 1.0 if lite else SCALES[model_name][0]
+        self.stem_conv = _conv(round_filters(STEM_FILTERS, stem_width), 3, 2, name="stem_conv")
+        self.stem_norm = _batch_norm("stem_bn")
+        self.blocks = self._make_blocks(squeeze_excite=not lite)
+
+    def _make_blocks(self, squeeze_excite: bool) -> list[MBConvBlock]:
+        stages = scaled_stages(self.model_name)
+        total, blocks = sum(stage.repeats for stage in stages), []
+        for stage in stages:
+            for repeat in range(stage.repeats):
+                index = len(blocks)
+                blocks.append(
+                    MBConvBlock(
+                        stage.filters,
+                        stage.kernel_size,
+                        stage.strides if repeat == 0 else 1,
+                        stage.expand_ratio,
+                        squeeze_excite,
+                        self.activation_name,
+                        1 - (1 - self.survival_prob) * index / total,
+                        name=f"block_{index}",
+                    )
+                )
+        return blocks
+
+    def call(self, images, training=None):
+        """Features.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+
+        Returns:
+          Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes
+          rounded up, for levels 1 to 5: the last map of each size.
+        """
+        x = self.activation(self.stem_norm(self.stem_conv(images), training=training))
+        features, level = {}, 1
+        for block in self.blocks:
+            if block.strides == 2:
+                features[level] = x
+                level += 1
+            x = block(x, training=training)
+        features[level] = x
+        return features
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "model_name": self.model_name,
+            "survival_prob": self.survival_prob,
+        }
+
+
+def _initializer():
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def _conv(filters: int, kernel_size: int, strides: int = 1, *, use_bias: bool = False, name: str):
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        "same",
+        use_bias=use_bias,
+        kernel_initializer=_initializer(),
+        name=name,
+    )
+
+
+def _batch_norm(name: str):
+    return keras.layers.BatchNormalization(name=name, **BATCH_NORM)

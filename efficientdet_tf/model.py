@@ -1,0 +1,88 @@
+"""EfficientDet: images -> backbone -> feature network -> heads."""
+
+import tf_keras as keras
+
+from efficientdet_tf import anchors
+from efficientdet_tf.backbones.efficientnet import EfficientNet
+from efficientdet_tf.config import Config
+from keras_layers.bifpn import BiFPN
+from keras_layers.heads import PredictionHead
+from keras_layers.pixels import NormalizePixels
+from keras_layers.resample import ExtraLevels
+
+# Share of anchors that the untrained class head takes for objects (focal-loss
+# paper, section 4.1).
+PRIOR_PROBABILITY = 0.01
+
+
+def build(config: Config) -> keras.Model:
+    """The network of a config, untrained.
+
+    Input: float32 [B, H, W, 3], RGB on the 0..255 scale, padded with the mean
+    colour; (H, W) is `config.model.image_size`.
+
+    Output: dict of float32 raw outputs, for each level L from `min_level` to
+    `max_level`: `cls_L` [B, h, w, anchors * classes], class logits, and `box_L`
+    [B, h, w, anchors * 4], (ty, tx, th, tw) relative to the anchors.
+
+    Args:
+      config: `model` and `anchors` are read.
+
+    Returns:
+      A Keras model whose layers are `pixels`, `backbone`, `extra_levels`,
+      `feature_network`, `class_head` and `box_head`.
+    """
+    model = config.model
+    images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
+    normalized = NormalizePixels(model.pixel_mean, model.pixel_std, name="pixels")(images)
+    features = EfficientNet(model.backbone, model.backbone_survival_prob, name="backbone")(
+        normalized
+    )
+    features = {level: x for level, x in features.items() if level >= model.min_level}
+    features = ExtraLevels(model.num_filters, model.max_level, name="extra_levels")(features)
+    features = BiFPN(
+        model.num_filters,
+        model.fpn_repeats,
+        model.fusion,
+        model.activation,
+        name="feature_network",
+    )(features)
+    outputs = {}
+    for short_name, head in _heads(config).items():
+        for level, x in head(features).items():
+            name = f"{short_name}_{level}"
+            # Losses and decoding need float32 under every precision policy.
+            outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
+    return keras.Model(images, outputs, name=model.name.replace("-", "_"))
+
+
+def anchor_boxes(config: Config):
+    """The anchors of a config: float32 [N, 4] in pixels of the network's input."""
+    model, grid = config.model, config.anchors
+    return anchors.generate(
+        model.image_size,
+        model.min_level,
+        model.max_level,
+        grid.num_scales,
+        grid.aspect_ratios,
+        grid.scale,
+    )
+
+
+def _heads(config: Config) -> dict[str, PredictionHead]:
+    model = config.model
+    num_anchors = config.anchors.num_scales * len(config.anchors.aspect_ratios)
+    common = dict(
+        num_filters=model.num_filters,
+        num_repeats=model.head_repeats,
+        activation=model.activation,
+    )
+    return {
+        "cls": PredictionHead(
+            num_anchors * model.num_classes,
+            prior_probability=PRIOR_PROBABILITY,
+            name="class_head",
+            **common,
+        ),
+        "box": PredictionHead(num_anchors * 4, name="box_head", **common),
+    }

@@ -1,0 +1,80 @@
+"""Weighted fusion of feature maps (paper, section 3.3)."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
+
+# Keeps the division of fast fusion finite when every weight is negative.
+EPSILON = 1e-4
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class WeightedFusion(keras.layers.Layer):
+    """Adds feature maps of one size and width, each by a learned weight.
+
+    Methods, with one scalar weight for each input (`channel_*`: one for each
+    input and channel), all starting at 1:
+
+    - `sum`: x_1 + ... + x_n, no weights.
+    - `unbounded`: sum of w_i x_i.
+    - `softmax`: sum of softmax(w)_i x_i.
+    - `fast`: sum of relu(w_i) x_i / (1e-4 + sum of relu(w_j)).
+
+    Example:
+      >>> fuse = WeightedFusion("fast")
+      >>> fuse([tf.ones([1, 4, 4, 8]), tf.zeros([1, 4, 4, 8])]).shape
+      TensorShape([1, 4, 4, 8])
+
+    Args:
+      method: one of `METHODS`.
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+
+    def __init__(self, method: str = "fast", **kwargs):
+        super().__init__(**kwargs)
+        if method not in METHODS:
+            raise ValueError(f"fusion method {method!r} is not one of {', '.join(METHODS)}")
+        self.method = method
+
+    def build(self, input_shapes):
+        self.edge_weights = []
+        if self.method != "sum":
+            shape = [input_shapes[0][-1]] if self.method.startswith("channel_") else []
+            self.edge_weights = [
+                # Always float32: 1e-4 next to a sum near 2 is lost in half precision.
+                self.add_weight(
+                    f"weight_{i}", shape, tf.float32, "ones", experimental_autocast=False
+                )
+                for i in range(len(input_shapes))
+            ]
+        super().build(input_shapes)
+
+    def call(self, inputs):
+        """Fuses.
+
+        Args:
+          inputs: list of float [B, H, W, C].
+
+        Returns:
+          Float [B, H, W, C] of the same dtype.
+        """
+        if self.method == "sum":
+            return tf.add_n(inputs)
+        weights = tf.cast(self.normalized_weights(), inputs[0].dtype)
+        return tf.add_n([x * weights[i] for i, x in enumerate(inputs)])
+
+    def normalized_weights(self) -> tf.Tensor:
+        """The factors of the inputs: float32 [n] or [n, C]."""
+        weights = tf.stack(self.edge_weights)
+        if self.method == "unbounded":
+            return weights
+        if self.method.endswith("softmax"):
+            return tf.nn.softmax(weights, axis=0)
+        positive = tf.nn.relu(weights)
+        return positive / (EPSILON + tf.reduce_sum(positive, axis=0))
+
+    def get_config(self):
+        return {**super().get_config(), "method": self.method}

@@ -1,0 +1,28 @@
+"""Pixels on the 0..255 scale to what the network computes with."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class NormalizePixels(keras.layers.Layer):
+    """(pixels - mean) / std for each channel.
+
+    Args:
+      mean, std: three floats each, RGB, on the 0..255 scale.
+    """
+
+    def __init__(self, mean, std, **kwargs):
+        super().__init__(**kwargs)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+
+    def call(self, images):
+        """Number [B, H, W, 3] in 0..255 to float [B, H, W, 3]."""
+        # In float32 whatever the policy: half precision cannot hold 255 levels
+        # around an offset well.
+        images = (tf.cast(images, tf.float32) - self.mean) / self.std
+        return tf.cast(images, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "std": self.std}

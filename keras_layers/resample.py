@@ -1,0 +1,103 @@
+"""Bring a feature map to a level's size and width."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+# Of every BatchNorm in the detector, as published.
+BATCH_NORM = {"momentum": 0.99, "epsilon": 1e-3}
+
+
+def max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Max pooling of float [B, H, W, C] down to (height, width), as published.
+
+    The stride is the smallest that reaches the size and the kernel one more;
+    an axis that has its size already is left alone.
+    """
+    strides = [(x.shape[1] - 1) // height + 1, (x.shape[2] - 1) // width + 1]
+    kernel = [stride + 1 if stride > 1 else 1 for stride in strides]
+    return tf.nn.max_pool2d(x, kernel, strides, "SAME")
+
+
+def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Nearest neighbour of float [B, H, W, C] up to (height, width).
+
+    Source row = floor(row * H / height), columns likewise: without the
+    half-pixel shift of newer image operations.
+    """
+    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=[height, width])
+
+
+def resize_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+    if x.shape[1] > height or x.shape[2] > width:
+        x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]))
+    if x.shape[1] < height or x.shape[2] < width:
+        x = upsample_to(x, height, width)
+    return x
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class Projection(keras.layers.Layer):
+    """1x1 convolution with bias and BatchNorm; the identity where the width fits.
+
+    Args:
+      num_filters: width C of the output.
+    """
+
+    def __init__(self, num_filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_filters = num_filters
+
+    def build(self, input_shape):
+        self.conv = self.norm = None
+        if input_shape[-1] != self.num_filters:
+            self.conv = keras.layers.Conv2D(self.num_filters, 1, name="conv")
+            self.norm = keras.layers.BatchNormalization(name="bn", **BATCH_NORM)
+        super().build(input_shape)
+
+    def call(self, x, training=None):
+        """Float [B, H, W, any] to float [B, H, W, C]."""
+        if self.conv is None:
+            return x
+        return self.norm(self.conv(x), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "num_filters": self.num_filters}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class ExtraLevels(keras.layers.Layer):
+    """Adds the levels above the backbone's coarsest one.
+
+    The first is the projected coarsest map, pooled; the others are pooled
+    without weights.
+
+    Args:
+      num_filters: width C of the added levels.
+      max_level: the coarsest level to add.
+    """
+
+    def __init__(self, num_filters: int, max_level: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_filters = num_filters
+        self.max_level = max_level
+        self.projection = Projection(num_filters, name="projection")
+
+    def call(self, features, training=None):
+        """Dict {level: float [B, H, W, c]} to the same dict up to `max_level`."""
+        features = dict(features)
+        top = max(features)
+        x = features[top]
+        if top < self.max_level:
+            x = self.projection(x, training=training)
+        for level in range(top + 1, self.max_level + 1):
+            x = max_pool_to(x, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
+            features[level] = x
+        return features
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_filters": self.num_filters,
+            "max_level": self.max_level,
+        }

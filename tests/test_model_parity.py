@@ -1,0 +1,117 @@
+"""The models against the published implementation's numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf import complexity
+from efficientdet_tf import model as model_lib
+from efficientdet_tf.checkpoints.reference import load_reference_weights, reference_name
+from efficientdet_tf.config import MODELS, Config
+
+
+def _config(name, size):
+    return Config.for_model(name, **{"model.image_size": [size, size], "model.num_classes": 90})
+
+
+def _fresh(config, folder):
+    model = model_lib.build(config)
+    load_reference_weights(model, dict(np.load(folder / "weights.npz")), config.model)
+    return model
+
+
+@pytest.fixture(scope="module", params=["efficientdet-d0", "efficientdet-lite0"])
+def golden_model(request, goldens):
+    """(name, model with the golden weights, the folder of its goldens)."""
+    folder = goldens / request.param
+    size = np.load(folder / "outputs.npz")["input"].shape[1]
+    config = _config(request.param, size)
+    model = _fresh(config, folder)
+    return request.param, model, folder
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_multiply_adds_and_names(name, goldens):
+    golden = json.loads((goldens / "models.json").read_text())[name]
+    model = model_lib.build(Config.for_model(name))
+    counts = complexity.count_parameters(model)
+    assert counts["trainable"] == golden["params_trainable"]
+    assert counts["non_trainable"] == golden["params_non_trainable"]
+    assert complexity.count_multiply_adds(model) == golden["multiply_adds_batch1"]
+    listed = json.loads((goldens / "variables" / f"{name}.json").read_text())
+    if isinstance(listed, dict):
+        listed = listed["variables"]
+    ours = {
+        reference_name(weight.name, Config.for_model(name).model): (
+            list(weight.shape),
+            weight.trainable,
+        )
+        for weight in model.weights
+    }
+    # The published lists hold BatchNorm statistics as not trainable, as ours do.
+    assert ours == {entry[0].removesuffix(":0"): (entry[1], entry[2]) for entry in listed}
+    keras.backend.clear_session()
+
+
+def test_raw_outputs(golden_model):
+    _, model, folder = golden_model
+    golden = np.load(folder / "outputs.npz")
+    outputs = model(golden["image_uint8"].astype(np.float32), training=False)
+    assert set(outputs) == {f"{kind}_{level}" for kind in ("cls", "box") for level in range(3, 8)}
+    for name, value in outputs.items():
+        np.testing.assert_allclose(value, golden[name], atol=1e-4, rtol=0)
+
+
+def test_features(golden_model):
+    _, model, folder = golden_model
+    golden = np.load(folder / "features.npz")
+    network = model.get_layer("feature_network")
+    probe = keras.Model(model.input, [network.input, network.output])
+    image = np.load(folder / "outputs.npz")["image_uint8"].astype(np.float32)
+    inputs, outputs = probe(image, training=False)
+    for level in range(3, 8):
+        # Features are larger than outputs; float noise grows with them.
+        for kind, maps in (("in", inputs), ("out", outputs)):
+            want = golden[f"fpn_{kind}_{level}"]
+            np.testing.assert_allclose(maps[level], want, atol=1e-4, rtol=1e-4)
+
+
+def test_training_mode_outputs_and_moving_statistics(goldens):
+    folder = goldens / "efficientdet-d0"
+    config = _config("efficientdet-d0", 256)
+    model = _fresh(config, folder)
+    golden = np.load(folder / "train_mode.npz")
+    images = tf.cast(golden["image_uint8"], tf.float32)
+    outputs = model(images, training=True)
+    # Batch statistics of few pixels amplify rounding: an input that differs in
+    # its last bit moves some logits by more than 1e-4. That spread, measured
+    # here, is the finest tolerance there is; most entries must be far inside it.
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], images.shape)
+    nudged = tf.cast(images.numpy() * (1 + signs * 2.0**-24), tf.float32)
+    other = _fresh(config, folder)(nudged, training=True)
+    for name in (key for key in golden if key.startswith(("cls_", "box_"))):
+        error = np.abs(outputs[name] - golden[name])
+        spread = np.abs(outputs[name] - other[name]).max()
+        assert error.max() <= max(1e-4, 2 * spread) < 1e-3
+        assert np.quantile(error, 0.999) < 1e-4
+        assert np.sqrt(np.mean(error**2)) < 5e-5
+    after = {reference_name(weight.name, config.model): weight for weight in model.weights}
+    compared = 0
+    for key in (key for key in golden if key.startswith("after/")):
+        weight = after[key.removeprefix("after/").removesuffix(":0")]
+        np.testing.assert_allclose(weight, golden[key], atol=1e-4, rtol=1e-4)
+        compared += 1
+    assert compared == sum(not weight.trainable for weight in model.weights)
+
+
+def test_weights_of_another_model_are_refused(goldens):
+    weights = dict(np.load(goldens / "efficientdet-lite0" / "weights.npz"))
+    config = _config("efficientdet-d0", 128)
+    model = model_lib.build(config)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="weights do not fit efficientdet-d0: .* is missing"):
+        load_reference_weights(model, weights, config.model)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
