@@ -6,7 +6,6 @@ object is left out; where two boxes force the same anchor the first one has it.
 """
 
 import tensorflow as tf
-from official.vision.ops import iou_similarity
 
 from efficientdet_tf import anchors as anchor_grid
 
@@ -89,16 +88,43 @@ def by_level(
 
 
 def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Index of the box that each anchor answers for, -1 for none: int32 [N]."""
-    num_boxes = tf.shape(boxes)[0]
-    # Without boxes an empty one stands in, which no anchor overlaps, because
-    # there is no maximum over nothing.
-    padded = tf.pad(boxes, [[0, tf.cast(num_boxes == 0, tf.int32)], [0, 0]])
-    overlaps = iou_similarity.iou(padded, anchors)
-    best_box = tf.argmax(overlaps, axis=0, output_type=tf.int32)
-    matched = tf.where(tf.reduce_max(overlaps, axis=0) >= threshold, best_box, -1)
-    best_anchor = tf.argmax(overlaps, axis=1, output_type=tf.int32)[:num_boxes]
+    """Index of the box that each anchor answers for, -1 for none: int32 [N].
+
+    One box at a time: a matrix of all overlaps would take hundreds of megabytes
+    for a crowded image at a large size, and is slower because it misses the cache.
+    """
+    num_anchors, num_boxes = tf.shape(anchors)[0], tf.shape(boxes)[0]
+    sides = tf.unstack(anchors, axis=1)
+
+    def match_box(index, best_overlap, best_box, best_anchors):
+        overlap = _iou(sides, boxes[index])
+        best_box = tf.where(overlap > best_overlap, index, best_box)
+        best_anchor = tf.argmax(overlap, output_type=tf.int32)
+        best_anchors = best_anchors.write(index, best_anchor)
+        return index + 1, tf.maximum(overlap, best_overlap), best_box, best_anchors
+
+    _, best_overlap, best_box, best_anchors = tf.while_loop(
+        lambda index, *_: index < num_boxes,
+        match_box,
+        (
+            tf.constant(0),
+            tf.zeros([num_anchors]),
+            tf.fill([num_anchors], -1),
+            tf.TensorArray(tf.int32, num_boxes, element_shape=[]),
+        ),
+    )
+    matched = tf.where(best_overlap >= threshold, best_box, -1)
     # The minimum gives an anchor that several boxes force to the first of them;
     # where no box does, it is the largest integer.
-    forced = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchor, tf.shape(anchors)[0])
+    forced = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchors.stack(), num_anchors)
     return tf.where(forced < num_boxes, forced, matched)
+
+
+def _iou(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
+    """Overlap of one box [4] with boxes given as four vectors of their sides: [N]."""
+    ymin, xmin, ymax, xmax = sides
+    height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
+    width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))
+    intersection = height * width
+    areas = (ymax - ymin) * (xmax - xmin) + (box[2] - box[0]) * (box[3] - box[1])
+    return intersection / (areas - intersection)

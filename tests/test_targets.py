@@ -57,10 +57,10 @@ def test_an_anchor_forced_by_two_boxes_goes_to_the_first():
 
 
 def test_a_forced_anchor_overrides_a_better_match():
-    # The second box has one anchor as its best; the first box fits it better.
+    # The only anchor near both boxes fits the second one exactly.
     anchor = np.array([[0, 0, 100, 100], [200, 200, 300, 300]], np.float32)
-    boxes = np.array([[0, 0, 100, 100], [0, 0, 30, 30]], np.float32)
-    class_targets, _, _ = targets.assign(anchor, boxes[::-1], [1, 0])
+    boxes = np.array([[0, 0, 30, 30], [0, 0, 100, 100]], np.float32)
+    class_targets, _, _ = targets.assign(anchor, boxes, [1, 0])
     assert class_targets.numpy().tolist() == [1, targets.BACKGROUND]
 
 
