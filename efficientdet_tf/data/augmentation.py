@@ -1,0 +1,81 @@
+"""What training does to an image and its boxes (paper, section 5.1).
+
+Pure functions of tensors: everything random follows from the seed given.
+"""
+
+import tensorflow as tf
+
+from efficientdet_tf.data import preprocessing
+
+
+def random_flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mirrors left and right in half of the cases.
+
+    Args:
+      image: [h, w, 3] of any type.
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels.
+      seed: int [2].
+
+    Returns:
+      The image and its boxes, same shapes and types.
+    """
+
+    def mirrored():
+        width = tf.cast(tf.shape(image)[1], tf.float32)
+        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+        flipped_boxes = tf.stack([ymin, width - xmax, ymax, width - xmin], axis=1)
+        return tf.reverse(image, [1]), flipped_boxes
+
+    chosen = tf.random.stateless_uniform([], seed) < 0.5
+    return tf.cond(chosen, mirrored, lambda: (image, boxes))
+
+
+def random_scale_and_crop(
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    image_size: tuple[int, int],
+    scale_range: tuple[float, float],
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Scales by a random factor and crops what is then too large.
+
+    A factor of 1 fits the image into `image_size` keeping its aspect ratio. The
+    part that will be seen is cut out of the original first, so that no more
+    than the network's input is ever interpolated.
+
+    Args:
+      image: uint8 or float32 [h, w, 3].
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of that image.
+      image_size: (height, width) of the network's input in pixels.
+      scale_range: the smallest and largest factor.
+      seed: int [2].
+
+    Returns:
+      float32 [h', w', 3] with h' and w' at most `image_size`; the boxes in its
+      pixels, clipped, without the empty ones, float32 [m, 4]; and int32 [m],
+      which of the n boxes they are.
+    """
+    original_size = tf.cast(tf.shape(image)[:2], tf.float32)
+    limit = tf.constant(image_size, tf.float32)
+    draws = tf.random.stateless_uniform([3], seed)
+    factor = scale_range[0] + draws[0] * (scale_range[1] - scale_range[0])
+    scale = factor * tf.reduce_min(limit / original_size)
+    crop_size = tf.minimum(original_size, tf.math.ceil(limit / scale))
+    offset = tf.floor(draws[1:] * (original_size - crop_size + 1))
+    # A draw just below 1 may round up to it.
+    offset = tf.minimum(offset, original_size - crop_size)
+    scaled_size = tf.clip_by_value(tf.floor(crop_size * scale), 1, limit)
+    image = _crop_and_resize(image, offset, crop_size, scaled_size)
+    boxes = (boxes - tf.tile(offset, [2])) * tf.tile(scaled_size / crop_size, [2])
+    boxes, kept = preprocessing.clip_boxes(boxes, image_size)
+    return image, boxes, kept
+
+
+def _crop_and_resize(
+    image: tf.Tensor, offset: tf.Tensor, crop_size: tf.Tensor, scaled_size: tf.Tensor
+) -> tf.Tensor:
+    """The sizes and the offset are whole numbers, float32 [2] each: height, width."""
+    begin = tf.concat([tf.cast(offset, tf.int32), [0]], axis=0)
+    size = tf.concat([tf.cast(crop_size, tf.int32), [3]], axis=0)
+    crop = tf.slice(image, begin, size)
+    return tf.image.resize(crop, tf.cast(scaled_size, tf.int32))
