@@ -16,15 +16,17 @@ that names the key and the nearest known one.
 import dataclasses
 import difflib
 import math
-import types
 import typing
-from typing import Any, Mapping, Optional, Union
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import yaml
 
+from efficientdet_tf.errors import UserError
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line for the user."""
+
+class ConfigError(UserError):
+    """A configuration that cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +211,16 @@ class Config:
         return cls.for_model(name).override(_flatten(values))
 
     @classmethod
-    def from_yaml(cls, path: str) -> "Config":
-        """A config from a YAML file with the keys of `to_dict`, all optional."""
+    def from_yaml(cls, path: str, model: str | None = None) -> "Config":
+        """A config from a YAML file with the keys of `to_dict`, all optional.
+
+        Args:
+          path: of the file.
+          model: row of the model table to use instead of the file's `model.name`.
+
+        Raises:
+          ConfigError: when the file cannot be read or used.
+        """
         try:
             with open(path, encoding="utf-8") as file:
                 values = yaml.safe_load(file) or {}
@@ -222,6 +232,8 @@ class Config:
         if not isinstance(values, Mapping):
             raise ConfigError(f"config {path}: must hold keys and values")
         try:
+            if model:
+                values = {**values, "model": {**values.get("model", {}), "name": model}}
             return cls.from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"config {path}: {error}") from error
@@ -270,6 +282,21 @@ def known_keys() -> list[str]:
         for section in dataclasses.fields(Config)
         for field in dataclasses.fields(section.type)
     ]
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """`["optimizer.momentum=0.8"]` as `{"optimizer.momentum": "0.8"}`.
+
+    Raises:
+      ConfigError: for an item without "=".
+    """
+    values = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: expected key=value")
+        values[key.strip()] = value.strip()
+    return values
 
 
 def compound_scaling(phi: float) -> dict[str, int]:
@@ -405,9 +432,6 @@ def _get(config: Config, key: str) -> Any:
 def _coerce(key: str, value: Any, wanted: Any) -> Any:
     """`value` as the type `wanted`; strings come from command lines or YAML."""
     origin = typing.get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        wanted = next(arg for arg in typing.get_args(wanted) if arg is not type(None))
-        return None if value in (None, "null", "none") else _coerce(key, value, wanted)
     if wanted is str:
         return str(value)
     if isinstance(value, str):
@@ -468,5 +492,5 @@ def _plain(value: Any) -> Any:
 
 
 def _did_you_mean(word: str, known) -> str:
-    near: Optional[list] = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.4)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

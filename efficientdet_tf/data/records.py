@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.errors import UserError
 
-class DataError(ValueError):
-    """A data set that cannot be used; the message is one line for the user."""
+
+class DataError(UserError):
+    """A data set that cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
