@@ -1,0 +1,216 @@
+"""COCO metrics by pycocotools, on records in memory."""
+
+import contextlib
+import io
+import json
+import os
+
+import numpy as np
+
+from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.evaluation.result import METRICS, ClassResult, EvaluationResult
+
+# Of COCOeval's precision array: all object sizes, 100 detections an image.
+_ALL_SIZES, _MOST_DETECTIONS = 0, -1
+
+
+class CocoEvaluator:
+    """Collects the detections of a data set, then measures them.
+
+    Example:
+      evaluator = CocoEvaluator(data)
+      evaluator.add(17, boxes, scores, class_indices)
+      print(evaluator.result().table())
+
+    Args:
+      data: the images and objects to be found. Crowd regions neither count as
+        objects nor their detections as mistakes; `area` decides what is small.
+
+    Raises:
+      DataError: when two records have one image id.
+    """
+
+    def __init__(self, data: DetectionData):
+        self._label_map = data.label_map
+        self._source = data.source or "the data set"
+        self._records = {record.image_id: record for record in data.records}
+        if len(self._records) != len(data.records):
+            raise DataError(f"{self._source}: two images have the same id")
+        self._index_of_id = {id_: index for index, id_ in enumerate(data.label_map.ids)}
+        self._detections: list[dict] = []
+
+    def add(
+        self, image_id: int, boxes: np.ndarray, scores: np.ndarray, class_indices: np.ndarray
+    ) -> None:
+        """Takes the detections of one image.
+
+        Args:
+          image_id: of a record.
+          boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels of the original image.
+          scores: float [n], higher is surer.
+          class_indices: int [n], of the label map.
+
+        Raises:
+          DataError: for an image id that no record has, a class index out of
+            range, or arrays that do not go together.
+        """
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        scores, class_indices = np.ravel(scores), np.ravel(class_indices).astype(int)
+        if int(image_id) not in self._records:
+            raise DataError(f"detections: image_id {image_id} is not in {self._source}")
+        if not len(boxes) == len(scores) == len(class_indices):
+            raise DataError(
+                f"detections of image {image_id}: {len(boxes)} boxes, {len(scores)} scores and "
+                f"{len(class_indices)} classes"
+            )
+        if len(boxes) and not 0 <= class_indices.min() <= class_indices.max() < len(
+            self._label_map
+        ):
+            raise DataError(
+                f"detections of image {image_id}: a class index is not in "
+                f"0..{len(self._label_map) - 1}"
+            )
+        for box, score, index in zip(boxes, scores, class_indices):
+            self._detections.append(
+                {
+                    "image_id": int(image_id),
+                    "category_id": self._label_map.ids[index],
+                    "bbox": _coco_box(box),
+                    "score": float(score),
+                }
+            )
+
+    def add_results(self, path: str | os.PathLike) -> None:
+        """Takes all detections of a file in COCO's results format.
+
+        Args:
+          path: of a JSON list of `image_id`, `category_id`, `bbox` (x, y,
+            width, height in pixels) and `score`.
+
+        Raises:
+          DataError: for a file that is no such list, naming the entry.
+        """
+        for number, item in enumerate(_read_list(path)):
+            where = f"{path}: entry {number}"
+            try:
+                x, y, width, height = (float(value) for value in item["bbox"])
+                category_id, image_id = int(item["category_id"]), int(item["image_id"])
+                score = float(item["score"])
+            except KeyError as error:
+                raise DataError(f"{where}: has no {error.args[0]!r}") from error
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"{where}: needs image_id, category_id, bbox [x, y, width, height] and score"
+                ) from error
+            if category_id not in self._index_of_id:
+                raise DataError(f"{where}: category_id {category_id} is not in {self._source}")
+            try:
+                box = np.array([y, x, y + height, x + width])
+                self.add(image_id, box, score, self._index_of_id[category_id])
+            except DataError as error:
+                raise DataError(f"{where}: image_id {image_id} is not in {self._source}") from error
+
+    def detections(self) -> list[dict]:
+        """All detections so far in COCO's results format."""
+        return list(self._detections)
+
+    def result(self) -> EvaluationResult:
+        """Measures the detections taken so far; images without any count too."""
+        # pycocotools reports its progress on stdout whether one asks or not.
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = self._run_pycocotools()
+        undefined_as_nan = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MOST_DETECTIONS]
+        # From pycocotools' order, by ascending id, to that of class indices.
+        order = [evaluation.params.catIds.index(id_) for id_ in self._label_map.ids]
+        precision = np.where(precision < 0, np.nan, precision)[:, :, order]
+        return EvaluationResult(
+            metrics=dict(zip(METRICS, undefined_as_nan.tolist())),
+            per_class=self._per_class(precision),
+            num_images=len(self._records),
+            precision=precision,
+            recalls=np.asarray(evaluation.params.recThrs),
+            iou_thresholds=np.asarray(evaluation.params.iouThrs),
+        )
+
+    def _run_pycocotools(self):
+        from pycocotools.cocoeval import COCOeval
+
+        truth = [item for record in self._records.values() for item in self._truth(record)]
+        found = [
+            # What COCO.loadRes would add; it cannot load an empty list.
+            {**item, "area": item["bbox"][2] * item["bbox"][3], "iscrowd": 0}
+            for item in self._detections
+        ]
+        evaluation = COCOeval(self._coco(truth), self._coco(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        return evaluation
+
+    def _coco(self, annotations: list[dict]):
+        from pycocotools.coco import COCO
+
+        coco = COCO()
+        coco.dataset = {
+            "images": [
+                {"id": record.image_id, "height": record.height, "width": record.width}
+                for record in self._records.values()
+            ],
+            "categories": [
+                {"id": id_, "name": name}
+                for id_, name in zip(self._label_map.ids, self._label_map.names)
+            ],
+            # From 1: pycocotools takes annotation 0 for "no match".
+            "annotations": [{**item, "id": n} for n, item in enumerate(annotations, start=1)],
+        }
+        coco.createIndex()
+        return coco
+
+    def _truth(self, record: Record) -> list[dict]:
+        return [
+            {
+                "image_id": record.image_id,
+                "category_id": self._label_map.ids[index],
+                "bbox": _coco_box(box),
+                "area": float(area),
+                "iscrowd": int(crowd),
+            }
+            for box, index, area, crowd in zip(
+                record.boxes, record.classes, record.area, record.is_crowd
+            )
+        ]
+
+    def _per_class(self, precision: np.ndarray) -> tuple[ClassResult, ...]:
+        objects = np.zeros(len(self._label_map), int)
+        for record in self._records.values():
+            np.add.at(objects, record.classes[~record.is_crowd], 1)
+        return tuple(
+            ClassResult(
+                id=self._label_map.ids[index],
+                name=self._label_map.names[index],
+                objects=int(objects[index]),
+                # NaN in all entries or in none.
+                ap=float(precision[:, :, index].mean()),
+                ap50=float(precision[0, :, index].mean()),
+            )
+            for index in range(len(self._label_map))
+        )
+
+
+def _coco_box(box: np.ndarray) -> list[float]:
+    ymin, xmin, ymax, xmax = (float(value) for value in box)
+    return [xmin, ymin, xmax - xmin, ymax - ymin]
+
+
+def _read_list(path: str | os.PathLike) -> list:
+    try:
+        with open(path, encoding="utf-8") as file:
+            items = json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(items, list):
+        raise DataError(f"{path}: must hold a list of detections")
+    return items
