@@ -1,0 +1,170 @@
+"""Resampling, feature network, heads and backbones as layers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf import anchors
+from efficientdet_tf.backbones.efficientnet import (
+    SCALES,
+    EfficientNet,
+    MBConvBlock,
+    SqueezeExcite,
+    StochasticDepth,
+)
+from keras_layers.bifpn import BiFPN, FusionNode, Node, bifpn_nodes
+from keras_layers.heads import PredictionHead
+from keras_layers.pixels import NormalizePixels
+from keras_layers.resample import ExtraLevels, Projection, max_pool_to, resize_to, upsample_to
+
+
+def _features(image_size, widths=(40, 112, 320), min_level=3):
+    sizes = anchors.feature_sizes(image_size, min_level + len(widths) - 1)
+    generator = np.random.default_rng(0)
+    return {
+        level: tf.constant(generator.normal(size=(1, *sizes[level], width)).astype(np.float32))
+        for level, width in enumerate(widths, start=min_level)
+    }
+
+
+def test_upsampling_takes_the_row_below():
+    x = tf.reshape(tf.range(3.0), [1, 3, 1, 1])
+    # floor(row * 3 / 5)
+    np.testing.assert_array_equal(upsample_to(x, 5, 1)[0, :, 0, 0], [0, 0, 1, 1, 2])
+
+
+def test_pooling_one_level_is_3x3_stride_2():
+    x = tf.reshape(tf.range(25.0), [1, 5, 5, 1])
+    pooled = max_pool_to(x, 3, 3)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[6, 8, 9], [16, 18, 19], [21, 23, 24]])
+
+
+@pytest.mark.parametrize("source, target", [((7, 1), (4, 1)), ((1, 8), (1, 4)), ((3, 2), (5, 1))])
+def test_each_axis_is_resized_for_itself(source, target):
+    assert resize_to(tf.ones([1, *source, 2]), *target).shape == (1, *target, 2)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (384, 640), (511, 513), (64, 64), (320, 320)])
+@pytest.mark.parametrize("max_level", [7, 8])
+def test_every_level_keeps_its_size(size, max_level):
+    features = ExtraLevels(16, max_level)(_features(size))
+    outputs = BiFPN(num_filters=16, num_repeats=1)(features)
+    sizes = anchors.feature_sizes(size, max_level)
+    assert {level: tuple(x.shape[1:3]) for level, x in outputs.items()} == {
+        level: sizes[level] for level in range(3, max_level + 1)
+    }
+
+
+def test_lite0_sizes_at_320():
+    features = ExtraLevels(64, 7)(_features((320, 320)))
+    assert features[6].shape[1:3] == (5, 5)
+    assert features[7].shape[1:3] == (3, 3)
+
+
+def test_graph_of_a_cell():
+    assert bifpn_nodes(3, 5) == [
+        Node(4, (1, 2)),
+        Node(3, (0, 3)),
+        Node(4, (1, 3, 4)),
+        Node(5, (2, 5)),
+    ]
+    nodes = bifpn_nodes(3, 7)
+    assert len(nodes) == 8
+    assert sum(len(node.inputs) for node in nodes) == 19
+
+
+@pytest.mark.parametrize(
+    "method, count", [("fast", 196_281), ("sum", 196_224), ("channel_fast", 199_872)]
+)
+def test_parameters_of_the_neck_of_d0(method, count):
+    extra, network = ExtraLevels(64, 7), BiFPN(64, 3, method)
+    network(extra(_features((64, 64))))
+    trainable = extra.trainable_weights + network.trainable_weights
+    assert sum(weight.shape.num_elements() for weight in trainable) == count
+
+
+def test_every_output_depends_on_every_input():
+    network = BiFPN(num_filters=8, num_repeats=1, method="sum")
+    features = ExtraLevels(8, 7)(_features((128, 128)))
+    network(features)
+    for source in features:
+        with tf.GradientTape() as tape:
+            tape.watch(features[source])
+            outputs = network(features)
+            sums = tf.stack([tf.reduce_sum(outputs[level] ** 2) for level in sorted(outputs)])
+        rows = tape.jacobian(sums, features[source])
+        assert np.all(np.abs(rows).reshape(5, -1).max(axis=1) > 0)
+
+
+def test_levels_must_have_no_gap():
+    features = _features((64, 64))
+    del features[4]
+    with pytest.raises(ValueError, match=r"features: levels \[3, 5\] are not two or more"):
+        BiFPN(8, 1)(features)
+
+
+def test_bifpn_needs_a_cell():
+    with pytest.raises(ValueError, match="num_repeats: 0 is below 1"):
+        BiFPN(8, 0)
+
+
+def test_heads_share_convolutions_and_keep_norms_apart():
+    head = PredictionHead(num_outputs=6, num_filters=8, num_repeats=2, prior_probability=0.01)
+    outputs = head({3: tf.zeros([2, 4, 6, 8]), 4: tf.zeros([2, 2, 3, 8])})
+    assert outputs[3].shape == (2, 4, 6, 6)
+    # Two convolutions and the prediction; then two norms for each of two levels.
+    assert len(head.trainable_weights) == 3 * 3 + 2 * 2 * 2
+    np.testing.assert_allclose(outputs[3], -np.log(99), rtol=1e-6)
+
+
+def test_stochastic_depth_keeps_the_mean():
+    tf.random.set_seed(1)
+    layer = StochasticDepth(0.8)
+    x = tf.ones([4000, 1, 1, 1])
+    np.testing.assert_array_equal(layer(x, training=False), x)
+    dropped = layer(x, training=True).numpy().ravel()
+    assert set(np.round(dropped, 5)) == {0.0, 1.25}
+    assert np.mean(dropped > 0) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("name", [name for name in SCALES if name[-1] in "01"])
+def test_backbone_levels(name):
+    features = EfficientNet(name)(tf.zeros([1, 96, 64, 3]))
+    sizes = anchors.feature_sizes((96, 64), 5)
+    assert {level: tuple(x.shape[1:3]) for level, x in features.items()} == {
+        level: sizes[level] for level in range(1, 6)
+    }
+    assert [features[level].shape[-1] for level in (3, 4, 5)] == [40, 112, 320]
+
+
+def test_unknown_backbone():
+    with pytest.raises(ValueError, match="backbone 'resnet' is not one of efficientnet-b0"):
+        EfficientNet("resnet")
+
+
+LAYERS = [
+    (NormalizePixels((127, 127, 127), (128, 128, 128)), tf.ones([1, 4, 4, 3])),
+    (Projection(8), tf.ones([1, 4, 4, 3])),
+    (ExtraLevels(8, 7), _features((64, 64))),
+    (FusionNode(8, "softmax", "relu6"), None),
+    (BiFPN(8, 2, "channel_fast", "relu6"), _features((64, 64))),
+    (PredictionHead(4, 8, 1, "relu", 0.05), {3: tf.ones([1, 4, 4, 8])}),
+    (StochasticDepth(0.7), tf.ones([1, 4, 4, 3])),
+    (SqueezeExcite(2, "swish"), tf.ones([1, 4, 4, 8])),
+    (MBConvBlock(8, 5, 2, 3, False, "relu6", 0.9), tf.ones([1, 8, 8, 4])),
+    (EfficientNet("efficientnet-lite0", 0.8), tf.ones([1, 64, 64, 3])),
+]
+
+
+@pytest.mark.parametrize("layer, inputs", LAYERS, ids=lambda item: type(item).__name__)
+def test_config_round_trip(layer, inputs):
+    restored = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(restored) is type(layer)
+    assert restored.get_config() == layer.get_config()
+    if inputs is None:
+        return
+    expected = layer(inputs)
+    restored(inputs)
+    restored.set_weights(layer.get_weights())
+    tf.nest.map_structure(np.testing.assert_array_equal, restored(inputs), expected)
