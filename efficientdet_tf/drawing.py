@@ -1,0 +1,180 @@
+"""Detections, batches and precision-recall curves as pictures.
+
+Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the picture.
+"""
+
+import colorsys
+import os
+import pathlib
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from efficientdet_tf.evaluation.result import EvaluationResult
+
+# More lines than this in one plot cannot be told apart.
+_MOST_CURVES = 10
+_GRID_GAP = 4
+
+
+def draw_detections(
+    image: PIL.Image.Image | np.ndarray,
+    boxes: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+) -> PIL.Image.Image:
+    """A copy of the picture with boxes and their labels.
+
+    Lines and letters grow with the picture; a class has the same colour in
+    every picture. The surest detections are drawn last, on top.
+
+    Args:
+      image: RGB, or uint8 [h, w, 3].
+      boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
+      names: n class names.
+      scores: float [n], 0..1, shown in percent; None shows names alone.
+
+    Returns:
+      An RGB picture of the same size.
+    """
+    picture = _as_picture(image).copy()
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    draw = PIL.ImageDraw.Draw(picture)
+    font = _font(max(11, round(max(picture.size) / 45)))
+    line = max(1, round(max(picture.size) / 320))
+    for i in order:
+        ymin, xmin, ymax, xmax = _inside(boxes[i], picture.size)
+        color = class_color(names[i])
+        draw.rectangle((xmin, ymin, xmax, ymax), outline=color, width=line)
+        label = names[i] if scores is None else f"{names[i]} {100 * scores[i]:.0f}%"
+        _draw_label(draw, label, (xmin, ymin), color, font, picture.size)
+    return picture
+
+
+def draw_batch(
+    images: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    names: Sequence[Sequence[str]],
+    columns: int = 4,
+) -> PIL.Image.Image:
+    """The images of a batch in a grid, each with its boxes.
+
+    Args:
+      images: [B, h, w, 3], RGB on the 0..255 scale, of any number type.
+      boxes: B times float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
+      names: B times n class names.
+      columns: of the grid.
+
+    Returns:
+      An RGB picture of rows * (h + 4) by min(columns, B) * (w + 4) pixels,
+      the last gaps left out.
+    """
+    tiles = [
+        draw_detections(np.clip(np.rint(image), 0, 255).astype(np.uint8), image_boxes, image_names)
+        for image, image_boxes, image_names in zip(images, boxes, names)
+    ]
+    width, height = tiles[0].size
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    grid = PIL.Image.new(
+        "RGB",
+        (columns * (width + _GRID_GAP) - _GRID_GAP, rows * (height + _GRID_GAP) - _GRID_GAP),
+        "white",
+    )
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        grid.paste(tile, (column * (width + _GRID_GAP), row * (height + _GRID_GAP)))
+    return grid
+
+
+def pr_curves(result: EvaluationResult, path: str | os.PathLike) -> None:
+    """Writes precision over recall: by IoU threshold, and by class at IoU 0.50.
+
+    Of more than ten classes, the ten with the most objects are shown.
+
+    Args:
+      result: of an evaluation.
+      path: of the picture; the suffix decides its format (.png, .svg, .pdf).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not through pyplot, which would take a window system where there is one.
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_threshold, by_class = figure.subplots(1, 2, sharey=True)
+    for i in range(0, len(result.iou_thresholds), 2):
+        # The mean over classes that have objects.
+        counted = ~np.isnan(result.precision[i, 0])
+        curve = result.precision[i][:, counted]
+        if counted.any():
+            label = f"IoU {result.iou_thresholds[i]:.2f}"
+            by_threshold.plot(result.recalls, curve.mean(axis=1), label=label)
+    shown = sorted(
+        (item.objects, -index) for index, item in enumerate(result.per_class) if item.objects
+    )
+    for _, negative_index in reversed(shown[-_MOST_CURVES:]):
+        item = result.per_class[-negative_index]
+        by_class.plot(
+            result.recalls,
+            result.precision[0, :, -negative_index],
+            label=f"{item.name} (AP50 {item.ap50:.2f})",
+            color=np.array(class_color(item.name)) / 255,
+        )
+    for axes, title in ((by_threshold, "Mean over classes"), (by_class, "Classes at IoU 0.50")):
+        axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        if axes.lines:
+            axes.legend(fontsize="small", loc="lower left")
+    figure.savefig(path, dpi=120)
+
+
+def class_color(name: str) -> tuple[int, int, int]:
+    """An RGB colour that is the same for a name everywhere, 0..255."""
+    code = zlib.crc32(name.encode())
+    hue, value = (code % 360) / 360, 0.75 + 0.25 * (code // 360 % 4) / 3
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _as_picture(image: PIL.Image.Image | np.ndarray) -> PIL.Image.Image:
+    if isinstance(image, PIL.Image.Image):
+        return image.convert("RGB")
+    return PIL.Image.fromarray(np.asarray(image, np.uint8))
+
+
+def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
+    """Matplotlib's DejaVu Sans: it has the letters of more scripts than Pillow's own."""
+    import matplotlib
+
+    path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return PIL.ImageFont.truetype(str(path), size)
+
+
+def _inside(box: np.ndarray, size: tuple[int, int]) -> list[float]:
+    """The box as far as it lies on the picture, so that its outline is seen."""
+    width, height = size
+    limits = (height - 1, width - 1, height - 1, width - 1)
+    ymin, xmin, ymax, xmax = (float(np.clip(value, 0, limit)) for value, limit in zip(box, limits))
+    return [ymin, xmin, max(ymin, ymax), max(xmin, xmax)]
+
+
+def _draw_label(draw, text, corner, color, font, size) -> None:
+    """Text on a patch of `color`, above the box's corner, or where there is room."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    pad = max(1, round(font.size / 8))
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    x = max(0, min(corner[0], size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    draw.rectangle((x, y, x + width, y + height), fill=color)
+    draw.text((x + pad - left, y + pad - top), text, fill=_readable_on(color), font=font)
+
+
+def _readable_on(color: tuple[int, int, int]) -> str:
+    """Black or white, whichever stands out (weights of ITU-R BT.601)."""
+    red, green, blue = color
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
