@@ -1,0 +1,160 @@
+"""Pascal VOC: a folder with Annotations, JPEGImages and ImageSets/Main.
+
+Categories have names only. They are sorted by name and counted from 1, over
+every annotation of the folder, so that all splits agree; a file labels.txt in
+the folder, one name in each line, sets another order. Coordinates are taken as
+they are, without the shift by one pixel of the original Pascal data, as the
+tools that write this format today mean them. "Difficult" objects are objects
+like any other.
+"""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from efficientdet_tf.data.annotations import (
+    IMAGE_SUFFIXES,
+    AnnotatedImage,
+    Annotations,
+    boxes_array,
+)
+from efficientdet_tf.data.records import DataError, LabelMap
+
+_CORNERS = ("ymin", "xmin", "ymax", "xmax")
+
+
+def recognises(path: str) -> bool:
+    """Whether `path` looks like a Pascal VOC folder."""
+    return (Path(path) / "Annotations").is_dir()
+
+
+def read(path: str, *, images: str, split: str) -> Annotations:
+    """Reads a folder.
+
+    Args:
+      path: the folder that holds Annotations.
+      images: the folder of the images; "" is JPEGImages in that folder.
+      split: the name of a file in ImageSets/Main that lists the images; a
+        folder without ImageSets is one split, with all of its annotations.
+
+    Raises:
+      DataError: when a folder or the split's file is missing, or is empty.
+    """
+    root = Path(path)
+    image_folder = Path(images) if images else root / "JPEGImages"
+    for folder in (root / "Annotations", image_folder):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; a Pascal VOC data set needs it")
+    problems: list[str] = []
+    label_map = _label_map(root)
+    annotated = []
+    for image_id, stem in _stems(root, split):
+        file = root / "Annotations" / f"{stem}.xml"
+        tree = _parse(file, problems)
+        if tree is not None:
+            annotated.append(_annotated_image(image_id, file, tree, image_folder, problems))
+    return Annotations(
+        images=annotated,
+        label_map=label_map,
+        class_indices={name: index for index, name in enumerate(label_map.names)},
+        source=f"{path} ({split})",
+        object_word="object",
+        box_field="bndbox",
+        label_field="name",
+        problems=problems,
+    )
+
+
+def _stems(root: Path, split: str) -> list[tuple[int, str]]:
+    """Image id and file name without ending, of each image of a split.
+
+    The ids number all annotations of the folder, so that splits do not share one.
+    """
+    every = sorted(file.stem for file in (root / "Annotations").glob("*.xml"))
+    ids = {stem: number for number, stem in enumerate(every, 1)}
+    if not (root / "ImageSets").is_dir():
+        return [(ids[stem], stem) for stem in every]
+    list_file = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not list_file.is_file():
+        raise DataError(f"{list_file}: no such file; it lists the images of the split {split!r}")
+    lines = list_file.read_text(encoding="utf-8").splitlines()
+    # Lists of one class have a second column.
+    stems = dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    # An image without an annotation file is reported when that is opened.
+    return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
+
+
+def _label_map(root: Path) -> LabelMap:
+    label_file = root / "labels.txt"
+    if label_file.is_file():
+        lines = label_file.read_text(encoding="utf-8").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    else:
+        names = sorted(_used_names(root))
+    if not names or len(set(names)) != len(names):
+        problem = "a name occurs twice" if names else "there is no object with a name"
+        raise DataError(f"{label_file if names else root / 'Annotations'}: {problem}")
+    return LabelMap(tuple(range(1, len(names) + 1)), tuple(names))
+
+
+def _used_names(root: Path) -> set[str]:
+    names = set()
+    for file in (root / "Annotations").glob("*.xml"):
+        tree = _parse(file, problems=[])
+        if tree is not None:
+            names.update((item.findtext("name") or "").strip() for item in tree.iter("object"))
+    return names - {""}
+
+
+def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:
+    try:
+        return ElementTree.parse(file).getroot()
+    except FileNotFoundError:
+        problems.append(f"{file}: annotation file is missing")
+    except ElementTree.ParseError as error:
+        problems.append(f"{file}: line {error.position[0]}: not valid XML")
+    return None
+
+
+def _annotated_image(
+    image_id: int,
+    file: Path,
+    tree: ElementTree.Element,
+    image_folder: Path,
+    problems: list[str],
+) -> AnnotatedImage:
+    boxes, labels, numbers = [], [], []
+    for number, item in enumerate(tree.iter("object"), 1):
+        try:
+            boxes.append([float(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS])
+        except (TypeError, ValueError):
+            corners = ", ".join(_CORNERS)
+            problems.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
+            continue
+        labels.append((item.findtext("name") or "").strip())
+        numbers.append(number)
+    image = str(_image_file(image_folder, file.stem, tree.findtext("filename")))
+    return AnnotatedImage(
+        image_id=image_id,
+        image=image,
+        name=image,
+        annotation_file=str(file),
+        size=_size(tree),
+        boxes=boxes_array(boxes),
+        labels=labels,
+        numbers=numbers,
+    )
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        return int(tree.findtext("size/height")), int(tree.findtext("size/width"))
+    except (TypeError, ValueError):
+        return None
+
+
+def _image_file(folder: Path, stem: str, file_name: str | None) -> Path:
+    """The named file, or one called like the annotation; the first guess if there is none."""
+    guesses = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    if file_name:
+        guesses.insert(0, folder / file_name.strip())
+    return next((guess for guess in guesses if guess.is_file()), guesses[0])
