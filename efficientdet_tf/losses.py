@@ -1,0 +1,267 @@
+"""What training minimises: focal loss for classes, Huber and IoU losses for boxes.
+
+Everything is computed in float32, whatever the network's outputs are.
+"""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf import targets as target_maps
+from efficientdet_tf.config import LossConfig
+
+
+def focal_loss(
+    class_targets: tf.Tensor,
+    logits: tf.Tensor,
+    alpha: float,
+    gamma: float,
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
+    """Focal loss of every anchor and class (Lin et al. 2017, equation 5), not normalised.
+
+    Value and gradient stay finite for any finite logit. The gradient is written
+    out: it is then the only tensor kept for the backward pass, instead of some
+    ten, each the largest of the training step.
+
+    Args:
+      class_targets: int32 [...], class indices from 0; a negative one is of no class.
+      logits: float [..., classes].
+      alpha: weight of the object's class; the others weigh 1 - alpha.
+      gamma: how much less an easy example counts, at least 0.
+      label_smoothing: 1 and 0 become 1 - half of it and half of it in the cross
+        entropy; the focusing weight keeps the sharp labels.
+
+    Returns:
+      float32 [..., classes].
+    """
+    # A comparison: a quarter of the memory of a one-hot in float32.
+    is_class = class_targets[..., tf.newaxis] == tf.range(tf.shape(logits)[-1])
+    sign = tf.where(is_class, 1.0, -1.0)
+    weight = tf.where(is_class, alpha, 1.0 - alpha)
+
+    @tf.custom_gradient
+    def loss(logits):
+        # In favour of the right answer, whose probability is sigmoid(margin).
+        margin = sign * logits
+        cross_entropy = tf.nn.softplus(-margin) + label_smoothing / 2 * margin
+        # (1 - probability) ** gamma, without a power of a number close to zero.
+        focus = weight * tf.exp(-gamma * tf.nn.softplus(margin))
+
+        probability = tf.sigmoid(margin)
+        slope = probability - 1.0 + label_smoothing / 2 - gamma * probability * cross_entropy
+        gradient = sign * focus * slope
+        return focus * cross_entropy, lambda upstream: upstream * gradient
+
+    return loss(tf.cast(logits, tf.float32))
+
+
+def huber_loss(targets: tf.Tensor, outputs: tf.Tensor, delta: float) -> tf.Tensor:
+    """Huber loss of every coordinate: quadratic up to `delta`, then linear.
+
+    As published, a coordinate whose target is exactly zero does not count: that
+    leaves out the background, and now and then a coordinate of a positive
+    anchor with it.
+
+    Args:
+      targets: float32 [..., 4], (ty, tx, th, tw), zero for the background.
+      outputs: float [..., 4], the same of the network.
+      delta: where the line begins; its slope is `delta`.
+
+    Returns:
+      float32 [..., 4].
+    """
+    error = tf.abs(tf.cast(outputs, tf.float32) - targets)
+    quadratic = tf.minimum(error, delta)
+    return quadratic * (error - 0.5 * quadratic) * _mask(targets)
+
+
+def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
+    """One minus the overlap of each box with its target, in one of four senses.
+
+    "iou" is plain; "giou" (Rezatofighi et al. 2019) subtracts the share of the
+    enclosing box that neither fills; "diou" (Zheng et al. 2020) the squared
+    distance of the centres over that of the enclosing box's corners; "ciou"
+    (there too) a penalty for another aspect ratio on top.
+
+    Args:
+      targets: float32 [..., 4] [ymin, xmin, ymax, xmax] in pixels.
+      boxes: float32 [..., 4], the same of the prediction.
+      kind: "iou", "giou", "diou" or "ciou".
+
+    Returns:
+      float32 [...], in 0..2 ("ciou" up to 3); zero where the target is empty.
+    """
+    target_size = tf.nn.relu(targets[..., 2:] - targets[..., :2])
+    size = tf.nn.relu(boxes[..., 2:] - boxes[..., :2])
+    common = tf.nn.relu(
+        tf.minimum(boxes[..., 2:], targets[..., 2:]) - tf.maximum(boxes[..., :2], targets[..., :2])
+    )
+    intersection = tf.reduce_prod(common, axis=-1)
+    target_area = tf.reduce_prod(target_size, axis=-1)
+    union = tf.reduce_prod(size, axis=-1) + target_area - intersection
+    overlap = tf.math.divide_no_nan(intersection, union)
+    loss = 1.0 - overlap + _iou_penalty(kind, targets, boxes, target_size, size, union, overlap)
+    return tf.where(target_area > 0, loss, 0.0)
+
+
+def box_iou_loss(
+    targets: tf.Tensor, outputs: tf.Tensor, anchors: tf.Tensor, kind: str
+) -> tf.Tensor:
+    """`iou_loss` of boxes that are given relative to their anchors.
+
+    As published, a side of both boxes becomes zero where the coordinate of the
+    same place in `targets` is exactly zero.
+
+    Args:
+      targets: float32 [..., N, 4], (ty, tx, th, tw), zero for the background.
+      outputs: float [..., N, 4], the same of the network.
+      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in pixels.
+      kind: see `iou_loss`.
+
+    Returns:
+      float32 [..., N], zero for the background.
+    """
+    mask = _mask(targets)
+    boxes = anchor_grid.decode(tf.cast(outputs, tf.float32), anchors)
+    return iou_loss(anchor_grid.decode(targets, anchors) * mask, boxes * mask, kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionLoss:
+    """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
+
+    Example:
+      loss = DetectionLoss(config.loss, anchors)
+      loss(targets, model(images, training=True))["detection_loss"]
+
+    Attributes:
+      config: weights and shapes of the losses.
+      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels, as of
+        `anchors.generate`; only the IoU losses read it.
+    """
+
+    config: LossConfig
+    anchors: tf.Tensor
+
+    def __call__(
+        self,
+        targets: dict[str, tf.Tensor],
+        outputs: dict[str, tf.Tensor],
+        normalizer: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """The losses of a batch.
+
+        Args:
+          targets: for each level L "cls_L" int32 [B, h, w, A], class indices, -1
+            for background, -2 for anchors left out of the class loss; "box_L"
+            float32 [B, h, w, A * 4]; and "num_positives" float32 [B].
+          outputs: for each level "cls_L" float [B, h, w, A * classes], logits,
+            and "box_L" float [B, h, w, A * 4].
+          normalizer: what the sums are divided by. By default the positive
+            anchors of the batch plus one; with the batch spread over replicas
+            the caller knows their number in all of it.
+
+        Returns:
+          float32 scalars "class_loss", "box_loss", "box_iou_loss" (0 when off)
+          and "detection_loss", the weighted sum.
+        """
+        if normalizer is None:
+            normalizer = tf.reduce_sum(targets["num_positives"]) + 1.0
+        class_loss = tf.add_n(
+            [self._class_loss(targets[name], outputs[name]) for name in _levels(outputs, "cls_")]
+        )
+        box_loss, box_iou_loss = self._box_losses(targets, outputs)
+        # A box has four coordinates; the IoU loss is published with the same divisor.
+        losses = {
+            "class_loss": class_loss / normalizer,
+            "box_loss": box_loss / (4.0 * normalizer),
+            "box_iou_loss": box_iou_loss / (4.0 * normalizer),
+        }
+        losses["detection_loss"] = (
+            losses["class_loss"]
+            + self.config.box_weight * losses["box_loss"]
+            + self.config.iou_weight * losses["box_iou_loss"]
+        )
+        return losses
+
+    def _class_loss(self, class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Sum over one level."""
+        config = self.config
+        logits = tf.reshape(logits, tf.concat([tf.shape(class_targets), [-1]], axis=0))
+        losses = focal_loss(
+            class_targets, logits, config.focal_alpha, config.focal_gamma, config.label_smoothing
+        )
+        counted = tf.cast(class_targets != target_maps.IGNORED, tf.float32)
+        return tf.reduce_sum(tf.reduce_sum(losses, axis=-1) * counted)
+
+    def _box_losses(self, targets: dict, outputs: dict) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sums over all levels: Huber, and IoU."""
+        config = self.config
+        names = _levels(outputs, "box_")
+        box_targets = _join([targets[name] for name in names], 4)
+        box_outputs = _join([outputs[name] for name in names], 4)
+        huber = tf.reduce_sum(huber_loss(box_targets, box_outputs, config.huber_delta))
+        if config.iou_loss == "none":
+            return huber, tf.zeros([])
+        losses = box_iou_loss(box_targets, box_outputs, self.anchors, config.iou_loss)
+        return huber, tf.reduce_sum(losses)
+
+
+def _iou_penalty(kind, targets, boxes, target_size, size, union, overlap) -> tf.Tensor:
+    """What `kind` adds to the loss of plain overlap: float32 [...]."""
+    if kind == "iou":
+        return tf.zeros_like(overlap)
+    enclosing = tf.maximum(boxes[..., 2:], targets[..., 2:]) - tf.minimum(
+        boxes[..., :2], targets[..., :2]
+    )
+    if kind == "giou":
+        area = tf.reduce_prod(enclosing, axis=-1)
+        return tf.math.divide_no_nan(area - union, area)
+    offset = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
+    distance = tf.math.divide_no_nan(
+        tf.reduce_sum(offset**2, axis=-1), tf.reduce_sum(enclosing**2, axis=-1)
+    )
+    if kind == "diou":
+        return distance
+    difference = _aspect_difference(target_size, size)
+    return distance + difference * tf.math.divide_no_nan(difference, 1.0 - overlap + difference)
+
+
+def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """How much two aspect ratios differ, in 0..1 (Zheng et al. 2020, equation 9).
+
+    The gradient is written out so that it is zero, and not undefined, for a box
+    without size.
+    """
+    target_angle = tf.atan(tf.math.divide_no_nan(target_size[..., 1], target_size[..., 0]))
+
+    @tf.custom_gradient
+    def difference(size):
+        height, width = size[..., 0], size[..., 1]
+        angle = target_angle - tf.atan(tf.math.divide_no_nan(width, height))
+
+        def gradient(upstream):
+            slope = tf.math.divide_no_nan(8 / math.pi**2 * angle, height**2 + width**2)
+            common = slope * upstream
+            return tf.stack([common * width, -common * height], axis=-1)
+
+        return 4 / math.pi**2 * angle**2, gradient
+
+    return difference(size)
+
+
+def _mask(box_targets: tf.Tensor) -> tf.Tensor:
+    return tf.cast(box_targets != 0, tf.float32)
+
+
+def _levels(maps: dict[str, tf.Tensor], prefix: str) -> list[str]:
+    """The names of `maps` that begin with `prefix`, from the finest level on."""
+    return sorted((name for name in maps if name.startswith(prefix)), key=lambda n: int(n[4:]))
+
+
+def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:
+    """Maps of all levels in anchor order: [B, N, depth]."""
+    return tf.concat([tf.reshape(m, [tf.shape(m)[0], -1, depth]) for m in maps], axis=1)
