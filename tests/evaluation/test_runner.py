@@ -1,0 +1,137 @@
+"""Evaluation of Keras models: the numbers follow the weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation import runner
+
+CONFIG = Config.for_model("efficientdet-lite0").override(
+    {
+        "model.image_size": [64, 128],
+        "model.num_classes": 3,
+        "training.eval_batch_size": 2,
+        "detection.nms": "hard",
+    }
+)
+LABELS = LabelMap((5, 1, 9), ("disc", "square", "ring"))
+SIZES = [(64, 128), (128, 256), (100, 100), (100, 250), (64, 128)]
+
+
+def anchor_index(image_number):
+    """The anchor that is the object of an image: one that lies inside all of them."""
+    anchors = pipeline.anchor_boxes(CONFIG)
+    inside = np.all((anchors >= 0) & (anchors <= [32, 64, 32, 64]), axis=1)
+    return np.flatnonzero(inside)[5 * image_number]
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Five images, each a grey level, with an object exactly on an anchor."""
+    anchors, records = pipeline.anchor_boxes(CONFIG), []
+    for number, (height, width) in enumerate(SIZES):
+        image = np.full((height, width, 3), 40 * number, np.uint8)
+        scale = 1 / min(64 / height, 128 / width)
+        box = anchors[anchor_index(number)] * scale
+        records.append(
+            Record(
+                image_id=10 * number + 3,
+                image=tf.io.encode_png(image).numpy(),
+                height=height,
+                width=width,
+                boxes=box[None].astype(np.float32),
+                classes=np.array([number % 3], np.int32),
+                is_crowd=np.zeros(1, bool),
+                area=np.array([1000.0], np.float32),
+                name=f"grey {number}",
+            )
+        )
+    return DetectionData(records, LABELS, source="greys")
+
+
+class Oracle(keras.layers.Layer):
+    """Raw outputs that give each grey level its object, found by the first pixel.
+
+    `shift` moves the class of all objects, as wrong weights would.
+    """
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(name="shift", shape=(), dtype="int32", initializer="zeros")
+
+    def call(self, images):
+        number = tf.cast(tf.round(images[:, 0, 0, 0] / 40), tf.int32)
+        anchors = len(pipeline.anchor_boxes(CONFIG))
+        table = tf.constant([anchor_index(i) for i in range(len(SIZES))], tf.int32)
+        at = tf.one_hot(tf.gather(table, number), anchors)
+        classes = tf.one_hot((number + self.shift) % 3, 3)
+        logits = -9.0 + 12.0 * at[:, :, None] * classes[:, None, :]
+        outputs, start = {}, 0
+        for level, (height, width) in enumerate([(8, 16), (4, 8), (2, 4), (1, 2), (1, 1)], start=3):
+            part = logits[:, start : start + height * width * 9]
+            start += height * width * 9
+            outputs[f"cls_{level}"] = tf.reshape(part, [-1, height, width, 27])
+            outputs[f"box_{level}"] = tf.zeros([tf.shape(images)[0], height, width, 36])
+        return outputs
+
+
+@pytest.fixture
+def oracle():
+    images = keras.Input((64, 128, 3))
+    return keras.Model(images, Oracle(name="oracle")(images))
+
+
+def test_a_model_that_knows_is_perfect_at_every_image_size(data, oracle):
+    result = runner.evaluate(oracle, data, CONFIG)
+    assert result.num_images == 5
+    assert result.metrics["AP50"] == pytest.approx(1.0)
+    # Decoding and rescaling leave less than rounding, whatever the aspect.
+    assert result.metrics["AP"] == pytest.approx(1.0)
+
+
+def test_detections_leave_with_the_ids_and_pixels_of_the_data_set(data, oracle):
+    found = runner.Evaluation(oracle, data, CONFIG).detect().detections()
+    best = {}
+    for item in found:
+        if item["score"] > 0.5:
+            best[item["image_id"]] = item
+    assert {key: item["category_id"] for key, item in best.items()} == {
+        3: 5,
+        13: 1,
+        23: 9,
+        33: 5,
+        43: 1,
+    }
+    ymin, xmin, ymax, xmax = data.records[1].boxes[0].tolist()
+    assert best[13]["bbox"] == pytest.approx([xmin, ymin, xmax - xmin, ymax - ymin], abs=1e-3)
+
+
+def test_a_second_run_sees_new_weights(data, oracle):
+    evaluation = runner.Evaluation(oracle, data, CONFIG)
+    assert evaluation.run().metrics["AP50"] == pytest.approx(1.0)
+    oracle.get_layer("oracle").shift.assign(1)
+    assert evaluation.run().metrics["AP50"] < 0.01
+    oracle.get_layer("oracle").shift.assign(3)
+    assert evaluation.run().metrics["AP50"] == pytest.approx(1.0)
+
+
+def test_batch_size_changes_nothing(data, oracle):
+    one, all_at_once = (
+        runner.Evaluation(oracle, data, CONFIG.override({"training.eval_batch_size": size}))
+        .detect()
+        .detections()
+        for size in (1, 8)
+    )
+    assert one == all_at_once
+
+
+def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path):
+    gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
+    rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
+    result = runner.evaluate(oracle, rest, CONFIG)
+    # Of the two objects of the first class one is found: recall 0.5 of that class.
+    assert result.per_class[0].ap50 == pytest.approx(51 / 101)
+    assert result.per_class[1].ap50 == pytest.approx(1.0)
