@@ -56,13 +56,9 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
       int32 scalar 1..8; 1 (upright) where the file says nothing usable.
     """
     data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
-    start = _exif_segment(encoded, data)
-    # A truncated segment reads zeros, which are no valid tag.
-    tiff = tf.cond(
-        start > 0,
-        lambda: tf.pad(data[start : start + 65536], [[0, 16]]),
-        lambda: tf.zeros([16], tf.int32),
-    )
+    start, end = _exif_segment(encoded, data)
+    # What lies behind a truncated structure reads as zeros, which mean nothing.
+    tiff = tf.pad(data[start:end], [[0, 16]])
     big_endian = tiff[0] == ord("M")
 
     def number(position, width):
@@ -81,27 +77,28 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
-def _exif_segment(encoded: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """Offset of the TIFF structure in the EXIF segment of a JPEG; 0 if it has none."""
+def _exif_segment(encoded: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the TIFF structure of a JPEG's EXIF segment starts and ends; 0, 0 if it has none."""
     size = tf.size(data)
 
-    def more(position, found):
-        in_headers = position + 10 < size
+    def more(position, start, end):
         at = tf.minimum(position, size - 2)
-        return (found == 0) & in_headers & (data[at] == 0xFF) & (data[at + 1] != _START_OF_SCAN)
+        in_headers = (data[at] == 0xFF) & (data[at + 1] != _START_OF_SCAN)
+        return (end == 0) & (position + 10 < size) & in_headers
 
-    def step(position, found):
+    def step(position, start, end):
         is_exif = (data[position + 1] == _APP1) & (
             tf.strings.substr(encoded, position + 4, len(_EXIF_HEADER)) == _EXIF_HEADER
         )
         # A marker may be preceded by fill bytes of 0xFF.
         is_fill = data[position + 1] == 0xFF
         length = data[position + 2] * 256 + data[position + 3] + 2
-        next_position = position + tf.where(is_fill, 1, length)
-        return next_position, tf.where(is_exif, position + 4 + len(_EXIF_HEADER), found)
+        following = position + tf.where(is_fill, 1, length)
+        start = tf.where(is_exif, position + 4 + len(_EXIF_HEADER), start)
+        return following, start, tf.where(is_exif, following, end)
 
-    _, found = tf.while_loop(more, step, [tf.constant(2), tf.constant(0)])
-    return found
+    _, start, end = tf.while_loop(more, step, [tf.constant(2), tf.constant(0), tf.constant(0)])
+    return start, end
 
 
 def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

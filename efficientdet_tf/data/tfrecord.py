@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from official.vision.data import tf_example_builder
 from PIL import Image, ImageOps
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
@@ -196,6 +195,9 @@ def _write_label_map(label_map: LabelMap, file: Path) -> None:
 
 
 def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
+    # Takes seconds to import, and only writing needs it.
+    from official.vision.data import tf_example_builder
+
     encoded, image_format = _upright_file(record)
     ymin, xmin, ymax, xmax = (record.boxes / ([record.height, record.width] * 2)).T.tolist()
     builder = tf_example_builder.TfExampleBuilder()

@@ -1,0 +1,135 @@
+"""Every kind of image file gives the pixels that Pillow sees."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from efficientdet_tf.data.decoding import decode_image, exif_orientation
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """Smooth colours, so that lossy formats keep them, and no two corners alike."""
+    y, x = np.mgrid[0:24, 0:40]
+    pixels = np.stack([x * 6, y * 10, 255 - x * 3 - y * 5], axis=-1)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def decode():
+    """`decode_image` as a graph, as the pipeline and an exported model run it."""
+    signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)]
+    return tf.function(decode_image, input_signature=signature)
+
+
+def encode(picture: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"),
+    [
+        ("JPEG", "RGB"),
+        ("JPEG", "L"),
+        ("JPEG", "CMYK"),
+        ("PNG", "RGB"),
+        ("PNG", "L"),
+        ("PNG", "1"),
+        ("PNG", "P"),
+        ("PNG", "LA"),
+        ("PNG", "RGBA"),
+        ("GIF", "P"),
+        ("BMP", "RGB"),
+        ("BMP", "L"),
+        ("BMP", "P"),
+        ("BMP", "RGBA"),
+    ],
+)
+def test_decodes_as_pillow_does(picture, decode, format, mode):
+    encoded = encode(picture.convert(mode), format)
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    decoded = decode(encoded, True).numpy()
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_16_bit_png_keeps_the_high_byte(decode, mode):
+    channels = 3 if mode == "RGB" else 1
+    samples = np.arange(24 * 40 * channels).reshape(24, 40, channels) * 20 % 65536
+    encoded = tf.io.encode_png(samples.astype(np.uint16)).numpy()
+    expected = np.broadcast_to(samples >> 8, (24, 40, 3))
+    np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+
+
+def test_animation_gives_its_first_frame(picture, decode):
+    frames = [picture.convert("P"), picture.rotate(180).convert("P")]
+    encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_image_upright(picture, decode, byte_order, orientation):
+    exif = Image.Exif()
+    exif.endian = byte_order
+    exif[0x010F] = "a maker"
+    exif[ORIENTATION] = orientation
+    encoded = encode(picture, "JPEG", exif=exif.tobytes(), comment=b"before the image data")
+    stored = Image.open(io.BytesIO(encoded))
+    assert exif_orientation(tf.constant(encoded)) == orientation
+    np.testing.assert_array_equal(decode(encoded, False).numpy(), np.asarray(stored))
+    upright = np.asarray(ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(decode(encoded, True).numpy(), upright)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_impossible_orientation_is_upright(picture, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    assert exif_orientation(tf.constant(encode(picture, "JPEG", exif=exif.tobytes()))) == 1
+
+
+def test_damaged_exif_data_is_upright(picture):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    block = exif.tobytes()
+    for length in range(len(b"Exif\0\0"), len(block)):
+        encoded = encode(picture, "JPEG", exif=block[:length])
+        assert exif_orientation(tf.constant(encoded)).numpy() in (1, 6)
+    garbage = b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40
+    assert exif_orientation(tf.constant(encode(picture, "JPEG", exif=garbage))) == 1
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"BM" * 40]
+)
+def test_what_is_no_image_raises(decode, encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(encoded, True)
+
+
+def test_a_truncated_jpeg_raises(picture, decode):
+    encoded = encode(picture, "JPEG")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(encoded[: len(encoded) // 2], True)
+
+
+def test_decodes_inside_a_saved_model(picture, tmp_path):
+    module = tf.Module()
+    module.decode = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+    tf.saved_model.save(module, str(tmp_path))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    encoded = encode(picture, "JPEG", exif=exif.tobytes())
+    loaded = tf.saved_model.load(str(tmp_path))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+    np.testing.assert_array_equal(loaded.decode(encoded).numpy(), upright)

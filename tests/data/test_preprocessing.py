@@ -1,0 +1,85 @@
+"""The network's input agrees with the published implementation, in every kind of graph."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import preprocessing
+
+MEAN = (123.675, 116.28, 103.53)
+
+
+@pytest.fixture(scope="module")
+def golden(goldens):
+    return np.load(goldens / "preprocess.npz")
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_image_agrees_with_the_reference(golden, case):
+    model = Config.for_model(str(golden[f"model_{case}"])).model
+    size = tuple(int(side) for side in golden[f"output_size_{case}"])
+    image, scale = preprocessing.resize_and_pad(golden[f"image_{case}"], size, model.pixel_mean)
+    normalized = preprocessing.normalize(image, model.pixel_mean, model.pixel_std)
+    np.testing.assert_allclose(normalized, golden[f"output_{case}"], atol=1e-4)
+    np.testing.assert_allclose(scale, golden[f"scale_to_original_{case}"], rtol=1e-6)
+    # The filling is exactly zero, as in the reference.
+    np.testing.assert_array_equal(normalized == 0, golden[f"output_{case}"] == 0)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_boxes_agree_with_the_reference(golden, case):
+    original = np.array(golden[f"image_{case}"].shape[:2])
+    size = tuple(int(side) for side in golden[f"output_size_{case}"])
+    boxes = golden[f"gt_boxes_in_{case}"] * np.tile(original, 2).astype(np.float32)
+    resized, kept = preprocessing.resize_boxes(boxes, tf.constant(original), size)
+    np.testing.assert_allclose(resized, golden[f"gt_boxes_out_{case}"], atol=1e-4)
+    np.testing.assert_array_equal(kept, [0, 1, 2])
+
+
+def test_no_boxes_stay_no_boxes():
+    boxes, kept = preprocessing.resize_boxes(tf.zeros([0, 4]), tf.constant([10, 20]), (64, 64))
+    assert boxes.shape == [0, 4]
+    assert kept.shape == [0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (1, 1), (64, 96), (7, 5)])
+def test_every_shape_gives_the_static_output_shape(shape):
+    image = np.full((*shape, 3), 255, np.uint8)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def resize(image):
+        return preprocessing.resize_and_pad(image, (64, 96), MEAN)
+
+    assert resize.get_concrete_function().output_shapes[0] == [64, 96, 3]
+    resized, scale = resize(image)
+    seen = np.all(resized == 255.0, axis=-1)
+    rows, columns = seen.any(axis=1).sum(), seen.any(axis=0).sum()
+    # The image touches the far border in at least one direction, or all but.
+    assert rows >= 63 or columns >= 95
+    assert seen[:rows, :columns].all() and seen.sum() == rows * columns
+    np.testing.assert_allclose(scale, max(shape[0] / 64, shape[1] / 96), rtol=1e-6)
+    np.testing.assert_array_equal(
+        resized[~seen], np.broadcast_to(np.float32(MEAN), (64, 96, 3))[~seen]
+    )
+
+
+def test_uint8_and_float32_images_are_alike():
+    image = np.random.default_rng(0).integers(0, 256, (33, 21, 3)).astype(np.uint8)
+    from_bytes, _ = preprocessing.resize_and_pad(image, (64, 64), MEAN)
+    from_floats, _ = preprocessing.resize_and_pad(image.astype(np.float32), (64, 64), MEAN)
+    np.testing.assert_array_equal(from_bytes, from_floats)
+
+
+def test_resizes_the_same_inside_a_saved_model(tmp_path):
+    module = tf.Module()
+    module.resize = tf.function(
+        lambda image: preprocessing.resize_and_pad(image, (64, 96), MEAN),
+        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+    )
+    tf.saved_model.save(module, str(tmp_path))
+    image = np.random.default_rng(1).integers(0, 256, (50, 41, 3)).astype(np.uint8)
+    here, scale = preprocessing.resize_and_pad(image, (64, 96), MEAN)
+    there, scale_there = tf.saved_model.load(str(tmp_path)).resize(image)
+    np.testing.assert_allclose(there, here, atol=1e-4)
+    assert scale_there == scale
