@@ -18,6 +18,17 @@ def pytest_configure(config):
     tf.get_logger().setLevel("ERROR")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With EFFICIENTDET_REQUIRE_GOLDENS set, a parity test that skips has failed."""
+    report = yield
+    required = os.environ.get("EFFICIENTDET_REQUIRE_GOLDENS") and "goldens" in item.fixturenames
+    if required and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although the goldens are required: {call.excinfo.value}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """The folder of reference numbers; EFFICIENTDET_GOLDENS overrides where it is."""
