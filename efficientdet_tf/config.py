@@ -16,6 +16,7 @@ that names the key and the nearest known one.
 import dataclasses
 import difflib
 import math
+import pathlib
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,9 @@ from typing import Any
 import yaml
 
 from efficientdet_tf.errors import UserError
+
+# Ready-made configs, used by name.
+_BUILT_IN = pathlib.Path(__file__).parent / "configs"
 
 
 class ConfigError(UserError):
@@ -194,7 +198,7 @@ class Config:
           name: a key of `MODELS`.
           **overrides: dotted keys, as of `override`.
         """
-        if name not in MODELS:
+        if not isinstance(name, str) or name not in MODELS:
             raise ConfigError(f"unknown model {name!r}{_did_you_mean(name, MODELS)}")
         config = cls(**MODELS[name])
         return config.override(overrides)
@@ -206,35 +210,35 @@ class Config:
         `values["model"]["name"]` chooses the row of the table; everything else
         in `values` overrides it.
         """
-        model = values.get("model", {})
-        name = model.get("name", ModelConfig.name) if isinstance(model, Mapping) else model
-        return cls.for_model(name).override(_flatten(values))
+        flat = _flatten(values)
+        return cls.for_model(flat.get("model.name", ModelConfig.name)).override(flat)
 
     @classmethod
     def from_yaml(cls, path: str, model: str | None = None) -> "Config":
         """A config from a YAML file with the keys of `to_dict`, all optional.
 
         Args:
-          path: of the file.
+          path: of the file, or the name of a built-in one, e.g. "digits".
           model: row of the model table to use instead of the file's `model.name`.
 
         Raises:
           ConfigError: when the file cannot be read or used.
         """
+        built_in = _BUILT_IN / f"{path}.yaml"
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(built_in if built_in.is_file() else path, encoding="utf-8") as file:
                 values = yaml.safe_load(file) or {}
         except OSError as error:
-            raise ConfigError(f"config {path}: {error.strerror}") from error
+            names = ", ".join(sorted(file.stem for file in _BUILT_IN.glob("*.yaml")))
+            raise ConfigError(f"config {path}: {error.strerror}; built in: {names}") from error
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"config {path}: not valid YAML: {reason}") from error
         if not isinstance(values, Mapping):
             raise ConfigError(f"config {path}: must hold keys and values")
         try:
-            if model:
-                values = {**values, "model": {**values.get("model", {}), "name": model}}
-            return cls.from_dict(values)
+            flat = _flatten(values) | ({"model.name": model} if model else {})
+            return cls.for_model(flat.get("model.name", ModelConfig.name)).override(flat)
         except ConfigError as error:
             raise ConfigError(f"config {path}: {error}") from error
 
@@ -265,9 +269,11 @@ class Config:
 
     def _replace_one(self, key: str, value: Any) -> "Config":
         section_name, _, field_name = key.partition(".")
-        known = known_keys()
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}{_did_you_mean(key, known)}")
+        if key not in known_keys():
+            raise ConfigError(f"unknown key {key!r}{_nearest_key(key)}")
+        if key == "model.name" and value != self.model.name:
+            # Alone it would change nothing but the name.
+            raise ConfigError(f"model.name: is {self.model.name!r} here; choose a model by --model")
         section = getattr(self, section_name)
         value = _coerce(key, value, typing.get_type_hints(type(section))[field_name])
         return dataclasses.replace(
@@ -317,6 +323,8 @@ def compound_scaling(phi: float) -> dict[str, int]:
     Raises:
       ConfigError: when a size would be zero or negative.
     """
+    if not math.isfinite(phi):
+        raise ConfigError(f"compound coefficient {phi} is not a finite number")
     sizes = {
         "num_filters": 8 * round(64 * 1.35**phi / 8),
         "fpn_repeats": round(3 + phi),
@@ -377,6 +385,8 @@ MODELS = {
 }
 
 _CHOICES = {
+    "model.backbone": tuple(dict.fromkeys(row["model"].backbone for row in MODELS.values())),
+    "model.feature_network": ("bifpn",),
     "model.fusion": ("fast", "softmax", "sum", "unbounded", "channel_fast", "channel_softmax"),
     "model.activation": ("swish", "relu6", "relu"),
     "loss.iou_loss": ("none", "iou", "giou", "diou", "ciou"),
@@ -387,21 +397,45 @@ _CHOICES = {
     "detection.nms": ("gaussian", "hard"),
     "detection.nms_scope": ("per_class", "global"),
 }
-# Inclusive lower bounds.
-_MINIMA = {
-    "model.num_classes": 1,
-    "model.num_filters": 1,
-    "model.fpn_repeats": 1,
-    "model.head_repeats": 1,
-    "model.backbone_survival_prob": 0,
-    "anchors.num_scales": 1,
-    "augmentation.scale_min": 0.01,
-    "training.epochs": 1,
-    "training.batch_size": 1,
-    "training.eval_every": 1,
-    "training.eval_batch_size": 1,
-    "detection.max_detections": 1,
-    "detection.pre_nms_top_k": 0,
+# Inclusive bounds; of a list, for each value.
+_INF = math.inf
+_RANGES = {
+    "model.num_classes": (1, _INF),
+    "model.num_filters": (1, _INF),
+    "model.fpn_repeats": (1, _INF),
+    "model.head_repeats": (1, _INF),
+    "model.backbone_survival_prob": (0.01, 1),
+    "model.pixel_std": (1e-3, _INF),
+    "anchors.scale": (0.01, _INF),
+    "anchors.num_scales": (1, _INF),
+    "anchors.aspect_ratios": (0.01, _INF),
+    "anchors.match_threshold": (0, 1),
+    "loss.focal_alpha": (0, 1),
+    "loss.focal_gamma": (0, _INF),
+    "loss.label_smoothing": (0, 1),
+    "loss.huber_delta": (1e-6, _INF),
+    "loss.box_weight": (0, _INF),
+    "loss.iou_weight": (0, _INF),
+    "augmentation.scale_min": (0.01, _INF),
+    "optimizer.learning_rate": (0, _INF),
+    "optimizer.reference_batch_size": (1, _INF),
+    "optimizer.momentum": (0, 1),
+    "optimizer.warmup_epochs": (0, _INF),
+    "optimizer.warmup_fraction": (0, 1),
+    "optimizer.weight_decay": (0, _INF),
+    "optimizer.clip_norm": (0, _INF),
+    "optimizer.ema_decay": (0, 1),
+    "training.epochs": (1, _INF),
+    "training.batch_size": (1, _INF),
+    "training.steps_per_epoch": (0, _INF),
+    "training.eval_every": (1, _INF),
+    "training.eval_batch_size": (1, _INF),
+    "training.seed": (0, 2**31 - 1),
+    "detection.iou_threshold": (0, 1),
+    "detection.sigma": (0, _INF),
+    "detection.score_threshold": (0, 1),
+    "detection.pre_nms_top_k": (0, _INF),
+    "detection.max_detections": (1, _INF),
 }
 
 
@@ -410,14 +444,17 @@ def _check(config: Config) -> None:
     for key, choices in _CHOICES.items():
         value = _get(config, key)
         if value not in choices:
-            raise ConfigError(
-                f"{key}: {value!r} is not one of {', '.join(choices)}{_did_you_mean(value, choices)}"
-            )
-    for key, minimum in _MINIMA.items():
-        if _get(config, key) < minimum:
-            raise ConfigError(f"{key}: {_get(config, key)} is below {minimum}")
+            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")
+    for key, (low, high) in _RANGES.items():
+        value = _get(config, key)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not low <= number <= high:
+                side = f"below {low}" if number < low else f"above {high}"
+                raise ConfigError(f"{key}: {number} is {side}")
     if min(config.model.image_size) < 64:
         raise ConfigError(f"model.image_size: {config.model.image_size} has a side below 64 pixels")
+    if not config.anchors.aspect_ratios:
+        raise ConfigError("anchors.aspect_ratios: needs at least one")
     if config.augmentation.scale_max < config.augmentation.scale_min:
         raise ConfigError("augmentation.scale_max: is below augmentation.scale_min")
     if not 1 <= config.model.min_level < config.model.max_level:
@@ -434,6 +471,7 @@ def _coerce(key: str, value: Any, wanted: Any) -> Any:
     origin = typing.get_origin(wanted)
     if wanted is str:
         return str(value)
+    given = value
     if isinstance(value, str):
         value = _from_text(key, value)
     if origin is tuple:
@@ -443,11 +481,11 @@ def _coerce(key: str, value: Any, wanted: Any) -> Any:
     if wanted in (int, float) and not isinstance(value, bool):
         try:
             number = float(value)
-            if wanted is float or number == int(number):
+            if math.isfinite(number) and (wanted is float or number == int(number)):
                 return wanted(number)
         except (TypeError, ValueError, OverflowError):
             pass
-    raise ConfigError(f"{key}: {value!r} is not {_TYPE_NAMES[wanted]}")
+    raise ConfigError(f"{key}: {given!r} is not {_TYPE_NAMES[wanted]}")
 
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -474,12 +512,15 @@ def _from_text(key: str, text: str) -> Any:
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of nested dicts; a section without keys counts as left out."""
+    sections = {section.name for section in dataclasses.fields(Config)}
     flat = {}
     for section, fields in values.items():
-        if isinstance(fields, Mapping):
-            flat.update({f"{section}.{name}": value for name, value in fields.items()})
-        else:
-            flat[section] = fields
+        if section not in sections:
+            raise ConfigError(f"unknown key {section!r}{_nearest_key(str(section))}")
+        if not isinstance(fields, Mapping | type(None)):
+            raise ConfigError(f"{section}: must hold keys and values")
+        flat.update({f"{section}.{name}": value for name, value in (fields or {}).items()})
     return flat
 
 
@@ -491,6 +532,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _nearest_key(key: str) -> str:
+    """The known key that is meant, by its whole name or by its last part."""
+    by_last_part = {known.partition(".")[2]: known for known in known_keys()}
+    last_part = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.7)
+    near = near or difflib.get_close_matches(last_part, by_last_part, n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {by_last_part.get(near[0], near[0])!r}?"
+    return f"; the sections are {', '.join(field.name for field in dataclasses.fields(Config))}"
+
+
 def _did_you_mean(word: str, known) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
