@@ -21,6 +21,7 @@ setup(
             "export.*",
         ]
     ),
+    package_data={"efficientdet_tf": ["configs/*.yaml"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and

@@ -231,7 +231,7 @@ class Config:
         except OSError as error:
             names = ", ".join(sorted(file.stem for file in _BUILT_IN.glob("*.yaml")))
             raise ConfigError(f"config {path}: {error.strerror}; built in: {names}") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"config {path}: not valid YAML: {reason}") from error
         if not isinstance(values, Mapping):
