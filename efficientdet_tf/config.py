@@ -128,8 +128,8 @@ class OptimizerConfig:
     learning_rate: float = 0.08
     reference_batch_size: int = 64
     momentum: float = 0.9
-    # "cosine" reaches zero with the last step; "cosine_reference" is the
-    # published implementation's curve.
+    # "cosine" reaches zero at the end; "cosine_reference", "polynomial" and
+    # "stepwise" are the published implementation's curves.
     schedule: str = "cosine"
     warmup_epochs: float = 1.0
     # Learning rate at the first step, as a fraction of the peak.
@@ -326,14 +326,19 @@ def compound_scaling(phi: float) -> dict[str, int]:
     if not math.isfinite(phi):
         raise ConfigError(f"compound coefficient {phi} is not a finite number")
     sizes = {
-        "num_filters": 8 * round(64 * 1.35**phi / 8),
-        "fpn_repeats": round(3 + phi),
+        "num_filters": 8 * _nearest(64 * 1.35**phi / 8),
+        "fpn_repeats": _nearest(3 + phi),
         "head_repeats": 3 + math.floor(phi / 3),
-        "image_size": 128 * round((512 + 128 * phi) / 128),
+        "image_size": 128 * _nearest((512 + 128 * phi) / 128),
     }
     if min(sizes.values()) <= 0:
         raise ConfigError(f"compound coefficient {phi} leaves nothing: {sizes}")
     return sizes
+
+
+def _nearest(value: float) -> int:
+    """Rounded, halves up, so that a larger coefficient never gives a smaller size."""
+    return math.floor(value + 0.5)
 
 
 def _published(
@@ -392,7 +397,7 @@ _CHOICES = {
     "loss.iou_loss": ("none", "iou", "giou", "diou", "ciou"),
     "data.verify": ("full", "header"),
     "optimizer.name": ("sgd", "adam"),
-    "optimizer.schedule": ("cosine", "cosine_reference"),
+    "optimizer.schedule": ("cosine", "cosine_reference", "polynomial", "stepwise"),
     "training.strategy": ("auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"),
     "detection.nms": ("gaussian", "hard"),
     "detection.nms_scope": ("per_class", "global"),

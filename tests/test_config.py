@@ -1,0 +1,323 @@
+"""The configuration: the published table, overrides, files, and every complaint."""
+
+import json
+
+import pytest
+
+from efficientdet_tf import config as config_lib
+from efficientdet_tf.config import (
+    MODELS,
+    Config,
+    ConfigError,
+    compound_scaling,
+    known_keys,
+    parse_assignments,
+)
+
+ALL_NAMES = ", ".join(MODELS)
+SECTIONS = "model, anchors, loss, data, augmentation, optimizer, training, detection"
+BACKBONES = ", ".join(
+    [f"efficientnet-b{i}" for i in range(8)] + [f"efficientnet-lite{i}" for i in range(5)]
+)
+
+
+@pytest.fixture(scope="module")
+def published(goldens):
+    return json.loads((goldens / "models.json").read_text())
+
+
+def message(function, *args, **kwargs) -> str:
+    with pytest.raises(ConfigError) as error:
+        function(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def write(tmp_path, text) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+# The table.
+
+
+def test_the_table_has_the_published_models(published):
+    assert list(MODELS) == list(published)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_says_what_was_published(published, name):
+    config, golden = Config.for_model(name), published[name]
+    model, reference = config.model, golden["config"]
+    size = reference["image_size"]
+    if isinstance(size, str):
+        size = tuple(int(part) for part in size.split("x"))
+    assert model.name == reference["name"] == name
+    assert model.image_size == (size if isinstance(size, tuple) else (size, size))
+    assert model.backbone == reference["backbone_name"]
+    assert model.fusion == {"fastattn": "fast", "sum": "sum"}[golden["resolved_fpn_weight_method"]]
+    assert model.num_filters == reference["fpn_num_filters"]
+    assert model.fpn_repeats == reference["fpn_cell_repeats"]
+    assert model.head_repeats == reference["box_class_repeats"]
+    assert model.activation == reference["act_type"]
+    assert (model.min_level, model.max_level) == (reference["min_level"], reference["max_level"])
+    assert model.num_classes == reference["num_classes"]
+    assert model.pixel_mean == pytest.approx(golden["mean_rgb"])
+    assert model.pixel_std == pytest.approx(golden["stddev_rgb"])
+    # The reference says 0 for no stochastic depth.
+    survival = golden["backbone_survival_prob_training"] or 1.0
+    assert model.backbone_survival_prob == survival
+    assert config.anchors.scale == reference["anchor_scale"]
+    assert config.anchors.num_scales == reference["num_scales"]
+    assert list(config.anchors.aspect_ratios) == reference["aspect_ratios"]
+
+
+def test_the_recipe_is_the_published_one(published):
+    config, reference = Config(), published["efficientdet-d0"]["config"]
+    assert (config.loss.focal_alpha, config.loss.focal_gamma) == (0.25, 1.5)
+    assert config.loss.huber_delta == reference["delta"]
+    assert config.loss.box_weight == reference["box_loss_weight"]
+    assert config.loss.label_smoothing == reference["label_smoothing"]
+    assert config.augmentation.horizontal_flip == reference["input_rand_hflip"]
+    assert config.augmentation.scale_min == reference["jitter_min"]
+    assert config.augmentation.scale_max == reference["jitter_max"]
+    assert config.optimizer.name == reference["optimizer"]
+    assert config.optimizer.learning_rate == reference["learning_rate"]
+    assert config.optimizer.momentum == reference["momentum"]
+    assert config.optimizer.schedule == reference["lr_decay_method"]
+    assert config.optimizer.warmup_epochs == reference["lr_warmup_epoch"]
+    peak, fraction = config.optimizer.learning_rate, config.optimizer.warmup_fraction
+    assert peak * fraction == pytest.approx(reference["lr_warmup_init"])
+    assert config.optimizer.weight_decay == reference["weight_decay"]
+    assert config.optimizer.clip_norm == reference["clip_gradients_norm"]
+    assert config.optimizer.ema_decay == reference["moving_average_decay"]
+    assert config.training.epochs == reference["num_epochs"]
+    assert config.detection.nms == reference["nms_configs"]["method"]
+    assert config.detection.max_detections == reference["nms_configs"]["max_output_size"]
+
+
+# Table 1 of the paper takes other widths at D2 and D4 (112 for 116.6, 224 for
+# 212.6), a cell less from D5 on, and 1280 pixels at D5.
+@pytest.mark.parametrize(
+    ("phi", "same"),
+    [
+        (0, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
+        (1, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
+        (2, {"fpn_repeats", "head_repeats", "image_size"}),
+        (3, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
+        (4, {"fpn_repeats", "head_repeats", "image_size"}),
+        (5, {"num_filters", "head_repeats"}),
+        (6, {"num_filters", "head_repeats", "image_size"}),
+    ],
+)
+def test_the_formulas_give_the_table_where_the_paper_follows_them(phi, same):
+    model = Config.for_model(f"efficientdet-d{phi}").model
+    sizes = compound_scaling(phi)
+    row = {key: getattr(model, key) for key in sizes} | {"image_size": model.image_size[0]}
+    assert {key for key in sizes if sizes[key] == row[key]} == same
+
+
+def test_sizes_between_the_models():
+    assert compound_scaling(0.5) == {
+        "num_filters": 72,
+        "fpn_repeats": 4,
+        "head_repeats": 3,
+        "image_size": 640,
+    }
+    assert compound_scaling(-1) == {
+        "num_filters": 48,
+        "fpn_repeats": 2,
+        "head_repeats": 2,
+        "image_size": 384,
+    }
+
+
+def test_a_coefficient_that_leaves_nothing_is_refused():
+    assert message(compound_scaling, -4) == (
+        "compound coefficient -4 leaves nothing: {'num_filters': 16, 'fpn_repeats': -1, "
+        "'head_repeats': 1, 'image_size': 0}"
+    )
+    assert message(compound_scaling, float("nan")) == (
+        "compound coefficient nan is not a finite number"
+    )
+
+
+# Round trips and layers.
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_config_survives_dict_and_file(tmp_path, name):
+    config = Config.for_model(name).override(
+        {"model.image_size": "384x640", "data.train": "naïve folder", "optimizer.momentum": 0.7}
+    )
+    assert Config.from_dict(config.to_dict()) == config
+    assert Config.from_yaml(write(tmp_path, config.to_yaml())) == config
+
+
+@pytest.mark.parametrize("key", known_keys())
+def test_every_key_can_be_set_to_its_own_value(key):
+    section, field = key.split(".")
+    value = Config().to_dict()[section][field]
+    assert Config().override({key: value}) == Config()
+    assert Config().override({key: str(value)}) == Config()
+
+
+def test_a_file_overrides_the_table_and_the_command_line_the_file(tmp_path):
+    path = write(tmp_path, "model: {name: efficientdet-d1}\noptimizer: {learning_rate: 0.02}\n")
+    config = Config.from_yaml(path)
+    assert config.model.num_filters == 88
+    assert config.optimizer.learning_rate == 0.02
+    config = config.override(parse_assignments(["optimizer.learning_rate=4e-3", "data.val=a=b"]))
+    assert config.optimizer.learning_rate == 0.004
+    assert config.data.val == "a=b"
+
+
+def test_the_model_of_the_command_line_replaces_that_of_the_file(tmp_path):
+    path = write(tmp_path, "model: {name: efficientdet-d1, num_classes: 7}\n")
+    config = Config.from_yaml(path, model="efficientdet-d2")
+    assert config.model.name == "efficientdet-d2"
+    assert (config.model.num_filters, config.model.num_classes) == (112, 7)
+
+
+def test_empty_files_and_sections_change_nothing(tmp_path):
+    assert Config.from_yaml(write(tmp_path, "")) == Config()
+    assert Config.from_yaml(write(tmp_path, "training:\nmodel:\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512", (512, 512)), ("384x640", (384, 640)), ("[64, 96]", (64, 96)), ("96.0x64", (96, 64))],
+)
+def test_image_sizes_as_people_write_them(text, size):
+    assert Config().override({"model.image_size": text}).model.image_size == size
+
+
+def test_overrides_leave_the_original():
+    config = Config()
+    config.override({"training.epochs": 3})
+    assert config.training.epochs == 300
+
+
+def test_built_in_configs_are_valid():
+    files = sorted((config_lib.pathlib.Path(config_lib.__file__).parent / "configs").glob("*.yaml"))
+    assert "digits" in [file.stem for file in files]
+    for file in files:
+        assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))
+
+
+# Complaints.
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("efficientdet-d8", "unknown model 'efficientdet-d8'; did you mean 'efficientdet-d7'?"),
+        ("d0", f"unknown model 'd0'; known: {ALL_NAMES}"),
+        (None, f"unknown model None; known: {ALL_NAMES}"),
+        ([0], f"unknown model [0]; known: {ALL_NAMES}"),
+    ],
+)
+def test_an_unknown_model(name, expected):
+    assert message(Config.for_model, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (
+            "optimizer.learning_rat",
+            "unknown key 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'?",
+        ),
+        ("learning_rate", "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
+        ("train.epochs", "unknown key 'train.epochs'; did you mean 'training.epochs'?"),
+        ("zzz", f"unknown key 'zzz'; the sections are {SECTIONS}"),
+    ],
+)
+def test_an_unknown_key(key, expected):
+    assert message(Config().override, {key: 1}) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("training.epochs", "many", "training.epochs: 'many' is not a whole number"),
+        ("training.epochs", 2.5, "training.epochs: 2.5 is not a whole number"),
+        ("training.epochs", True, "training.epochs: True is not a whole number"),
+        ("training.epochs", "1e400", "training.epochs: '1e400' is not a whole number"),
+        ("optimizer.momentum", "", "optimizer.momentum: '' is not a number"),
+        ("optimizer.momentum", ".nan", "optimizer.momentum: '.nan' is not a number"),
+        ("optimizer.momentum", None, "optimizer.momentum: None is not a number"),
+        ("optimizer.momentum", "[1", "optimizer.momentum: cannot read '[1'"),
+        ("data.strict", "1", "data.strict: '1' is not true or false"),
+        ("model.image_size", "axb", "model.image_size: 'a' is not a whole number"),
+        ("model.image_size", [64], "model.image_size: [64] is not 2 values, e.g. [1, 2]"),
+        ("anchors.aspect_ratios", 1, "anchors.aspect_ratios: 1 is not a list, e.g. [1, 2]"),
+        ("anchors.aspect_ratios", [], "anchors.aspect_ratios: needs at least one"),
+        ("anchors.aspect_ratios", [1, "a"], "anchors.aspect_ratios: 'a' is not a number"),
+        ("anchors.aspect_ratios", [1, -2], "anchors.aspect_ratios: -2.0 is below 0.01"),
+        ("model.image_size", "32", "model.image_size: (32, 32) has a side below 64 pixels"),
+        ("model.image_size", "63x64", "model.image_size: (63, 64) has a side below 64 pixels"),
+        ("model.min_level", 7, "model.min_level: must be below model.max_level"),
+        ("model.min_level", 0, "model.min_level: must be below model.max_level"),
+        ("model.pixel_std", [1, 0, 1], "model.pixel_std: 0.0 is below 0.001"),
+        ("optimizer.learning_rate", -1, "optimizer.learning_rate: -1.0 is below 0"),
+        ("optimizer.ema_decay", 1.5, "optimizer.ema_decay: 1.5 is above 1"),
+        ("training.batch_size", 0, "training.batch_size: 0 is below 1"),
+        ("detection.score_threshold", 30, "detection.score_threshold: 30.0 is above 1"),
+        ("augmentation.scale_max", 0.05, "augmentation.scale_max: is below augmentation.scale_min"),
+        ("detection.nms", "soft", "detection.nms: 'soft' is not one of gaussian, hard"),
+        ("data.verify", "no", "data.verify: 'no' is not one of full, header"),
+        ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
+        (
+            "model.name",
+            "efficientdet-d1",
+            "model.name: is 'efficientdet-d0' here; choose a model by --model",
+        ),
+    ],
+)
+def test_a_value_that_no_run_could_use(key, value, expected):
+    assert message(Config().override, {key: value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- a", "must hold keys and values"),
+        ("model: efficientdet-d1", "model: must hold keys and values"),
+        ("model: {name: d1}", f"unknown model 'd1'; known: {ALL_NAMES}"),
+        ("training: {epoch: 1}", "unknown key 'training.epoch'; did you mean 'training.epochs'?"),
+        ("epochs: 1", "unknown key 'epochs'; did you mean 'training.epochs'?"),
+        ("1: 2", f"unknown key 1; the sections are {SECTIONS}"),
+        ("training: {epochs: 0}", "training.epochs: 0 is below 1"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_key(tmp_path, text, expected):
+    path = write(tmp_path, text)
+    assert message(Config.from_yaml, path) == f"config {path}: {expected}"
+
+
+def test_a_file_that_is_not_yaml_is_named_with_the_place(tmp_path):
+    path = write(tmp_path, "training:\n  epochs: [1\n")
+    text = message(Config.from_yaml, path)
+    assert text.startswith(f"config {path}: not valid YAML: ")
+    assert "line 3, column 1" in text
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    assert message(Config.from_yaml, str(path)).startswith(f"config {path}: not valid YAML: ")
+
+
+def test_a_missing_file(tmp_path):
+    path = str(tmp_path / "none.yaml")
+    text = message(Config.from_yaml, path)
+    assert text.startswith(f"config {path}: No such file or directory; built in: ")
+    assert "digits" in text
+
+
+def test_an_assignment_needs_a_value():
+    assert message(parse_assignments, ["training.epochs"]) == (
+        "--set training.epochs: expected key=value"
+    )
