@@ -1,0 +1,131 @@
+"""The optimizer, and what the recipe does to gradients and weights around it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import OptimizerConfig
+from efficientdet_tf.training.schedules import WarmupDecay
+
+# Last parts of the names of the variables that are decayed. Biases, BatchNorm
+# and fusion weights are not.
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+
+
+def build(
+    config: OptimizerConfig, total_steps: int, steps_per_epoch: int, batch_size: int
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a run, with its learning-rate schedule.
+
+    Args:
+      config: the learning rate is scaled by batch_size / reference_batch_size;
+        `momentum` is Adam's first decay rate, too.
+      total_steps: steps of the whole training.
+      steps_per_epoch: steps of one epoch, which `warmup_epochs` counts.
+      batch_size: images in a step over all replicas.
+    """
+    peak = config.learning_rate * batch_size / config.reference_batch_size
+    schedule = WarmupDecay(
+        config.schedule,
+        peak=peak,
+        start=config.warmup_fraction * peak,
+        warmup_steps=int(config.warmup_epochs * steps_per_epoch),
+        total_steps=total_steps,
+    )
+    if config.name == "adam":
+        return keras.optimizers.Adam(schedule, beta_1=config.momentum)
+    return keras.optimizers.SGD(schedule, momentum=config.momentum)
+
+
+def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
+    """Clips every gradient to an L2 norm, then all of them together to the same."""
+    gradients, _ = tf.clip_by_global_norm([tf.clip_by_norm(g, norm) for g in gradients], norm)
+    return gradients
+
+
+def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
+    """`decay` times half the squared L2 norm of all convolution kernels: float32 scalar."""
+    kernels = [
+        variable
+        for variable in model.trainable_variables
+        if variable.name.split("/")[-1].split(":")[0] in _KERNELS
+    ]
+    return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+
+
+# Not a tf.Module: Keras would take the averages for weights of the model that
+# holds one.
+class MovingAverage(tf.__internal__.tracking.AutoTrackable):
+    """Exponential moving average of all variables of a model.
+
+    The average begins at the variables' values, and its decay grows with the
+    steps: min(decay, (1 + n) / (10 + n)) in the step n, counted from 0, so that
+    short trainings are averaged, too. BatchNorm's moving statistics are averaged
+    with the weights they belong to, as in the published checkpoints.
+
+    `ExponentialMovingAverage` of tf-models-official is not used here: its
+    averages begin at zero, and it swaps by adding and subtracting, after which
+    weights are not exactly what they were.
+
+    Make it in the scope of the strategy that the model was made in; then each
+    replica averages its own copies, without communication.
+
+    Args:
+      model: must be built.
+      decay: in 0..1.
+    """
+
+    def __init__(self, model: keras.Model, decay: float):
+        self._decay = decay
+        self._strategy = tf.distribute.get_strategy()
+        self._variables = [v for v in model.variables if v.dtype.is_floating]
+        self.averages = [_average_of(variable) for variable in self._variables]
+
+    def update(self, steps_done: tf.Tensor) -> None:
+        """Moves the average towards the variables, in the replica context of a step.
+
+        Args:
+          steps_done: int scalar, the optimizer's count after this step, from 1.
+        """
+        steps_done = tf.cast(steps_done, tf.float32)
+        rate = 1.0 - tf.minimum(self._decay, steps_done / (9.0 + steps_done))
+        for average, variable in zip(self.averages, self._variables):
+            average.assign_sub(tf.cast(rate, average.dtype) * (average - variable))
+
+    def swap(self) -> None:
+        """Exchanges variables and averages, bit by bit; twice is as if never done."""
+        with self._strategy.scope():
+            for average, variable in zip(self.averages, self._variables):
+                self._strategy.extended.update(variable, _exchange, args=(average,))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the model's variables are their averages."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+
+def _average_of(variable: tf.Variable) -> tf.Variable:
+    is_mirrored = variable.synchronization != tf.VariableSynchronization.ON_READ
+    return tf.Variable(
+        tf.convert_to_tensor(variable),
+        trainable=False,
+        name=f"{variable.name.split(':')[0]}/average",
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=(
+            tf.VariableAggregation.ONLY_FIRST_REPLICA
+            if is_mirrored
+            else tf.VariableAggregation.MEAN
+        ),
+    )
+
+
+def _exchange(variable: tf.Variable, average: tf.Variable) -> None:
+    value = tf.identity(variable)
+    variable.assign(average)
+    average.assign(value)
