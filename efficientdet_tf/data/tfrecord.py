@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
@@ -116,11 +117,8 @@ def _examples(file: str) -> list[dict]:
     try:
         serialized = list(tf.data.TFRecordDataset(file).as_numpy_iterator())
         parsed = [tf.train.Example.FromString(item) for item in serialized]
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, DecodeError) as error:
         raise DataError(f"{file}: damaged, or not a TFRecord file of tf.train.Example") from error
-    except Exception as error:
-        # protobuf's DecodeError, whose class depends on the protobuf release.
-        raise DataError(f"{file}: its records are not tf.train.Example") from error
     return [
         {
             key: list(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)

@@ -1,0 +1,31 @@
+"""What the tests of the data formats share."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def write_image():
+    """Writes a picture of the given width and height, and makes its folder."""
+
+    def write(path, width: int = 64, height: int = 48, **options):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
+        Image.fromarray(ramp.astype(np.uint8)).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def warnings_of(monkeypatch, caplog):
+    """The messages that the project has logged so far."""
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+
+    def messages() -> list[str]:
+        return [record.getMessage() for record in caplog.records]
+
+    return messages

@@ -1,0 +1,246 @@
+"""COCO files: what is read, and what is said about bad ones."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from efficientdet_tf import data
+from efficientdet_tf.data import DataError
+
+
+def content() -> dict:
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48},
+            {"id": 3, "file_name": "b.png", "width": 64, "height": 48},
+        ],
+        "categories": [{"id": 90, "name": "late"}, {"id": 5, "name": "early"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 90, "bbox": [10, 5, 20, 30], "area": 123.5},
+            {"id": 2, "image_id": 7, "category_id": 5, "bbox": [0, 0, 64, 48], "iscrowd": 1},
+            {"id": 3, "image_id": 3, "category_id": 5, "bbox": [60, 40, 10, 10]},
+        ],
+    }
+
+
+@pytest.fixture
+def write(tmp_path, write_image):
+    """Writes the annotations, and the two images into the folder "images"."""
+
+    def write_all(values, folder="images"):
+        write_image(tmp_path / folder / "a.jpg")
+        write_image(tmp_path / folder / "b.png")
+        path = tmp_path / "annotations" / "instances_val.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(values if isinstance(values, str) else json.dumps(values))
+        return str(path)
+
+    return write_all
+
+
+def problems_of(values, write) -> list[str]:
+    path = write(values)
+    loaded = data.load(path)
+    with pytest.raises(DataError) as error:
+        data.load(path, strict=True)
+    assert str(error.value) == loaded.problems[0]
+    return [problem.replace(path, "FILE") for problem in loaded.problems]
+
+
+def test_reads_boxes_crowd_area_and_sparse_ids(write):
+    loaded = data.load(write(content()))
+    assert loaded.label_map.ids == (5, 90)
+    assert loaded.label_map.names == ("early", "late")
+    first, second = loaded.records
+    assert (first.image_id, first.height, first.width) == (7, 48, 64)
+    np.testing.assert_array_equal(first.boxes, [[5, 10, 35, 30], [0, 0, 48, 64]])
+    np.testing.assert_array_equal(first.classes, [1, 0])
+    np.testing.assert_array_equal(first.is_crowd, [False, True])
+    # Without an annotated area it is that of the box.
+    np.testing.assert_array_equal(first.area, [123.5, 64 * 48])
+    # A box that is partly outside is clipped.
+    np.testing.assert_array_equal(second.boxes, [[40, 60, 48, 64]])
+    assert loaded.problems == ()
+
+
+@pytest.mark.parametrize(
+    "folder", ["annotations", "images", "JPEGImages", "val", "images/val", "annotations/images", ""]
+)
+def test_finds_the_images(write, folder):
+    assert len(data.load(write(content(), folder))) == 2
+
+
+def test_images_elsewhere_are_told(write, tmp_path):
+    path = write(content(), "elsewhere")
+    with pytest.raises(DataError, match=r"its images are not in any of .*; say where they are$"):
+        data.load(path)
+    assert len(data.load(path, images=str(tmp_path / "elsewhere"))) == 2
+    missing = str(tmp_path / "missing")
+    with pytest.raises(DataError) as error:
+        data.load(path, images=missing)
+    assert str(error.value) == f"{missing}: no such folder, given as the images of {path}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 6}, "category_id: 6 is not a known category"),
+        ({"bbox": [10, 5, 0, 30]}, "bbox: has no width or no height"),
+        ({"bbox": [10, 5, 20, -1]}, "bbox: has no width or no height"),
+        ({"bbox": [64, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
+        ({"bbox": [-30, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
+        ({"bbox": [float("nan"), 5, 20, 30]}, "bbox: is not finite"),
+        ({"bbox": [1, 2, 3]}, "bbox: must be four numbers, is [1, 2, 3]"),
+        ({"bbox": None}, "bbox: must be four numbers, is None"),
+        ({"image_id": 99}, "image_id: 99 is not among the images"),
+    ],
+)
+def test_a_bad_annotation_is_left_out_and_named(write, change, message):
+    values = content()
+    values["annotations"][0].update(change)
+    assert problems_of(values, write) == [f"FILE: annotation 1: {message}"]
+    loaded = data.load(write(values))
+    assert [len(record.boxes) for record in loaded.records] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": "7"}, "image 1 of the list: id: must be a whole number, is '7'"),
+        ({"id": 3}, "image 2 of the list: id: 3 occurs twice"),
+        ({"file_name": None}, "image 1 of the list: file_name: is missing"),
+    ],
+)
+def test_a_bad_image_entry_is_left_out_and_named(write, change, message):
+    values = content()
+    values["images"][0].update(change)
+    values["annotations"] = values["annotations"][2:]
+    assert problems_of(values, write) == [f"FILE: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            '{"images": [],\n oops',
+            "line 2: not valid JSON: Expecting property name enclosed in double quotes",
+        ),
+        ("[]", "images: no such list; is it a COCO annotation file?"),
+        ({"images": []}, "annotations: no such list; is it a COCO annotation file?"),
+        (content() | {"categories": []}, "categories: is empty"),
+        (
+            content() | {"categories": [{"id": 1}]},
+            "categories: each needs an id, a number, and a name",
+        ),
+        (
+            content() | {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "categories: an id occurs twice",
+        ),
+    ],
+)
+def test_a_file_that_is_no_coco_file_is_an_error(write, values, message):
+    path = write(values)
+    with pytest.raises(DataError) as error:
+        data.load(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    path = str(tmp_path / "no.json")
+    with pytest.raises(DataError) as error:
+        data.load(path)
+    assert str(error.value) == f"{path}: cannot be read: No such file or directory"
+
+
+def test_a_missing_or_damaged_image_is_left_out_and_named(write, tmp_path):
+    path = write(content())
+    broken, whole = tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.png"
+    encoded = broken.read_bytes()
+    broken.write_bytes(encoded[:-100])
+    message = f"{broken}: image file cannot be decoded; it may be damaged"
+    assert list(data.load(path).problems) == [message]
+    # Reading headers only does not see it.
+    assert data.load(path, verify="header").problems == ()
+    for verify in ("full", "header"):
+        broken.write_text("no image at all")
+        message = f"{broken}: image file cannot be read; it must be JPEG, PNG, GIF or BMP"
+        assert list(data.load(path, verify=verify).problems) == [message]
+    broken.unlink()
+    assert list(data.load(path).problems) == [f"{broken}: image file is missing"]
+    Image.open(whole).save(broken, "TIFF")
+    message = f"{broken}: is a TIFF file; use JPEG, PNG, GIF or BMP"
+    assert list(data.load(path).problems) == [message]
+
+
+def test_an_image_of_another_size_is_left_out_and_named(write, tmp_path):
+    values = content()
+    values["images"][0]["width"] = 640
+    [problem] = problems_of(values, write)
+    image = tmp_path / "images" / "a.jpg"
+    assert problem == f"{image}: image is 64 x 48 pixels, but annotated as 640 x 48 pixels"
+
+
+def test_nothing_usable_is_an_error(write, tmp_path):
+    values = content()
+    values["images"] = values["images"][:1]
+    values["annotations"] = values["annotations"][:1]
+    path = write(values)
+    image = tmp_path / "images" / "a.jpg"
+    image.write_text("no image at all")
+    with pytest.raises(DataError) as error:
+        data.load(path)
+    assert str(error.value) == (
+        f"{path}: has no usable image; the first problem: {image}: image file cannot be read; "
+        "it must be JPEG, PNG, GIF or BMP"
+    )
+
+
+def test_problems_are_one_warning_that_names_ten(write, warnings_of):
+    values = content()
+    bad = values["annotations"][0] | {"bbox": [0, 0, 0, 0]}
+    values["annotations"] += [bad | {"id": number} for number in range(100, 112)]
+    path = write(values)
+    data.load(path)
+    lines = [f"{path}: annotation {n}: bbox: has no width or no height" for n in range(100, 110)]
+    expected = "\n  ".join([f"{path}: 12 problems, left out:", *lines, "... and 2 more"])
+    assert warnings_of() == [expected]
+
+
+ORIENTATION = 0x0112
+
+
+@pytest.mark.parametrize(
+    ("orientation", "width", "height", "turned"),
+    [
+        # The annotation says what was seen: the stored image, or the upright one.
+        (6, 64, 48, False),
+        (6, 48, 64, True),
+        # 180 degrees: both fit, and upright is what most tools show.
+        (3, 64, 48, True),
+        # A size of zero says nothing.
+        (6, 0, 0, True),
+    ],
+)
+def test_the_annotated_size_tells_whether_exif_turns(
+    write, write_image, tmp_path, orientation, width, height, turned
+):
+    values = content()
+    values["images"][0].update(width=width, height=height)
+    path = write(values)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    write_image(tmp_path / "images" / "a.jpg", exif=exif)
+    record = data.load(path).records[0]
+    assert record.apply_exif == turned
+    assert (record.width, record.height) == ((48, 64) if turned and orientation == 6 else (64, 48))
+
+
+def test_the_blood_cells_are_all_there(shared_data):
+    loaded = data.load(str(shared_data / "bccd" / "annotations" / "instances_val.json"))
+    assert len(loaded) == 87
+    assert loaded.problems == ()
+    assert loaded.label_map.names == ("RBC", "WBC", "Platelets")
+    counts = np.bincount(np.concatenate([record.classes for record in loaded.records]))
+    np.testing.assert_array_equal(counts, [967, 87, 83])

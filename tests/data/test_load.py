@@ -1,0 +1,32 @@
+"""Which format a path is, and what is said when it is none."""
+
+import pytest
+
+from efficientdet_tf import data
+from efficientdet_tf.data import DataError
+
+
+def test_digits_are_built_in():
+    loaded = data.load("digits", split="val")
+    assert len(loaded) == 160
+    assert loaded.label_map.names == tuple("0123456789")
+
+
+def test_an_unknown_format_is_an_error(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), format="coc")
+    assert str(error.value) == (
+        "data.format: 'coc' is unknown; use one of auto, digits, coco, voc, yolo, tfrecord"
+    )
+
+
+def test_a_path_of_no_format_is_an_error(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path))
+    assert str(error.value) == (
+        f"{tmp_path}: not recognised as coco, voc, yolo, tfrecord; a COCO .json file, a Pascal VOC "
+        "folder with Annotations, a YOLO data.yaml, or .tfrecord files are"
+    )
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path / "missing"))
+    assert str(error.value) == f"{tmp_path / 'missing'}: no such file or folder"

@@ -1,0 +1,180 @@
+"""Batches: shapes, seeds, targets, and what happens to files that go bad later."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from efficientdet_tf import targets
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import DataError, preprocessing
+from efficientdet_tf.data.pipeline import anchor_boxes, evaluation_dataset, training_dataset
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+
+SIZE = 128
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.for_model("efficientdet-lite0").override({"model.image_size": [SIZE, SIZE]})
+
+
+@pytest.fixture
+def data(tmp_path) -> DetectionData:
+    """Seven images of different shapes; the object of class c is of colour c."""
+    records = []
+    for i in range(7):
+        height, width = 60 + 10 * i, 90
+        pixels = np.full((height, width, 3), 100, np.uint8)
+        box = [10 + i, 20, 50, 60 + i]
+        pixels[box[0] : box[2], box[1] : box[3]] = COLOURS[i % 3]
+        path = str(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(path)
+        records.append(
+            Record(
+                image_id=100 + i,
+                image=path,
+                height=height,
+                width=width,
+                # The second object is a crowd and must not be trained on.
+                boxes=np.array([box, [0, 0, height, width]], np.float32),
+                classes=np.array([i % 3, 0], np.int32),
+                is_crowd=np.array([False, True]),
+                area=np.zeros(2, np.float32),
+                name=path,
+            )
+        )
+    return DetectionData(records, LabelMap((1, 2, 3), ("red", "green", "blue")), source="made")
+
+
+def still(config: Config) -> Config:
+    """Without augmentation."""
+    return config.override(
+        {
+            "augmentation.horizontal_flip": False,
+            "augmentation.scale_min": 1.0,
+            "augmentation.scale_max": 1.0,
+        }
+    )
+
+
+def test_training_batches_have_the_static_shapes_of_the_model(data, config):
+    images, maps = training_dataset(data, config, 4).element_spec
+    assert images == tf.TensorSpec([4, SIZE, SIZE, 3], tf.float32)
+    expected = {"num_positives": tf.TensorSpec([4], tf.float32)}
+    for level, side in zip(range(3, 8), (16, 8, 4, 2, 1)):
+        expected[f"cls_{level}"] = tf.TensorSpec([4, side, side, 9], tf.int32)
+        expected[f"box_{level}"] = tf.TensorSpec([4, side, side, 36], tf.float32)
+    assert maps == expected
+
+
+def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
+    dataset = training_dataset(data, still(config), 7, repeat=False)
+    [(images, maps)] = list(dataset)
+    assert images.shape == [7, SIZE, SIZE, 3]
+    for i in range(7):
+        [record] = [
+            record
+            for record in data.records
+            if np.allclose(images[i], network_input(record, config), atol=1e-3)
+        ]
+        boxes, _ = preprocessing.resize_boxes(
+            record.boxes[:1], tf.constant([record.height, record.width]), (SIZE, SIZE)
+        )
+        wanted_classes, wanted_boxes, count = targets.assign(
+            anchor_boxes(config), boxes, record.classes[:1]
+        )
+        classes = np.concatenate([np.ravel(maps[f"cls_{level}"][i]) for level in range(3, 8)])
+        deltas = np.concatenate([np.ravel(maps[f"box_{level}"][i]) for level in range(3, 8)])
+        np.testing.assert_array_equal(classes, wanted_classes)
+        np.testing.assert_allclose(deltas.reshape(-1, 4), wanted_boxes, atol=0.05)
+        assert maps["num_positives"][i] == count > 0
+
+
+def network_input(record: Record, config: Config):
+    pixels = np.asarray(Image.open(record.image))
+    image, _ = preprocessing.resize_and_pad(pixels, (SIZE, SIZE), config.model.pixel_mean)
+    return image
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_equal_seeds_give_equal_batches_and_others_do_not(data, config, cache):
+    config = config.override({"data.cache": cache})
+
+    def images(seed):
+        dataset = training_dataset(data, config, 4, seed=seed).take(4)
+        return np.concatenate([batch for batch, _ in dataset])
+
+    first = images(1)
+    np.testing.assert_array_equal(first, images(1))
+    assert not np.array_equal(first, images(2))
+    # Every pass augments anew: no image comes twice in 16 of 7.
+    assert len({image.tobytes() for image in first}) == 16
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_one_pass_sees_every_image_once(data, config, cache):
+    config = still(config).override({"data.cache": cache})
+    dataset = training_dataset(data, config, 1, repeat=False)
+    for _ in range(2):
+        seen = {batch.numpy().tobytes() for batch, _ in dataset}
+        assert len(seen) == 7
+
+
+def test_a_batch_larger_than_the_data_is_an_error_unless_repeated(data, config):
+    with pytest.raises(DataError, match="^made: 7 images are fewer than a batch of 8$"):
+        training_dataset(data, config, 8, repeat=False)
+    images, _ = next(iter(training_dataset(data, config, 8)))
+    assert images.shape[0] == 8
+
+
+def test_evaluation_gives_every_image_once_in_order(data, config):
+    batches = list(evaluation_dataset(data, config, 4))
+    assert [len(images) for images, _ in batches] == [4, 3]
+    ids = np.concatenate([facts["image_id"] for _, facts in batches])
+    np.testing.assert_array_equal(ids, np.arange(100, 107))
+    images = np.concatenate([images for images, _ in batches])
+    scales = np.concatenate([facts["image_scale"] for _, facts in batches])
+    heights = np.concatenate([facts["height"] for _, facts in batches])
+    for record, image, scale, height in zip(data.records, images, scales, heights):
+        np.testing.assert_allclose(image, network_input(record, config), atol=1e-3)
+        assert height == record.height
+        np.testing.assert_allclose(scale, max(record.height, record.width) / SIZE, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_file_deleted_later_is_skipped(data, config, cache):
+    os.remove(data.records[2].image)
+    config = still(config).override({"data.cache": cache})
+    assert len(list(training_dataset(data, config, 1, repeat=False))) == 6
+    facts = [facts for _, facts in evaluation_dataset(data, config, 10)]
+    np.testing.assert_array_equal(facts[0]["image_id"], [100, 101, 103, 104, 105, 106])
+
+
+def test_a_file_deleted_later_stops_a_strict_run(data, config):
+    os.remove(data.records[2].image)
+    config = config.override({"data.strict": True})
+    with pytest.raises(tf.errors.NotFoundError, match="2.png"):
+        list(training_dataset(data, config, 1, repeat=False))
+    with pytest.raises(tf.errors.NotFoundError, match="2.png"):
+        list(evaluation_dataset(data, config, 2))
+
+
+def test_images_may_be_in_memory_and_without_objects(config):
+    with_nothing = Record(
+        image_id=1,
+        image=tf.io.encode_png(np.zeros((10, 10, 3), np.uint8)).numpy(),
+        height=10,
+        width=10,
+        boxes=np.zeros((0, 4), np.float32),
+        classes=np.zeros(0, np.int32),
+        is_crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
+    )
+    data = DetectionData([with_nothing], LabelMap((1,), ("thing",)))
+    _, maps = next(iter(training_dataset(data, config, 2)))
+    np.testing.assert_array_equal(maps["num_positives"], [0, 0])
+    assert np.all(maps["cls_3"] == -1) and np.all(maps["box_3"] == 0)

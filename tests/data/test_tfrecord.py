@@ -1,0 +1,173 @@
+"""TFRecord files: a round trip, other programs' view, and bad files."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.vision.dataloaders import tf_example_decoder
+from PIL import Image
+
+from efficientdet_tf import data
+from efficientdet_tf.data import DataError, digits
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.tfrecord import write_tfrecord
+
+
+@pytest.fixture
+def made(tmp_path) -> DetectionData:
+    """A JPEG that is stored turned, with a crowd, and a PNG of background."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
+    path = tmp_path / "turned.jpg"
+    picture.save(path, exif=exif)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    turned = Record(
+        image_id=42,
+        image=str(path),
+        height=30,
+        width=20,
+        boxes=np.array([[3, 2, 15, 10], [0, 0, 30, 20]], np.float32),
+        classes=np.array([1, 0], np.int32),
+        is_crowd=np.array([False, True]),
+        area=np.array([50, 600], np.float32),
+    )
+    background = Record(
+        image_id=7,
+        image=file.getvalue(),
+        height=20,
+        width=30,
+        boxes=np.zeros((0, 4), np.float32),
+        classes=np.zeros(0, np.int32),
+        is_crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
+    )
+    return DetectionData([turned, background], LabelMap((3, 17), ("first", "second")))
+
+
+def test_round_trip_keeps_everything(made, tmp_path):
+    [file] = write_tfrecord(made, str(tmp_path / "out" / "train.tfrecord"))
+    loaded = data.load(file)
+    assert loaded.label_map == made.label_map
+    assert loaded.problems == ()
+    for before, after in zip(made.records, loaded.records):
+        assert (before.image_id, before.height, before.width) == (
+            after.image_id,
+            after.height,
+            after.width,
+        )
+        np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-4)
+        for field in ("classes", "is_crowd", "area"):
+            np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+    assert Image.open(io.BytesIO(loaded.records[0].image)).size == (20, 30)
+    assert loaded.records[1].image == made.records[1].image
+
+
+def test_other_programs_read_the_same(made, tmp_path):
+    [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
+    decoder = tf_example_decoder.TfExampleDecoder()
+    first, second = (decoder.decode(item) for item in tf.data.TFRecordDataset(file))
+    # The decoder does not heed orientation tags, so the pixels must be upright.
+    assert first["image"].shape == [30, 20, 3]
+    assert first["source_id"] == b"42"
+    np.testing.assert_array_equal(first["groundtruth_classes"], [17, 3])
+    np.testing.assert_array_equal(first["groundtruth_is_crowd"], [False, True])
+    boxes = first["groundtruth_boxes"] * np.array([30, 20, 30, 20], np.float32)
+    np.testing.assert_allclose(boxes, made.records[0].boxes, atol=1e-4)
+    assert second["groundtruth_boxes"].shape == [0, 4]
+
+
+def test_shards_share_the_records_of_a_split(tmp_path):
+    train, val = digits.load("train", num_images=5), digits.load("val", num_images=2)
+    files = write_tfrecord(train, str(tmp_path / "train.tfrecord"), shards=3)
+    write_tfrecord(val, str(tmp_path / "val.tfrecord"))
+    assert files[0] == str(tmp_path / "train-00000-of-00003.tfrecord")
+    loaded = data.load(str(tmp_path))
+    assert sorted(record.image_id for record in loaded.records) == [1, 2, 3, 4, 5]
+    assert len(data.load(str(tmp_path), split="val")) == 2
+    assert len(data.load(str(tmp_path / "train-*.tfrecord"))) == 5
+
+
+def test_without_a_label_map_the_records_tell_the_classes(made, tmp_path):
+    [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
+    (tmp_path / "label_map.json").unlink()
+    assert data.load(file).label_map == made.label_map
+
+
+def test_a_label_map_of_other_classes_is_not_overwritten(made, tmp_path):
+    write_tfrecord(made, str(tmp_path / "train.tfrecord"))
+    other = DetectionData(made.records, LabelMap((1, 2), ("a", "b")))
+    with pytest.raises(DataError) as error:
+        write_tfrecord(other, str(tmp_path / "val.tfrecord"))
+    label_map = tmp_path / "label_map.json"
+    assert str(error.value) == f"{label_map}: holds other classes; write to another folder"
+
+
+def feature(values):
+    if values and isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if values and isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def write_records(file, *records: dict):
+    """Writes records with an image, one object, and what the dicts change."""
+    plain = {f"image/object/bbox/{side}min": [0.25] for side in "xy"}
+    plain |= {f"image/object/bbox/{side}max": [0.75] for side in "xy"}
+    plain["image/object/class/label"] = [1]
+    plain["image/encoded"] = [tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for changes in records:
+            features = {key: feature(values) for key, values in (plain | changes).items()}
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image/encoded": []}, "image/encoded: is missing"),
+        ({"image/encoded": [b"x"]}, "image file cannot be read; it must be JPEG, PNG, GIF or BMP"),
+        (
+            {"image/object/bbox/xmin": []},
+            "image/object/bbox: needs one box for each class label",
+        ),
+        (
+            {"image/object/bbox/xmin": [0.75]},
+            "object 1: image/object/bbox: has no width or no height",
+        ),
+    ],
+)
+def test_a_bad_record_is_left_out_and_named(tmp_path, changes, message):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {}, changes)
+    assert list(data.load(str(file)).problems) == [f"{file}: record 2: {message}"]
+
+
+def test_records_without_ids_sizes_and_names_can_be_read(tmp_path):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {"image/object/class/label": [5]}, {})
+    loaded = data.load(str(file))
+    assert loaded.label_map == LabelMap((1, 5), ("1", "5"))
+    assert [record.image_id for record in loaded.records] == [1, 2]
+    np.testing.assert_array_equal(loaded.records[0].boxes, [[2, 2, 6, 6]])
+
+
+def test_what_is_no_tfrecord_file_is_an_error(tmp_path):
+    file = tmp_path / "text.tfrecord"
+    file.write_text("not a record")
+    with pytest.raises(DataError) as error:
+        data.load(str(file))
+    assert str(error.value) == f"{file}: damaged, or not a TFRecord file of tf.train.Example"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(b"not an example")
+    with pytest.raises(DataError) as error:
+        data.load(str(file))
+    assert str(error.value) == f"{file}: damaged, or not a TFRecord file of tf.train.Example"
+    missing = str(tmp_path / "no.tfrecord")
+    with pytest.raises(DataError) as error:
+        data.load(missing)
+    assert str(error.value) == f"{missing}: no such TFRecord file"

@@ -1,0 +1,149 @@
+"""Pascal VOC folders: what is read, and what is said about bad ones."""
+
+import numpy as np
+import pytest
+
+from efficientdet_tf import data
+from efficientdet_tf.data import DataError
+
+OBJECT = """<object><name>{name}</name><difficult>0</difficult><bndbox>
+<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"""
+
+
+def annotation(*objects: str, file_name: str = "") -> str:
+    return (
+        f"<annotation><filename>{file_name}</filename><size><width>64</width>"
+        f"<height>48</height><depth>3</depth></size>{''.join(objects)}</annotation>"
+    )
+
+
+def thing(name="cat", xmin=10, ymin=5, xmax=30, ymax=35) -> str:
+    return OBJECT.format(name=name, xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+
+
+@pytest.fixture
+def folder(tmp_path, write_image):
+    """Two images for training and one for validation, with their annotations."""
+    for stem, objects in (("a", [thing()]), ("b", [thing("dog")]), ("c", [thing("bird")])):
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        file = tmp_path / "Annotations" / f"{stem}.xml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(annotation(*objects, file_name=f"{stem}.jpg"))
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nb\n")
+    (lists / "val.txt").write_text("c 1\n")
+    return tmp_path
+
+
+def test_reads_the_split_and_numbers_categories_by_name(folder):
+    train, val = data.load(str(folder)), data.load(str(folder), split="val")
+    assert train.label_map == val.label_map
+    assert train.label_map.ids == (1, 2, 3)
+    assert train.label_map.names == ("bird", "cat", "dog")
+    assert [record.image_id for record in train.records] == [1, 2]
+    assert [record.image_id for record in val.records] == [3]
+    np.testing.assert_array_equal(train.records[0].boxes, [[5, 10, 35, 30]])
+    np.testing.assert_array_equal(train.records[0].area, [600])
+    np.testing.assert_array_equal(train.records[1].classes, [2])
+
+
+def test_labels_txt_sets_the_categories(folder):
+    (folder / "labels.txt").write_text("dog\ncat\n")
+    assert data.load(str(folder)).label_map.names == ("dog", "cat")
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), split="val", strict=True)
+    bad = folder / "Annotations" / "c.xml"
+    assert str(error.value) == f"{bad}: object 1: name: 'bird' is not a known category"
+
+
+def test_a_folder_without_image_sets_is_one_split(folder):
+    for file in (folder / "ImageSets" / "Main").iterdir():
+        file.unlink()
+    (folder / "ImageSets" / "Main").rmdir()
+    (folder / "ImageSets").rmdir()
+    assert len(data.load(str(folder))) == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (thing(xmax=10), "object 2: bndbox: has no width or no height"),
+        (thing(ymax=1), "object 2: bndbox: has no width or no height"),
+        (thing(xmin=70, xmax=90), "object 2: bndbox: lies outside the image of 64 x 48 pixels"),
+        (thing(xmax="nan"), "object 2: bndbox: is not finite"),
+        (thing(xmax=""), "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax"),
+        (thing(name=""), "object 2: name: '' is not a known category"),
+        (
+            "<object><name>cat</name></object>",
+            "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax",
+        ),
+    ],
+)
+def test_a_bad_object_is_left_out_and_named(folder, bad, message):
+    file = folder / "Annotations" / "a.xml"
+    file.write_text(annotation(thing(), bad, thing("dog"), file_name="a.jpg"))
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{file}: {message}"]
+    np.testing.assert_array_equal(loaded.records[0].classes, [1, 2])
+
+
+def test_a_bad_record_is_left_out_and_named(folder):
+    annotation_file = folder / "Annotations" / "a.xml"
+    annotation_file.write_text("<annotation>\n<object>")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{annotation_file}: line 2: not valid XML"]
+    assert len(loaded) == 1
+    annotation_file.unlink()
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{annotation_file}: annotation file is missing"]
+    image = folder / "JPEGImages" / "b.jpg"
+    image.unlink()
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    assert str(error.value) == (
+        f"{folder} (train): has no usable image; "
+        f"the first problem: {annotation_file}: annotation file is missing"
+    )
+    with pytest.raises(DataError, match="annotation file is missing"):
+        data.load(str(folder), strict=True)
+
+
+def test_an_image_is_found_by_the_name_of_its_annotation_too(folder, write_image):
+    (folder / "JPEGImages" / "a.jpg").unlink()
+    write_image(folder / "JPEGImages" / "a.png")
+    assert data.load(str(folder)).records[0].name == str(folder / "JPEGImages" / "a.png")
+
+
+def test_a_missing_split_or_folder_is_an_error(folder):
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), split="test")
+    list_file = folder / "ImageSets" / "Main" / "test.txt"
+    assert str(error.value) == (
+        f"{list_file}: no such file; it lists the images of the split 'test'"
+    )
+    (folder / "JPEGImages").rename(folder / "pictures")
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    missing = folder / "JPEGImages"
+    assert str(error.value) == f"{missing}: no such folder; a Pascal VOC data set needs it"
+    assert len(data.load(str(folder), images=str(folder / "pictures"))) == 2
+
+
+@pytest.mark.parametrize(("split", "bad"), [("train", "00343"), ("val", "00338")])
+def test_the_blood_cells_agree_with_their_coco_form(shared_data, split, bad):
+    root = shared_data / "bccd"
+    voc = data.load(str(root), split=split, verify="header")
+    coco = data.load(str(root / "annotations" / f"instances_{split}.json"), verify="header")
+    # The two boxes without area are the only difference.
+    [problem] = voc.problems
+    assert f"BloodImage_{bad}.xml: object " in problem
+    assert problem.endswith("bndbox: has no width or no height")
+    assert [record.image for record in voc.records] == [record.image for record in coco.records]
+    for ours, theirs in zip(voc.records, coco.records):
+        assert rows(ours, voc.label_map) == rows(theirs, coco.label_map)
+
+
+def rows(record, label_map) -> list:
+    names = [label_map.names[index] for index in record.classes]
+    return sorted(zip(names, record.boxes.tolist(), record.area.tolist()))

@@ -1,0 +1,162 @@
+"""YOLO folders: what is read, and what is said about bad ones."""
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from efficientdet_tf import data
+from efficientdet_tf.data import DataError
+
+
+@pytest.fixture
+def folder(tmp_path, write_image):
+    """Two training images, one of them of background, and one for validation."""
+    for name in ("train/a", "train/b", "val/c"):
+        write_image(tmp_path / "images" / f"{name}.jpg")
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "labels" / "train" / "a.txt").write_text(
+        "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.1 0.4 0.4\n"
+    )
+    (tmp_path / "labels" / "val" / "c.txt").write_text("0 0.5 0.5 1 1\n")
+    write_yaml(tmp_path, names=["cat", "dog"], train="images/train", val="images/val")
+    return tmp_path
+
+
+def write_yaml(folder, **values):
+    (folder / "data.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_reads_boxes_and_background(folder):
+    loaded = data.load(str(folder))
+    assert loaded.label_map.ids == (0, 1)
+    assert loaded.label_map.names == ("cat", "dog")
+    first, background = loaded.records
+    np.testing.assert_allclose(first.boxes, [[12, 24, 36, 40], [0, 0, 14.4, 19.2]], atol=1e-5)
+    np.testing.assert_array_equal(first.classes, [1, 0])
+    assert background.boxes.shape == (0, 4)
+    assert [record.image_id for record in loaded.records] == [1, 2]
+    assert len(data.load(str(folder / "data.yaml"), split="val")) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"names": {0: "cat", 1: "dog"}, "path": ".", "train": "images/train"},
+        {"names": ["cat", "dog"], "train": ["images/train"]},
+        {"names": ["cat", "dog"], "train": "../images/train"},
+        {"names": ["cat", "dog"], "path": "elsewhere", "train": "./images/train/"},
+        {"names": ["cat", "dog"], "train": "list.txt"},
+    ],
+)
+def test_reads_the_ways_to_write_a_data_yaml(folder, values):
+    (folder / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
+    write_yaml(folder, **values)
+    loaded = data.load(str(folder))
+    assert loaded.label_map.names == ("cat", "dog")
+    assert [len(record.boxes) for record in loaded.records] == [2, 0]
+
+
+def test_sparse_class_numbers_are_kept(folder):
+    write_yaml(folder, names={1: "dog", 0: "cat", 7: "bird"}, train="images/train")
+    assert data.load(str(folder)).label_map.ids == (0, 1, 7)
+
+
+def test_labels_may_lie_beside_the_images(folder):
+    (folder / "labels" / "val" / "c.txt").rename(folder / "c.txt")
+    (folder / "images" / "val" / "c.jpg").rename(folder / "c.jpg")
+    write_yaml(folder, names=["cat"], val="list.txt")
+    (folder / "list.txt").write_text("c.jpg\n")
+    assert len(data.load(str(folder), split="val").records[0].boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 0.5 0.5 0.2 0.2", "class: 2 is not a known category"),
+        ("0.5 0.5 0.5 0.2 0.2", "class: 0.5 is not a known category"),
+        ("0 0.5 0.5 0 0.2", "box: has no width or no height"),
+        ("0 0.5 0.5 0.2 -0.2", "box: has no width or no height"),
+        ("0 1.5 0.5 0.2 0.2", "box: lies outside the image of 64 x 48 pixels"),
+        ("0 nan 0.5 0.2 0.2", "box: is not finite"),
+        ("0 0.5 0.5 0.2", "must be five numbers, class x_center y_center width height"),
+        ("cat 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
+        ("nan 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
+    ],
+)
+def test_a_bad_line_is_left_out_and_named(folder, line, message):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n0 0.5 0.5 0.2 0.2\n")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{file}: line 2: {message}"]
+    np.testing.assert_array_equal(loaded.records[0].classes, [1, 0])
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), strict=True)
+    assert str(error.value) == loaded.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat\ntrain: x", "line 2: not valid YAML"),
+        ("just text", "must hold keys and values; is it a YOLO data.yaml?"),
+        ("train: images/train", "names: must be the list of the class names"),
+        ("names: {a: cat}", "names: class numbers must be whole numbers"),
+        ("names: [cat]", "train: is missing; it names the image folder of this split"),
+    ],
+)
+def test_a_bad_data_yaml_is_an_error(folder, text, message):
+    file = folder / "data.yaml"
+    file.write_text(text)
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_missing_images_or_labels_are_an_error(folder):
+    file = folder / "data.yaml"
+    write_yaml(folder, names=["cat"], train="images/test", val="images/val")
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    missing = folder / "images" / "test"
+    assert str(error.value) == f"{file}: train: no such folder or list of images: {missing}"
+    missing.mkdir()
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    assert str(error.value) == f"{file}: train: there are no images in {missing}"
+    label_file = folder / "labels" / "val" / "c.txt"
+    label_file.unlink()
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), split="val")
+    assert str(error.value) == f"{file}: val: no image has a label file, e.g. {label_file}"
+
+
+def test_a_turned_image_is_always_upright(folder, write_image):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    write_image(folder / "images" / "val" / "c.jpg", exif=exif)
+    [record] = data.load(str(folder), split="val").records
+    assert record.apply_exif and (record.width, record.height) == (48, 64)
+    np.testing.assert_array_equal(record.boxes, [[0, 0, 64, 48]])
+
+
+def test_everyday_scenes_agree_with_their_coco_form(shared_data):
+    root = shared_data / "coco128"
+    yolo = data.load(str(root), verify="header")
+    coco = data.load(str(root / "annotations" / "instances_train2017_subset.json"), verify="header")
+    assert yolo.label_map.names == coco.label_map.names
+    assert yolo.label_map.ids == tuple(range(80))
+    # The original ids have gaps, which stay.
+    assert len(coco.label_map) == 80 and coco.label_map.ids[-1] == 90
+    assert (len(yolo), len(coco)) == (96, 96)
+    by_image = {record.image: record for record in coco.records}
+    for record in yolo.records:
+        other = by_image[record.image]
+        assert (record.height, record.width) == (other.height, other.width)
+        order, other_order = sorting(record), sorting(other)
+        np.testing.assert_array_equal(record.classes[order], other.classes[other_order])
+        np.testing.assert_allclose(record.boxes[order], other.boxes[other_order], atol=0.02)
+
+
+def sorting(record) -> np.ndarray:
+    return np.lexsort([*np.round(record.boxes).T, record.classes])
