@@ -3,14 +3,18 @@
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from absl import logging
 from tqdm import tqdm
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import EvaluationResult
-from keras_layers.detections import Detections
+from efficientdet_tf.inference import detection_function
 
 
 class Evaluation:
@@ -25,16 +29,27 @@ class Evaluation:
     Args:
       model: of `efficientdet_tf.model.build(config)`; its weights are read when
         a run starts, so one object serves a whole training.
-      data: images and objects, with the classes of the model in its order.
+      data: images and objects.
       config: `model`, `anchors`, `detection`, `data.strict` and
         `training.eval_batch_size` are read.
+      label_map: the model's classes; None when they are those of the data.
+
+    Raises:
+      DataError: when the model does not know a class of the data.
     """
 
-    def __init__(self, model: keras.Model, data: DetectionData, config: Config):
+    def __init__(
+        self,
+        model: keras.Model,
+        data: DetectionData,
+        config: Config,
+        label_map: LabelMap | None = None,
+    ):
         self._data = data
+        self._index_in_data = match_classes(label_map or data.label_map, data)
         self._dataset = pipeline.evaluation_dataset(data, config, config.training.eval_batch_size)
         self._batches = -(-len(data) // config.training.eval_batch_size)
-        self._detect_batch = _detect_function(model, config)
+        self._detect_batch = detection_function(model, config)
 
     def run(self) -> EvaluationResult:
         """COCO metrics of the model as it is now."""
@@ -43,56 +58,75 @@ class Evaluation:
     def detect(self) -> CocoEvaluator:
         """All detections of the model as it is now, ready to be measured or written."""
         evaluator = CocoEvaluator(self._data)
-        for images, about in progress(self._dataset, self._batches, "batch"):
+        for images, about in _progress(self._dataset, self._batches, "batch"):
             size = tf.stack([about["height"], about["width"]], axis=1)
             found = self._detect_batch(images, about["image_scale"], size)
             found = {name: value.numpy() for name, value in found.items()}
             for i, image_id in enumerate(about["image_id"].numpy()):
                 count = found["num_detections"][i]
-                evaluator.add(
-                    int(image_id),
-                    found["boxes"][i, :count],
-                    found["scores"][i, :count],
-                    found["classes"][i, :count],
-                )
+                detections = (found[name][i, :count] for name in ("boxes", "scores", "classes"))
+                _add(evaluator, image_id, self._index_in_data, *detections)
         return evaluator
 
 
-def evaluate(model: keras.Model, data: DetectionData, config: Config) -> EvaluationResult:
-    """COCO metrics of a model, once; see `Evaluation`."""
-    return Evaluation(model, data, config).run()
+def run_detector(detector: Detector, data: DetectionData, strict: bool = False) -> CocoEvaluator:
+    """All detections of an artefact, ready to be measured or written.
+
+    Args:
+      detector: of any kind; image by image.
+      data: images and objects.
+      strict: raise when an image cannot be read, which else is skipped with a warning.
+
+    Raises:
+      DataError: when the model does not know a class of the data; when an image
+        cannot be read and `strict` is set.
+    """
+    evaluator = CocoEvaluator(data)
+    index_in_data = match_classes(detector.label_map, data)
+    for record in _progress(data.records, len(data), "image"):
+        try:
+            pixels = _pixels(record)
+        except DataError as error:
+            if strict:
+                raise
+            logging.warning("%s; skipped", error)
+            continue
+        [found] = detector.detect([pixels])
+        _add(
+            evaluator,
+            record.image_id,
+            index_in_data,
+            found.boxes,
+            found.scores,
+            found.class_indices,
+        )
+    return evaluator
 
 
-def progress(items, total: int, unit: str) -> tqdm:
+def _add(evaluator, image_id, index_in_data, boxes, scores, class_indices) -> None:
+    """Takes detections, those of classes that the data set does not have left out."""
+    indices = index_in_data[class_indices]
+    kept = indices >= 0
+    evaluator.add(int(image_id), boxes[kept], scores[kept], indices[kept])
+
+
+def _pixels(record: Record) -> np.ndarray:
+    """uint8 [h, w, 3], turned upright where the data set means it so."""
+    try:
+        encoded = record.image if isinstance(record.image, bytes) else tf.io.read_file(record.image)
+        return _decode(encoded, record.apply_exif).numpy()
+    except tf.errors.OpError as error:
+        reason = error.message.splitlines()[0]
+        raise DataError(f"{record.name or record.image_id}: image: {reason}") from error
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])
+def _decode(encoded, apply_exif):
+    return decode_image(encoded, apply_exif)
+
+
+def _progress(items, total: int, unit: str) -> tqdm:
     """A bar with the time left, while somebody watches."""
     return tqdm(
         items, "evaluating", total, unit=unit, leave=False, dynamic_ncols=True, disable=None
     )
-
-
-def _detect_function(model: keras.Model, config: Config):
-    """Images, scales and sizes of a batch -> detections, traced once for any batch size."""
-    detection = config.detection
-    layer = Detections(
-        config.model.image_size,
-        method=detection.nms,
-        scope=detection.nms_scope,
-        iou_threshold=detection.iou_threshold,
-        sigma=detection.sigma,
-        score_threshold=detection.score_threshold,
-        pre_nms_top_k=detection.pre_nms_top_k,
-        max_detections=detection.max_detections,
-    )
-    anchors = np.asarray(pipeline.anchor_boxes(config))
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, *config.model.image_size, 3], tf.float32),
-            tf.TensorSpec([None], tf.float32),
-            tf.TensorSpec([None, 2], tf.int32),
-        ]
-    )
-    def detect(images, image_scale, original_size):
-        return layer(model(images, training=False), anchors, image_scale, original_size)
-
-    return detect

@@ -1,0 +1,44 @@
+"""Which class of a data set a model's class is."""
+
+import numpy as np
+
+from efficientdet_tf.data.records import DataError, DetectionData, LabelMap
+
+
+def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
+    """Finds the model's classes among those of a data set.
+
+    Classes are the same when their names are; ids only decide between equal
+    names, because the same classes have other ids in another format.
+
+    Args:
+      known: the model's classes.
+      data: every class that has objects must be among the model's.
+
+    Returns:
+      int [len(known)], for each class index of the model that of the data set,
+      or -1 where the data set has no such class.
+
+    Raises:
+      DataError: naming the first class that the model does not know.
+    """
+    with_objects = {int(index) for record in data.records for index in record.classes}
+    index_in_data = np.full(len(known), -1)
+    for index, (id_, name) in enumerate(zip(data.label_map.ids, data.label_map.names)):
+        same_name = [i for i, other in enumerate(known.names) if other == name]
+        same_id = [i for i in same_name if known.ids[i] == id_]
+        found = same_id or same_name
+        if len(found) == 1:
+            index_in_data[found[0]] = index
+        elif index in with_objects:
+            raise DataError(
+                f"{data.source}: class {name!r} (id {id_}) is no class of the model, "
+                f"which knows {_listed(known)}"
+            )
+    return index_in_data
+
+
+def _listed(label_map: LabelMap) -> str:
+    shown = [f"{name!r} (id {id_})" for id_, name in zip(label_map.ids, label_map.names)]
+    rest = len(shown) - 5
+    return ", ".join(shown[:5]) + (f" and {rest} more" if rest > 0 else "")
