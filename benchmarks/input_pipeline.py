@@ -1,0 +1,163 @@
+"""Images per second of the training input pipeline, and where the time goes.
+
+    python -m benchmarks.input_pipeline --data=digits
+
+prints for each model the throughput of the whole pipeline, as training takes
+from it, and the processor time that each stage takes for one image.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from efficientdet_tf import data, targets
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import augmentation, pipeline, preprocessing
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.errors import UserError
+
+_DATA = flags.DEFINE_string("data", data.BUILT_IN, "A data set, as train.py takes it.")
+_FORMAT = flags.DEFINE_string("format", "auto", "Its format, as train.py takes it.")
+_MODELS = flags.DEFINE_list(
+    "models", ["efficientdet-d0", "efficientdet-lite0"], "The models whose input is made."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images in a batch.", lower_bound=1)
+_CACHE = flags.DEFINE_bool("cache", False, "Keep decoded images in memory.")
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long to take batches.", lower_bound=0.1)
+_IMAGES = flags.DEFINE_integer("images", 100, "Images of which stages are timed.", lower_bound=1)
+
+
+def throughput(source: DetectionData, config: Config, batch_size: int, seconds: float) -> float:
+    """Images per second that a consumer which does nothing gets."""
+    batches = iter(pipeline.training_dataset(source, config, batch_size))
+    # The first batches start threads, and fill the cache and the buffers.
+    warm_up = len(source) // batch_size + 1 if config.data.cache else 10
+    for _ in range(warm_up):
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        count += batch_size
+    return count / (time.perf_counter() - start)
+
+
+def stage_times(source: DetectionData, config: Config, num_images: int) -> dict[str, float]:
+    """Milliseconds of processor time that each stage takes for one image, by name.
+
+    Each stage is measured as what it adds to a pipeline of those before it, so
+    that no time for starting functions counts.
+    """
+    stages = _stages(config)
+    records = [source.records[i % len(source)] for i in range(num_images)]
+    totals = [0.0]
+    for count in range(1, len(stages) + 1):
+        dataset = _record_dataset(records)
+        for stage in stages[:count]:
+            # Each stage adds to what is known of an image, or replaces it.
+            dataset = dataset.map(lambda values, stage=stage: values | stage(values))
+        totals.append(_processor_milliseconds(dataset) / num_images)
+    return {
+        stage.__name__: after - before
+        for stage, before, after in zip(stages, totals[:-1], totals[1:])
+    }
+
+
+def _record_dataset(records: list[Record]) -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(
+        lambda: (
+            {
+                "file": record.image,
+                "in_memory": isinstance(record.image, bytes),
+                "apply_exif": record.apply_exif,
+                "boxes": record.boxes,
+                "classes": record.classes,
+                "seed": [0, number],
+            }
+            for number, record in enumerate(records)
+        ),
+        output_signature={
+            "file": tf.TensorSpec([], tf.string),
+            "in_memory": tf.TensorSpec([], tf.bool),
+            "apply_exif": tf.TensorSpec([], tf.bool),
+            "boxes": tf.TensorSpec([None, 4], tf.float32),
+            "classes": tf.TensorSpec([None], tf.int32),
+            "seed": tf.TensorSpec([2], tf.int64),
+        },
+    ).cache()
+
+
+def _processor_milliseconds(dataset: tf.data.Dataset) -> float:
+    """The median of three passes over a data set, after one that fills its cache."""
+    passes = []
+    for _ in range(4):
+        start = time.process_time()
+        dataset.reduce(np.int64(0), lambda count, _: count + 1)
+        passes.append(1000 * (time.process_time() - start))
+    return statistics.median(passes[1:])
+
+
+def _stages(config: Config) -> list[Callable[[dict], dict]]:
+    """The steps of `pipeline.training_dataset`, each a function of named tensors."""
+    size, mean = config.model.image_size, config.model.pixel_mean
+    scales = (config.augmentation.scale_min, config.augmentation.scale_max)
+
+    def read(v):
+        encoded = tf.cond(v["in_memory"], lambda: v["file"], lambda: tf.io.read_file(v["file"]))
+        return {"encoded": encoded}
+
+    def decode(v):
+        return {"image": decode_image(v["encoded"], v["apply_exif"])}
+
+    def flip(v):
+        image, boxes = augmentation.random_flip(v["image"], v["boxes"], v["seed"])
+        return {"image": image, "boxes": boxes}
+
+    def scale_and_crop(v):
+        image, boxes, kept = augmentation.random_scale_and_crop(
+            v["image"], v["boxes"], size, scales, v["seed"]
+        )
+        return {"scaled": image, "boxes": boxes, "classes": tf.gather(v["classes"], kept)}
+
+    def pad(v):
+        return {"input": preprocessing.pad(v["scaled"], size, mean)}
+
+    def assign(v):
+        classes, boxes, count = targets.assign(
+            pipeline.anchor_boxes(config), v["boxes"], v["classes"]
+        )
+        return {"class_targets": classes, "box_targets": boxes, "count": count}
+
+    return [read, decode, flip, scale_and_crop, pad, assign]
+
+
+def _report(source: DetectionData) -> Iterator[str]:
+    for name in _MODELS.value:
+        config = Config.for_model(name).override({"data.cache": _CACHE.value})
+        height, width = config.model.image_size
+        rate = throughput(source, config, _BATCH_SIZE.value, _SECONDS.value)
+        yield f"{name} at {width} x {height}: {rate:.1f} images per second"
+        times = stage_times(source, config, _IMAGES.value)
+        for stage, milliseconds in times.items():
+            yield f"  {stage:<16} {milliseconds:7.2f} ms"
+        yield f"  {'sum':<16} {sum(times.values()):7.2f} ms"
+
+
+def main(_) -> None:
+    """Prints the report; a data set or a model that cannot be used is one line."""
+    try:
+        source = data.load(_DATA.value, format=_FORMAT.value, verify="header")
+        print(f"{source.source}: {len(source)} images, batches of {_BATCH_SIZE.value}")
+        for line in _report(source):
+            print(line, flush=True)
+    except UserError as error:
+        sys.exit(f"input_pipeline: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
