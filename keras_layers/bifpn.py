@@ -139,17 +139,17 @@ class BiFPN(keras.layers.Layer):
         if len(levels) < 2 or levels != list(range(levels[0], levels[-1] + 1)):
             raise ValueError(f"features: levels {levels} are not two or more without a gap")
         self.graph = bifpn_nodes(levels[0], levels[-1])
-        self.cells = [
-            [
-                FusionNode(
-                    self.num_filters,
-                    self.method,
-                    self.activation_name,
-                    name=f"cell_{cell}_node_{index}",
-                )
-                for index in range(len(self.graph))
-            ]
+        # One flat list over all cells: Keras' weight files leave out layers in
+        # lists of lists.
+        self.nodes = [
+            FusionNode(
+                self.num_filters,
+                self.method,
+                self.activation_name,
+                name=f"cell_{cell}_node_{index}",
+            )
             for cell in range(self.num_repeats)
+            for index in range(len(self.graph))
         ]
         super().build(input_shapes)
 
@@ -163,9 +163,9 @@ class BiFPN(keras.layers.Layer):
           Dict {level: float [B, H_l, W_l, C]} of the same levels and sizes.
         """
         features = {int(level): x for level, x in features.items()}
-        for cell in self.cells:
+        for first in range(0, len(self.nodes), len(self.graph)):
             maps = [features[level] for level in sorted(features)]
-            for node, fuse in zip(self.graph, cell):
+            for node, fuse in zip(self.graph, self.nodes[first:]):
                 inputs = [maps[i] for i in node.inputs]
                 size = features[node.level].shape[1:3]
                 maps.append(fuse(inputs, size=tuple(size), training=training))

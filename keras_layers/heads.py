@@ -52,13 +52,13 @@ class PredictionHead(keras.layers.Layer):
         )
 
     def build(self, input_shapes):
-        self.norms = {
-            str(level): [
-                keras.layers.BatchNormalization(name=f"bn_{i}_level_{level}", **BATCH_NORM)
-                for i in range(self.num_repeats)
-            ]
+        # One flat list, level by level: Keras' weight files leave out layers in
+        # nested containers.
+        self.norms = [
+            keras.layers.BatchNormalization(name=f"bn_{i}_level_{level}", **BATCH_NORM)
             for level in sorted(int(level) for level in input_shapes)
-        }
+            for i in range(self.num_repeats)
+        ]
         super().build(input_shapes)
 
     def call(self, features, training=None):
@@ -70,11 +70,12 @@ class PredictionHead(keras.layers.Layer):
         Returns:
           Dict {level: float [B, H_l, W_l, num_outputs]}.
         """
-        outputs = {}
-        for level, x in sorted((int(level), x) for level, x in features.items()):
-            for conv, norm in zip(self.convs, self.norms[str(level)]):
-                x = self.activation(norm(conv(x), training=training))
-            outputs[level] = self.predict(x)
+        outputs, norms = {}, iter(self.norms)
+        for level in sorted(features, key=int):
+            x = features[level]
+            for conv in self.convs:
+                x = self.activation(next(norms)(conv(x), training=training))
+            outputs[int(level)] = self.predict(x)
         return outputs
 
     def get_config(self):

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors
+from efficientdet_tf import model as model_lib
 from efficientdet_tf.backbones.efficientnet import (
     SCALES,
     EfficientNet,
@@ -13,6 +14,7 @@ from efficientdet_tf.backbones.efficientnet import (
     SqueezeExcite,
     StochasticDepth,
 )
+from efficientdet_tf.config import Config
 from keras_layers.bifpn import BiFPN, FusionNode, Node, bifpn_nodes
 from keras_layers.heads import PredictionHead
 from keras_layers.pixels import NormalizePixels
@@ -168,3 +170,19 @@ def test_config_round_trip(layer, inputs):
     restored(inputs)
     restored.set_weights(layer.get_weights())
     tf.nest.map_structure(np.testing.assert_array_equal, restored(inputs), expected)
+
+
+def test_weight_files_hold_every_weight(tmp_path):
+    config = Config.for_model("efficientdet-d0").override(
+        {"model.image_size": 64, "model.num_filters": 8, "model.num_classes": 2}
+    )
+    model = model_lib.build(config)
+    values = [np.random.default_rng(0).normal(size=weight.shape) for weight in model.weights]
+    for suffix in (".weights.h5", ".h5", ""):
+        path = str(tmp_path / f"weights{suffix}")
+        model.set_weights(values)
+        model.save_weights(path)
+        model.set_weights([np.zeros(weight.shape) for weight in model.weights])
+        model.load_weights(path)
+        for weight, value in zip(model.weights, values):
+            np.testing.assert_array_equal(weight, value.astype(np.float32), err_msg=weight.name)
