@@ -5,6 +5,7 @@ import tf_keras as keras
 from efficientdet_tf import anchors
 from efficientdet_tf.backbones.efficientnet import EfficientNet
 from efficientdet_tf.config import Config
+from efficientdet_tf.detection_model import EfficientDet
 from keras_layers.bifpn import BiFPN
 from keras_layers.heads import PredictionHead
 from keras_layers.pixels import NormalizePixels
@@ -15,7 +16,7 @@ from keras_layers.resample import ExtraLevels
 PRIOR_PROBABILITY = 0.01
 
 
-def build(config: Config) -> keras.Model:
+def build(config: Config) -> EfficientDet:
     """The network of a config, untrained.
 
     Input: float32 [B, H, W, 3], RGB on the 0..255 scale, padded with the mean
@@ -53,7 +54,7 @@ def build(config: Config) -> keras.Model:
             name = f"{short_name}_{level}"
             # Losses and decoding need float32 under every precision policy.
             outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
-    return keras.Model(images, outputs, name=model.name.replace("-", "_"))
+    return EfficientDet(images, outputs, name=model.name.replace("-", "_"))
 
 
 def anchor_boxes(config: Config):

@@ -1,0 +1,80 @@
+"""Command line: train a detector."""
+
+import sys
+
+from absl import app, flags
+
+from efficientdet_tf.config import Config, parse_assignments
+from efficientdet_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", None, "Model to train, e.g. efficientdet-d0 or efficientdet-lite0.")
+flags.DEFINE_string("train_data", None, "Training data: a path, or 'digits' (built in).")
+flags.DEFINE_string("val_data", None, "Validation data: a path, or 'digits' (built in).")
+flags.DEFINE_string("model_dir", None, "Folder of the run; the same command resumes it.")
+flags.DEFINE_integer("epochs", None, "Passes over the training data.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Images in a step, over all devices.", lower_bound=1)
+flags.DEFINE_string("strategy", None, "auto, cpu, gpu, mirrored, multi_worker or tpu.")
+flags.DEFINE_string("config", None, "YAML file with any settings, or a built-in one: digits.")
+flags.DEFINE_multi_string(
+    "set", [], "One setting as key=value, e.g. optimizer.learning_rate=0.04; may be repeated."
+)
+
+_FLAG_KEYS = {
+    "train_data": "data.train",
+    "val_data": "data.val",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "strategy": "training.strategy",
+}
+
+
+def config_from_flags(flag_values):
+    """The config of a command line: model table, --config, --set, other flags.
+
+    Raises:
+      ConfigError: for a setting that does not exist or has no such value.
+    """
+    if flag_values.config:
+        config = Config.from_yaml(flag_values.config, flag_values.model)
+    else:
+        config = Config.for_model(flag_values.model or "efficientdet-d0")
+    overrides = parse_assignments(flag_values.set)
+    for flag, key in _FLAG_KEYS.items():
+        if flag_values[flag].value is not None:
+            overrides[key] = flag_values[flag].value
+    return config.override(overrides)
+
+
+def main(argv):
+    """Trains; user errors are one line on standard error and exit code 1."""
+    if len(argv) > 1:
+        print(f"train: unexpected argument {argv[1]!r}; see --help", file=sys.stderr)
+        return 1
+    if not FLAGS.model_dir:
+        print("train: --model_dir is missing: the folder to write the run to", file=sys.stderr)
+        return 1
+    try:
+        config = config_from_flags(FLAGS)
+        print(config.to_yaml())
+        # Late, so that --help and a wrong setting are answered at once.
+        from efficientdet_tf.training.run import train
+
+        result = train(config, FLAGS.model_dir)
+    except UserError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    if result is not None:
+        print(result.table())
+    print(f"The run is in {FLAGS.model_dir}")
+    return 0
+
+
+def run():
+    """Entry point of the console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

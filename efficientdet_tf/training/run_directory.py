@@ -1,0 +1,147 @@
+"""The folder that holds all of a run."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+
+import tf_keras as keras
+
+from efficientdet_tf import model as model_lib
+from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.errors import UserError
+
+_PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
+
+
+class RunDirectoryError(UserError):
+    """A run directory that cannot be used."""
+
+
+class RunDirectory:
+    """A run's files, by name.
+
+    - `config.yaml`, `label_map.json`, `environment.json`: what the run is.
+    - `metrics.csv`, `tensorboard/`, `pictures/`: how it went.
+    - `checkpoints/`: the whole training state, to resume from.
+    - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
+      moving average where the run has one.
+
+    Args:
+      path: of the folder; it need not exist before `create`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of the training state."""
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self) -> pathlib.Path:
+        """Folder of PNG files."""
+        return self.path / "pictures"
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / "config.yaml").is_file()
+
+    def create(self, config: Config, label_map: LabelMap) -> None:
+        """Makes the folder and writes what the run is.
+
+        Raises:
+          RunDirectoryError: when it cannot be written, or holds a run with
+            another network or other classes.
+        """
+        if self.exists():
+            self._check_same(config, label_map)
+        try:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / "config.yaml", config.to_yaml())
+            write_atomically(self.path / "label_map.json", label_map.to_json())
+            write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def config(self) -> Config:
+        """The resolved config of the run.
+
+        Raises:
+          RunDirectoryError: when the folder holds no run.
+        """
+        if not self.exists():
+            raise RunDirectoryError(f"{self.path}: no config.yaml; is this a run directory?")
+        try:
+            return Config.from_yaml(str(self.path / "config.yaml"))
+        except ConfigError as error:
+            raise RunDirectoryError(str(error)) from error
+
+    def label_map(self) -> LabelMap:
+        """The classes of the run.
+
+        Raises:
+          RunDirectoryError: when the file is missing or damaged.
+        """
+        path = self.path / "label_map.json"
+        try:
+            return LabelMap.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, DataError) as error:
+            raise RunDirectoryError(f"{path}: {error}") from error
+
+    def load_model(self, weights: str = "best") -> keras.Model:
+        """The trained network.
+
+        Args:
+          weights: "best" by validation AP, or "last".
+
+        Raises:
+          RunDirectoryError: when there are no such weights or they do not fit.
+        """
+        path = self.path / f"{weights}.weights.h5"
+        model = model_lib.build(self.config())
+        if not path.is_file():
+            raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
+        try:
+            model.load_weights(str(path))
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunDirectoryError(f"{path}: does not fit config.yaml: {reason}") from error
+        return model
+
+    def save_weights(self, model: keras.Model, name: str) -> None:
+        """Writes `<name>.weights.h5`; a crash leaves the one before."""
+        partial = self.path / f"{name}.partial.weights.h5"
+        model.save_weights(str(partial))
+        os.replace(partial, self.path / f"{name}.weights.h5")
+
+    def _check_same(self, config: Config, label_map: LabelMap) -> None:
+        before = self.config()
+        for section in ("model", "anchors"):
+            old, new = before.to_dict()[section], config.to_dict()[section]
+            for key in (key for key in old if old[key] != new[key]):
+                raise RunDirectoryError(
+                    f"{self.path}: holds a run with {section}.{key} {old[key]}, not {new[key]}; "
+                    "use another --model_dir or the same settings"
+                )
+        if self.label_map() != label_map:
+            raise RunDirectoryError(
+                f"{self.path}: holds a run with other classes; use another --model_dir"
+            )
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a text file that is whole at every moment."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _environment() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,0 +1,222 @@
+"""Training runs on a handful of pictures."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from efficientdet_tf import data as data_lib
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits
+from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training.callbacks import TrainingDiverged
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def coco_file(tmp_path_factory):
+    """Eight built-in pictures as a COCO file with sparse ids."""
+    folder = tmp_path_factory.mktemp("coco")
+    images, annotations = [], []
+    for record in digits.load("train", num_images=8).records:
+        name = f"{record.image_id}.jpg"
+        (folder / name).write_bytes(record.image)
+        images.append(
+            {"id": record.image_id, "file_name": name, "height": record.height}
+            | {"width": record.width}
+        )
+        for box, index in zip(record.boxes, record.classes):
+            ymin, xmin, ymax, xmax = map(float, box)
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": record.image_id, "iscrowd": 0}
+                | {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin]}
+                | {"area": (xmax - xmin) * (ymax - ymin), "category_id": 10 + 3 * int(index)}
+            )
+    categories = [{"id": 10 + 3 * i, "name": f"digit {i}"} for i in range(10)]
+    path = folder / "instances.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return str(path)
+
+
+def _config(coco_file, **overrides):
+    return Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 64,
+            "model.num_filters": 16,
+            "model.fpn_repeats": 1,
+            "model.head_repeats": 1,
+            "data.train": coco_file,
+            "data.val": coco_file,
+            "training.batch_size": 4,
+            "training.epochs": 1,
+        }
+        | overrides
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(coco_file, tmp_path_factory):
+    """The folder of a run of one epoch, resumed for a second one."""
+    folder = tmp_path_factory.mktemp("run") / "a" / "b"
+    run_lib.train(_config(coco_file), str(folder))
+    first = (folder / "last.weights.h5").read_bytes()
+    result = run_lib.train(_config(coco_file, **{"training.epochs": 2}), str(folder))
+    assert (folder / "last.weights.h5").read_bytes() != first
+    return folder, result
+
+
+def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
+    folder, result = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        *("config.yaml", "label_map.json", "environment.json", "metrics.csv"),
+        *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "pictures"),
+    }
+    assert not [name for name in names if "partial" in name]
+    directory = RunDirectory(folder)
+    assert directory.config().model.num_classes == 10
+    assert directory.label_map().ids == tuple(range(10, 40, 3))
+    assert json.loads((folder / "environment.json").read_text())["tensorflow"].startswith("2.")
+    assert set(result.metrics) >= {"AP", "AP50", "AP75"}
+
+
+def test_the_second_call_resumed(finished):
+    folder, _ = finished
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and float(row["AP"]) >= 0 for row in rows)
+    assert float(rows[0]["learning_rate"]) != float(rows[1]["learning_rate"])
+
+
+def test_a_finished_run_does_nothing_more(finished, coco_file):
+    folder, _ = finished
+    before = (folder / "metrics.csv").read_text()
+    assert run_lib.train(_config(coco_file, **{"training.epochs": 2}), str(folder)) is None
+    assert (folder / "metrics.csv").read_text() == before
+
+
+def test_weights_for_use_are_the_moving_average(finished, coco_file):
+    folder, _ = finished
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=2)
+    run_lib.restore(RunDirectory(folder), model)
+    used = RunDirectory(folder).load_model("last").get_weights()
+    with model.averaged_weights():
+        averaged = model.get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(used, averaged))
+    assert not all(np.array_equal(a, b) for a, b in zip(used, model.get_weights()))
+
+
+def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
+    folder, _ = finished
+    with pytest.raises(RunDirectoryError) as error:
+        run_lib.train(_config(coco_file, **{"model.num_filters": 24}), str(folder))
+    assert str(error.value) == (
+        f"{folder}: holds a run with model.num_filters 16, not 24; "
+        "use another --model_dir or the same settings"
+    )
+
+
+def test_other_weights_are_refused(finished, coco_file, tmp_path):
+    folder, _ = finished
+    other = RunDirectory(tmp_path)
+    label_map = data_lib.load(coco_file).label_map
+    other.create(_config(coco_file, **{"model.num_filters": 24}), label_map)
+    (tmp_path / "best.weights.h5").write_bytes((folder / "best.weights.h5").read_bytes())
+    with pytest.raises(RunDirectoryError, match="best.weights.h5: does not fit config.yaml: "):
+        other.load_model()
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(RunDirectoryError) as error:
+        RunDirectory(tmp_path).load_model()
+    assert str(error.value) == f"{tmp_path}: no config.yaml; is this a run directory?"
+
+
+def test_a_run_without_weights(coco_file, tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.create(_config(coco_file), data_lib.load(coco_file).label_map)
+    with pytest.raises(RunDirectoryError) as error:
+        directory.load_model()
+    assert str(error.value) == (
+        f"{tmp_path}/best.weights.h5: missing; has the run finished its first epoch?"
+    )
+
+
+def test_divergence_stops_at_once(coco_file, tmp_path):
+    wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
+    config = _config(coco_file, **wild, **{"optimizer.clip_norm": 0, "training.epochs": 20})
+    with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step "):
+        run_lib.train(config, str(tmp_path))
+
+
+def test_different_classes_in_validation(coco_file, tmp_path):
+    with pytest.raises(data_lib.DataError) as error:
+        run_lib.load_data(_config(coco_file, **{"data.val": "digits"}))
+    assert str(error.value) == (
+        f"digits: its classes are not those of {coco_file}; "
+        "both need the same ids and names in the same order"
+    )
+
+
+def test_an_overfitted_batch_is_found_again(coco_file):
+    """A few pictures learned by heart: the loss falls to a fraction."""
+    config = _config(
+        coco_file,
+        **{"augmentation.scale_min": 1, "augmentation.scale_max": 1, "model.num_classes": 10},
+        **{"augmentation.horizontal_flip": False, "optimizer.name": "adam"},
+        **{"optimizer.learning_rate": 0.003, "optimizer.reference_batch_size": 4},
+        **{"training.epochs": 15, "model.backbone_survival_prob": 1.0},
+    )
+    keras.utils.set_random_seed(0)
+    data = data_lib.load(coco_file)
+    model = run_lib.compiled_model(config, steps=4)
+    batches = run_lib.pipeline.training_dataset(data, config, 4)
+    history = model.fit(batches, epochs=15, steps_per_epoch=4, verbose=0).history
+    assert history["detection_loss"][-1] < history["detection_loss"][0] / 4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "train: --model_dir is missing: the folder to write the run to"),
+        (
+            ["--model_dir=x", "--model=efficientdet-d9"],
+            "train: unknown model 'efficientdet-d9'; did you mean 'efficientdet-d7'?",
+        ),
+        (
+            ["--model_dir=x", "--set=optimizer.learning_rat=1"],
+            "train: unknown key 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'?",
+        ),
+        (
+            ["--model_dir=x", "--strategy=gpus"],
+            "train: training.strategy: 'gpus' is not one of auto, cpu, gpu, mirrored, "
+            "multi_worker, tpu",
+        ),
+        (
+            ["--model_dir=x", "--config=nowhere.yaml"],
+            "train: config nowhere.yaml: No such file or directory; built in: digits",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_line(arguments, message, tmp_path):
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [message]
+    assert not list(tmp_path.iterdir())
