@@ -58,14 +58,17 @@ class Evaluation:
     def detect(self) -> CocoEvaluator:
         """All detections of the model as it is now, ready to be measured or written."""
         evaluator = CocoEvaluator(self._data)
+        unread = {record.image_id: record for record in self._data.records}
         for images, about in _progress(self._dataset, self._batches, "batch"):
             size = tf.stack([about["height"], about["width"]], axis=1)
             found = self._detect_batch(images, about["image_scale"], size)
             found = {name: value.numpy() for name, value in found.items()}
             for i, image_id in enumerate(about["image_id"].numpy()):
+                del unread[image_id]
                 count = found["num_detections"][i]
                 detections = (found[name][i, :count] for name in ("boxes", "scores", "classes"))
                 _add(evaluator, image_id, self._index_in_data, *detections)
+        _warn_of_unread(self._data, list(unread.values()))
         return evaluator
 
 
@@ -75,7 +78,8 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
     Args:
       detector: of any kind; image by image.
       data: images and objects.
-      strict: raise when an image cannot be read, which else is skipped with a warning.
+      strict: raise when an image cannot be read; else it counts as missed, with a
+        warning.
 
     Raises:
       DataError: when the model does not know a class of the data; when an image
@@ -83,13 +87,14 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
     """
     evaluator = CocoEvaluator(data)
     index_in_data = match_classes(detector.label_map, data)
+    unread = []
     for record in _progress(data.records, len(data), "image"):
         try:
             pixels = _pixels(record)
-        except DataError as error:
+        except DataError:
             if strict:
                 raise
-            logging.warning("%s; skipped", error)
+            unread.append(record)
             continue
         [found] = detector.detect([pixels])
         _add(
@@ -100,7 +105,19 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
             found.scores,
             found.class_indices,
         )
+    _warn_of_unread(data, unread)
     return evaluator
+
+
+def _warn_of_unread(data: DetectionData, records: list[Record]) -> None:
+    if records:
+        logging.warning(
+            "%s: %d of %d images cannot be read and count as missed, the first is %s",
+            data.source,
+            len(records),
+            len(data),
+            records[0].name or records[0].image_id,
+        )
 
 
 def _add(evaluator, image_id, index_in_data, boxes, scores, class_indices) -> None:

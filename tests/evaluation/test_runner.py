@@ -129,13 +129,16 @@ def test_batch_size_changes_nothing(data, oracle, evaluation):
     assert evaluation.detect().detections() == all_at_once
 
 
-def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path):
+def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path, caplog):
     gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
     result = runner.Evaluation(oracle, rest, CONFIG).run()
     # Of the two objects of the first class one is found: recall 0.5 of that class.
     assert result.per_class[0].ap50 == pytest.approx(51 / 101)
     assert result.per_class[1].ap50 == pytest.approx(1.0)
+    assert caplog.messages[-1] == (
+        "greys: 1 of 5 images cannot be read and count as missed, the first is grey 0"
+    )
 
 
 def test_the_classes_of_the_model_may_stand_in_another_order(data, oracle):
@@ -157,11 +160,14 @@ def test_a_detector_gives_the_same_numbers_as_the_pipeline(data, oracle, evaluat
         assert (one["image_id"], one["category_id"]) == (other["image_id"], other["category_id"])
 
 
-def test_a_detector_skips_what_it_cannot_read_unless_strict(data, oracle, tmp_path):
+def test_a_detector_skips_what_it_cannot_read_unless_strict(data, oracle, tmp_path, caplog):
     gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
     detector = Detector.from_model(oracle, CONFIG, LABELS)
     result = runner.run_detector(detector, rest).result()
     assert result.per_class[0].ap50 == pytest.approx(51 / 101)
+    assert caplog.messages == [
+        "greys: 1 of 5 images cannot be read and count as missed, the first is grey 0"
+    ]
     with pytest.raises(DataError, match="grey 0: image: .*gone.png"):
         runner.run_detector(detector, rest, strict=True)
