@@ -7,8 +7,7 @@ import tensorflow as tf
 
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION_TAG = 0x0112
-_START_OF_SCAN = 0xDA
-_APP1 = 0xE1
+_APP1 = b"\xff\xe1"
 
 
 def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.Tensor:
@@ -30,12 +29,8 @@ def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.
       tf.errors.InvalidArgumentError: when the bytes are no such file.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
-    image = tf.case(
-        [(is_jpeg, lambda: _decode_jpeg(encoded)), (is_bmp, lambda: _decode_bmp(encoded))],
-        # PNG and GIF, and the error message for anything else.
-        default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-        exclusive=True,
+    image = tf.cond(
+        is_jpeg, lambda: _decode_jpeg(encoded), lambda: _decode_other_than_jpeg(encoded)
     )
     image = tf.ensure_shape(image, [None, None, 3])
     orientation = tf.cond(
@@ -55,10 +50,27 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
       int32 scalar 1..8; 1 (upright) where the file says nothing usable.
     """
-    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
-    start, end = _exif_segment(encoded, data)
+    # Splitting finds the header fastest, among the file's bytes without a loop.
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=_EXIF_HEADER, maxsplit=1).values
+    length = tf.strings.length(parts[0])
+    # The marker and the segment's size come before. They cannot come before
+    # chance bytes of compressed data, where 0xFF is always followed by zero.
+    marker = tf.strings.substr(parts[0], tf.maximum(length - 4, 0), 2)
+    return tf.cond(
+        (tf.size(parts) == 2) & (length >= 4) & (marker == _APP1),
+        lambda: _orientation_in_segment(parts[0], parts[1]),
+        lambda: tf.constant(1),
+    )
+
+
+def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    """The orientation from the bytes before and after the EXIF header of a segment."""
+    size = tf.cast(tf.io.decode_raw(before, tf.uint8)[-2:], tf.int32)
+    # The size counts itself and the header; what follows is a TIFF structure.
+    tiff_size = tf.maximum(size[0] * 256 + size[1] - 2 - len(_EXIF_HEADER), 0)
+    tiff = tf.cast(tf.io.decode_raw(tf.strings.substr(after, 0, tiff_size), tf.uint8), tf.int32)
     # What lies behind a truncated structure reads as zeros, which mean nothing.
-    tiff = tf.pad(data[start:end], [[0, 16]])
+    tiff = tf.pad(tiff, [[0, 16]])
     big_endian = tiff[0] == ord("M")
 
     def number(position, width):
@@ -77,30 +89,6 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
-def _exif_segment(encoded: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the TIFF structure of a JPEG's EXIF segment starts and ends; 0, 0 if it has none."""
-    size = tf.size(data)
-
-    def more(position, start, end):
-        at = tf.minimum(position, size - 2)
-        in_headers = (data[at] == 0xFF) & (data[at + 1] != _START_OF_SCAN)
-        return (end == 0) & (position + 10 < size) & in_headers
-
-    def step(position, start, end):
-        is_exif = (data[position + 1] == _APP1) & (
-            tf.strings.substr(encoded, position + 4, len(_EXIF_HEADER)) == _EXIF_HEADER
-        )
-        # A marker may be preceded by fill bytes of 0xFF.
-        is_fill = data[position + 1] == 0xFF
-        length = data[position + 2] * 256 + data[position + 3] + 2
-        following = position + tf.where(is_fill, 1, length)
-        start = tf.where(is_exif, position + 4 + len(_EXIF_HEADER), start)
-        return following, start, tf.where(is_exif, following, end)
-
-    _, start, end = tf.while_loop(more, step, [tf.constant(2), tf.constant(0), tf.constant(0)])
-    return start, end
-
-
 def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """`image` as it is meant to be seen; orientations as in EXIF 2.3, 4.6.4."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
@@ -114,6 +102,16 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     # The accurate transform is what other readers use; the default differs
     # from them by several grey levels.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_other_than_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+    return tf.cond(
+        is_bmp,
+        lambda: _decode_bmp(encoded),
+        # PNG and GIF, and the error message for anything else.
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:

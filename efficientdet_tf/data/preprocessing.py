@@ -46,13 +46,23 @@ def pad(image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float
       float32 [height, width, 3].
     """
     height, width = image_size
-    colour = tf.constant(pad_value, tf.float32)
-    rows, columns = tf.unstack(tf.shape(image)[:2])
-    right = tf.broadcast_to(colour, [rows, width - columns, 3])
-    image = tf.concat([image, right], axis=1)
-    bottom = tf.broadcast_to(colour, [height - rows, width, 3])
-    image = tf.concat([image, bottom], axis=0)
+    image = _fill_up(image, 1, width, pad_value)
+    image = _fill_up(image, 0, height, pad_value)
     return tf.ensure_shape(image, [height, width, 3])
+
+
+def _fill_up(image: tf.Tensor, axis: int, length: int, pad_value: Sequence[float]) -> tf.Tensor:
+    """`image` with as much of a colour behind it as makes `axis` `length` pixels long."""
+    shape = tf.shape(image)
+    missing = length - shape[axis]
+
+    def filled():
+        filling_shape = tf.tensor_scatter_nd_update(shape, [[axis]], [missing])
+        filling = tf.broadcast_to(tf.constant(pad_value, tf.float32), filling_shape)
+        return tf.concat([image, filling], axis=axis)
+
+    # Many images fit one side exactly; they need not be copied for nothing.
+    return tf.cond(missing == 0, lambda: image, filled)
 
 
 def normalize(image: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:

@@ -40,10 +40,11 @@ class _BadImage(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-    """(height, width) in pixels as stored in the file, and turned upright."""
+    """(height, width) in pixels as stored in the file, and turned upright if it is not."""
 
     stored: tuple[int, int]
     upright: tuple[int, int]
+    is_turned: bool
 
 
 def validate(annotations: Annotations, verify: str = "full", strict: bool = False) -> DetectionData:
@@ -108,7 +109,8 @@ def _check(
     try:
         header = _read_header(image.image)
         fits_stored_only = image.size == header.stored and header.stored != header.upright
-        apply_exif = not fits_stored_only
+        # Most images lie upright, and decoding need not look for their orientation again.
+        apply_exif = header.is_turned and not fits_stored_only
         size = header.upright if apply_exif else header.stored
         # A size of zero stands for none in many files.
         if not annotations.fractions and image.size and all(image.size) and image.size != size:
@@ -181,12 +183,13 @@ def _read_header(image: str | bytes) -> _Header:
                 raise _BadImage(f"is a {opened.format} file; use JPEG, PNG, GIF or BMP")
             stored = (opened.height, opened.width)
             is_jpeg = opened.format in ("JPEG", "MPO")
-            sideways = is_jpeg and opened.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
+            orientation = opened.getexif().get(_ORIENTATION_TAG, 1) if is_jpeg else 1
     except FileNotFoundError as error:
         raise _BadImage("image file is missing") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _BadImage("image file cannot be read; it must be JPEG, PNG, GIF or BMP") from error
-    return _Header(stored, stored[::-1] if sideways else stored)
+    upright = stored[::-1] if orientation in _SIDEWAYS else stored
+    return _Header(stored, upright, is_turned=orientation != 1)
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])
