@@ -1,9 +1,8 @@
 """Command line: train a detector."""
 
-import sys
+from absl import flags
 
-from absl import app, flags
-
+from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 
@@ -47,33 +46,28 @@ def config_from_flags(flag_values):
     return config.override(overrides)
 
 
-def main(argv):
-    """Trains; user errors are one line on standard error and exit code 1."""
-    if len(argv) > 1:
-        print(f"train: unexpected argument {argv[1]!r}; see --help", file=sys.stderr)
-        return 1
-    if not FLAGS.model_dir:
-        print("train: --model_dir is missing: the folder to write the run to", file=sys.stderr)
-        return 1
-    try:
-        config = config_from_flags(FLAGS)
-        print(config.to_yaml())
-        # Late, so that --help and a wrong setting are answered at once.
-        from efficientdet_tf.training.run import train
+def main():
+    """Trains.
 
-        result = train(config, FLAGS.model_dir)
-    except UserError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+    Raises:
+      UserError: with one line for the user.
+    """
+    if not FLAGS.model_dir:
+        raise UserError("--model_dir is missing: the folder to write the run to")
+    config = config_from_flags(FLAGS)
+    print(config.to_yaml())
+    # Late, so that --help and a wrong setting are answered at once.
+    from efficientdet_tf.training.run import train
+
+    result = train(config, FLAGS.model_dir)
     if result is not None:
         print(result.table())
     print(f"The run is in {FLAGS.model_dir}")
-    return 0
 
 
 def run():
     """Entry point of the console script."""
-    app.run(main)
+    command_line.run("train", main)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 import tf_keras as keras
-from absl import logging
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
@@ -41,7 +40,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         manager = restore(directory, model)
     epochs_done = int(manager.checkpoint.epochs_done)
     if epochs_done >= config.training.epochs:
-        logging.info("%s: all %d epochs are done", model_dir, config.training.epochs)
+        print(f"{model_dir}: all {config.training.epochs} epochs are done")
         return None
     evaluation = Evaluation(model, val_data, config)
     coco = callbacks.CocoMetrics(
@@ -140,5 +139,5 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.CheckpointM
     if manager.latest_checkpoint:
         model.optimizer.build(model.trainable_variables)
         state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        logging.info("%s: resuming after epoch %d", directory.path, int(state.epochs_done))
+        print(f"{directory.path}: resuming after epoch {int(state.epochs_done)}")
     return manager
