@@ -36,6 +36,7 @@ setup(
         "matplotlib>=3.8",
         "numpy>=2",
         "Pillow>=10.1",
+        "protobuf>=5.28",
         # The first with wheels made for numpy 2.
         "pycocotools>=2.0.8,<3",
         "PyYAML>=6",

@@ -1,0 +1,172 @@
+"""Packaging, make targets, and the rules of the house."""
+
+import ast
+import configparser
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+PACKAGES = ("efficientdet_tf", "keras_layers", "export")
+MODULES = sorted(
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.py", "*/**/*.py")
+    for path in REPOSITORY.glob(pattern)
+    if path.relative_to(REPOSITORY).parts[0] in (*PACKAGES, "tests", "benchmarks")
+    or path.parent == REPOSITORY
+)
+
+
+def imported(module: pathlib.Path) -> set[str]:
+    """Full names of everything a module imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory) -> pathlib.Path:
+    """The folder of what setup.py tells pip."""
+    folder = tmp_path_factory.mktemp("metadata")
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(folder)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    return folder / "efficientdet_tf.egg-info"
+
+
+def test_every_module_and_built_in_config_is_packaged(metadata):
+    packaged = set((metadata / "SOURCES.txt").read_text().split())
+    expected = {str(path) for path in MODULES if path.parts[0] in PACKAGES}
+    expected |= {
+        str(path.relative_to(REPOSITORY))
+        for path in REPOSITORY.glob("efficientdet_tf/configs/*.yaml")
+    }
+    assert len(expected) > 30
+    assert expected <= packaged
+    assert set((metadata / "top_level.txt").read_text().split()) == set(PACKAGES)
+
+
+def test_every_command_is_a_function(metadata):
+    scripts = configparser.ConfigParser()
+    scripts.read(metadata / "entry_points.txt")
+    commands = dict(scripts["console_scripts"])
+    assert list(commands) == [
+        "efficientdet-eval",
+        "efficientdet-export",
+        "efficientdet-predict",
+        "efficientdet-train",
+    ]
+    for target in commands.values():
+        module, function = target.split(":")
+        source = (REPOSITORY / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+        functions = [node.name for node in ast.parse(source).body if hasattr(node, "name")]
+        assert function in functions, target
+
+
+def test_what_is_imported_is_required(metadata):
+    required = (metadata / "requires.txt").read_text().split("\n[")[0].lower()
+    packages = {
+        "PIL": "pillow",
+        "absl": "absl-py",
+        "ai_edge_litert": "ai-edge-litert",
+        "google": "protobuf",
+        "official": "tf-models-official",
+        "sklearn": "scikit-learn",
+        "yaml": "pyyaml",
+    }
+    outside = {
+        name.partition(".")[0]
+        for module in MODULES
+        if module.parts[0] in PACKAGES
+        for name in imported(module)
+    } - {*sys.stdlib_module_names, *PACKAGES}
+    assert outside >= {"tensorflow", "tf_keras", "numpy"}
+    for name in outside:
+        assert f"\n{packages.get(name, name)}".lower() in f"\n{required}", name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_keras_is_tf_keras(module):
+    names = imported(module)
+    assert not [name for name in names if name.split(".")[0] == "keras"]
+    assert not [name for name in names if name.startswith("tensorflow.keras")]
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse((REPOSITORY / module).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    assert "tf.keras" not in attributes
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("keras_layers", ("efficientdet_tf", "export")), ("efficientdet_tf", ("export",))],
+)
+def test_rooms_depend_one_way(package, forbidden):
+    for module in MODULES:
+        if module.parts[0] == package:
+            rooms = {name.partition(".")[0] for name in imported(module)}
+            assert not rooms & set(forbidden), module
+
+
+def test_modules_are_named_for_what_they_hold():
+    vague = {"utils", "util", "helpers", "helper", "misc", "common"}
+    assert not [module for module in MODULES if module.stem in vague]
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("demo", "-m efficientdet_tf.demo --model_dir=runs/demo"),
+        ("test", "-m pytest"),
+        ("lint", "ruff check ."),
+    ],
+)
+def test_make_targets_make_their_environment_first(tmp_path, target, command):
+    venv = tmp_path / "venv"
+    arguments = ["make", "--dry-run", f"VENV={venv}", target]
+    fresh = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    lines = fresh.stdout.splitlines()
+    assert lines[0] == f"python3 -m venv {venv}"
+    assert any(line.endswith("--editable '.[dev]'") for line in lines)
+    assert command in fresh.stdout
+    # Made once, it is used again.
+    venv.mkdir()
+    (venv / ".installed").touch()
+    again = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "-m venv" not in again.stdout and command in again.stdout
+
+
+def test_the_integration_script_can_be_run():
+    script = REPOSITORY / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_a_skipped_parity_test_fails_where_the_goldens_are_required(tmp_path):
+    (tmp_path / "conftest.py").write_text((REPOSITORY / "tests" / "conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_parity(goldens): pytest.skip('tired')\n"
+        "def test_other(): pytest.skip('no picture')\n"
+    )
+    (tmp_path / "goldens").mkdir()
+    environment = {
+        "EFFICIENTDET_GOLDENS": str(tmp_path / "goldens"),
+        "EFFICIENTDET_REQUIRE_GOLDENS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+    )
+    assert "skipped although the goldens are required: tired" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 failed, 1 skipped in ")
