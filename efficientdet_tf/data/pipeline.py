@@ -86,7 +86,7 @@ def training_dataset(
         return training_element(pixels, boxes, classes, config, tf.stack([count, seed]))
 
     stream = _parallel_map(stream.enumerate(), element)
-    return stream.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return _batches(stream, batch_size, drop_remainder=True)
 
 
 def evaluation_dataset(data: DetectionData, config: Config, batch_size: int) -> tf.data.Dataset:
@@ -123,7 +123,7 @@ def evaluation_dataset(data: DetectionData, config: Config, batch_size: int) -> 
         }
 
     stream = _parallel_map(tf.data.Dataset.range(len(data)), element)
-    return _skip_failures(stream, config).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return _batches(_skip_failures(stream, config), batch_size, drop_remainder=False)
 
 
 def training_element(
@@ -227,6 +227,14 @@ def _objects(table: _Table, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _parallel_map(dataset: tf.data.Dataset, function) -> tf.data.Dataset:
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _batches(dataset: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # Workers share the images out among them: the images are no files to tf.data.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _skip_failures(dataset: tf.data.Dataset, config: Config) -> tf.data.Dataset:
