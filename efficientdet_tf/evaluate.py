@@ -57,14 +57,14 @@ def evaluate(options):
     run_directory = RunDirectory(model_dir)
     is_run = run_directory.exists()
     config = _config(options, run_directory if is_run else None)
+    default = model_dir / "evaluation" if is_run else f"{model_dir}-evaluation"
     data = _data(options, config, is_run)
+    output = _made(pathlib.Path(options.output or default))
     if is_run:
         evaluator = _evaluate_run(run_directory, options.weights, data, config)
     else:
         evaluator = _evaluate_artefact(model_dir, data, config.data.strict)
     result = evaluator.result()
-    default = model_dir / "evaluation" if is_run else f"{model_dir}-evaluation"
-    output = pathlib.Path(options.output or default)
     _write(output, result, evaluator.detections())
     return result, output
 
@@ -133,11 +133,19 @@ def _evaluate_artefact(path: pathlib.Path, data, strict: bool):
     return run_detector(Detector.load(path), data, strict)
 
 
+def _made(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, made before the work that would be lost without it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: {error.strerror}") from error
+    return folder
+
+
 def _write(folder: pathlib.Path, result, detections: list[dict]) -> None:
     from efficientdet_tf.drawing import pr_curves
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
         (folder / "detections.json").write_text(json.dumps(detections), encoding="utf-8")
         pr_curves(result, folder / "pr_curves.png")
