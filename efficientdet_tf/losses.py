@@ -39,20 +39,19 @@ def focal_loss(
     """
     # A comparison: a quarter of the memory of a one-hot in float32.
     is_class = class_targets[..., tf.newaxis] == tf.range(tf.shape(logits)[-1])
-    sign = tf.where(is_class, 1.0, -1.0)
-    weight = tf.where(is_class, alpha, 1.0 - alpha)
 
     @tf.custom_gradient
     def loss(logits):
         # In favour of the right answer, whose probability is sigmoid(margin).
-        margin = sign * logits
-        cross_entropy = tf.nn.softplus(-margin) + label_smoothing / 2 * margin
+        margin = tf.where(is_class, logits, -logits)
+        surprise = tf.nn.softplus(-margin)
+        probability = tf.exp(-surprise)
+        cross_entropy = surprise + label_smoothing / 2 * margin if label_smoothing else surprise
         # (1 - probability) ** gamma, without a power of a number close to zero.
-        focus = weight * tf.exp(-gamma * tf.nn.softplus(margin))
-
-        probability = tf.sigmoid(margin)
+        focus = tf.where(is_class, alpha, 1.0 - alpha) * tf.exp(-gamma * (surprise + margin))
         slope = probability - 1.0 + label_smoothing / 2 - gamma * probability * cross_entropy
-        gradient = sign * focus * slope
+        slope *= focus
+        gradient = tf.where(is_class, slope, -slope)
         return focus * cross_entropy, lambda upstream: upstream * gradient
 
     return loss(tf.cast(logits, tf.float32))
@@ -136,6 +135,10 @@ class DetectionLoss:
     Example:
       loss = DetectionLoss(config.loss, anchors)
       loss(targets, model(images, training=True))["detection_loss"]
+
+    One deliberate difference from the published implementation: its IoU losses
+    decode the boxes of a batch of several images by anchors in another order.
+    Only "diou" and "ciou" notice it, by less than a hundredth.
 
     Attributes:
       config: weights and shapes of the losses.
