@@ -55,8 +55,8 @@ def stage_times(source: DetectionData, config: Config, num_images: int) -> dict[
     """
     stages = _stages(config)
     records = [source.records[i % len(source)] for i in range(num_images)]
-    totals = [0.0]
-    for count in range(1, len(stages) + 1):
+    totals = []
+    for count in range(len(stages) + 1):
         dataset = _record_dataset(records)
         for stage in stages[:count]:
             # Each stage adds to what is known of an image, or replaces it.
