@@ -138,7 +138,7 @@ class DetectionLoss:
 
     One deliberate difference from the published implementation: its IoU losses
     decode the boxes of a batch of several images by anchors in another order.
-    Only "diou" and "ciou" notice it, by less than a hundredth.
+    Overlap is the same by any anchor; the penalties of "diou" and "ciou" are not.
 
     Attributes:
       config: weights and shapes of the losses.
