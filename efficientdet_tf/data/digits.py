@@ -26,9 +26,9 @@ _VAL_DIGIT_STRIDE = 5
 # Columns of the photographs (640 wide) that each split may crop.
 _COLUMNS = {"train": slice(0, 400), "val": slice(400, 640)}
 # Range of an image's sides, in pixels.
-_SIDES = (288, 352)
+_SIDES = (208, 272)
 # Photograph pixels in one image pixel; the widest crop just fits the narrower region.
-_ZOOM = (0.45, 0.68)
+_ZOOM = (0.58, 0.88)
 # Range of a digit's scaled size in pixels, and of the number of digits an image.
 _DIGIT_SIZES = (20.0, 160.0)
 _DIGITS_PER_IMAGE = (1, 8)

@@ -23,7 +23,7 @@ def test_records_hold_what_their_images_show(train, val):
     for record in [*train.records, *val.records]:
         image = Image.open(io.BytesIO(record.image))
         assert (image.height, image.width) == (record.height, record.width)
-        assert 288 <= record.height <= 352 and 288 <= record.width <= 352
+        assert 208 <= record.height <= 272 and 208 <= record.width <= 272
         assert 1 <= len(record.boxes) <= 8
         assert record.boxes.dtype == np.float32 and record.classes.dtype == np.int32
         assert (record.boxes >= 0).all()
