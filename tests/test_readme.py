@@ -1,0 +1,205 @@
+"""What README.md says is so: its commands run, its tables and links are right."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import yaml
+
+from efficientdet_tf import data as data_lib
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.tfrecord import write_tfrecord
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+NOT_RUN = "not run by the tests"
+
+# Training as in the README, but of a small network for one step.
+SMALL = [
+    "--epochs=1",
+    "--batch_size=2",
+    "--set=training.steps_per_epoch=1",
+    "--set=model.image_size=64",
+    "--set=model.num_filters=16",
+    "--set=model.fpn_repeats=1",
+    "--set=model.head_repeats=1",
+]
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language that are to be run."""
+    pattern = rf"(<!--[^>]*-->\n)?```{language}\n(.*?)```"
+    return [code for comment, code in re.findall(pattern, README, re.DOTALL) if not comment]
+
+
+def commands() -> list[list[str]]:
+    """The commands of the blocks in order, split into words."""
+    joined = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [shlex.split(line) for line in joined.splitlines() if line.strip()]
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the rows below the table heading that starts with `heading`."""
+    lines = README.partition(f"| {heading} |")[2].splitlines()[2:]
+    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkout with data as in the README, in each format."""
+    place = tmp_path_factory.mktemp("readme")
+    for name in ("train.py", "eval.py", "efficientdet_tf", "keras_layers", "export"):
+        (place / name).symlink_to(REPOSITORY / name)
+    write_pictures(place / "data")
+    write_coco(place / "data")
+    write_voc(place / "data" / "voc")
+    write_yolo(place / "data" / "yolo")
+    for split in ("train", "val"):
+        data = data_lib.load(str(place / "data" / f"{split}.json"))
+        (place / "data" / "records").mkdir(exist_ok=True)
+        write_tfrecord(data, str(place / "data" / "records" / f"{split}.tfrecord"))
+    return place
+
+
+SPLITS = {"train": (1, 2, 3), "val": (4, 5)}
+SIZE = 96, 64
+BOX = 10, 20, 40, 30  # x, y, width, height
+
+
+def write_pictures(folder):
+    (folder / "images").mkdir(parents=True)
+    for number in (*SPLITS["train"], *SPLITS["val"]):
+        pixels = np.random.default_rng(number).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
+
+
+def write_coco(folder):
+    for split, numbers in SPLITS.items():
+        content = {
+            "categories": [{"id": 7, "name": "cat"}],
+            "images": [
+                {"id": n, "file_name": f"{n}.jpg", "width": SIZE[0], "height": SIZE[1]}
+                for n in numbers
+            ],
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": 7, "bbox": BOX, "area": 1200, "iscrowd": 0}
+                for n in numbers
+            ],
+        }
+        (folder / f"{split}.json").write_text(json.dumps(content))
+
+
+def write_voc(folder):
+    (folder / "Annotations").mkdir(parents=True)
+    (folder / "JPEGImages").symlink_to("../images")
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    x, y, width, height = BOX
+    for split, numbers in SPLITS.items():
+        names = "\n".join(map(str, numbers))
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+        for n in numbers:
+            (folder / "Annotations" / f"{n}.xml").write_text(
+                f"<annotation><filename>{n}.jpg</filename><size><width>{SIZE[0]}</width>"
+                f"<height>{SIZE[1]}</height><depth>3</depth></size><object><name>cat</name>"
+                f"<bndbox><xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + width}</xmax>"
+                f"<ymax>{y + height}</ymax></bndbox></object></annotation>"
+            )
+
+
+def write_yolo(folder):
+    folder.mkdir()
+    content = {"path": str(folder), "names": {0: "cat"}}
+    x, y, width, height = BOX
+    center = (x + width / 2) / SIZE[0], (y + height / 2) / SIZE[1]
+    for split, numbers in SPLITS.items():
+        content[split] = f"{split}/images"
+        (folder / split / "images").mkdir(parents=True)
+        (folder / split / "labels").mkdir()
+        for n in numbers:
+            (folder / split / "images" / f"{n}.jpg").symlink_to(folder.parent / f"images/{n}.jpg")
+            (folder / split / "labels" / f"{n}.txt").write_text(
+                f"0 {center[0]} {center[1]} {width / SIZE[0]} {height / SIZE[1]}"
+            )
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
+
+
+def run(place, arguments):
+    environment = {**os.environ, "PYTHONPATH": str(place), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def place_after_commands(place):
+    """`place`, in which all commands of the README have been run."""
+    for program, *arguments in commands():
+        assert program == "python", program
+        extra = SMALL if arguments[0] == "train.py" else []
+        run(place, [sys.executable, *arguments, *extra])
+    return place
+
+
+@pytest.mark.readme
+def test_the_commands_run(place_after_commands):
+    words = {word for command in commands() for word in command}
+    assert words >= {"train.py", "eval.py", "export", "efficientdet_tf.predict"}
+    for path in (
+        "runs/mine/best.weights.h5",
+        "runs/mine/last.weights.h5",
+        "runs/mine/metrics.csv",
+        "runs/mine/evaluation/evaluation.json",
+        "runs/mine/hard/pr_curves.png",
+        "runs/mine/export/saved_model/saved_model.pb",
+        "runs/mine/export/model_float16.tflite",
+        "found/1.jpg",
+        "found/detections.json",
+    ):
+        assert (place_after_commands / path).is_file(), path
+
+
+@pytest.mark.readme
+def test_the_python_runs(place_after_commands):
+    code = blocks("python")
+    assert len(code) == 2
+    run(place_after_commands, [sys.executable, "-c", "\n".join(code)])
+
+
+def test_what_is_not_run_says_so():
+    comments = re.findall(r"(<!--[^>]*-->)\n```(?:bash|python)", README)
+    assert comments and all(NOT_RUN in comment for comment in comments)
+
+
+@pytest.mark.parametrize(("name", "path", "_"), table("Format"), ids=lambda cell: cell.split()[0])
+def test_each_format_is_told_by_its_path(place, monkeypatch, name, path, _):
+    monkeypatch.chdir(place)
+    data = data_lib.load(path.strip("`"), split="train")
+    if name == "built in":
+        assert data.label_map.names == tuple("0123456789")
+        return
+    assert len(data) == len(SPLITS["train"])
+    assert data.label_map.names == ("cat",)
+    x, y, width, height = BOX
+    expected = [y, x, y + height, x + width]
+    np.testing.assert_allclose(data.records[0].boxes, [expected], atol=1e-3)
+
+
+@pytest.mark.parametrize(("key", "default", "_"), table("Setting"), ids=lambda cell: cell[:40])
+def test_each_setting_exists_with_its_default(key, default, _):
+    section, field = key.strip("`").split(".")
+    value = Config().to_dict()[section][field]
+    if default != "of the model":
+        assert yaml.safe_load(default.strip("`")) == value
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)]+)\)", README))
+def test_each_link_leads_somewhere(path):
+    assert (REPOSITORY / path).is_file()
