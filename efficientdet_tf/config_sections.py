@@ -1,0 +1,147 @@
+"""The settings: a frozen dataclass for each concern, with its defaults."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: compound-scaled sizes of one EfficientDet (paper, table 1)."""
+
+    name: str = "efficientdet-d0"
+    # Number of classes of the data set; there is no background class.
+    num_classes: int = 90
+    # (height, width) of the network's input in pixels, each at least 64.
+    image_size: tuple[int, int] = (512, 512)
+    backbone: str = "efficientnet-b0"
+    # Probability with which a residual block survives a training step; 1 is off.
+    backbone_survival_prob: float = 1.0
+    feature_network: str = "bifpn"
+    # Fusion of a feature-network node: see `keras_layers.fusion.METHODS`.
+    fusion: str = "fast"
+    num_filters: int = 64
+    fpn_repeats: int = 3
+    head_repeats: int = 3
+    min_level: int = 3
+    max_level: int = 7
+    activation: str = "swish"
+    # RGB mean and standard deviation on the 0..255 scale.
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorConfig:
+    """The grid of anchors."""
+
+    # Size of the smallest anchor of a level, in strides of that level.
+    scale: float = 4.0
+    # Octave steps: sizes are scale * 2 ** (i / num_scales).
+    num_scales: int = 3
+    # width / height of each anchor at equal area.
+    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
+    # An anchor with at least this IoU answers for the object.
+    match_threshold: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Focal loss for classes, Huber (and optionally IoU) loss for boxes."""
+
+    focal_alpha: float = 0.25
+    focal_gamma: float = 1.5
+    label_smoothing: float = 0.0
+    huber_delta: float = 0.1
+    box_weight: float = 50.0
+    # One of "none", "iou", "giou", "diou", "ciou".
+    iou_loss: str = "none"
+    iou_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the images and boxes are, and how bad records are treated."""
+
+    # A data set path, or "digits" for the built-in one.
+    train: str = "digits"
+    val: str = "digits"
+    # "auto", or one of the formats of `efficientdet_tf.data.FORMATS`.
+    format: str = "auto"
+    # Folder of the images of a COCO annotation file; "" searches beside it.
+    train_images: str = ""
+    val_images: str = ""
+    # "full" decodes every image before the start, "header" reads headers only.
+    verify: str = "full"
+    # Stop at the first bad record instead of skipping and counting it.
+    strict: bool = False
+    # Keep decoded images in memory: for data sets much smaller than it.
+    cache: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """What training does to an image (paper, section 5.1)."""
+
+    horizontal_flip: bool = True
+    # The image is scaled by a factor drawn from this range, then cropped or
+    # padded to the model's size. (1, 1) is off.
+    scale_min: float = 0.1
+    scale_max: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer, learning-rate schedule, and moving average of the weights."""
+
+    # "sgd" or "adam".
+    name: str = "sgd"
+    # Learning rate at `reference_batch_size` images a step, scaled linearly.
+    learning_rate: float = 0.08
+    reference_batch_size: int = 64
+    momentum: float = 0.9
+    # "cosine" reaches zero at the end; "cosine_reference", "polynomial" and
+    # "stepwise" are the published implementation's curves.
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    # Learning rate at the first step, as a fraction of the peak.
+    warmup_fraction: float = 0.1
+    weight_decay: float = 4e-5
+    # Every gradient, then all together, are clipped to this L2 norm; 0 is off.
+    clip_norm: float = 10.0
+    # Decay of the moving average, approached as (1 + n) / (10 + n); 0 is off.
+    ema_decay: float = 0.9998
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in what portions, and on which devices."""
+
+    epochs: int = 300
+    # Images in a step over all replicas.
+    batch_size: int = 64
+    # Steps in an epoch; 0 is one pass over the training set.
+    steps_per_epoch: int = 0
+    # COCO metrics on the validation set every so many epochs.
+    eval_every: int = 1
+    eval_batch_size: int = 8
+    # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
+    strategy: str = "auto"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig:
+    """From raw outputs to detections."""
+
+    # "gaussian" (soft) or "hard".
+    nms: str = "gaussian"
+    # Suppress within each class, or "global" over all of them.
+    nms_scope: str = "per_class"
+    # Two boxes above this IoU are one object (hard suppression).
+    iou_threshold: float = 0.5
+    # Width of the Gaussian of soft suppression.
+    sigma: float = 0.5
+    score_threshold: float = 0.001
+    # The best (anchor, class) pairs that reach suppression; 0 keeps the best
+    # class of every anchor.
+    pre_nms_top_k: int = 5000
+    max_detections: int = 100
