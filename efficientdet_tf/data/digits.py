@@ -26,9 +26,9 @@ _VAL_DIGIT_STRIDE = 5
 # Columns of the photographs (640 wide) that each split may crop.
 _COLUMNS = {"train": slice(0, 400), "val": slice(400, 640)}
 # Range of an image's sides, in pixels.
-_SIDES = (208, 272)
+_SIDES = (224, 288)
 # Photograph pixels in one image pixel; the widest crop just fits the narrower region.
-_ZOOM = (0.58, 0.88)
+_ZOOM = (0.55, 0.83)
 # Range of a digit's scaled size in pixels, and of the number of digits an image.
 _DIGIT_SIZES = (20.0, 160.0)
 _DIGITS_PER_IMAGE = (1, 8)
@@ -108,7 +108,7 @@ def _make_record(
     boxes, classes = [], []
     for _ in range(rng.integers(*_DIGITS_PER_IMAGE, endpoint=True)):
         which = rng.integers(len(split_sources.classes))
-        ink = _scaled_ink(split_sources.digits[which], _log_uniform(rng, *_DIGIT_SIZES))
+        ink = _scaled_ink(split_sources.digits[which], rng.uniform(*_DIGIT_SIZES))
         box = _free_place(ink.shape, image.shape, boxes, rng)
         if box is not None:
             _write(image, ink, box, rng)
@@ -195,7 +195,3 @@ def _jpeg(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray((image + 0.5).astype(np.uint8)).save(file, "JPEG", quality=95)
     return file.getvalue()
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
