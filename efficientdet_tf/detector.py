@@ -1,0 +1,169 @@
+"""Give it a trained model and images, get detections."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf import backends
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.training.run_directory import RunDirectory
+
+
+class ImageError(UserError):
+    """An image that cannot be read."""
+
+
+class ModelError(UserError):
+    """A path that holds no model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    Attributes:
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the upright
+        image, clipped to it.
+      scores: float32 [n], 0..1.
+      class_indices: int32 [n], indices of the detector's label map.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    class_indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> "Detections":
+        """Those that score at least `score`."""
+        kept = self.scores >= score
+        return Detections(self.boxes[kept], self.scores[kept], self.class_indices[kept])
+
+
+class Detector:
+    """A model, wherever it comes from, and its classes.
+
+    Example:
+      detector = Detector.load("runs/bccd")
+      [found] = detector.detect(["picture.jpg"])
+      for box, score, index in zip(found.boxes, found.scores, found.class_indices):
+          print(detector.label_map.names[index], score, box)
+
+    Attributes:
+      label_map: class index -> the data set's own category id and name.
+    """
+
+    def __init__(self, backend: "backends.Backend", label_map: LabelMap):
+        self._backend = backend
+        self.label_map = label_map
+
+    @classmethod
+    def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
+        """A detector with a model of `efficientdet_tf.model.build(config)`."""
+        return cls(backends.KerasBackend(model, config), label_map)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Detector":
+        """A detector from a run directory, an exported SavedModel folder or .tflite file.
+
+        Of a run directory the best weights are loaded.
+
+        Raises:
+          ModelError: when the path holds none of them.
+          UserError: when what it holds is damaged.
+        """
+        path = pathlib.Path(path)
+        if not path.exists():
+            raise ModelError(f"{path}: no such file or folder")
+        if path.suffix == ".tflite":
+            return cls(*backends.load_tflite(path))
+        if (path / "saved_model.pb").is_file():
+            return cls(*backends.load_saved_model(path))
+        run = RunDirectory(path)
+        if run.exists():
+            return cls.from_model(run.load_model(), run.config(), run.label_map())
+        raise ModelError(
+            f"{path}: no model; a run directory (with config.yaml), a SavedModel folder "
+            "(with saved_model.pb) or a .tflite file is"
+        )
+
+    def detect(
+        self, images: Iterable[str | os.PathLike | bytes | np.ndarray], batch_size: int = 8
+    ) -> list[Detections]:
+        """Detects in every image.
+
+        Args:
+          images: each the path of a JPEG, PNG, GIF or BMP file, the bytes of one,
+            or its pixels, uint8 [h, w, 3] RGB. Files are turned upright by their
+            EXIF orientation.
+          batch_size: how many images go through the network together, where the
+            model allows it; all are decoded before.
+
+        Returns:
+          One `Detections` for each image, in order.
+
+        Raises:
+          ImageError: for the first image that cannot be read, naming it.
+        """
+        found = []
+        for batch in _batches(images, batch_size):
+            results = self._backend.detect([read_image(image) for image in batch])
+            found += [Detections(*result) for result in results]
+        return found
+
+
+def read_image(image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
+    """The upright pixels of an image.
+
+    Args:
+      image: as one of `Detector.detect`.
+
+    Returns:
+      uint8 [h, w, 3], RGB.
+
+    Raises:
+      ImageError: when there is no such file, when it is no image, or when an
+        array has another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(
+                f"image array: {image.dtype} {list(image.shape)} is not uint8 [height, width, 3]"
+            )
+        return image
+    name = "image bytes" if isinstance(image, bytes) else os.fspath(image)
+    try:
+        encoded = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: {error.strerror}") from error
+    if not encoded:
+        raise ImageError(f"{name}: empty")
+    try:
+        return _decode(encoded).numpy()
+    except tf.errors.OpError as error:
+        raise ImageError(f"{name}: not a readable JPEG, PNG, GIF or BMP image") from error
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _decode(encoded):
+    return decode_image(encoded)
+
+
+def _batches(items: Iterable, size: int) -> Iterator[Sequence]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,85 @@
+"""What a .tflite file says of itself, so that it can be used without other files."""
+
+import dataclasses
+import json
+
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.errors import UserError
+
+# Name of the entry in the flatbuffer's `metadata`; its buffer is UTF-8 JSON.
+ENTRY = "EFFICIENTDET"
+
+
+class MetadataError(UserError):
+    """A .tflite file without our metadata."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a program must know to use the model.
+
+    Attributes:
+      image_size: (height, width) of the input in pixels.
+      pad_value: RGB on the 0..255 scale, for filling at the bottom and right
+        what an image scaled to fit leaves free.
+      label_map: class index of the output -> category id and name.
+    """
+
+    image_size: tuple[int, int]
+    pad_value: tuple[float, float, float]
+    label_map: LabelMap
+
+    def to_json(self) -> str:
+        """A JSON object with the fields' names."""
+        return json.dumps(
+            {
+                "image_size": self.image_size,
+                "pad_value": self.pad_value,
+                "label_map": json.loads(self.label_map.to_json()),
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Metadata":
+        """The inverse of `to_json`; raises `MetadataError` for other JSON."""
+        try:
+            values = json.loads(text)
+            height, width = values["image_size"]
+            red, green, blue = values["pad_value"]
+            label_map = LabelMap.from_json(json.dumps(values["label_map"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise MetadataError(f"metadata {ENTRY}: damaged: {error}") from error
+        return cls((height, width), (red, green, blue), label_map)
+
+
+def with_metadata(model: bytes, metadata: Metadata) -> bytes:
+    """A .tflite model with `metadata` embedded."""
+    flatbuffer = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    buffer = schema.BufferT()
+    buffer.data = list(metadata.to_json().encode())
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = ENTRY, len(flatbuffer.buffers)
+    flatbuffer.buffers.append(buffer)
+    flatbuffer.metadata = [*(flatbuffer.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer))
+
+
+def read_metadata(model: bytes) -> Metadata:
+    """The metadata of a .tflite model.
+
+    Raises:
+      MetadataError: when it has none.
+    """
+    if model[4:8] != b"TFL3":
+        raise MetadataError("not a .tflite file")
+    root = schema.Model.GetRootAs(model, 0)
+    for i in range(root.MetadataLength()):
+        entry = root.Metadata(i)
+        if entry.Name() == ENTRY.encode():
+            data = root.Buffers(entry.Buffer()).DataAsNumpy()
+            return Metadata.from_json(bytes(data).decode())
+    raise MetadataError(f"no metadata {ENTRY}")

@@ -1,0 +1,106 @@
+"""A SavedModel from encoded images to detections, which needs nothing of ours to load."""
+
+import pathlib
+
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.inference import Letterbox, detection_function
+
+
+def export(
+    model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
+) -> pathlib.Path:
+    """Writes a SavedModel with decoding, preprocessing and suppression inside.
+
+    Signature `serving_default` takes `images`, string [B], encoded JPEG, PNG, GIF
+    or BMP files of any sizes, turned upright by their EXIF orientation.
+    `serve_images` takes `images`, uint8 [B, h, w, 3] RGB, of any one size. Both
+    return, with M = `config.detection.max_detections`:
+
+    - `boxes` float32 [B, M, 4], ymin, xmin, ymax, xmax in pixels of the (upright)
+      image, clipped to it;
+    - `scores` float32 [B, M], 0..1, best first;
+    - `classes` int64 [B, M], the data set's own category ids;
+    - `class_names` string [B, M];
+    - `num_detections` int32 [B]; rows from there on are zero, their names empty.
+
+    A request with an item that is no image fails as a whole; the error names the
+    item's position unless the file is only damaged further on.
+
+    The label map and the config lie beside the graph, in
+    `assets.extra/label_map.json` and `assets.extra/config.yaml`.
+
+    Args:
+      model: of `efficientdet_tf.model.build(config)`.
+      config: `model`, `anchors` and `detection` are read.
+      label_map: the classes of the model.
+      path: the folder to make; it must not exist.
+
+    Returns:
+      `path`.
+    """
+    served = _Served(model, config, label_map)
+    signatures = {
+        "serving_default": served.serve_encoded,
+        "serve_images": served.serve_images,
+    }
+    tf.saved_model.save(served, str(path), signatures=signatures)
+    extra = path / "assets.extra"
+    extra.mkdir()
+    (extra / "label_map.json").write_text(label_map.to_json(), encoding="utf-8")
+    (extra / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return path
+
+
+class _Served(tf.Module):
+    """The signatures. Only weights are tracked: the layers' own functions are not for serving."""
+
+    def __init__(self, model: keras.Model, config: Config, label_map: LabelMap):
+        super().__init__(name="efficientdet")
+        # Tracked by the module, so that they are saved with the graphs.
+        self.weights = list(model.variables)
+        letterbox = Letterbox.of(config)
+        detect = detection_function(model, config)
+        # One more entry, for the padding behind the last detection.
+        category_ids = tf.constant([*label_map.ids, 0], tf.int64)
+        names = tf.constant([*label_map.names, ""], tf.string)
+
+        def respond(inputs):
+            found = detect(*inputs)
+            size = config.detection.max_detections
+            is_detection = tf.sequence_mask(found["num_detections"], size)
+            indices = tf.where(is_detection, found["classes"], len(label_map))
+            classes, class_names = tf.gather(category_ids, indices), tf.gather(names, indices)
+            return {**found, "classes": classes, "class_names": class_names}
+
+        def prepare(images, function):
+            return tf.map_fn(function, images, fn_output_signature=letterbox.signature)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")])
+        def serve_encoded(images):
+            with tf.control_dependencies([_check_formats(images)]):
+                images = tf.identity(images)
+            return respond(prepare(images, lambda image: letterbox(decode_image(image))))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+        def serve_images(images):
+            return respond(prepare(images, letterbox))
+
+        self.serve_encoded, self.serve_images = serve_encoded, serve_images
+
+
+def _check_formats(images: tf.Tensor) -> tf.Operation:
+    """Fails, naming the positions, where files do not begin as images do."""
+    beginnings = ("\xff\xd8\xff", "\x89PNG", "GIF8", "BM")
+    known = [
+        tf.strings.substr(images, 0, len(start)) == start.encode("latin-1") for start in beginnings
+    ]
+    bad = tf.where(~tf.reduce_any(known, axis=0))[:, 0]
+    return tf.debugging.Assert(
+        tf.size(bad) == 0,
+        ["images: neither JPEG, PNG, GIF nor BMP at these positions of the request:", bad],
+    )

@@ -1,0 +1,145 @@
+"""A .tflite file from a preprocessed image to detections."""
+
+import math
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.model import anchor_boxes
+from efficientdet_tf.tflite_metadata import Metadata, with_metadata
+
+# Detections of TFLite's op are suppressed hard, within each class.
+_OP = "TFLite_Detection_PostProcess"
+
+
+def export(
+    model: keras.Model,
+    config: Config,
+    label_map: LabelMap,
+    path: pathlib.Path,
+    float16: bool = False,
+) -> pathlib.Path:
+    """Writes a TFLite model with suppression inside, for ai-edge-litert and other runtimes.
+
+    Input `images`: float32 [1, H, W, 3], RGB on the 0..255 scale, as
+    `efficientdet_tf.data.preprocessing.resize_and_pad` makes it; normalisation is
+    inside. Outputs, with M = `config.detection.max_detections`:
+
+    - `boxes` float32 [1, M, 4], ymin, xmin, ymax, xmax in pixels of the input;
+    - `classes` float32 [1, M], indices of the label map;
+    - `scores` float32 [1, M], 0..1, best first;
+    - `num_detections` float32 [1]; rows from there on are zero.
+
+    Suppression is that of the op TFLite_Detection_PostProcess: hard and per class
+    whatever the config says, with its IoU and score thresholds. Label map, input
+    size and padding colour are embedded in the file; see
+    `efficientdet_tf.tflite_metadata`.
+
+    Args:
+      model: of `efficientdet_tf.model.build(config)`.
+      config: `model`, `anchors` and `detection` are read.
+      label_map: the classes of the model.
+      path: the file to write.
+      float16: store the weights in half precision; computation is float32 on a
+        CPU.
+
+    Returns:
+      `path`.
+    """
+    metadata = Metadata(config.model.image_size, config.model.pixel_mean, label_map)
+    module = tf.Module(name="efficientdet")
+    module.weights = list(model.variables)
+    signatures = {"serving_default": _detection_function(model, config)}
+    # By way of a SavedModel, which gives the file a signature with names.
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=signatures)
+        path.write_bytes(_convert(folder, float16, metadata))
+    return path
+
+
+def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    converter.allow_custom_ops = True
+    if float16:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return with_metadata(converter.convert(), metadata)
+
+
+def _detection_function(model: keras.Model, config: Config):
+    height, width = config.model.image_size
+    anchors = _centered(anchor_boxes(config))
+    suppress = _suppression_op(config)
+    size = config.detection.max_detections
+
+    @tf.function(input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")])
+    def detect(images):
+        outputs = model(images, training=False)
+        levels = range(config.model.min_level, config.model.max_level + 1)
+        deltas = [tf.reshape(outputs[f"box_{level}"], [1, -1, 4]) for level in levels]
+        logits = [
+            tf.reshape(outputs[f"cls_{level}"], [1, -1, config.model.num_classes])
+            for level in levels
+        ]
+        boxes, classes, logits, count = suppress(
+            tf.concat(deltas, axis=1), tf.concat(logits, axis=1), anchors
+        )
+        is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
+        return {
+            "boxes": boxes,
+            "classes": classes,
+            "scores": tf.where(is_detection, tf.sigmoid(logits), 0.0),
+            "num_detections": count,
+        }
+
+    return detect
+
+
+def _suppression_op(config: Config):
+    """A stand-in that the converter replaces by TFLite's own op.
+
+    The op works on logits here: it only compares scores, and a sigmoid of its
+    few outputs is much cheaper than one of every anchor and class.
+    """
+    detection = config.detection
+    attributes = [
+        f'name: "{_OP}"',
+        f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
+        'attr { key: "max_classes_per_detection" value { i: 1 } }',
+        f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
+        'attr { key: "use_regular_nms" value { b: true } }',
+        f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
+        f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
+        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes} }} }}',
+        *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
+    ]
+    size = detection.max_detections
+
+    @tf.function(experimental_implements=" ".join(attributes))
+    def suppress(deltas, logits, anchors):
+        del deltas, logits, anchors
+        return (
+            tf.zeros([1, size, 4]),
+            tf.zeros([1, size]),
+            tf.zeros([1, size]),
+            tf.zeros([1]),
+        )
+
+    return suppress
+
+
+def _centered(boxes: np.ndarray) -> tf.Tensor:
+    """ymin, xmin, ymax, xmax -> centre y and x, height and width."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return tf.constant(np.concatenate([(low + high) / 2, high - low], axis=1))
+
+
+def _logit(score: float) -> float:
+    # The op reads a finite float; no logit is beyond these.
+    score = min(max(score, 1e-30), 1 - 1e-15)
+    return math.log(score / (1 - score))
