@@ -7,7 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= runs/demo
-PYTEST_FLAGS ?=
+# Two processes need 5 s of import and 2 GB each; files share what is costly to make.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 .PHONY: demo test lint
 
