@@ -1,10 +1,11 @@
 """Command line: detect in pictures; see `efficientdet_tf.prediction` for what is written."""
 
-import os
 import pathlib
-import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
+
+from efficientdet_tf import command_line
+from efficientdet_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -16,33 +17,21 @@ flags.DEFINE_float(
 )
 
 
-def main(argv):
-    """Predicts; user errors are one line on standard error and exit code 1."""
-    # TensorFlow tells its developers what it does; it would hide what we tell the user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(logging.ERROR)
-    # Late, so that --help answers at once.
-    from efficientdet_tf.errors import UserError
+def main():
+    """Predicts, and prints how much was found.
 
-    try:
-        return _predict(argv)
-    except UserError as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 1
-
-
-def _predict(argv):
-    from efficientdet_tf.errors import UserError
-
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; see --help")
+    Raises:
+      UserError: with one line for the user; also at the end, when some pictures
+        could not be read.
+    """
     for flag in ("model", "input", "output"):
         if not FLAGS[flag].value:
             raise UserError(f"--{flag} is missing: {FLAGS[flag].help}")
-
+    # Late, so that --help and wrong flags are answered at once.
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.prediction import predict
 
+    logging.set_verbosity(logging.ERROR)
     detector = Detector.load(FLAGS.model)
     output = pathlib.Path(FLAGS.output)
     entries, problems = predict(detector, pathlib.Path(FLAGS.input), output, FLAGS.score_threshold)
@@ -51,12 +40,11 @@ def _predict(argv):
     if problems:
         total = len(problems) + len(entries)
         raise UserError(f"{len(problems)} of {total} pictures could not be read")
-    return 0
 
 
 def run():
     """Entry point of the console script."""
-    app.run(main)
+    command_line.run("predict", main)
 
 
 if __name__ == "__main__":
