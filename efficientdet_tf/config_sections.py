@@ -13,6 +13,10 @@ class ModelConfig:
     # (height, width) of the network's input in pixels, each at least 64.
     image_size: tuple[int, int] = (512, 512)
     backbone: str = "efficientnet-b0"
+    # Factors of the backbone's published width and depth; below 1 makes networks
+    # smaller than any published one.
+    backbone_width: float = 1.0
+    backbone_depth: float = 1.0
     # Probability with which a residual block survives a training step; 1 is off.
     backbone_survival_prob: float = 1.0
     feature_network: str = "bifpn"

@@ -34,6 +34,8 @@ _RANGES = {
     "model.num_filters": (1, _INF),
     "model.fpn_repeats": (1, _INF),
     "model.head_repeats": (1, _INF),
+    "model.backbone_width": (0.1, _INF),
+    "model.backbone_depth": (0.1, _INF),
     "model.backbone_survival_prob": (0.01, 1),
     "model.pixel_std": (1e-3, _INF),
     "anchors.scale": (0.01, _INF),

@@ -36,9 +36,13 @@ def build(config: Config) -> EfficientDet:
     model = config.model
     images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
     normalized = NormalizePixels(model.pixel_mean, model.pixel_std, name="pixels")(images)
-    features = EfficientNet(model.backbone, model.backbone_survival_prob, name="backbone")(
-        normalized
-    )
+    features = EfficientNet(
+        model.backbone,
+        model.backbone_survival_prob,
+        model.backbone_width,
+        model.backbone_depth,
+        name="backbone",
+    )(normalized)
     features = {level: x for level, x in features.items() if level >= model.min_level}
     features = ExtraLevels(model.num_filters, model.max_level, name="extra_levels")(features)
     features = BiFPN(

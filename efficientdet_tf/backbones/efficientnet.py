@@ -61,9 +61,9 @@ def round_filters(filters: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def scaled_stages(name: str) -> list[Stage]:
-    """`STAGES` at the size of `name`, a key of `SCALES`."""
-    width, depth = SCALES[name]
+def scaled_stages(name: str, width: float = 1.0, depth: float = 1.0) -> list[Stage]:
+    """`STAGES` at the size of `name`, a key of `SCALES`, times `width` and `depth`."""
+    width, depth = width * SCALES[name][0], depth * SCALES[name][1]
     last = len(STAGES) - 1
     fixed = (0, last) if "lite" in name else ()
     return [
@@ -227,27 +227,38 @@ class EfficientNet(keras.layers.Layer):
       model_name: a key of `SCALES`.
       survival_prob: of the last block's residual branch; earlier blocks
         survive more often, linearly up to 1.
+      width, depth: factors of the model's own coefficients, for networks smaller
+        or larger than the published ones.
 
     Raises:
       ValueError: for an unknown name.
     """
 
-    def __init__(self, model_name: str, survival_prob: float = 1.0, **kwargs):
+    def __init__(
+        self,
+        model_name: str,
+        survival_prob: float = 1.0,
+        width: float = 1.0,
+        depth: float = 1.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if model_name not in SCALES:
             raise ValueError(f"backbone {model_name!r} is not one of {', '.join(SCALES)}")
         self.model_name = model_name
         self.survival_prob = survival_prob
+        self.width = width
+        self.depth = depth
         lite = "lite" in model_name
         self.activation_name = "relu6" if lite else "swish"
         self.activation = keras.activations.get(self.activation_name)
-        stem_width = 1.0 if lite else SCALES[model_name][0]
+        stem_width = width * (1.0 if lite else SCALES[model_name][0])
         self.stem_conv = _conv(round_filters(STEM_FILTERS, stem_width), 3, 2, name="stem_conv")
         self.stem_norm = _batch_norm("stem_bn")
         self.blocks = self._make_blocks(squeeze_excite=not lite)
 
     def _make_blocks(self, squeeze_excite: bool) -> list[MBConvBlock]:
-        stages = scaled_stages(self.model_name)
+        stages = scaled_stages(self.model_name, self.width, self.depth)
         total, blocks = sum(stage.repeats for stage in stages), []
         for stage in stages:
             for repeat in range(stage.repeats):
@@ -291,6 +302,8 @@ class EfficientNet(keras.layers.Layer):
             **super().get_config(),
             "model_name": self.model_name,
             "survival_prob": self.survival_prob,
+            "width": self.width,
+            "depth": self.depth,
         }
 
 

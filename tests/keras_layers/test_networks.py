@@ -13,6 +13,7 @@ from efficientdet_tf.backbones.efficientnet import (
     MBConvBlock,
     SqueezeExcite,
     StochasticDepth,
+    scaled_stages,
 )
 from efficientdet_tf.config import Config
 from keras_layers.bifpn import BiFPN, FusionNode, Node, bifpn_nodes
@@ -140,6 +141,22 @@ def test_backbone_levels(name):
     assert [features[level].shape[-1] for level in (3, 4, 5)] == [40, 112, 320]
 
 
+def test_a_backbone_smaller_than_the_published_ones():
+    assert [
+        (stage.repeats, stage.filters) for stage in scaled_stages("efficientnet-b0", 0.5, 0.5)
+    ] == [
+        (1, 8),
+        (1, 16),
+        (1, 24),
+        (2, 40),
+        (2, 56),
+        (2, 96),
+        (1, 160),
+    ]
+    features = EfficientNet("efficientnet-b0", width=0.5, depth=0.5)(tf.zeros([1, 64, 64, 3]))
+    assert [features[level].shape[-1] for level in (3, 4, 5)] == [24, 56, 160]
+
+
 def test_unknown_backbone():
     with pytest.raises(ValueError, match="backbone 'resnet' is not one of efficientnet-b0"):
         EfficientNet("resnet")
@@ -155,7 +172,7 @@ LAYERS = [
     (StochasticDepth(0.7), tf.ones([1, 4, 4, 3])),
     (SqueezeExcite(2, "swish"), tf.ones([1, 4, 4, 8])),
     (MBConvBlock(8, 5, 2, 3, False, "relu6", 0.9), tf.ones([1, 8, 8, 4])),
-    (EfficientNet("efficientnet-lite0", 0.8), tf.ones([1, 64, 64, 3])),
+    (EfficientNet("efficientnet-lite0", 0.8, 0.5, 0.5), tf.ones([1, 64, 64, 3])),
 ]
 
 
