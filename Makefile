@@ -13,7 +13,17 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 .PHONY: demo test lint
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python -m efficientdet_tf.demo --model_dir=$(DEMO_DIR)
+	$(VENV)/bin/python train.py --config=digits --model_dir=$(DEMO_DIR)
+	$(VENV)/bin/python eval.py --model_dir=$(DEMO_DIR)
+	$(VENV)/bin/python -m export --model_dir=$(DEMO_DIR) --format=saved_model,tflite
+	$(VENV)/bin/python -m efficientdet_tf.data.write_digits --output=$(DEMO_DIR)/images
+	$(VENV)/bin/python -m efficientdet_tf.predict --model=$(DEMO_DIR)/export/saved_model \
+		--input=$(DEMO_DIR)/images --output=$(DEMO_DIR)/detections
+	@echo
+	@echo "The run, its weights and metrics.csv:   $(DEMO_DIR)"
+	@echo "The evaluation, with its curves:        $(DEMO_DIR)/evaluation"
+	@echo "A SavedModel and a TFLite file:         $(DEMO_DIR)/export"
+	@echo "Pictures with detections:               $(DEMO_DIR)/detections"
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)

@@ -123,7 +123,7 @@ def test_modules_are_named_for_what_they_hold():
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("demo", "-m efficientdet_tf.demo --model_dir=runs/demo"),
+        ("demo", "train.py --config=digits --model_dir=runs/demo"),
         ("test", "-m pytest"),
         ("lint", "ruff check ."),
     ],

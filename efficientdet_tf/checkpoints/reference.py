@@ -6,7 +6,7 @@ same ones. Trailing `:0` is not part of a name here.
 """
 
 import re
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tf_keras as keras

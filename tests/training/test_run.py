@@ -1,6 +1,7 @@
 """Training runs on a handful of pictures."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import tf_keras as keras
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.data.write_digits import write
 from efficientdet_tf.training import run as run_lib
 from efficientdet_tf.training.callbacks import TrainingDiverged
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
@@ -24,27 +27,11 @@ REPOSITORY = Path(__file__).parents[2]
 def coco_file(tmp_path_factory):
     """Eight built-in pictures as a COCO file with sparse ids."""
     folder = tmp_path_factory.mktemp("coco")
-    images, annotations = [], []
-    for record in digits.load("train", num_images=8).records:
-        name = f"{record.image_id}.jpg"
-        (folder / name).write_bytes(record.image)
-        images.append(
-            {"id": record.image_id, "file_name": name, "height": record.height}
-            | {"width": record.width}
-        )
-        for box, index in zip(record.boxes, record.classes):
-            ymin, xmin, ymax, xmax = map(float, box)
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": record.image_id, "iscrowd": 0}
-                | {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin]}
-                | {"area": (xmax - xmin) * (ymax - ymin), "category_id": 10 + 3 * int(index)}
-            )
-    categories = [{"id": 10 + 3 * i, "name": f"digit {i}"} for i in range(10)]
-    path = folder / "instances.json"
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    return str(path)
+    data = digits.load("train", num_images=8)
+    # Ids with gaps, as in COCO itself.
+    label_map = LabelMap(tuple(range(10, 40, 3)), data.label_map.names)
+    write(dataclasses.replace(data, label_map=label_map), folder)
+    return str(folder / "annotations.json")
 
 
 def _config(coco_file, **overrides):
