@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from efficientdet_tf import data, targets
+from efficientdet_tf import anchors, data, targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmentation, pipeline, preprocessing
 from efficientdet_tf.data.decoding import decode_image
@@ -128,9 +128,7 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
         return {"input": preprocessing.pad(v["scaled"], size, mean)}
 
     def assign(v):
-        classes, boxes, count = targets.assign(
-            pipeline.anchor_boxes(config), v["boxes"], v["classes"]
-        )
+        classes, boxes, count = targets.assign(anchors.of_config(config), v["boxes"], v["classes"])
         return {"class_targets": classes, "box_targets": boxes, "count": count}
 
     return [read, decode, flip, scale_and_crop, pad, assign]

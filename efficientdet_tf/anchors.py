@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from official.vision.ops import box_ops
 
+from efficientdet_tf.config import Config
+
 
 def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tuple[int, int]]:
     """Height and width of every level's feature map.
@@ -28,6 +30,18 @@ def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tupl
     return {
         level: (-(-height // 2**level), -(-width // 2**level)) for level in range(max_level + 1)
     }
+
+
+def of_config(config: Config) -> np.ndarray:
+    """The anchors of a configured model: float32 [N, 4] in pixels of the network's input."""
+    return generate(
+        config.model.image_size,
+        config.model.min_level,
+        config.model.max_level,
+        config.anchors.num_scales,
+        config.anchors.aspect_ratios,
+        config.anchors.scale,
+    )
 
 
 def generate(

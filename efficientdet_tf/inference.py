@@ -6,9 +6,9 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.preprocessing import resize_and_pad
-from efficientdet_tf.model import anchor_boxes
 from keras_layers.detections import Detections
 
 
@@ -43,7 +43,7 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
       unclipped boxes, but nobody wants a box that leaves the picture.
     """
     layer = detections_layer(config)
-    anchors = anchor_boxes(config)
+    anchors = anchor_grid.of_config(config)
 
     @tf.function(
         input_signature=[

@@ -2,7 +2,6 @@
 
 import tf_keras as keras
 
-from efficientdet_tf import anchors
 from efficientdet_tf.backbones.efficientnet import EfficientNet
 from efficientdet_tf.config import Config
 from efficientdet_tf.detection_model import EfficientDet
@@ -59,19 +58,6 @@ def build(config: Config) -> EfficientDet:
             # Losses and decoding need float32 under every precision policy.
             outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
     return EfficientDet(images, outputs, name=model.name.replace("-", "_"))
-
-
-def anchor_boxes(config: Config):
-    """The anchors of a config: float32 [N, 4] in pixels of the network's input."""
-    model, grid = config.model, config.anchors
-    return anchors.generate(
-        model.image_size,
-        model.min_level,
-        model.max_level,
-        grid.num_scales,
-        grid.aspect_ratios,
-        grid.scale,
-    )
 
 
 def _heads(config: Config) -> dict[str, PredictionHead]:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import model as model_lib
 from efficientdet_tf import targets as target_maps
 from efficientdet_tf.checkpoints.reference import load_reference_weights, reference_name
@@ -48,7 +49,7 @@ def golden(goldens):
 def batch(golden, goldens):
     """The training batch: four images, the last without objects."""
     images = np.load(goldens / "efficientdet-d0" / "train_mode.npz")["image_uint8"]
-    grid = model_lib.anchor_boxes(CONFIG)
+    grid = anchor_grid.of_config(CONFIG)
     maps = []
     for i in range(4):
         classes = golden[f"gt_classes_{i}"][:, 0].astype(np.int32) - 1
@@ -70,7 +71,7 @@ def run(golden, goldens, batch):
     recipe = CONFIG.optimizer
     model.compile(
         optimizers.build(recipe, total_steps=50, steps_per_epoch=10, batch_size=64),
-        DetectionLoss(CONFIG.loss, model_lib.anchor_boxes(CONFIG)),
+        DetectionLoss(CONFIG.loss, anchor_grid.of_config(CONFIG)),
         weight_decay=recipe.weight_decay,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,

@@ -144,7 +144,7 @@ def training_element(
     image, boxes, kept = augment(image, boxes, config, seed)
     model = config.model
     class_targets, box_targets, num_positives = targets.assign(
-        anchor_boxes(config), boxes, tf.gather(classes, kept), config.anchors.match_threshold
+        anchors.of_config(config), boxes, tf.gather(classes, kept), config.anchors.match_threshold
     )
     maps = targets.by_level(
         class_targets, box_targets, model.image_size, model.min_level, model.max_level
@@ -176,18 +176,6 @@ def augment(
         image, boxes, size, scale_range, scale_seed
     )
     return preprocessing.pad(image, size, config.model.pixel_mean), boxes, kept
-
-
-def anchor_boxes(config: Config) -> np.ndarray:
-    """The anchors of the configured model: float32 [N, 4], ymin, xmin, ymax, xmax in pixels."""
-    return anchors.generate(
-        config.model.image_size,
-        config.model.min_level,
-        config.model.max_level,
-        config.anchors.num_scales,
-        config.anchors.aspect_ratios,
-        config.anchors.scale,
-    )
 
 
 def _table(data: DetectionData, with_crowd: bool) -> _Table:

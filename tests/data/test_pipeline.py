@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
-from efficientdet_tf.data.pipeline import anchor_boxes, evaluation_dataset, training_dataset
+from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 
 SIZE = 128
@@ -85,7 +86,7 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
             record.boxes[:1], tf.constant([record.height, record.width]), (SIZE, SIZE)
         )
         wanted_classes, wanted_boxes, count = targets.assign(
-            anchor_boxes(config), boxes, record.classes[:1]
+            anchor_grid.of_config(config), boxes, record.classes[:1]
         )
         classes = np.concatenate([np.ravel(maps[f"cls_{level}"][i]) for level in range(3, 8)])
         deltas = np.concatenate([np.ravel(maps[f"box_{level}"][i]) for level in range(3, 8)])
