@@ -17,7 +17,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import Letterbox, detection_function
-from efficientdet_tf.tflite_metadata import Metadata, read_metadata
+from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, read_metadata
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -125,7 +125,8 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
     try:
         model = path.read_bytes()
         metadata = read_metadata(model)
-        interpreter = Interpreter(model_content=model, num_threads=os.cpu_count())
+        threads = min(os.cpu_count() or 1, MAX_THREADS)
+        interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except OSError as error:
         raise ArtefactError(f"{path}: {error.strerror}") from error

@@ -11,6 +11,8 @@ from efficientdet_tf.errors import UserError
 
 # Name of the entry in the flatbuffer's `metadata`; its buffer is UTF-8 JSON.
 ENTRY = "EFFICIENTDET"
+# More would lose a class; see `export.tflite`.
+MAX_THREADS = 16
 
 
 class MetadataError(UserError):

@@ -8,13 +8,18 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.model import anchor_boxes
-from efficientdet_tf.tflite_metadata import Metadata, with_metadata
+from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, with_metadata
 
-# Detections of TFLite's op are suppressed hard, within each class.
 _OP = "TFLite_Detection_PostProcess"
+# A logit below every score threshold.
+_NEVER = -1000.0
+# With n > 1 threads the op drops what is of class n (LiteRT 2.1, unless there are
+# no more than n classes). So that no class is lost with up to 16 threads, there
+# are some before the first that nothing is of.
+_UNUSED = MAX_THREADS + 1
 
 
 def export(
@@ -36,7 +41,8 @@ def export(
     - `num_detections` float32 [1]; rows from there on are zero.
 
     Suppression is that of the op TFLite_Detection_PostProcess: hard and per class
-    whatever the config says, with its IoU and score thresholds. Label map, input
+    whatever the config says, with its IoU and score thresholds, at most 100 of a
+    class. Run it with at most 16 threads (see `_UNUSED`). Label map, input
     size and padding colour are embedded in the file; see
     `efficientdet_tf.tflite_metadata`.
 
@@ -73,7 +79,7 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
 
 def _detection_function(model: keras.Model, config: Config):
     height, width = config.model.image_size
-    anchors = _centered(anchor_boxes(config))
+    anchors = _centered(anchor_grid.of_config(config))
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 
@@ -86,13 +92,14 @@ def _detection_function(model: keras.Model, config: Config):
             tf.reshape(outputs[f"cls_{level}"], [1, -1, config.model.num_classes])
             for level in levels
         ]
-        boxes, classes, logits, count = suppress(
-            tf.concat(deltas, axis=1), tf.concat(logits, axis=1), anchors
+        logits = tf.pad(
+            tf.concat(logits, axis=1), [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER
         )
+        boxes, classes, logits, count = suppress(tf.concat(deltas, axis=1), logits, anchors)
         is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
         return {
             "boxes": boxes,
-            "classes": classes,
+            "classes": tf.where(is_detection, classes - _UNUSED, 0.0),
             "scores": tf.where(is_detection, tf.sigmoid(logits), 0.0),
             "num_detections": count,
         }
@@ -115,7 +122,7 @@ def _suppression_op(config: Config):
         'attr { key: "use_regular_nms" value { b: true } }',
         f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
         f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
-        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes} }} }}',
+        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes + _UNUSED} }} }}',
         *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
     ]
     size = detection.max_detections

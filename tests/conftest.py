@@ -57,3 +57,75 @@ def _folder(variable: str, name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set {variable} to the {name} folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def photograph(tmp_path_factory) -> Path:
+    """A real photograph as a JPEG file, 640 pixels wide and 427 high."""
+    import PIL.Image
+    from sklearn.datasets import load_sample_image
+
+    path = tmp_path_factory.mktemp("pictures") / "china.jpg"
+    PIL.Image.fromarray(load_sample_image("china.jpg")).save(path, quality=95)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, photograph) -> Path:
+    """A run directory whose untrained network is sure of some of what it sees."""
+    import numpy as np
+    import PIL.Image
+    import tf_keras as keras
+
+    from efficientdet_tf import model as model_lib
+    from efficientdet_tf.config import Config
+    from efficientdet_tf.data.records import LabelMap
+    from efficientdet_tf.training.run_directory import RunDirectory
+
+    config = Config.for_model(
+        "efficientdet-lite0",
+        **{
+            "model.num_classes": 3,
+            "model.image_size": "128x160",
+            "model.num_filters": 16,
+            "model.fpn_repeats": 1,
+            "model.head_repeats": 1,
+            "detection.nms": "hard",
+        },
+    )
+    keras.utils.set_random_seed(1)
+    model = model_lib.build(config)
+    picture = PIL.Image.open(photograph).resize((160, 128))
+    outputs = model(np.asarray(picture, np.float32)[None])
+    logits = np.concatenate([v.numpy().ravel() for k, v in outputs.items() if k[:3] == "cls"])
+    for variable in model.variables:
+        if "class_head/predict/pointwise_kernel" in variable.name:
+            variable.assign(variable * 1.5 / logits.std())
+        if "class_head/predict/bias" in variable.name:
+            variable.assign(np.full(variable.shape, -3.0))
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "tiny")
+    # Sparse ids out of order, and a name that is not ASCII.
+    run.create(config, LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä")))
+    run.save_weights(model, "best")
+    return run.path
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run, tmp_path_factory) -> Path:
+    """What `python -m export` makes of `tiny_run`; its output is in `stdout.txt`."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("exported")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
+            "--format=saved_model,tflite,tflite_float16",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder

@@ -1,0 +1,86 @@
+"""`python -m export`: what it prints, what it leaves, and how it complains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export import formats
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def export(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "export", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_prints_each_file_with_its_size(exported):
+    lines = (exported / "stdout.txt").read_text().splitlines()
+    assert len(lines) == 3
+    for line, (name, (file, _)) in zip(lines, formats.FORMATS.items()):
+        size = formats.size_of(exported / file)
+        assert line == f"{name}: {exported / file} ({size / 1e6:.1f} MB)"
+
+
+def test_leaves_nothing_unfinished(exported):
+    files = {"saved_model", "model.tflite", "model_float16.tflite", "stdout.txt"}
+    assert set(os.listdir(exported)) == files
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "export: --model_dir is missing: the run directory of the model"),
+        (
+            ["--model_dir=nowhere"],
+            "export: nowhere: no config.yaml; is this a run directory?",
+        ),
+        (
+            ["--model_dir=nowhere", "--format=tflite,onnx"],
+            "export: --format: 'onnx' is unknown; use saved_model, tflite, tflite_float16",
+        ),
+        (
+            ["--model_dir=nowhere", "--set=model.num_classes=4"],
+            "export: --set model.num_classes: a trained model keeps all but its detection settings",
+        ),
+    ],
+)
+def test_complains_in_one_line(arguments, message):
+    done = export(*arguments)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", message)
+
+
+def test_a_failed_export_leaves_the_one_before(tmp_path, monkeypatch):
+    def write(model, config, label_map, path):
+        path.write_text("half")
+        if model == "bad":
+            raise OSError(28, "No space left on device")
+        path.write_text(model)
+
+    monkeypatch.setitem(formats.FORMATS, "test", ("file", write))
+    assert formats.write("test", "first", None, None, tmp_path / "new") == tmp_path / "new/file"
+    with pytest.raises(formats.ExportError, match="cannot be written: No space left on device$"):
+        formats.write("test", "bad", None, None, tmp_path / "new")
+    assert (tmp_path / "new/file").read_text() == "first"
+    formats.write("test", "second", None, None, tmp_path / "new")
+    assert (tmp_path / "new/file").read_text() == "second"
+    assert os.listdir(tmp_path / "new") == ["file"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    def write(model, config, label_map, path):
+        path.mkdir()
+        (path / model).touch()
+
+    monkeypatch.setitem(formats.FORMATS, "test", ("folder", write))
+    for name in ("old", "new"):
+        formats.write("test", name, None, None, tmp_path)
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(tmp_path / "folder") == ["new"]

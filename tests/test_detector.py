@@ -1,0 +1,108 @@
+"""The Detector: the same detections from a run, a SavedModel and a TFLite file."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from efficientdet_tf.backends import ArtefactError
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.detector import Detections, Detector, ImageError, ModelError, read_image
+
+ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite")
+
+
+@pytest.fixture(scope="module")
+def from_run(tiny_run):
+    return Detector.load(tiny_run)
+
+
+@pytest.fixture(scope="module", params=ARTEFACTS)
+def from_artefact(request, exported):
+    return Detector.load(exported / request.param)
+
+
+def test_all_artefacts_agree(from_run, from_artefact, photograph):
+    [ours], [theirs] = from_run.detect([photograph]), from_artefact.detect([photograph])
+    ours, theirs = ours.above(0.3), theirs.above(0.3)
+    assert len(ours) >= 5
+    assert len(set(ours.class_indices)) > 1
+    assert len(theirs) == len(ours)
+    for box, score, index in zip(ours.boxes, ours.scores, ours.class_indices):
+        same = (
+            (np.abs(theirs.boxes - box).max(axis=1) < 1)
+            & (np.abs(theirs.scores - score) < 0.01)
+            & (theirs.class_indices == index)
+        )
+        assert same.any(), f"{box} {score} {index}"
+
+
+def test_all_artefacts_know_the_classes(from_artefact):
+    assert from_artefact.label_map == LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä"))
+
+
+def test_types_and_ranges(from_artefact, photograph):
+    [found] = from_artefact.detect([photograph])
+    assert found.boxes.dtype == found.scores.dtype == np.float32
+    assert found.class_indices.dtype == np.int32
+    assert found.boxes.shape == (len(found), 4)
+    assert (found.boxes >= 0).all() and (found.boxes <= [427, 640, 427, 640]).all()
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_takes_paths_bytes_and_arrays_in_batches(from_run, photograph):
+    pixels = read_image(photograph)
+    images = [str(photograph), photograph, photograph.read_bytes(), pixels, pixels[:50, :80]]
+    found = from_run.detect(images, batch_size=2)
+    for other in found[1:4]:
+        np.testing.assert_allclose(other.boxes, found[0].boxes, atol=1e-3)
+        np.testing.assert_allclose(other.scores, found[0].scores, atol=1e-5)
+    assert found[4].boxes.max() <= 80
+    assert from_run.detect([]) == []
+
+
+def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
+    pixels = read_image(photograph)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    lying = PIL.Image.fromarray(np.rot90(pixels))
+    lying.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert read_image(tmp_path / "turned.jpg").shape == pixels.shape
+    [turned] = from_run.detect([tmp_path / "turned.jpg"])
+    assert turned.boxes.max() > 427
+
+
+def test_above_keeps_what_scores_enough():
+    found = Detections(np.eye(3, 4), np.array([0.9, 0.5, 0.1]), np.array([2, 1, 0]))
+    kept = found.above(0.5)
+    assert len(kept) == 2
+    assert kept.class_indices.tolist() == [2, 1]
+    np.testing.assert_array_equal(kept.boxes, np.eye(2, 4))
+
+
+def test_unreadable_images_are_named(tmp_path):
+    missing, text, empty = (tmp_path / name for name in ("a.jpg", "b.png", "c.gif"))
+    text.write_text("no image")
+    empty.touch()
+    for image, message in (
+        (missing, f"{missing}: No such file or directory"),
+        (text, f"{text}: not a readable JPEG, PNG, GIF or BMP image"),
+        (empty, f"{empty}: empty"),
+        (b"\xff\xd8\xff damaged", "image bytes: not a readable JPEG, PNG, GIF or BMP image"),
+        (np.zeros((4, 4)), "image array: float64 [4, 4] is not uint8 [height, width, 3]"),
+    ):
+        with pytest.raises(ImageError) as error:
+            read_image(image)
+        assert str(error.value) == message
+
+
+def test_what_holds_no_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"nothing: no such file or folder$"):
+        Detector.load(tmp_path / "nothing")
+    with pytest.raises(ModelError, match=r": no model; a run directory \(with config.yaml\), "):
+        Detector.load(tmp_path)
+    (tmp_path / "other.tflite").write_bytes(b"something else")
+    with pytest.raises(ArtefactError, match=r"other.tflite: not a model of `python -m export "):
+        Detector.load(tmp_path / "other.tflite")
+    (tmp_path / "saved_model.pb").write_bytes(b"something else")
+    with pytest.raises(ArtefactError, match=r": not a SavedModel of `python -m export`$"):
+        Detector.load(tmp_path)

@@ -1,0 +1,106 @@
+"""One picture, five ways in: training, evaluation, Detector, SavedModel, TFLite.
+
+The network is a probe whose class logits are pixels of its input, so that the
+scores of the detections tell what the network was given.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.detector import Detector, read_image
+from export import saved_model, tflite
+
+SIZE = (64, 96)
+LABELS = LabelMap((1, 2, 3), ("red", "green", "blue"))
+CONFIG = Config.for_model(
+    "efficientdet-d0",
+    **{
+        "model.image_size": f"{SIZE[0]}x{SIZE[1]}",
+        "model.num_classes": 3,
+        "model.max_level": 4,
+        "anchors.num_scales": 1,
+        "anchors.aspect_ratios": [1.0],
+        "augmentation.horizontal_flip": False,
+        "augmentation.scale_min": 1.0,
+        "augmentation.scale_max": 1.0,
+        "detection.nms": "hard",
+        "detection.iou_threshold": 1.0,
+        "detection.score_threshold": 0.0,
+        "detection.max_detections": 360,
+    },
+)
+
+
+def probe():
+    """Logits of class c are channel c of the input at the corners of the cells."""
+    images = keras.Input((*SIZE, 3))
+    outputs = {}
+    for level in (3, 4):
+        pixels = images[:, :: 2**level, :: 2**level, :]
+        outputs[f"cls_{level}"] = pixels / 32.0 - 4.0
+        zeros = tf.zeros_like(pixels[..., :1])
+        outputs[f"box_{level}"] = tf.concat([zeros] * 4, axis=-1)
+    return keras.Model(images, outputs)
+
+
+def expected_scores(network_input):
+    """The scores of each class that the probe gives for an input, sorted."""
+    cells = [network_input[:: 2**level, :: 2**level].reshape(-1, 3) for level in (3, 4)]
+    return np.sort(1 / (1 + np.exp(4 - np.concatenate(cells) / 32)), axis=0)
+
+
+def found_scores(detector, photograph):
+    [found] = detector.detect([photograph])
+    return np.sort(
+        np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation_input(photograph):
+    [(images, _)] = pipeline.evaluation_dataset(data(photograph), CONFIG, 1)
+    return images[0].numpy()
+
+
+def data(photograph):
+    record = Record(
+        image_id=1,
+        image=str(photograph),
+        height=427,
+        width=640,
+        boxes=np.zeros((0, 4), np.float32),
+        classes=np.zeros(0, np.int32),
+        is_crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
+    )
+    return DetectionData([record], LABELS, source="test")
+
+
+def test_training_and_evaluation_agree(photograph, evaluation_input):
+    pixels = tf.constant(read_image(photograph))
+    image, _, _ = pipeline.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
+    assert evaluation_input.shape == (*SIZE, 3)
+    # Padding is the mean colour, wherever the picture does not reach.
+    np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)
+    np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["detector", "saved_model", "tflite"])
+def test_what_is_deployed_agrees_with_evaluation(kind, photograph, evaluation_input, tmp_path):
+    model = probe()
+    if kind == "detector":
+        detector = Detector.from_model(model, CONFIG, LABELS)
+    else:
+        export, name = (saved_model, "model") if kind == "saved_model" else (tflite, "m.tflite")
+        detector = Detector.load(export.export(model, CONFIG, LABELS, tmp_path / name))
+    found = found_scores(detector, photograph)
+    # TFLite's op keeps the best 100 of a class.
+    assert len(found) == (100 if kind == "tflite" else 120)
+    expected = expected_scores(evaluation_input)[-len(found) :]
+    assert len(np.unique(expected.round(3))) > 100
+    np.testing.assert_allclose(found, expected, atol=1e-4)
