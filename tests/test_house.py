@@ -130,7 +130,8 @@ def test_modules_are_named_for_what_they_hold():
 )
 def test_make_targets_make_their_environment_first(tmp_path, target, command):
     venv = tmp_path / "venv"
-    arguments = ["make", "--dry-run", f"VENV={venv}", target]
+    # Called by another make, it would report the directories it enters.
+    arguments = ["make", "--no-print-directory", "--dry-run", f"VENV={venv}", target]
     fresh = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     lines = fresh.stdout.splitlines()
     assert lines[0] == f"python3 -m venv {venv}"
