@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
@@ -12,6 +13,7 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import callbacks, optimizers, strategy
+from efficientdet_tf.training.pictures import draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
 
 
@@ -52,6 +54,12 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         config.training.batch_size,
         # Another order than that of the epochs before.
         seed=config.training.seed + epochs_done,
+    )
+    draw_training_batch(
+        next(iter(batches)),
+        config,
+        train_data.label_map,
+        directory.pictures / "training_batch.png",
     )
     model.fit(
         batches,
@@ -109,7 +117,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
             steps_per_epoch=steps,
             batch_size=config.training.batch_size,
         ),
-        DetectionLoss(config.loss, model_lib.anchor_boxes(config)),
+        DetectionLoss(config.loss, anchors.of_config(config)),
         weight_decay=config.optimizer.weight_decay,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tf_keras as keras
 
@@ -69,6 +70,8 @@ def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
         *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "pictures"),
     }
     assert not [name for name in names if "partial" in name]
+    with PIL.Image.open(folder / "pictures" / "training_batch.png") as picture:
+        assert picture.width >= 4 * 64
     directory = RunDirectory(folder)
     assert directory.config().model.num_classes == 10
     assert directory.label_map().ids == tuple(range(10, 40, 3))
@@ -162,7 +165,7 @@ def test_an_overfitted_batch_is_found_again(coco_file):
         coco_file,
         **{"augmentation.scale_min": 1, "augmentation.scale_max": 1, "model.num_classes": 10},
         **{"augmentation.horizontal_flip": False, "optimizer.name": "adam"},
-        **{"optimizer.learning_rate": 0.003, "optimizer.reference_batch_size": 4},
+        **{"optimizer.learning_rate": 0.02, "optimizer.reference_batch_size": 4},
         **{"training.epochs": 12, "model.backbone_survival_prob": 1.0},
     )
     keras.utils.set_random_seed(0)
