@@ -112,6 +112,6 @@ def test_weights_of_another_model_are_refused(goldens):
     config = _config("efficientdet-d0", 128)
     model = model_lib.build(config)
     before = model.get_weights()
-    with pytest.raises(ValueError, match="weights do not fit efficientdet-d0: .* is missing"):
+    with pytest.raises(ValueError, match="weights do not fit efficientdet-d0: missing: "):
         load_reference_weights(model, weights, config.model)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))

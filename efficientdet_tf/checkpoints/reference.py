@@ -6,14 +6,22 @@ same ones. Trailing `:0` is not part of a name here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import tf_keras as keras
 
 from efficientdet_tf.backbones.efficientnet import scaled_stages
 from efficientdet_tf.config import ModelConfig
+from efficientdet_tf.errors import UserError
 from keras_layers.bifpn import bifpn_nodes
+
+# Names of a kind in a message, which should stay one line.
+_SHOWN_NAMES = 4
+
+
+class WeightsMismatch(UserError):
+    """Weights of another network than the model's."""
 
 
 def reference_name(name: str, config: ModelConfig) -> str:
@@ -28,7 +36,7 @@ def reference_name(name: str, config: ModelConfig) -> str:
     """
     part, _, rest = name.removesuffix(":0").partition("/")
     if part == "backbone":
-        return f"{config.backbone}/{_backbone(rest, config.backbone)}"
+        return f"{config.backbone}/{_backbone(rest, config)}"
     if part == "extra_levels":
         return f"resample_p6/{_projection(rest.removeprefix('projection/'))}"
     if part == "feature_network":
@@ -41,32 +49,65 @@ def reference_name(name: str, config: ModelConfig) -> str:
 
 
 def load_reference_weights(
-    model: keras.Model, weights: Mapping[str, np.ndarray], config: ModelConfig
-) -> None:
+    model: keras.Model,
+    weights: Mapping[str, np.ndarray],
+    config: ModelConfig,
+    source: str = "published weights",
+    keep: Collection[str] = (),
+) -> int:
     """Puts published weights into a model.
 
     Args:
       model: of `efficientdet_tf.model.build`.
       weights: {published name, with or without `:0`: array}.
       config: the model's.
+      source: what messages call the weights.
+      keep: our names of variables that keep their values, whatever `weights` has
+        for them.
+
+    Returns:
+      The number of variables that were set.
 
     Raises:
-      ValueError: naming the variables that are missing, left over, or of
+      WeightsMismatch: naming the variables that are missing, left over, or of
         another shape; the model is unchanged then.
     """
+    kept = {reference_name(name, config) for name in keep}
     weights = {name.removesuffix(":0"): value for name, value in weights.items()}
+    weights = {name: value for name, value in weights.items() if name not in kept}
     wanted = {reference_name(variable.name, config): variable for variable in model.weights}
-    problems = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
-    problems += [f"{name} is not used" for name in weights.keys() - wanted.keys()]
-    problems += [
-        f"{name} has shape {weights[name].shape}, not {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & weights.keys()
-        if tuple(weights[name].shape) != tuple(wanted[name].shape)
-    ]
-    if problems:
-        raise ValueError(f"weights do not fit {config.name}: {'; '.join(sorted(problems))}")
+    wanted = {name: variable for name, variable in wanted.items() if name not in kept}
+    _check_fit(
+        {name: tuple(array.shape) for name, array in weights.items()},
+        {name: tuple(variable.shape) for name, variable in wanted.items()},
+        f"{source}: weights do not fit {config.name}",
+    )
     for name, variable in wanted.items():
         variable.assign(weights[name])
+    return len(wanted)
+
+
+def _check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: str) -> None:
+    differing = [
+        f"{name} {given[name]} for {wanted[name]}"
+        for name in given.keys() & wanted.keys()
+        if given[name] != wanted[name]
+    ]
+    problems = {
+        "missing": wanted.keys() - given.keys(),
+        "not used": given.keys() - wanted.keys(),
+        "of another shape": differing,
+    }
+    found = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise WeightsMismatch(f"{message}: {'; '.join(found)}")
+
+
+def _some(names: Collection[str]) -> str:
+    """All names if they are few, else how many more there are."""
+    shown = sorted(names)[:_SHOWN_NAMES]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 # Published layers are numbered by kind in order of creation; those of a block
@@ -82,23 +123,27 @@ _BLOCK_LAYERS = {
     "project_bn": "tpu_batch_normalization_2",
 }
 _BLOCK_LAYERS_WITHOUT_EXPANSION = {
-    **_BLOCK_LAYERS,
+    "depthwise_conv": "depthwise_conv2d",
     "depthwise_bn": "tpu_batch_normalization",
+    "se/reduce": "se/conv2d",
+    "se/expand": "se/conv2d_1",
     "project_conv": "conv2d",
     "project_bn": "tpu_batch_normalization_1",
 }
 
 
-def _backbone(rest: str, backbone: str) -> str:
+def _backbone(rest: str, config: ModelConfig) -> str:
     layer, variable = rest.rsplit("/", 1)
     if layer.startswith("stem_"):
         kind = {"stem_conv": "conv2d", "stem_bn": "tpu_batch_normalization"}[layer]
         return f"stem/{kind}/{variable}"
     block, _, layer = layer.partition("/")
     index = int(block.removeprefix("block_"))
-    first_stage = scaled_stages(backbone)[0]
+    first_stage = scaled_stages(config.backbone, depth=config.backbone_depth)[0]
     expands = first_stage.expand_ratio != 1 or index >= first_stage.repeats
     layers = _BLOCK_LAYERS if expands else _BLOCK_LAYERS_WITHOUT_EXPANSION
+    if layer not in layers:
+        raise ValueError(f"block {index} of {config.backbone} has no {layer}")
     return f"blocks_{index}/{layers[layer]}/{variable}"
 
 
@@ -110,6 +155,9 @@ def _feature_network(rest: str, config: ModelConfig) -> str:
     node_name, rest = rest.split("/", 1)
     cell, index = map(int, re.fullmatch(r"cell_(\d+)_node_(\d+)", node_name).groups())
     levels = config.max_level - config.min_level + 1
+    nodes = bifpn_nodes(config.min_level, config.max_level)
+    if index >= len(nodes):
+        raise ValueError(f"the feature network of {config.name} has no {node_name}")
     prefix = f"cell_{cell}/fnode{index}"
     if rest.startswith("fusion/weight_"):
         edge = int(rest.removeprefix("fusion/weight_"))
@@ -117,7 +165,9 @@ def _feature_network(rest: str, config: ModelConfig) -> str:
     if rest.startswith("projection_"):
         projection, rest = rest.split("/", 1)
         edge = int(projection.removeprefix("projection_"))
-        source = bifpn_nodes(config.min_level, config.max_level)[index].inputs[edge]
+        if edge >= len(nodes[index].inputs):
+            raise ValueError(f"{node_name} of {config.name} has no {projection}")
+        source = nodes[index].inputs[edge]
         return f"{prefix}/resample_{edge}_{source}_{levels + index}/{_projection(rest)}"
     return f"{prefix}/op_after_combine{levels + index}/{rest}"
 

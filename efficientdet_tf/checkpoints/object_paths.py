@@ -1,0 +1,99 @@
+"""Our names for the objects in the published implementation's TF2 checkpoints.
+
+Such a checkpoint names a variable by the attributes that lead to it from the
+Keras model, e.g. `backbone/_blocks/3/_se/_se_reduce/bias`.
+"""
+
+import re
+
+# What ends the key of a variable, and the key of its moving average, which is
+# kept as a slot of the averaging optimizer.
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+AVERAGE = "/.OPTIMIZER_SLOT/optimizer/average" + SUFFIX
+
+# Roots of what a checkpoint holds beside the network.
+_BOOKKEEPING = ("optimizer/", "save_counter/", "keras_api/", "loss_tracker/")
+
+_LAYERS = {
+    "_conv_stem": "stem_conv",
+    "_bn": "stem_bn",
+    "_expand_conv": "expand_conv",
+    "_bn0": "expand_bn",
+    "_depthwise_conv": "depthwise_conv",
+    "_bn1": "depthwise_bn",
+    "_se/_se_reduce": "se/reduce",
+    "_se/_se_expand": "se/expand",
+    "_project_conv": "project_conv",
+    "_bn2": "project_bn",
+    "conv2d": "conv",
+    "conv_op": "conv",
+    "bn": "bn",
+}
+
+_BLOCK_LAYER = "_expand_conv|_depthwise_conv|_project_conv|_bn[012]|_se/_se_reduce|_se/_se_expand"
+_NODE = r"fpn_cells/cells/(?P<cell>\d+)/fnodes/(?P<node>\d+)"
+_OUR_NODE = "feature_network/cell_{cell}_node_{node}"
+_VARIABLE = r"(?P<variable>\w+)"
+_RULES = (
+    (rf"backbone/_stem/(?P<layer>_conv_stem|_bn)/{_VARIABLE}", "backbone/{layer}/{variable}"),
+    (
+        rf"backbone/_blocks/(?P<block>\d+)/(?P<layer>{_BLOCK_LAYER})/{_VARIABLE}",
+        "backbone/block_{block}/{layer}/{variable}",
+    ),
+    # Higher levels are pooled from this one, without variables.
+    (
+        rf"resample_layers/0/(?P<layer>conv2d|bn)/{_VARIABLE}",
+        "extra_levels/projection/{layer}/{variable}",
+    ),
+    (rf"{_NODE}/WSM", f"{_OUR_NODE}/fusion/weight_0"),
+    (rf"{_NODE}/WSM_(?P<edge>\d+)", f"{_OUR_NODE}/fusion/weight_{{edge}}"),
+    (
+        rf"{_NODE}/resample_layers/(?P<edge>\d+)/(?P<layer>conv2d|bn)/{_VARIABLE}",
+        f"{_OUR_NODE}/projection_{{edge}}/{{layer}}/{{variable}}",
+    ),
+    (
+        rf"{_NODE}/op_after_combine/(?P<layer>conv_op|bn)/{_VARIABLE}",
+        f"{_OUR_NODE}/{{layer}}/{{variable}}",
+    ),
+    (
+        rf"(?P<head>class|box)_net/bns/(?P<repeat>\d+)/(?P<level>\d+)/{_VARIABLE}",
+        "{head}_head/bn_{repeat}_level_{level}/{variable}",
+    ),
+    (
+        rf"(?P<head>class|box)_net/conv_ops/(?P<repeat>\d+)/{_VARIABLE}",
+        "{head}_head/conv_{repeat}/{variable}",
+    ),
+    (rf"(?P<head>class)_net/classes/{_VARIABLE}", "{head}_head/predict/{variable}"),
+    (rf"(?P<head>box)_net/boxes/{_VARIABLE}", "{head}_head/predict/{variable}"),
+)
+
+
+def is_bookkeeping(key: str) -> bool:
+    """Whether a checkpoint's key is no variable of the network.
+
+    Those are the graph of objects, optimizers with their slots, counters, and
+    metrics.
+    """
+    return not key.endswith(SUFFIX) or "/.OPTIMIZER_SLOT/" in key or key.startswith(_BOOKKEEPING)
+
+
+def our_name(key: str, min_level: int) -> str | None:
+    """Our name of the variable at a checkpoint's key.
+
+    Args:
+      key: e.g. `box_net/bns/0/1/beta/.ATTRIBUTES/VARIABLE_VALUE`.
+      min_level: of the model; heads count levels from there.
+
+    Returns:
+      e.g. `box_head/bn_0_level_4/beta`; None for what is in no published model.
+    """
+    path = key.removesuffix(SUFFIX)
+    for pattern, template in _RULES:
+        if match := re.fullmatch(pattern, path):
+            fields = match.groupdict()
+            if "layer" in fields:
+                fields["layer"] = _LAYERS[fields["layer"]]
+            if "level" in fields:
+                fields["level"] = min_level + int(fields["level"])
+            return template.format(**fields)
+    return None

@@ -1,0 +1,162 @@
+"""Weights files of the published implementation, read into arrays by name."""
+
+import pathlib
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from efficientdet_tf.checkpoints import object_paths
+from efficientdet_tf.checkpoints.reference import reference_name
+from efficientdet_tf.config import ModelConfig
+from efficientdet_tf.errors import UserError
+
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+class CheckpointError(UserError):
+    """A weights file that is missing, damaged, or of another kind."""
+
+
+def read(path: str | pathlib.Path, config: ModelConfig) -> dict[str, np.ndarray]:
+    """The network's variables in a published weights file.
+
+    Where a checkpoint has the moving average of a variable, that is what is
+    read, as published results are of the averages.
+
+    Args:
+      path: a TensorFlow checkpoint, by variable names (TF1) or of objects (TF2),
+        given as a folder or as the prefix of its files; an `.h5` file of Keras'
+        `save_weights`; or an `.npz` file.
+      config: of the model that the weights are for. Objects have no names of
+        their own; they are given the names that they have in this model.
+
+    Returns:
+      {published name without `:0`: array}. What is no part of a published model
+      stays under its own name, for the model to refuse.
+
+    Raises:
+      CheckpointError: naming the file and what to do.
+    """
+    path = pathlib.Path(path)
+    if path.suffix in (".h5", ".hdf5"):
+        weights = _read_file(path, _from_h5)
+    elif path.suffix == ".npz":
+        weights = _read_file(path, _from_npz)
+    else:
+        weights = _read_checkpoint(path, config)
+    return {_as_in_a_first_model(name): array for name, array in weights.items()}
+
+
+def _as_in_a_first_model(name: str) -> str:
+    """The stem's layers are numbered through a process; published names have no number."""
+    name = name.removesuffix(":0")
+    return re.sub(r"/stem/(conv2d|tpu_batch_normalization)_\d+/", r"/stem/\1/", name)
+
+
+def _read_file(path: pathlib.Path, parse: Callable) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        return parse(path)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: not a whole {path.suffix} file of weights; get it again"
+        ) from error
+
+
+def _from_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _from_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Datasets are named by a layer, then by the whole name of a variable."""
+    weights = {}
+
+    def collect(name, item):
+        if isinstance(item, h5py.Dataset):
+            weights[name.partition("/")[2]] = item[()]
+
+    with h5py.File(path, "r") as file:
+        if "layer_names" not in file.attrs:
+            raise CheckpointError(
+                f"{path}: not written by save_weights of the published model; "
+                "other .h5 files cannot be read as such"
+            )
+        file.visititems(collect)
+    return weights
+
+
+def _read_checkpoint(path: pathlib.Path, config: ModelConfig) -> dict[str, np.ndarray]:
+    prefix = _prefix(path)
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        keys = _keys_by_name(reader.get_variable_to_shape_map(), config)
+        return {name: reader.get_tensor(key) for name, key in keys.items()}
+    # What TensorFlow raises for a damaged file depends on the byte.
+    except (tf.errors.OpError, LookupError, ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(
+            f"{prefix}: cannot be read as a TensorFlow checkpoint; "
+            "its .index or .data file is damaged or missing: get them again"
+        ) from error
+
+
+def _prefix(path: pathlib.Path) -> pathlib.Path:
+    """The common beginning of the names of a checkpoint's files."""
+    if path.is_dir():
+        found = sorted(path.glob("*.index")) or sorted(path.glob("*/*.index"))
+        if len(found) > 1:
+            # The file "checkpoint" says which is the newest.
+            newest = tf.train.latest_checkpoint(str(found[0].parent))
+            found = [pathlib.Path(f"{newest}.index")] if newest else []
+        if not found:
+            raise CheckpointError(
+                f"{path}: no checkpoint in this folder; a checkpoint has files like "
+                "model.index and model.data-00000-of-00001"
+            )
+        return found[0].with_suffix("")
+    prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
+    if not prefix.with_name(prefix.name + ".index").is_file():
+        raise CheckpointError(
+            f"{path}: not a kind of weights file that can be read; name a checkpoint's folder, "
+            "the common beginning of its files' names, or an .h5 or .npz file"
+        )
+    return prefix
+
+
+def _keys_by_name(shapes: Mapping[str, object], config: ModelConfig) -> dict[str, str]:
+    """{published name: the checkpoint's key}, without bookkeeping."""
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" not in shapes:
+        return _keys_of_graph(shapes)
+    keys = {}
+    for key in shapes:
+        if not object_paths.is_bookkeeping(key):
+            average = key.removesuffix(object_paths.SUFFIX) + object_paths.AVERAGE
+            keys[_name_of_object(key, config)] = average if average in shapes else key
+    return keys
+
+
+def _keys_of_graph(shapes: Mapping[str, object]) -> dict[str, str]:
+    keys = {}
+    for key in shapes:
+        # An average, or an optimizer's slot: `<variable>/Momentum`.
+        belongs_to_another = key.rpartition("/")[0] in shapes
+        if not belongs_to_another and key != "global_step":
+            name = key.removesuffix(_AVERAGE)
+            keys[name] = name + _AVERAGE if name + _AVERAGE in shapes else key
+    return keys
+
+
+def _name_of_object(key: str, config: ModelConfig) -> str:
+    name = object_paths.our_name(key, config.min_level)
+    try:
+        return reference_name(name, config) if name else key
+    except ValueError:
+        # An object of a larger model.
+        return key
