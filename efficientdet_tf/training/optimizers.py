@@ -94,6 +94,12 @@ class MovingAverage(tf.__internal__.tracking.AutoTrackable):
         for average, variable in zip(self.averages, self._variables):
             average.assign_sub(tf.cast(rate, average.dtype) * (average - variable))
 
+    def restart(self) -> None:
+        """Begins again at the variables' values, after other weights were loaded."""
+        with self._strategy.scope():
+            for average, variable in zip(self.averages, self._variables):
+                self._strategy.extended.update(variable, _copy, args=(average,))
+
     def swap(self) -> None:
         """Exchanges variables and averages, bit by bit; twice is as if never done."""
         with self._strategy.scope():
@@ -123,6 +129,10 @@ def _average_of(variable: tf.Variable) -> tf.Variable:
             else tf.VariableAggregation.MEAN
         ),
     )
+
+
+def _copy(variable: tf.Variable, average: tf.Variable) -> None:
+    average.assign(variable)
 
 
 def _exchange(variable: tf.Variable, average: tf.Variable) -> None:

@@ -161,6 +161,9 @@ TWO_REPLICAS = """
             np.testing.assert_array_equal(a, b)
     for a, b in zip(locals_of(model.variables), weights, strict=True):
         np.testing.assert_array_equal(a, b)
+    average.restart()
+    for a, b in zip(locals_of(average.averages), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
     print("two replicas agree")
 """
 

@@ -1,0 +1,76 @@
+"""Trained weights by name: what they are, and where they come from."""
+
+import dataclasses
+import pathlib
+
+from efficientdet_tf.config_values import did_you_mean
+from efficientdet_tf.errors import UserError
+
+
+class UnknownWeights(UserError):
+    """Weights that are neither a known name nor a path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An archive of weights on the internet.
+
+    Args:
+      name: what it is asked for by.
+      model: row of the model table that the weights are of.
+      url: of a .tar.gz file.
+      licence: SPDX identifier.
+      sha256: of the file in hexadecimal; None where nobody has published it.
+    """
+
+    name: str
+    model: str
+    url: str
+    licence: str
+    sha256: str | None = None
+
+
+def _trained_on_coco(model: str, file: str) -> Entry:
+    """A checkpoint of google/automl: 90 COCO classes, links in its README."""
+    address = f"https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/{file}"
+    return Entry(model, model, address, "Apache-2.0")
+
+
+# The README's link to lite3x is broken, so it is not here.
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        _trained_on_coco("efficientdet-d0", "coco2/efficientdet-d0.tar.gz"),
+        _trained_on_coco("efficientdet-d1", "coco2/efficientdet-d1.tar.gz"),
+        _trained_on_coco("efficientdet-d2", "coco2/efficientdet-d2.tar.gz"),
+        _trained_on_coco("efficientdet-d3", "coco2/efficientdet-d3.tar.gz"),
+        _trained_on_coco("efficientdet-d4", "coco2/efficientdet-d4.tar.gz"),
+        _trained_on_coco("efficientdet-d5", "coco2/efficientdet-d5.tar.gz"),
+        _trained_on_coco("efficientdet-d6", "coco2/efficientdet-d6.tar.gz"),
+        _trained_on_coco("efficientdet-d7", "coco2/efficientdet-d7.tar.gz"),
+        _trained_on_coco("efficientdet-d7x", "coco2/efficientdet-d7x.tar.gz"),
+        _trained_on_coco("efficientdet-lite0", "coco/efficientdet-lite0.tgz"),
+        _trained_on_coco("efficientdet-lite1", "coco/efficientdet-lite1.tgz"),
+        _trained_on_coco("efficientdet-lite2", "coco/efficientdet-lite2.tgz"),
+        _trained_on_coco("efficientdet-lite3", "coco/efficientdet-lite3.tgz"),
+        _trained_on_coco("efficientdet-lite4", "coco/efficientdet-lite4.tgz"),
+    )
+}
+
+
+def find(source: str) -> Entry | pathlib.Path:
+    """What `source` means: a name first, else a path.
+
+    Args:
+      source: a key of `ENTRIES`, a file, a folder, or the prefix of a
+        checkpoint's files. A folder named as an entry is meant by `./name`.
+
+    Raises:
+      UnknownWeights: when it is none of these.
+    """
+    if source in ENTRIES:
+        return ENTRIES[source]
+    path = pathlib.Path(source)
+    if path.exists() or path.with_name(path.name + ".index").exists():
+        return path
+    raise UnknownWeights(f"{source}: no such file, folder or name{did_you_mean(source, ENTRIES)}")
