@@ -129,6 +129,9 @@ class TrainingConfig:
     eval_batch_size: int = 8
     # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
     strategy: str = "auto"
+    # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a
+    # published checkpoint, a run directory or its weights file; "" starts anew.
+    pretrained: str = ""
     seed: int = 0
 
 

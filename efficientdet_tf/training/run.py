@@ -6,6 +6,8 @@ import tf_keras as keras
 from efficientdet_tf import anchors
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
+from efficientdet_tf.checkpoints import registry
+from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
 from efficientdet_tf.data.records import DataError, DetectionData
@@ -22,23 +24,33 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
 
     Args:
       config: `model.num_classes` is taken from the training data.
-      model_dir: see `RunDirectory`; made where it does not exist.
+      model_dir: see `RunDirectory`; made where it does not exist. A run that
+        starts there loads `training.pretrained`; one that goes on does not.
 
     Returns:
       The last evaluation; None when the run was finished already.
 
     Raises:
-      ConfigError, DataError, RunDirectoryError, TrainingDiverged: each with one
-        line for the user.
+      UserError: one line, on settings, data, weights, the folder, or a loss that
+        is no longer a number.
     """
+    directory = RunDirectory(model_dir)
+    resumes = tf.train.latest_checkpoint(str(directory.checkpoints))
+    pretrained = "" if resumes else config.training.pretrained
+    if pretrained:
+        # Before data sets are read: a wrong name is answered at once.
+        registry.find(pretrained)
     devices = strategy.create(config.training.strategy)
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
-    directory = RunDirectory(model_dir)
-    directory.create(config, train_data.label_map)
+    directory.check(config, train_data.label_map)
     steps = steps_per_epoch(config, len(train_data))
     with devices.scope():
         model = compiled_model(config, steps)
+        if pretrained:
+            print(load_pretrained(model, config, pretrained))
+        # Weights that do not fit leave no folder behind.
+        directory.create(config, train_data.label_map)
         manager = restore(directory, model)
     epochs_done = int(manager.checkpoint.epochs_done)
     if epochs_done >= config.training.epochs:

@@ -57,8 +57,7 @@ class RunDirectory:
           RunDirectoryError: when it cannot be written, or holds a run with
             another network or other classes.
         """
-        if self.exists():
-            self._check_same(config, label_map)
+        self.check(config, label_map)
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.yaml", config.to_yaml())
@@ -118,7 +117,14 @@ class RunDirectory:
         model.save_weights(str(partial))
         os.replace(partial, self.path / f"{name}.weights.h5")
 
-    def _check_same(self, config: Config, label_map: LabelMap) -> None:
+    def check(self, config: Config, label_map: LabelMap) -> None:
+        """Passes when there is no run here yet, or one of this network and classes.
+
+        Raises:
+          RunDirectoryError: naming what differs.
+        """
+        if not self.exists():
+            return
         before = self.config()
         for section in ("model", "anchors"):
             old, new = before.to_dict()[section], config.to_dict()[section]

@@ -13,10 +13,12 @@ import pytest
 import tf_keras as keras
 
 from efficientdet_tf import data as data_lib
+from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.write_digits import write
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.training import run as run_lib
 from efficientdet_tf.training.callbacks import TrainingDiverged
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
@@ -105,6 +107,45 @@ def test_weights_for_use_are_the_moving_average(finished, coco_file):
         averaged = model.get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(used, averaged))
     assert not all(np.array_equal(a, b) for a, b in zip(used, model.get_weights()))
+
+
+def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, tmp_path, capsys):
+    """With a learning rate of 0, what is trained stays what it started from."""
+    weights, folder = tmp_path / "mine.weights.h5", tmp_path / "run"
+    overrides = {"model.backbone_depth": 0.1, "optimizer.learning_rate": 0}
+    config = _config(coco_file, **overrides, **{"training.pretrained": str(weights)})
+    trained = model_lib.build(config.override({"model.num_classes": 10}))
+    trained.save_weights(str(weights))
+    run_lib.train(config, str(folder))
+    total = len(trained.weights)
+    assert f"{weights}: {total} of {total} variables loaded\n" in capsys.readouterr().out
+    # The moving average, too, has only ever seen these weights.
+    last = RunDirectory(folder).load_model("last").trainable_weights
+    for ours, theirs in zip(last, trained.trainable_weights):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    weights.unlink()
+    assert run_lib.train(config, str(folder)) is None
+    assert "resuming after epoch 1" in capsys.readouterr().out
+
+
+def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file, tmp_path):
+    overrides = {"training.pretrained": str(finished[0]), "model.num_filters": 24}
+    with pytest.raises(UserError) as error:
+        run_lib.train(_config(coco_file, **overrides), str(tmp_path / "run"))
+    assert str(error.value) == (
+        f"{finished[0]}: was trained with model.num_filters 16, the model has 24; "
+        "choose the same --model and settings"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
+    config = _config("no/such/data.json", **{"training.pretrained": "efficientnet-d0"})
+    with pytest.raises(UserError) as error:
+        run_lib.train(config, str(tmp_path / "run"))
+    assert str(error.value) == (
+        "efficientnet-d0: no such file, folder or name; did you mean 'efficientdet-d0'?"
+    )
 
 
 def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
