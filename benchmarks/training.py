@@ -8,6 +8,7 @@ consumes, so that an accelerator four times as fast is still fed.
 
 import statistics
 import time
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import flags
@@ -18,6 +19,10 @@ from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import run as run_lib
 
 FLAGS = flags.FLAGS
+
+# Enough to drain what was made in advance, and to settle the number of threads.
+_UNTIMED_BATCHES = 30
+_TIMED_BATCHES = 100
 
 flags.DEFINE_list("models", ["efficientdet-lite0", "efficientdet-d0"], "Models to time.")
 flags.DEFINE_integer("batch_size", 4, "Images in a step.", lower_bound=1)
@@ -35,6 +40,19 @@ def median_seconds(function, repeats: int) -> float:
     return statistics.median(durations)
 
 
+def delivery_seconds(batches: Iterator) -> float:
+    """Mean time that a batch takes to come, when nothing else is done.
+
+    Not a median: of batches that were made in advance it would say too little.
+    """
+    for _ in range(_UNTIMED_BATCHES):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(_TIMED_BATCHES):
+        next(batches)
+    return (time.perf_counter() - start) / _TIMED_BATCHES
+
+
 def measure(name: str, batch_size: int, repeats: int) -> dict[str, float]:
     """Seconds a batch of each part of training `name`."""
     config = Config.for_model(name).override({"model.num_classes": 10})
@@ -42,6 +60,9 @@ def measure(name: str, batch_size: int, repeats: int) -> dict[str, float]:
     model = run_lib.compiled_model(config, steps=100)
     batches = iter(pipeline.training_dataset(data, config, batch_size))
     batch = next(batches)
+    delivery = delivery_seconds(batches)
+    # Its threads would slow down what is timed next.
+    del batches
 
     def gradients():
         with tf.GradientTape() as tape:
@@ -54,9 +75,9 @@ def measure(name: str, batch_size: int, repeats: int) -> dict[str, float]:
         "forward": tf.function(lambda: model(batch[0], training=True)),
         "forward + backward": tf.function(gradients),
         "training step": tf.function(lambda: model.train_step(batch)),
-        "input pipeline": lambda: next(batches),
     }
-    return {part: median_seconds(function, repeats) for part, function in parts.items()}
+    seconds = {part: median_seconds(function, repeats) for part, function in parts.items()}
+    return {**seconds, "input pipeline": delivery}
 
 
 def main():
