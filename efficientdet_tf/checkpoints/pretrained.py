@@ -109,8 +109,8 @@ def _from_published(model: keras.Model, config: Config, path: pathlib.Path) -> R
     weights = published.read(path, config.model)
     bias = weights.get("class_net/class-predict/bias")
     num_classes = config.model.num_classes
-    if bias is not None and len(bias) % _anchors_per_cell(config) == 0:
-        num_classes = len(bias) // _anchors_per_cell(config)
+    if bias is not None and bias.size % _anchors_per_cell(config) == 0:
+        num_classes = bias.size // _anchors_per_cell(config)
     keep, rest = _class_layer(model, config, num_classes)
     loaded = load_reference_weights(model, weights, config.model, str(path), keep)
     return Report(str(path), loaded, len(model.weights), rest)
@@ -130,7 +130,7 @@ def _from_weights(model: keras.Model, config: Config, path: pathlib.Path) -> Rep
         _check_same_network(run.config(), config, str(path))
     try:
         with h5py.File(path, "r") as file:
-            num_outputs = len(file[f"layers/{_name_in_file(model)}/predict/vars/2"])
+            num_outputs = file[f"layers/{_name_in_file(model)}/predict/vars/2"].size
             num_variables = _count_datasets(file["layers"])
         num_classes = max(1, num_outputs // _anchors_per_cell(config))
         trained = model_lib.build(config.override({"model.num_classes": num_classes}))
