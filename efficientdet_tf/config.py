@@ -16,6 +16,7 @@ that names the key and the nearest known one.
 import dataclasses
 import difflib
 import pathlib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -196,6 +197,12 @@ def _check(config: Config) -> None:
         )
     if min(config.model.image_size) < 64:
         raise ConfigError(f"model.image_size: {config.model.image_size} has a side below 64 pixels")
+    try:
+        re.compile(config.model.freeze)
+    except re.error as error:
+        raise ConfigError(
+            f"model.freeze: {config.model.freeze!r} is no regular expression: {error}"
+        ) from error
     if not config.anchors.aspect_ratios:
         raise ConfigError("anchors.aspect_ratios: needs at least one")
     if config.augmentation.scale_max < config.augmentation.scale_min:

@@ -31,6 +31,9 @@ class ModelConfig:
     # RGB mean and standard deviation on the 0..255 scale.
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # Layers whose variables' names match this regular expression are not trained,
+    # e.g. "backbone/.*"; their BatchNorm works in inference mode. "" is off.
+    freeze: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,8 @@ class OptimizerConfig:
     # Learning rate at `reference_batch_size` images a step, scaled linearly.
     learning_rate: float = 0.08
     reference_batch_size: int = 64
+    # The learning rate of the backbone, as a factor of that of all else.
+    backbone_factor: float = 1.0
     momentum: float = 0.9
     # "cosine" reaches zero at the end; "cosine_reference", "polynomial" and
     # "stepwise" are the published implementation's curves.

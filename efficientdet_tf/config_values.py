@@ -51,6 +51,7 @@ _RANGES = {
     "augmentation.scale_min": (0.01, _INF),
     "optimizer.learning_rate": (0, _INF),
     "optimizer.reference_batch_size": (1, _INF),
+    "optimizer.backbone_factor": (0, _INF),
     "optimizer.momentum": (0, 1),
     "optimizer.warmup_epochs": (0, _INF),
     "optimizer.warmup_fraction": (0, 1),

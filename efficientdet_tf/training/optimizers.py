@@ -35,8 +35,37 @@ def build(
         total_steps=total_steps,
     )
     if config.name == "adam":
-        return keras.optimizers.Adam(schedule, beta_1=config.momentum)
-    return keras.optimizers.SGD(schedule, momentum=config.momentum)
+        return _Adam(config.backbone_factor, schedule, beta_1=config.momentum)
+    return _SGD(config.backbone_factor, schedule, momentum=config.momentum)
+
+
+class _BackboneSteps:
+    """Makes an optimizer's steps of the backbone's variables longer or shorter.
+
+    Args:
+      factor: of the length; what the optimizer remembers stays that of whole
+        steps, so that the factor is one of the learning rate.
+    """
+
+    def __init__(self, factor: float, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._factor = factor
+
+    def update_step(self, gradient, variable):
+        """One step of one variable."""
+        if self._factor == 1 or not variable.name.startswith("backbone/"):
+            return super().update_step(gradient, variable)
+        before = tf.identity(variable)
+        super().update_step(gradient, variable)
+        variable.assign(before + self._factor * (variable - before))
+
+
+class _Adam(_BackboneSteps, keras.optimizers.Adam):
+    pass
+
+
+class _SGD(_BackboneSteps, keras.optimizers.SGD):
+    pass
 
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
@@ -52,6 +81,8 @@ def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
         for variable in model.trainable_variables
         if variable.name.split("/")[-1].split(":")[0] in _KERNELS
     ]
+    if not kernels:
+        return tf.zeros([])
     return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 

@@ -15,6 +15,7 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import callbacks, optimizers, strategy
+from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.pictures import draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
 
@@ -122,6 +123,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
       steps: in an epoch.
     """
     model = model_lib.build(config)
+    freeze(model, config.model.freeze)
     model.compile(
         optimizers.build(
             config.optimizer,
