@@ -135,7 +135,8 @@ class TrainingConfig:
     # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
     strategy: str = "auto"
     # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a
-    # published checkpoint, a run directory or its weights file; "" starts anew.
+    # published checkpoint, a run directory, its weights file, or that of a
+    # backbone; "" starts anew.
     pretrained: str = ""
     seed: int = 0
 
