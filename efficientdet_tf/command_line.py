@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from efficientdet_tf.errors import UserError
 
@@ -37,6 +37,8 @@ def run(name: str, main: Callable[[], None], tensorflow_log_level: str = "3") ->
     def checked(argv: list[str]) -> None:
         if len(argv) > 1:
             _fail(name, f"unexpected argument {argv[1]!r}; see --help")
+        # TensorFlow reports every file that it saves; our warnings are worth reading.
+        logging.set_verbosity(logging.WARNING)
         try:
             main()
         except UserError as error:

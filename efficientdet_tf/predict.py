@@ -2,7 +2,7 @@
 
 import pathlib
 
-from absl import flags, logging
+from absl import flags
 
 from efficientdet_tf import command_line
 from efficientdet_tf.errors import UserError
@@ -31,7 +31,6 @@ def main():
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.prediction import predict
 
-    logging.set_verbosity(logging.ERROR)
     detector = Detector.load(FLAGS.model)
     output = pathlib.Path(FLAGS.output)
     entries, problems = predict(detector, pathlib.Path(FLAGS.input), output, FLAGS.score_threshold)

@@ -114,7 +114,8 @@ class RunDirectory:
     def save_weights(self, model: keras.Model, name: str) -> None:
         """Writes `<name>.weights.h5`; a crash leaves the one before."""
         partial = self.path / f"{name}.partial.weights.h5"
-        model.save_weights(str(partial))
+        # Without what `compile` adds: optimizer and metrics are not for use.
+        keras.Model(model.inputs, model.outputs).save_weights(str(partial))
         os.replace(partial, self.path / f"{name}.weights.h5")
 
     def check(self, config: Config, label_map: LabelMap) -> None:
