@@ -132,6 +132,8 @@ class TrainingConfig:
     # COCO metrics on the validation set every so many epochs.
     eval_every: int = 1
     eval_batch_size: int = 8
+    # Checkpoints of the whole state that are kept to resume from.
+    keep_checkpoints: int = 2
     # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
     strategy: str = "auto"
     # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a

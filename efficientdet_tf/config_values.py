@@ -63,6 +63,7 @@ _RANGES = {
     "training.steps_per_epoch": (0, _INF),
     "training.eval_every": (1, _INF),
     "training.eval_batch_size": (1, _INF),
+    "training.keep_checkpoints": (1, _INF),
     "training.seed": (0, 2**31 - 1),
     "detection.iou_threshold": (0, 1),
     "detection.sigma": (0, _INF),

@@ -1,6 +1,5 @@
 """A training run from a config to a folder."""
 
-import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors
@@ -14,7 +13,7 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.losses import DetectionLoss
-from efficientdet_tf.training import callbacks, optimizers, strategy
+from efficientdet_tf.training import callbacks, optimizers, state, strategy
 from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.pictures import draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
@@ -36,8 +35,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         is no longer a number.
     """
     directory = RunDirectory(model_dir)
-    resumes = tf.train.latest_checkpoint(str(directory.checkpoints))
-    pretrained = "" if resumes else config.training.pretrained
+    pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     if pretrained:
         # Before data sets are read: a wrong name is answered at once.
         registry.find(pretrained)
@@ -52,7 +50,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
             print(load_pretrained(model, config, pretrained))
         # Weights that do not fit leave no folder behind.
         directory.create(config, train_data.label_map)
-        manager = restore(directory, model)
+        manager = state.restore(directory, model, config.training.keep_checkpoints)
     epochs_done = int(manager.checkpoint.epochs_done)
     if epochs_done >= config.training.epochs:
         print(f"{model_dir}: all {config.training.epochs} epochs are done")
@@ -137,29 +135,3 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
         ema_decay=config.optimizer.ema_decay,
     )
     return model
-
-
-def restore(directory: RunDirectory, model: keras.Model) -> tf.train.CheckpointManager:
-    """The training state of a run, at its newest checkpoint if there is one.
-
-    Args:
-      directory: of the run.
-      model: compiled; its weights, optimizer and moving average are set.
-
-    Returns:
-      The manager; `manager.checkpoint` has the variables `epochs_done` and
-      `best_ap`.
-    """
-    state = tf.train.Checkpoint(
-        model=model,
-        optimizer=model.optimizer,
-        moving_average=model.moving_average,
-        best_ap=tf.Variable(-1.0, trainable=False),
-        epochs_done=tf.Variable(0, trainable=False),
-    )
-    manager = tf.train.CheckpointManager(state, str(directory.checkpoints), max_to_keep=2)
-    if manager.latest_checkpoint:
-        model.optimizer.build(model.trainable_variables)
-        state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        print(f"{directory.path}: resuming after epoch {int(state.epochs_done)}")
-    return manager

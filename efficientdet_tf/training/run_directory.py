@@ -16,6 +16,11 @@ from efficientdet_tf.errors import UserError
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
 
 
+# Of the files of a run, in environment.json; to be raised when older versions of
+# the program could no longer use them. Files without a number are of the first.
+FORMAT = 1
+
+
 class RunDirectoryError(UserError):
     """A run directory that cannot be used."""
 
@@ -74,10 +79,25 @@ class RunDirectory:
         """
         if not self.exists():
             raise RunDirectoryError(f"{self.path}: no config.yaml; is this a run directory?")
+        self._check_format()
         try:
             return Config.from_yaml(str(self.path / "config.yaml"))
         except ConfigError as error:
             raise RunDirectoryError(str(error)) from error
+
+    def _check_format(self) -> None:
+        path = self.path / "environment.json"
+        try:
+            number = json.loads(path.read_text(encoding="utf-8")).get("format", 1)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error}") from error
+        if number > FORMAT:
+            raise RunDirectoryError(
+                f"{self.path}: written by a newer version (format {number}, this one reads up to "
+                f"{FORMAT}); update the program"
+            )
 
     def label_map(self) -> LabelMap:
         """The classes of the run.
@@ -147,8 +167,10 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _environment() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        versions[package] = importlib.metadata.version(package)
-    return versions
+def _environment() -> dict[str, str | int]:
+    return {
+        "format": FORMAT,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }

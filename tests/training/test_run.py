@@ -3,10 +3,13 @@
 import csv
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import PIL.Image
 import pytest
@@ -20,6 +23,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.write_digits import write
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import state
 from efficientdet_tf.training.callbacks import TrainingDiverged
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
@@ -72,6 +76,9 @@ def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
         *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "pictures"),
     }
     assert not [name for name in names if "partial" in name]
+    with h5py.File(folder / "best.weights.h5") as file:
+        # Weights alone, without the optimizer.
+        assert "layers" in file and "optimizer" not in file
     with PIL.Image.open(folder / "pictures" / "training_batch.png") as picture:
         assert picture.width >= 4 * 64
     directory = RunDirectory(folder)
@@ -101,7 +108,7 @@ def test_weights_for_use_are_the_moving_average(finished, coco_file):
     folder, _ = finished
     config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
     model = run_lib.compiled_model(config, steps=2)
-    run_lib.restore(RunDirectory(folder), model)
+    state.restore(RunDirectory(folder), model, keep=2)
     used = RunDirectory(folder).load_model("last").get_weights()
     with model.averaged_weights():
         averaged = model.get_weights()
@@ -145,6 +152,57 @@ def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
         run_lib.train(config, str(tmp_path / "run"))
     assert str(error.value) == (
         "efficientnet-d0: no such file, folder or name; did you mean 'efficientdet-d0'?"
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone", "stray"])
+def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys, damage):
+    """It is named, and the one before is used."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    broken, data = folder / "checkpoints" / "ckpt-2", "ckpt-2.data-00000-of-00001"
+    if damage == "cut off":
+        os.truncate(broken.parent / data, 1000)
+    elif damage == "gone":
+        (broken.parent / data).unlink()
+    else:
+        broken = broken.with_name("ckpt-7")
+        broken.with_suffix(".index").write_bytes(b"no checkpoint")
+    # TensorFlow's own list of checkpoints is not needed either.
+    (broken.parent / "checkpoint").unlink()
+    model = run_lib.compiled_model(
+        _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10}), steps=2
+    )
+    manager = state.restore(RunDirectory(folder), model, keep=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{broken}: cannot be read (")
+    assert lines[0].endswith("; trying the one before")
+    epochs = 2 if damage == "stray" else 1
+    assert lines[1] == f"{folder}: resuming after epoch {epochs}"
+    assert int(manager.checkpoint.epochs_done) == epochs
+    assert int(model.optimizer.iterations) == 2 * epochs
+
+
+def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    for path in (folder / "checkpoints").glob("ckpt-*.data*"):
+        path.write_bytes(b"")
+    with pytest.raises(RunDirectoryError) as error:
+        run_lib.train(_config(coco_file, **{"training.epochs": 3}), str(folder))
+    assert str(error.value) == (
+        f"{folder}/checkpoints: none of its checkpoints can be read; "
+        "remove the folder to start the run again"
+    )
+
+
+def test_a_run_of_a_newer_version(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    path = folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(RunDirectoryError) as error:
+        RunDirectory(folder).load_model()
+    assert str(error.value) == (
+        f"{folder}: written by a newer version (format 2, this one reads up to 1); "
+        "update the program"
     )
 
 
