@@ -12,7 +12,8 @@ from efficientdet_tf.training.optimizers import (
     l2_regularization,
 )
 
-_TRACKED = (
+# What a training step measures.
+TRACKED = (
     "loss",
     "detection_loss",
     "class_loss",
@@ -65,7 +66,7 @@ class EfficientDet(keras.Model):
     # Untracked, or Keras would count the metrics among the weights and save them.
     @tf.__internal__.tracking.no_automatic_dependency_tracking
     def _make_trackers(self):
-        self.trackers = {name: keras.metrics.Mean(name) for name in _TRACKED}
+        self.trackers = {name: keras.metrics.Mean(name) for name in TRACKED}
 
     @property
     def metrics(self):

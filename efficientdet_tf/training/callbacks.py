@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
+from efficientdet_tf.detection_model import TRACKED
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training.run_directory import RunDirectory
 
@@ -116,13 +117,7 @@ class MetricsFile(keras.callbacks.Callback):
         "epoch",
         "seconds",
         "learning_rate",
-        "loss",
-        "detection_loss",
-        "class_loss",
-        "box_loss",
-        "box_iou_loss",
-        "l2_loss",
-        "gradient_norm",
+        *TRACKED,
         "AP",
         "AP50",
         "AP75",
