@@ -93,6 +93,20 @@ class AugmentationConfig:
     # padded to the model's size. (1, 1) is off.
     scale_min: float = 0.1
     scale_max: float = 2.0
+    # All that follows is off by default, as in the paper.
+    # "v0" to "v3", AutoAugment's policies for detection, "rand", RandAugment, or "none".
+    policy: str = "none"
+    # RandAugment: how many steps one after another, and how strong, 0..10.
+    rand_num_layers: int = 2
+    rand_magnitude: float = 5.0
+    # Brightness, contrast, saturation and hue change by up to this, 0..1.
+    color: float = 0.0
+    # Probability that an input is put together from four images.
+    mosaic: float = 0.0
+    # Probability that another input shines through, with its objects.
+    mixup: float = 0.0
+    # Probability that a grid of squares, a quarter of the input, is blanked out.
+    grid_mask: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,22 @@ stream, not from the threads, so equal seeds give equal batches.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import augmentation, preprocessing
+from efficientdet_tf.data import augmentation, mixing, preprocessing
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DataError, DetectionData, Record
+
+# What is drawn besides flip and scale, each from a seed of its own: switching
+# one on leaves the others as they are.
+_POLICY, _COLOR, _GRID_MASK = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,27 +73,30 @@ def training_dataset(
     """
     if not repeat and len(data) < batch_size:
         raise DataError(f"{data.source}: {len(data)} images are fewer than a batch of {batch_size}")
-    table = _table(data, with_crowd=False)
-    order = tf.data.Dataset.range(len(data))
 
-    def with_pixels(position):
-        return position, _read(table, position)
+    def element(example: Example):
+        return example.image, _targets(example, config)
 
-    if config.data.cache:
-        # Cached before the shuffle, which then moves references and no pixels.
-        order = _skip_failures(_parallel_map(order, with_pixels), config).cache()
-    stream = order.shuffle(len(data), seed=seed, reshuffle_each_iteration=True)
-    stream = stream.repeat() if repeat else stream
-    if not config.data.cache:
-        stream = _skip_failures(_parallel_map(stream, with_pixels), config)
-
-    def element(count, position_and_pixels):
-        position, pixels = position_and_pixels
-        boxes, classes = _objects(table, position)
-        return training_element(pixels, boxes, classes, config, tf.stack([count, seed]))
-
-    stream = _parallel_map(stream.enumerate(), element)
+    stream = _training_stream(data, config, element, repeat, seed)
     return _batches(stream, batch_size, drop_remainder=True)
+
+
+def training_examples(
+    data: DetectionData, config: Config, *, repeat: bool = True, seed: int = 0
+) -> tf.data.Dataset:
+    """What `training_dataset` makes targets and batches of, image by image.
+
+    Args:
+      data: the records.
+      config: the model's input and augmentation.
+      repeat: go on for ever, shuffled anew each time.
+      seed: of the order and of the augmentation.
+
+    Returns:
+      Examples: an image float32 [H, W, 3], RGB 0..255, padded with the mean, its
+      boxes float32 [n, 4] in network pixels and their classes int32 [n].
+    """
+    return _training_stream(data, config, lambda example: example, repeat, seed)
 
 
 def evaluation_dataset(data: DetectionData, config: Config, batch_size: int) -> tf.data.Dataset:
@@ -126,34 +136,12 @@ def evaluation_dataset(data: DetectionData, config: Config, batch_size: int) -> 
     return _batches(_skip_failures(stream, config), batch_size, drop_remainder=False)
 
 
-def training_element(
-    image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, config: Config, seed: tf.Tensor
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """One image of `training_dataset`, from its pixels and objects.
-
-    Args:
-      image: uint8 [h, w, 3], RGB.
-      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      classes: int32 [n].
-      config: the model's input, anchors and augmentation.
-      seed: int [2].
-
-    Returns:
-      As `training_dataset` without the batch dimension.
-    """
-    image, boxes, kept = augment(image, boxes, config, seed)
-    model = config.model
-    class_targets, box_targets, num_positives = targets.assign(
-        anchors.of_config(config), boxes, tf.gather(classes, kept), config.anchors.match_threshold
-    )
-    maps = targets.by_level(
-        class_targets, box_targets, model.image_size, model.min_level, model.max_level
-    )
-    return image, maps | {"num_positives": num_positives}
-
-
 def augment(
-    image: tf.Tensor, boxes: tf.Tensor, config: Config, seed: tf.Tensor
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    config: Config,
+    seed: tf.Tensor,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """A randomly changed image at the network's size, and its boxes.
 
@@ -162,20 +150,99 @@ def augment(
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
       config: the model's input and augmentation.
       seed: int [2].
+      image_size: (height, width) of the result, whole numbers or int32 scalars,
+        where it is not the network's size.
 
     Returns:
       float32 [H, W, 3], RGB 0..255, padded with the mean; the boxes that are
-      left in network pixels, float32 [m, 4]; int32 [m], which of the n they are.
+      left in pixels of it, float32 [m, 4]; int32 [m], which of the n they are.
     """
     flip_seed, scale_seed = tf.unstack(tf.random.split(seed))
-    size = config.model.image_size
-    if config.augmentation.horizontal_flip:
+    settings = config.augmentation
+    size = image_size or config.model.image_size
+    if settings.policy != "none":
+        # Late: what it needs of tf-models-official takes a second to import.
+        from efficientdet_tf.data import policies
+
+        image, boxes = policies.distort(image, boxes, settings, tf.random.fold_in(seed, _POLICY))
+    if settings.horizontal_flip:
         image, boxes = augmentation.random_flip(image, boxes, flip_seed)
-    scale_range = (config.augmentation.scale_min, config.augmentation.scale_max)
+    scale_range = (settings.scale_min, settings.scale_max)
     image, boxes, kept = augmentation.random_scale_and_crop(
         image, boxes, size, scale_range, scale_seed
     )
+    if settings.color:
+        color_seed = tf.random.fold_in(seed, _COLOR)
+        image = augmentation.random_color(image, settings.color, color_seed)
     return preprocessing.pad(image, size, config.model.pixel_mean), boxes, kept
+
+
+def _training_stream(
+    data: DetectionData, config: Config, finish: Callable[[Example], Any], repeat: bool, seed: int
+) -> tf.data.Dataset:
+    """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
+    table = _table(data, with_crowd=False)
+    order = tf.data.Dataset.range(len(data))
+
+    def with_pixels(position):
+        return position, _read(table, position)
+
+    if config.data.cache:
+        # Cached before the shuffle, which then moves references and no pixels.
+        order = _skip_failures(_parallel_map(order, with_pixels), config).cache()
+    stream = order.shuffle(len(data), seed=seed, reshuffle_each_iteration=True)
+    stream = stream.repeat() if repeat else stream
+    if not config.data.cache:
+        stream = _skip_failures(_parallel_map(stream, with_pixels), config)
+
+    def another(seed: tf.Tensor) -> Example:
+        position = tf.random.stateless_uniform([], seed, 0, len(data), tf.int64)
+        return Example(_read(table, position), *_objects(table, position))
+
+    def augmented(count, position_and_pixels):
+        position, pixels = position_and_pixels
+        example = Example(pixels, *_objects(table, position))
+        return finish(_augmented(example, another, config, tf.stack([count, seed])))
+
+    stream = _parallel_map(stream.enumerate(), augmented)
+    mixes = config.augmentation.mosaic or config.augmentation.mixup
+    return _skip_failures(stream, config) if mixes else stream
+
+
+def _augmented(example: Example, another, config: Config, seed: tf.Tensor) -> Example:
+    """One of `training_examples` from an image as read."""
+    settings, size = config.augmentation, config.model.image_size
+
+    def prepare(example: Example, image_size, seed) -> Example:
+        image, boxes, kept = augment(example.image, example.boxes, config, seed, image_size)
+        return Example(image, boxes, tf.gather(example.classes, kept))
+
+    if settings.mosaic or settings.mixup:
+        # In the graph once, not for each of up to ten images: it starts faster.
+        prepare = tf.function(prepare, experimental_attributes={"_noinline": True})
+        example = mixing.combine(example, another, prepare, size, settings, seed)
+    else:
+        example = prepare(example, size, seed)
+    if settings.grid_mask:
+        mask_seed = tf.random.fold_in(seed, _GRID_MASK)
+        example = example._replace(
+            image=augmentation.random_grid_mask(
+                example.image, settings.grid_mask, config.model.pixel_mean, mask_seed
+            )
+        )
+    return example
+
+
+def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
+    """The targets of one image, as in `training_dataset` without the batch."""
+    model = config.model
+    class_targets, box_targets, num_positives = targets.assign(
+        anchors.of_config(config), example.boxes, example.classes, config.anchors.match_threshold
+    )
+    maps = targets.by_level(
+        class_targets, box_targets, model.image_size, model.min_level, model.max_level
+    )
+    return maps | {"num_positives": num_positives}
 
 
 def _table(data: DetectionData, with_crowd: bool) -> _Table:

@@ -39,7 +39,7 @@ def pad(image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float
 
     Args:
       image: float32 [h, w, 3] with h <= height and w <= width.
-      image_size: (height, width) of the result.
+      image_size: (height, width) of the result, whole numbers or int32 scalars.
       pad_value: three numbers, the colour of the filling.
 
     Returns:
@@ -48,7 +48,8 @@ def pad(image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float
     height, width = image_size
     image = _fill_up(image, 1, width, pad_value)
     image = _fill_up(image, 0, height, pad_value)
-    return tf.ensure_shape(image, [height, width, 3])
+    static_size = [None if tf.is_tensor(side) else side for side in (height, width)]
+    return tf.ensure_shape(image, [*static_size, 3])
 
 
 def _fill_up(image: tf.Tensor, axis: int, length: int, pad_value: Sequence[float]) -> tf.Tensor:
@@ -103,12 +104,12 @@ def clip_boxes(boxes: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor
 
     Args:
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels.
-      image_size: (height, width) in pixels.
+      image_size: (height, width) in pixels, whole numbers or int32 scalars.
 
     Returns:
       float32 [m, 4] and int32 [m], which of the n they are.
     """
-    limit = tf.constant([image_size[0] - 1, image_size[1] - 1] * 2, tf.float32)
+    limit = tf.cast(tf.stack([image_size[0] - 1, image_size[1] - 1] * 2), tf.float32)
     boxes = tf.clip_by_value(boxes, 0.0, limit)
     kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
     return tf.gather(boxes, kept), tf.cast(kept, tf.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientdet_tf.config import Config
+from efficientdet_tf.config import AugmentationConfig, Config
 from efficientdet_tf.data import augmentation, pipeline, preprocessing
 
 SIZE = (96, 128)
@@ -99,3 +99,71 @@ def test_without_jitter_training_sees_what_evaluation_sees():
     resized, _ = preprocessing.resize_and_pad(image, (96, 128), config.model.pixel_mean)
     np.testing.assert_array_equal(augmented, resized)
     np.testing.assert_allclose(moved, boxes * 2)
+
+
+def test_what_is_off_by_default_changes_nothing():
+    config = Config.for_model("efficientdet-lite0").override({"model.image_size": SIZE})
+    assert config.augmentation == AugmentationConfig()
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    boxes = np.array([[3, 4, 40, 50]], np.float32)
+    for number in range(10):
+        seed = tf.constant([number, 0])
+        flip_seed, scale_seed = tf.unstack(tf.random.split(seed))
+        flipped, moved = augmentation.random_flip(image, boxes, flip_seed)
+        scaled, moved, _ = augmentation.random_scale_and_crop(
+            flipped, moved, SIZE, (0.1, 2.0), scale_seed
+        )
+        expected = preprocessing.pad(scaled, SIZE, config.model.pixel_mean)
+        augmented, augmented_boxes, _ = pipeline.augment(image, boxes, config, seed)
+        np.testing.assert_array_equal(augmented, expected)
+        np.testing.assert_array_equal(augmented_boxes, moved)
+
+
+@pytest.mark.parametrize("setting", [("policy", "v0"), ("color", 0.5)])
+def test_flip_and_scale_are_the_same_with_and_without_the_others(setting):
+    name, value = setting
+    config = Config.for_model("efficientdet-lite0").override({"model.image_size": SIZE})
+    other = config.override({f"augmentation.{name}": value})
+    image = drawn(60, 80, [20, 30, 40, 60])
+    boxes = np.array([[20, 30, 40, 60]], np.float32)
+    equal = 0
+    for number in range(20):
+        results = [
+            pipeline.augment(image, boxes, c, tf.constant([number, 0])) for c in (config, other)
+        ]
+        equal += int(np.array_equal(results[0][1], results[1][1]))
+    # Some of the policy's steps move boxes.
+    assert equal == 20 if name == "color" else 5 < equal < 20
+
+
+def test_color_keeps_the_object_and_the_scale():
+    box = [20, 30, 40, 60]
+    image = drawn(60, 80, box).astype(np.float32)
+    seen = []
+    for number in range(30):
+        changed = augmentation.random_color(image, 1.0, tf.constant([number, 0])).numpy()
+        assert changed.shape == image.shape and changed.dtype == np.float32
+        assert changed.min() >= 0 and changed.max() <= 255.001
+        # One colour in the object, one outside of it.
+        assert np.ptp(changed[21:39, 31:59], axis=(0, 1)).max() < 0.01
+        assert np.ptp(changed[:20], axis=(0, 1)).max() < 0.01
+        seen.append(changed[30, 40])
+    assert np.ptp(seen, axis=0).min() > 50
+    np.testing.assert_allclose(
+        augmentation.random_color(image, 0.0, tf.constant([1, 0])), image, atol=0.01
+    )
+
+
+def test_grid_mask_hides_a_quarter_in_pieces():
+    image = np.full((200, 300, 3), 255, np.float32)
+    shares = []
+    for number in range(40):
+        seed = tf.constant([number, 0])
+        masked = np.asarray(augmentation.random_grid_mask(image, 0.5, (1, 2, 3), seed))
+        hidden = (masked == (1, 2, 3)).all(2)
+        np.testing.assert_array_equal(masked[~hidden], 255)
+        shares.append(hidden.mean())
+    masked = [share for share in shares if share]
+    assert 10 < len(masked) < 30
+    assert 0.15 < min(masked) and max(masked) < 0.35
+    assert np.mean(masked) == pytest.approx(0.25, abs=0.02)

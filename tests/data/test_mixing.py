@@ -1,0 +1,169 @@
+"""Mosaic and mixup: every object that is seen has its box, and no other has."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import mixing, pipeline
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+
+SIZE = (128, 160)
+COLOURS = np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250)])
+
+
+@pytest.fixture
+def data(tmp_path) -> DetectionData:
+    """Six images of different shapes; the two objects of class c are of colour c."""
+    records = []
+    for i in range(6):
+        height, width = 60 + 10 * i, 90
+        pixels = np.full((height, width, 3), 100, np.uint8)
+        boxes = [[10 + i, 8, 40, 30 + i], [20, 50, 50 + i, 85]]
+        for ymin, xmin, ymax, xmax in boxes:
+            pixels[ymin:ymax, xmin:xmax] = COLOURS[i % 3]
+        path = str(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(path)
+        records.append(
+            Record(
+                image_id=i,
+                image=path,
+                height=height,
+                width=width,
+                boxes=np.array(boxes, np.float32),
+                classes=np.array([i % 3] * 2, np.int32),
+                is_crowd=np.zeros(2, bool),
+                area=np.zeros(2, np.float32),
+                name=path,
+            )
+        )
+    return DetectionData(records, LabelMap((1, 2, 3), ("red", "green", "blue")), source="made")
+
+
+def config_with(**settings) -> Config:
+    settings = {"scale_min": 0.8, "scale_max": 1.3, **settings}
+    return Config.for_model("efficientdet-lite0").override(
+        {"model.image_size": SIZE}
+        | {f"augmentation.{name}": value for name, value in settings.items()}
+    )
+
+
+def examples(data, config, count, seed=0):
+    dataset = pipeline.training_examples(data, config, seed=seed).take(count)
+    return list(dataset.as_numpy_iterator())
+
+
+def in_colour(image, index) -> np.ndarray:
+    return np.abs(image - COLOURS[index]).max(axis=2) < 80
+
+
+def test_in_a_mosaic_boxes_cover_their_objects_and_all_of_them(data):
+    numbers = []
+    for example in examples(data, config_with(mosaic=1), 16):
+        assert example.image.shape == (*SIZE, 3)
+        assert len(example.boxes) == len(example.classes)
+        boxes, limit = example.boxes, np.array([*SIZE, *SIZE]) - 1
+        assert (boxes >= 0).all() and (boxes <= limit).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        for index in range(3):
+            covered = np.zeros(SIZE, bool)
+            for ymin, xmin, ymax, xmax in np.rint(boxes[example.classes == index]).astype(int):
+                covered[ymin:ymax, xmin:xmax] = True
+            seen = in_colour(example.image, index)
+            union = (covered | seen).sum()
+            if union > 400:
+                assert (covered & seen).sum() / union > 0.75
+        numbers.append(len(boxes))
+    # Of at most eight objects some are cropped away.
+    assert max(numbers) <= 8 and np.mean(numbers) > 4
+
+
+def test_a_mosaic_puts_parts_where_their_boxes_are():
+    def part(height, width, number):
+        return mixing.Example(
+            tf.fill([height, width, 3], float(number)),
+            tf.tile([[1.0, 2.0, 3.0, 4.0]], [number, 1]),
+            tf.fill([number], number),
+        )
+
+    whole = mixing.mosaic([part(10, 20, 1), part(10, 30, 0), part(40, 20, 2), part(40, 30, 3)])
+    assert whole.image.shape == (50, 50, 3)
+    assert [int(whole.image[y, x, 0]) for y, x in ((9, 19), (9, 20), (10, 19), (10, 20))] == [
+        *(1, 0),
+        *(2, 3),
+    ]
+    np.testing.assert_array_equal(whole.classes, [1, 2, 2, 3, 3, 3])
+    np.testing.assert_array_equal(whole.boxes[0], [1, 2, 3, 4])
+    np.testing.assert_array_equal(whole.boxes[1], [11, 2, 13, 4])
+    np.testing.assert_array_equal(whole.boxes[5], [11, 22, 13, 24])
+
+
+def test_a_mix_shows_both_images_and_keeps_the_objects_of_both():
+    first = mixing.Example(
+        tf.zeros([8, 8, 3]), tf.constant([[1.0, 1, 4, 4]]), tf.constant([2], tf.int32)
+    )
+    second = mixing.Example(
+        tf.fill([8, 8, 3], 200.0), tf.constant([[2.0, 2, 8, 8]] * 2), tf.constant([0, 1], tf.int32)
+    )
+    shares = []
+    for seed in range(50):
+        mixed = mixing.mixup(first, second, tf.constant([seed, 0]))
+        np.testing.assert_array_equal(mixed.classes, [2, 0, 1])
+        np.testing.assert_array_equal(mixed.boxes, [[1, 1, 4, 4], [2, 2, 8, 8], [2, 2, 8, 8]])
+        assert np.ptp(mixed.image) == 0
+        shares.append(float(mixed.image[0, 0, 0]) / 200)
+    assert 0.35 <= min(shares) < 0.4 and 0.6 < max(shares) <= 0.65
+
+
+def test_mixup_in_the_pipeline_has_the_objects_of_two_images(data):
+    still = dict(scale_min=1.0, scale_max=1.0, horizontal_flip=False)
+    for example in examples(data, config_with(mixup=1, **still), 12):
+        assert example.image.shape == (*SIZE, 3)
+        assert len(example.boxes) == len(example.classes) == 4
+        # Two of each image, whose objects are of one class.
+        assert example.classes[0] == example.classes[1]
+        assert example.classes[2] == example.classes[3]
+
+
+@pytest.mark.parametrize(("name", "most"), [("mosaic", 2), ("mixup", 2)])
+def test_a_probability_is_how_often(data, name, most):
+    still = dict(scale_min=1.0, scale_max=1.0, horizontal_flip=False)
+    numbers = [len(e.boxes) for e in examples(data, config_with(**{name: 0.5}, **still), 60)]
+    mixed = sum(number > most for number in numbers)
+    assert 15 < mixed < 45
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_all_together_follow_the_seed(data, cache):
+    config = config_with(mosaic=0.5, mixup=0.5, policy="v0", color=0.5, grid_mask=0.5)
+    config = config.override({"data.cache": cache})
+    first, again = examples(data, config, 10, seed=1), examples(data, config, 10, seed=1)
+    for example, same in zip(first, again):
+        for tensor, same_tensor in zip(example, same):
+            np.testing.assert_array_equal(tensor, same_tensor)
+        assert len(example.boxes) == len(example.classes)
+        assert (example.boxes >= 0).all()
+        assert (example.boxes <= np.array([*SIZE, *SIZE]) - 1).all()
+    other = examples(data, config, 10, seed=2)
+    assert any(not np.array_equal(a.image, b.image) for a, b in zip(first, other))
+
+
+def test_batches_have_static_shapes_still(data):
+    off, on = (
+        pipeline.training_dataset(data, config_with(mosaic=share, mixup=share), 4)
+        for share in (0, 0.5)
+    )
+    assert on.element_spec == off.element_spec
+
+
+def test_a_file_deleted_later_spoils_only_what_it_is_part_of(data):
+    os.remove(data.records[0].image)
+    config = config_with(mosaic=1)
+    dataset = pipeline.training_examples(data, config, repeat=False)
+    assert 0 < len(list(dataset)) <= 5
+    strict = config.override({"data.strict": True})
+    with pytest.raises(tf.errors.NotFoundError, match="0.png"):
+        list(pipeline.training_examples(data, strict, repeat=False))
