@@ -63,6 +63,7 @@ setup(
             "efficientdet-eval = efficientdet_tf.evaluate:run",
             "efficientdet-export = export.__main__:run",
             "efficientdet-predict = efficientdet_tf.predict:run",
+            "efficientdet-data = efficientdet_tf.data_command:run",
         ]
     },
     classifiers=[

@@ -57,6 +57,7 @@ def test_every_command_is_a_function(metadata):
     scripts.read(metadata / "entry_points.txt")
     commands = dict(scripts["console_scripts"])
     assert list(commands) == [
+        "efficientdet-data",
         "efficientdet-eval",
         "efficientdet-export",
         "efficientdet-predict",

@@ -1,0 +1,81 @@
+"""`efficientdet-data show`: a picture of the data, as it is or as training sees it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from efficientdet_tf import data_command
+from efficientdet_tf.config import known_keys
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = ("--data=digits", "--images=5", "--columns=3", "--set=model.image_size=128x160")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "efficientdet_tf.data_command", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """What the command writes and prints, without and with augmentation."""
+    folder = tmp_path_factory.mktemp("show")
+    off = command("show", *SMALL, "--set=augmentation.mosaic=1", f"--output={folder}/new/off.png")
+    on = command(
+        *("show", *SMALL, "--augmented", "--set=augmentation.mosaic=1"),
+        f"--output={folder}/on.png",
+    )
+    assert (off.returncode, on.returncode) == (0, 0), off.stderr + on.stderr
+    return {folder / "new" / "off.png": off.stdout, folder / "on.png": on.stdout}
+
+
+def test_writes_a_grid_and_says_what_is_on_it(pictures):
+    for path, printed in pictures.items():
+        # Two rows of three, with gaps.
+        assert PIL.Image.open(path).size == (3 * 164 - 4, 2 * 132 - 4)
+        assert printed.startswith("5 images with ") and printed.endswith(f", written to {path}\n")
+
+
+def test_augmented_only_on_demand(pictures):
+    counts = [int(printed.split()[3]) for printed in pictures.values()]
+    # A mosaic has the objects of four images.
+    assert counts[1] > 1.5 * counts[0]
+    off, on = (np.asarray(PIL.Image.open(path)) for path in pictures)
+    assert not np.array_equal(off, on)
+
+
+def test_without_augmentation_all_of_it_is_off():
+    switches = {key for key in known_keys() if key.startswith("augmentation.")}
+    # These two do nothing by themselves.
+    switches -= {"augmentation.rand_num_layers", "augmentation.rand_magnitude"}
+    assert set(data_command._NOT_AUGMENTED) == switches
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the first argument has to be one of: show; see --help"),
+        (["shw"], "'shw' is not one of: show; see --help"),
+        (["show", "--output=x.png"], "--data is missing: A data set, as train.py takes it, or"),
+        (["show", "--data=digits"], "--output is missing: The picture to write, e.g. grid.png."),
+        (["show", "more"], "unexpected argument 'more'; see --help"),
+        (
+            ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],
+            "augmentation.policy: 'v4' is not one of none, v0, v1, v2, v3, rand",
+        ),
+        (["show", *SMALL, "--output=x.abc"], "--output: x.abc: unknown file extension: .abc"),
+    ],
+)
+def test_complains_in_one_line(arguments, message):
+    process = command(*arguments)
+    assert process.returncode == 1
+    [line] = process.stderr.strip().splitlines()
+    assert line.startswith(f"data: {message}")
