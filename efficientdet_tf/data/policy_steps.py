@@ -238,6 +238,14 @@ def _solarize(image: tf.Tensor, level: float) -> tf.Tensor:
     return augment.solarize(image, threshold) if threshold < 256 else image
 
 
+def _sharpen(image: tf.Tensor, level: float) -> tf.Tensor:
+    # A pixel needs neighbours on all sides.
+    large_enough = tf.reduce_all(tf.shape(image)[:2] >= 3)
+    return tf.cond(
+        large_enough, lambda: augment.sharpness(image, _enhancement(level)), lambda: image
+    )
+
+
 _PIXELS = {
     "AutoContrast": lambda image, level: augment.autocontrast(image),
     "Equalize": lambda image, level: augment.equalize(image),
@@ -248,7 +256,7 @@ _PIXELS = {
     "Color": lambda image, level: augment.color(image, _enhancement(level)),
     "Contrast": lambda image, level: augment.contrast(image, _enhancement(level)),
     "Brightness": lambda image, level: augment.brightness(image, _enhancement(level)),
-    "Sharpness": lambda image, level: augment.sharpness(image, _enhancement(level)),
+    "Sharpness": _sharpen,
 }
 _WITH_BOXES = {
     "Rotate_BBox": _rotate,

@@ -100,6 +100,8 @@ def test_changes_of_pixels_keep_shapes_and_boxes(name):
 def test_the_ends_of_the_scale_work(name, level):
     image, boxes = apply(name, drawn(), BOXES, 1, level=level)
     assert image.shape == (HEIGHT, WIDTH, 3) and boxes.shape == (2, 4)
+    tiny, boxes = apply(name, drawn()[:1, :2], np.array([[0, 0, 1, 2]], np.float32), 1, level=level)
+    assert tiny.shape == (1, 2, 3) and np.isfinite(boxes).all()
     image, boxes = apply(name, drawn(), np.zeros((0, 4), np.float32), 1, level=level)
     assert image.shape == (HEIGHT, WIDTH, 3) and boxes.shape == (0, 4)
 
