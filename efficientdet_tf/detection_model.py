@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf.config import Config
 from efficientdet_tf.training.optimizers import (
     MovingAverage,
     clip_gradients,
@@ -26,13 +27,21 @@ TRACKED = (
 
 @keras.utils.register_keras_serializable("efficientdet")
 class EfficientDet(keras.Model):
-    """The network with its training step; made by `efficientdet_tf.model.build`.
+    """The network with its training step; made by `EfficientDet.create(config)`.
 
     `compile` and `fit` are Keras'. A training batch is (images float32
     [B, H, W, 3] on the 0..255 scale, targets), where targets is a dict of
     `cls_L` int32 [B, h, w, A], `box_L` float32 [B, h, w, A * 4] for each level
     L, and `num_positives` float32 [B].
     """
+
+    @classmethod
+    def create(cls, config: Config) -> "EfficientDet":
+        """The network of a config, untrained: `efficientdet_tf.model.build`."""
+        # Late, because the builder needs this class.
+        from efficientdet_tf.model import build
+
+        return build(config)
 
     def compile(
         self,

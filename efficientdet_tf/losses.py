@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
-from efficientdet_tf.config import LossConfig
+from efficientdet_tf.config import Config, LossConfig
 
 
 def focal_loss(
@@ -133,7 +133,7 @@ class DetectionLoss:
     """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
     Example:
-      loss = DetectionLoss(config.loss, anchors)
+      loss = DetectionLoss.for_config(config)
       loss(targets, model(images, training=True))["detection_loss"]
 
     One deliberate difference from the published implementation: its IoU losses
@@ -148,6 +148,11 @@ class DetectionLoss:
 
     config: LossConfig
     anchors: tf.Tensor
+
+    @classmethod
+    def for_config(cls, config: Config) -> "DetectionLoss":
+        """The loss of a configured model."""
+        return cls(config.loss, anchor_grid.of_config(config))
 
     def __call__(
         self,

@@ -170,7 +170,7 @@ def test_the_commands_run(place_after_commands):
 @pytest.mark.readme
 def test_the_python_runs(place_after_commands):
     code = blocks("python")
-    assert len(code) == 2
+    assert len(code) == 3
     run(place_after_commands, [sys.executable, "-c", "\n".join(code)])
 
 

@@ -71,7 +71,7 @@ def run(golden, goldens, batch):
     recipe = CONFIG.optimizer
     model.compile(
         optimizers.build(recipe, total_steps=50, steps_per_epoch=10, batch_size=64),
-        DetectionLoss(CONFIG.loss, anchor_grid.of_config(CONFIG)),
+        DetectionLoss.for_config(CONFIG),
         weight_decay=recipe.weight_decay,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,

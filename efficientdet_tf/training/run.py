@@ -2,7 +2,6 @@
 
 import tf_keras as keras
 
-from efficientdet_tf import anchors
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import registry
@@ -129,7 +128,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
             steps_per_epoch=steps,
             batch_size=config.training.batch_size,
         ),
-        DetectionLoss(config.loss, anchors.of_config(config)),
+        DetectionLoss.for_config(config),
         weight_decay=config.optimizer.weight_decay,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.optimizer.ema_decay,
