@@ -19,8 +19,8 @@ from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
+from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.data.write_digits import write
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training import run as run_lib
 from efficientdet_tf.training import state
@@ -37,7 +37,7 @@ def coco_file(tmp_path_factory):
     data = digits.load("train", num_images=8)
     # Ids with gaps, as in COCO itself.
     label_map = LabelMap(tuple(range(10, 40, 3)), data.label_map.names)
-    write(dataclasses.replace(data, label_map=label_map), folder)
+    write_coco(dataclasses.replace(data, label_map=label_map), folder)
     return str(folder / "annotations.json")
 
 
