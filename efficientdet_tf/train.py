@@ -18,7 +18,7 @@ flags.DEFINE_string("strategy", None, "auto, cpu, gpu, mirrored, multi_worker or
 flags.DEFINE_string(
     "pretrained", None, "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0."
 )
-flags.DEFINE_string("config", None, "YAML file with any settings, or a built-in one: digits, finetune.")
+flags.DEFINE_string("config", None, "YAML file with any settings, or built in: digits, finetune.")
 flags.DEFINE_multi_string(
     "set", [], "One setting as key=value, e.g. optimizer.learning_rate=0.04; may be repeated."
 )
