@@ -1,0 +1,199 @@
+"""The confusion matrix and the worst images, counted by hand."""
+
+import numpy as np
+import pytest
+
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.confusion import confusion, overlaps
+
+LABELS = LabelMap((7, 2, 5), ("cat", "dog", "owl"))
+CAT, DOG, OWL = range(3)
+# Places that do not overlap.
+HERE, THERE, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [20, 0, 40, 20]
+
+
+def record(image_id, *objects):
+    """An image with objects (box, class) or (box, class, "crowd")."""
+    boxes = np.array([item[0] for item in objects], np.float32).reshape(-1, 4)
+    return Record(
+        image_id=image_id,
+        image="",
+        height=100,
+        width=100,
+        boxes=boxes,
+        classes=np.array([item[1] for item in objects], np.int32),
+        is_crowd=np.array([len(item) == 3 for item in objects], bool),
+        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+    )
+
+
+def found(image_id, box, class_index, score):
+    ymin, xmin, ymax, xmax = box
+    return {
+        "image_id": image_id,
+        "category_id": LABELS.ids[class_index],
+        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+        "score": score,
+    }
+
+
+def judged(records, detections, **options):
+    return confusion(DetectionData(records, LABELS), detections, **options)
+
+
+DATA = [
+    record(1, (HERE, CAT), (THERE, DOG)),
+    record(2, (HERE, OWL), (THERE, CAT), (AWAY, OWL)),
+    record(3),
+]
+DETECTIONS = [
+    # Image 1: both right; the cat twice.
+    found(1, HERE, CAT, 0.9),
+    found(1, THERE, DOG, 0.8),
+    found(1, [1, 0, 10, 10], CAT, 0.7),
+    # Image 2: an owl taken for a cat; the cat missed, as what was seen there is unsure.
+    found(2, HERE, CAT, 0.95),
+    found(2, THERE, CAT, 0.4),
+    found(2, [60, 60, 70, 70], DOG, 0.6),
+    # Image 3: something out of nothing.
+    found(3, HERE, OWL, 0.5),
+]
+
+
+def test_the_matrix():
+    result = judged(DATA, DETECTIONS, score_threshold=0.5)
+    assert result.matrix.tolist() == [
+        # cat dog owl missed
+        [1, 0, 0, 1],
+        [0, 1, 0, 0],
+        [1, 0, 0, 1],
+        [1, 1, 1, 0],
+    ]
+    assert result.precision.tolist() == [1 / 3, 1 / 2, 0]
+    assert result.recall.tolist() == [1 / 2, 1, 0]
+    assert result.most_confused(5) == [("owl", "cat", 1)]
+
+
+def test_the_worst_images_come_first():
+    result = judged(DATA, DETECTIONS, score_threshold=0.5)
+    summary = [(o.record.image_id, o.missed, o.false) for o in result.worst_images(5)]
+    # Image 1 was better than 3, with as many mistakes.
+    assert summary == [(2, 3, 2), (3, 0, 1), (1, 0, 1)]
+    assert [o.f1 for o in result.worst_images(5)] == [0, 0, 4 / 5]
+    assert len(result.worst_images(1)) == 1
+
+
+def test_images_without_mistakes_are_not_among_the_worst():
+    result = judged([record(1, (HERE, CAT)), record(2)], [found(1, HERE, CAT, 0.9)])
+    assert result.worst_images(5) == []
+    assert [outcome.f1 for outcome in result.outcomes] == [1, 1]
+
+
+def test_the_best_f1_decides_where_no_score_is_given():
+    # From 0.4 on there are 3 right ones of 7 for 5 objects, F1 6/12; from 0.8 on 2 of 3,
+    # 4/8, no more; so is the first of both.
+    result = judged(DATA, DETECTIONS)
+    assert result.score_threshold == 0.8
+    assert judged(DATA, [found(1, HERE, CAT, 0.2)]).score_threshold == 0.2
+    assert judged(DATA, []).score_threshold == 0.5
+
+
+def test_equal_scores_are_above_the_threshold_together():
+    detections = [found(1, HERE, CAT, 0.5), found(1, AWAY, CAT, 0.5), found(1, THERE, DOG, 0.3)]
+    result = judged(DATA[:1], detections)
+    # 0.5 has F1 2/4, 0.3 has 4/5.
+    assert result.score_threshold == 0.3
+    result = judged([record(1, (HERE, CAT))], detections)
+    assert (result.score_threshold, int(result.matrix.sum())) == (0.5, 2)
+
+
+def test_the_right_class_is_matched_before_a_surer_wrong_one():
+    detections = [found(1, HERE, DOG, 0.9), found(1, HERE, CAT, 0.6)]
+    result = judged([record(1, (HERE, CAT))], detections, score_threshold=0.5)
+    assert result.matrix[CAT].tolist() == [1, 0, 0, 0]
+    assert result.matrix[-1].tolist() == [0, 1, 0, 0]
+
+
+def test_the_surer_detection_takes_the_object():
+    near = [0, 0, 10, 9]
+    detections = [found(1, near, CAT, 0.9), found(1, HERE, CAT, 0.8)]
+    [outcome] = judged([record(1, (HERE, CAT))], detections, score_threshold=0.5).outcomes
+    assert outcome.scores.tolist() == [0.9, 0.8]
+    assert outcome.object_of.tolist() == [0, -1]
+    assert outcome.right.tolist() == [True, False]
+    assert outcome.found.tolist() == [True]
+
+
+def test_the_object_that_overlaps_most_is_taken():
+    objects = [([0, 0, 10, 6], CAT), (HERE, CAT)]
+    result = judged([record(1, *objects)], [found(1, HERE, CAT, 0.9)])
+    assert result.outcomes[0].found.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("width", "is_found"), [(5, True), (4, False)])
+def test_half_of_both_has_to_overlap(width, is_found):
+    result = judged([record(1, (HERE, CAT))], [found(1, [0, 0, 10, width], CAT, 0.9)])
+    assert bool(result.outcomes[0].found[0]) == is_found
+
+
+def test_crowd_regions_are_neither_objects_nor_mistakes():
+    records = [record(1, (AWAY, CAT, "crowd"), (HERE, CAT))]
+    inside = [22, 2, 30, 10]
+    detections = [
+        found(1, inside, CAT, 0.9),
+        found(1, AWAY, CAT, 0.8),
+        # Of another class, the region is no excuse.
+        found(1, inside, DOG, 0.7),
+    ]
+    result = judged(records, detections, score_threshold=0.5)
+    assert result.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 1, 0, 0]]
+    [outcome] = result.outcomes
+    assert outcome.in_crowd.tolist() == [True, True, False]
+    assert (outcome.missed, outcome.false) == (1, 1)
+
+
+def test_without_images_there_is_nothing():
+    result = judged([], [])
+    assert result.matrix.shape == (4, 4) and not result.matrix.any()
+    assert np.isnan(result.precision).all() and np.isnan(result.recall).all()
+    assert result.most_confused(3) == []
+
+
+def test_the_evaluator_gives_what_is_judged():
+    data = DetectionData(DATA, LABELS)
+    evaluator = CocoEvaluator(data)
+    evaluator.add(1, np.array([HERE, THERE]), np.array([0.9, 0.8]), np.array([CAT, OWL]))
+    result = confusion(data, evaluator.detections(), score_threshold=0.5)
+    assert result.matrix[CAT, CAT] == 1 and result.matrix[DOG, OWL] == 1
+
+
+def test_the_diagonal_agrees_with_pycocotools():
+    """Recall at IoU 0.5 of all detections, for random boxes in crowded images."""
+    random = np.random.default_rng(3)
+    corners = random.uniform(0, 20, (60, 2))
+    boxes = np.c_[corners, corners + random.uniform(5, 20, (60, 2))]
+    records = [
+        record(n, *((box, int(c)) for box, c in zip(part, random.integers(0, 3, 6))))
+        for n, part in enumerate(boxes.reshape(10, 6, 4), start=1)
+    ]
+    data = DetectionData(records, LABELS)
+    evaluator = CocoEvaluator(data)
+    for item in records:
+        boxes = item.boxes + random.uniform(-3, 3, (6, 4)).astype(np.float32)
+        classes = np.where(random.random(6) < 0.8, item.classes, 0)
+        evaluator.add(item.image_id, boxes, random.random(6), classes)
+    result = confusion(data, evaluator.detections(), score_threshold=0)
+    cocoeval = evaluator._run_pycocotools()
+    # Of all object sizes, with 100 detections, in order of category id.
+    recall = cocoeval.eval["recall"][0, :, 0, -1]
+    np.testing.assert_allclose(result.recall[[1, 2, 0]], recall)
+    assert 0 < recall.min() and recall.max() < 1
+
+
+def test_overlaps():
+    iou, covered = overlaps(
+        np.array([HERE, [0, 0, 0, 10]]), np.array([[0, 5, 10, 25], HERE, THERE, [50, 50, 40, 40]])
+    )
+    assert iou.tolist() == [[50 / 250, 1, 0, 0], [0, 0, 0, 0]]
+    assert covered.tolist() == [[0.5, 1, 0, 0], [0, 0, 0, 0]]
