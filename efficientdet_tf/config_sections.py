@@ -116,6 +116,9 @@ class OptimizerConfig:
     # "sgd" or "adam".
     name: str = "sgd"
     # Learning rate at `reference_batch_size` images a step, scaled linearly.
+    # After so many steps, variables go back to half the way from where they were
+    # (https://arxiv.org/abs/1907.08610); needs tensorflow-addons; 0 is off.
+    lookahead: int = 0
     learning_rate: float = 0.08
     reference_batch_size: int = 64
     # The learning rate of the backbone, as a factor of that of all else.

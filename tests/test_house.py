@@ -105,6 +105,18 @@ def test_keras_is_tf_keras(module):
     assert "tf.keras" not in attributes
 
 
+def test_one_module_imports_tensorflow_addons():
+    importing = set()
+    for module in MODULES:
+        tree = ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))
+        # It may be imported by a statement or by its name.
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        names = imported(module) | {text for text in texts if isinstance(text, str)}
+        if module.parts[0] != "tests" and any(n.startswith("tensorflow_addons") for n in names):
+            importing.add(str(module))
+    assert importing == {"efficientdet_tf/addons.py"}
+
+
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [("keras_layers", ("efficientdet_tf", "export")), ("efficientdet_tf", ("export",))],

@@ -34,6 +34,11 @@ def build(
         warmup_steps=int(config.warmup_epochs * steps_per_epoch),
         total_steps=total_steps,
     )
+    if config.lookahead or decays_kernels(config):
+        # Late: it needs this module, and tensorflow-addons.
+        from efficientdet_tf.training import addon_optimizers
+
+        return addon_optimizers.build(config, schedule)
     if config.name == "adam":
         return _Adam(config.backbone_factor, schedule, beta_1=config.momentum)
     return _SGD(config.backbone_factor, schedule, momentum=config.momentum)
@@ -68,19 +73,33 @@ class _SGD(_BackboneSteps, keras.optimizers.SGD):
     pass
 
 
+def decays_kernels(config: OptimizerConfig) -> bool:
+    """Whether the optimizer decays kernels by itself, apart from the gradients.
+
+    The L2 norm of the kernels is then no part of the loss; see `loss_decay`.
+    """
+    return config.name in ("lamb", "sgdw", "radam")
+
+
+def loss_decay(config: OptimizerConfig) -> float:
+    """The factor of half the squared kernels in the loss: the decay, but never twice."""
+    return 0.0 if decays_kernels(config) else config.weight_decay
+
+
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
     """Clips every gradient to an L2 norm, then all of them together to the same."""
     gradients, _ = tf.clip_by_global_norm([tf.clip_by_norm(g, norm) for g in gradients], norm)
     return gradients
 
 
+def is_kernel(variable: tf.Variable) -> bool:
+    """Whether it is the kernel of a convolution, by its name."""
+    return variable.name.split("/")[-1].split(":")[0] in _KERNELS
+
+
 def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
     """`decay` times half the squared L2 norm of all convolution kernels: float32 scalar."""
-    kernels = [
-        variable
-        for variable in model.trainable_variables
-        if variable.name.split("/")[-1].split(":")[0] in _KERNELS
-    ]
+    kernels = [variable for variable in model.trainable_variables if is_kernel(variable)]
     if not kernels:
         return tf.zeros([])
     return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])

@@ -1,0 +1,163 @@
+"""Optimizers of tensorflow-addons: LAMB, SGDW, RectifiedAdam, and Lookahead around any.
+
+They are subclasses of Keras' former optimizer class, which knows neither
+`build` nor `skip_gradients_aggregation` and keeps its state differently. Here
+they are the rule by which `AddonOptimizer`, of the class of today, changes a
+variable; variables, steps and checkpoints are that class' own.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf import addons
+from efficientdet_tf.config import OptimizerConfig
+from efficientdet_tf.training.optimizers import is_kernel
+
+
+def build(
+    config: OptimizerConfig, schedule: keras.optimizers.schedules.LearningRateSchedule
+) -> "AddonOptimizer":
+    """The optimizer of a config that needs tensorflow-addons.
+
+    - "lamb", You et al., https://arxiv.org/abs/1904.00962: the step of a kernel is
+      as long as the learning rate times the kernel, for very large batches.
+    - "radam", Liu et al., https://arxiv.org/abs/1908.03265: Adam that begins
+      without its second moment while that is unreliable.
+    - "sgdw", Loshchilov and Hutter, https://arxiv.org/abs/1711.05101: SGD with
+      momentum. As the other two it decays kernels by itself, by
+      `weight_decay` times the learning rate of the step; see
+      `optimizers.loss_decay`.
+    - `lookahead` steps, Zhang et al., https://arxiv.org/abs/1907.08610: after so
+      many steps of any optimizer, also "sgd" and "adam", variables go back to half
+      the way from where they were.
+
+    Args:
+      config: of the run.
+      schedule: its learning rate by step.
+
+    Raises:
+      ConfigError: where tensorflow-addons is not installed.
+    """
+    needed_by = f"optimizer.name: {config.name}"
+    if config.name in ("sgd", "adam"):
+        needed_by = f"optimizer.lookahead: {config.lookahead}"
+    optimizers = addons.optimizers(needed_by)
+
+    def decay(rule):
+        return lambda: config.weight_decay * schedule(rule.iterations)
+
+    legacy = keras.optimizers.legacy
+    moments = {"learning_rate": schedule, "beta_1": config.momentum}
+    if config.name == "sgd":
+        rule = _rule(legacy.SGD)(schedule, config.momentum)
+    elif config.name == "adam":
+        rule = _rule(legacy.Adam)(**moments)
+    elif config.name == "lamb":
+        rule = _rule(optimizers.LAMB)(weight_decay=config.weight_decay, **moments)
+    elif config.name == "radam":
+        # Its own decay would be of all variables.
+        decayed = optimizers.extend_with_decoupled_weight_decay(optimizers.RectifiedAdam)
+        rule = _rule(decayed)(0.0, **moments)
+        rule.weight_decay = decay(rule)
+    else:
+        rule = _rule(optimizers.SGDW)(0.0, schedule, config.momentum)
+        rule.weight_decay = decay(rule)
+    rule.step_factor = config.backbone_factor
+    lookahead = None
+    if config.lookahead:
+        lookahead = _rule(optimizers.Lookahead)(rule, sync_period=config.lookahead)
+    return AddonOptimizer(config.name, schedule, rule, lookahead)
+
+
+class AddonOptimizer(keras.optimizers.Optimizer):
+    """An optimizer of tf_keras whose steps are those of one of the former class.
+
+    Args:
+      name: of the optimizer.
+      learning_rate: the schedule that `rule` has, too.
+      rule: made by `_rule`; changes a variable by its gradient.
+      lookahead: `tensorflow_addons.optimizers.Lookahead` of the rule, or None.
+    """
+
+    def __init__(self, name: str, learning_rate, rule, lookahead=None):
+        # Compiled with the training step or not at all, as the setting says.
+        super().__init__(name, weight_decay=None, jit_compile=False)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        # Not tracked: a checkpoint holds what this class keeps for them.
+        self._rule = self._no_dependency(lookahead or rule)
+        self._slots = self._no_dependency({})
+        self._coefficients = self._no_dependency({})
+        for part in filter(None, (rule, lookahead)):
+            part.keeper = self
+            part.iterations = self.iterations
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Makes what the rule remembers of each variable."""
+        super().build(var_list)
+        if not getattr(self, "_built", False):
+            self._decayed = {self._var_key(variable) for variable in filter(is_kernel, var_list)}
+            self._rule._create_all_weights(var_list)
+            self._built = True
+
+    def _distributed_apply_gradients_fn(self, distribution, grads_and_vars, **kwargs):
+        # Once a step and not for every variable, for which tracing takes a minute.
+        coefficients = self._rule._prepare([variable for _, variable in grads_and_vars])
+        self._coefficients = self._no_dependency(coefficients)
+        return super()._distributed_apply_gradients_fn(distribution, grads_and_vars, **kwargs)
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """One step of one variable."""
+        self._rule._resource_apply_dense(gradient, variable)
+
+    def add_slot(self, variable: tf.Variable, name: str, initial_value=None) -> tf.Variable:
+        """Makes a variable like `variable`, which the rule knows by `name`."""
+        slot = self.add_variable_from_reference(variable, name, initial_value=initial_value)
+        self._slots[name, self._var_key(variable)] = slot
+        return slot
+
+    def slot(self, variable: tf.Variable, name: str) -> tf.Variable:
+        """What `add_slot` made; `variable` may be one replica's copy."""
+        return self._slots[name, self._var_key(variable)]
+
+    def coefficients(self, device: str, dtype: tf.DType) -> dict[str, tf.Tensor]:
+        """What the rule computes once a step for all variables of a device and type."""
+        return self._coefficients[device, dtype]
+
+    def is_decayed(self, variable: tf.Variable) -> bool:
+        """Whether it is the kernel of a convolution; it may be one replica's copy."""
+        # Not by the name: a copy has another one.
+        return self._var_key(variable) in self._decayed
+
+
+def _rule(optimizer_class: type) -> type:
+    """The class, with its variables kept by an `AddonOptimizer`, its `keeper`."""
+    return type(optimizer_class.__name__, (_Kept, optimizer_class), {})
+
+
+class _Kept:
+    step_factor = 1.0
+
+    def add_slot(self, var, slot_name, initializer="zeros", shape=None):
+        # A name, which is that of zeros, or the first value.
+        initial_value = None if isinstance(initializer, str) else initializer
+        return self.keeper.add_slot(var, slot_name, initial_value)
+
+    def get_slot(self, var, slot_name):
+        return self.keeper.slot(var, slot_name)
+
+    def _fallback_apply_state(self, var_device, var_dtype):
+        return self.keeper.coefficients(var_device, var_dtype)
+
+    def _do_use_weight_decay(self, variable):
+        return self.keeper.is_decayed(variable)
+
+    _do_layer_adaptation = _do_use_weight_decay
+
+    def _resource_apply_dense(self, grad, var, *args, **kwargs):
+        if self.step_factor == 1 or not var.name.startswith("backbone/"):
+            return super()._resource_apply_dense(grad, var, *args, **kwargs)
+        before = tf.identity(var)
+        super()._resource_apply_dense(grad, var, *args, **kwargs)
+        return var.assign(before + self.step_factor * (var - before))

@@ -1,0 +1,82 @@
+"""The one door to tensorflow-addons."""
+
+import importlib.util
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+INSTALLED = importlib.util.find_spec("tensorflow_addons") is not None
+
+
+def printed(program: str) -> str:
+    """What a Python of its own prints for the program."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_nothing_on_the_default_path_imports_it():
+    assert "done" in printed("""
+        import sys
+        import tensorflow as tf
+        from efficientdet_tf import addons
+        from efficientdet_tf.config import Config
+        from efficientdet_tf.data import digits, pipeline
+        from efficientdet_tf.training import run
+
+        config = Config.for_model("efficientdet-lite0").override({
+            "model.image_size": 64, "model.num_filters": 16, "model.fpn_repeats": 1,
+            "model.head_repeats": 1, "model.backbone_depth": 0.3, "model.num_classes": 10})
+        model = run.compiled_model(config, steps=1)
+        batches = pipeline.training_dataset(digits.load("train", num_images=2), config, 2)
+        model.fit(batches, steps_per_epoch=1, verbose=0)
+        assert "tensorflow_addons" not in sys.modules
+        print("done")
+    """)
+
+
+@pytest.mark.skipif(not INSTALLED, reason="tensorflow-addons has no release for this Python")
+def test_it_leaves_keras_as_it_was():
+    assert "done" in printed("""
+        import sys
+        import tensorflow as tf
+        import tf_keras
+        from efficientdet_tf import addons
+
+        before = set(sys.modules)
+        optimizers = addons.optimizers("optimizer.name: lamb")
+        assert issubclass(optimizers.LAMB, tf_keras.optimizers.legacy.Optimizer)
+        assert addons.image_filters("augmentation.blur").gaussian_filter2d
+        added = set(sys.modules) - before
+        assert "tensorflow_addons" in added
+        assert not [name for name in added if name.startswith("keras.src.engine")]
+        # Keras 3, which the name stands for outside of this project.
+        assert getattr(tf, "keras") is not tf_keras
+        assert getattr(tf, "keras").__version__.startswith("3.")
+        print("done")
+    """)
+
+
+def test_where_it_is_not_installed_one_line_says_what_to_do():
+    line = printed("""
+        import sys
+        sys.modules["tensorflow_addons"] = None  # As if there were no such module.
+        from efficientdet_tf.config import ConfigError, OptimizerConfig
+        from efficientdet_tf.training import optimizers
+
+        for settings in ({"name": "lamb"}, {"name": "sgd", "lookahead": 5}):
+            try:
+                optimizers.build(OptimizerConfig(**settings), 10, 10, 8)
+            except ConfigError as error:
+                print(error)
+    """).splitlines()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    needs = (
+        "needs tensorflow-addons, which is not installed: pip install "
+        "'tensorflow-addons==0.23.*', which exists for Python 3.11 and older; "
+        f"this is Python {version}"
+    )
+    assert line == [f"optimizer.name: lamb {needs}", f"optimizer.lookahead: 5 {needs}"]
