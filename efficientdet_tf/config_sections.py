@@ -113,7 +113,8 @@ class AugmentationConfig:
 class OptimizerConfig:
     """Optimizer, learning-rate schedule, and moving average of the weights."""
 
-    # "sgd" or "adam".
+    # "sgd" or "adam"; "lamb", "sgdw" and "radam" need tensorflow-addons, and decay
+    # kernels by themselves, by `weight_decay` times the learning rate.
     name: str = "sgd"
     # Learning rate at `reference_batch_size` images a step, scaled linearly.
     # After so many steps, variables go back to half the way from where they were
