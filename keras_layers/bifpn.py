@@ -5,7 +5,8 @@ from typing import NamedTuple
 import tf_keras as keras
 
 from keras_layers.fusion import WeightedFusion
-from keras_layers.resample import BATCH_NORM, Projection, resize_to
+from keras_layers.normalization import batch_norm
+from keras_layers.resample import Projection, resize_to
 
 
 class Node(NamedTuple):
@@ -64,7 +65,7 @@ class FusionNode(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.fusion = WeightedFusion(method, name="fusion")
         self.conv = keras.layers.SeparableConv2D(num_filters, 3, padding="same", name="conv")
-        self.norm = keras.layers.BatchNormalization(name="bn", **BATCH_NORM)
+        self.norm = batch_norm("bn")
 
     def build(self, input_shapes):
         # Each edge has a projection of its own, as published.

@@ -4,7 +4,7 @@ import math
 
 import tf_keras as keras
 
-from keras_layers.resample import BATCH_NORM
+from keras_layers.normalization import batch_norm
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -55,7 +55,7 @@ class PredictionHead(keras.layers.Layer):
         # One flat list, level by level: Keras' weight files leave out layers in
         # nested containers.
         self.norms = [
-            keras.layers.BatchNormalization(name=f"bn_{i}_level_{level}", **BATCH_NORM)
+            batch_norm(f"bn_{i}_level_{level}")
             for level in sorted(int(level) for level in input_shapes)
             for i in range(self.num_repeats)
         ]

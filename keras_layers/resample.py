@@ -3,8 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-# Of every BatchNorm in the detector, as published.
-BATCH_NORM = {"momentum": 0.99, "epsilon": 1e-3}
+from keras_layers.normalization import batch_norm
 
 
 def max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -52,7 +51,7 @@ class Projection(keras.layers.Layer):
         self.conv = self.norm = None
         if input_shape[-1] != self.num_filters:
             self.conv = keras.layers.Conv2D(self.num_filters, 1, name="conv")
-            self.norm = keras.layers.BatchNormalization(name="bn", **BATCH_NORM)
+            self.norm = batch_norm("bn")
         super().build(input_shape)
 
     def call(self, x, training=None):

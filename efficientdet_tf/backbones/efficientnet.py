@@ -10,7 +10,8 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from keras_layers.resample import BATCH_NORM
+from keras_layers.normalization import batch_norm
+from keras_layers.stochastic_depth import StochasticDepth
 
 
 class Stage(NamedTuple):
@@ -73,31 +74,6 @@ def scaled_stages(name: str, width: float = 1.0, depth: float = 1.0) -> list[Sta
         )
         for i, stage in enumerate(STAGES)
     ]
-
-
-@keras.utils.register_keras_serializable("efficientdet")
-class StochasticDepth(keras.layers.Layer):
-    """Drops a sample's residual branch in training (Huang et al., 2016).
-
-    Args:
-      survival_prob: probability with which a sample's branch is kept; kept ones
-        are scaled by its inverse, so inference needs no change.
-    """
-
-    def __init__(self, survival_prob: float, **kwargs):
-        super().__init__(**kwargs)
-        self.survival_prob = survival_prob
-
-    def call(self, x, training=None):
-        """Float [B, H, W, C] to the same shape."""
-        if not training or self.survival_prob >= 1:
-            return x
-        shape = [tf.shape(x)[0], 1, 1, 1]
-        kept = tf.random.uniform(shape) < self.survival_prob
-        return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "survival_prob": self.survival_prob}
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -173,7 +149,7 @@ class MBConvBlock(keras.layers.Layer):
         self.expand_conv = self.expand_norm = self.se = None
         if self.expand_ratio != 1:
             self.expand_conv = _conv(width * self.expand_ratio, 1, name="expand_conv")
-            self.expand_norm = _batch_norm("expand_bn")
+            self.expand_norm = batch_norm("expand_bn")
         self.depthwise_conv = keras.layers.DepthwiseConv2D(
             self.kernel_size,
             self.strides,
@@ -182,13 +158,13 @@ class MBConvBlock(keras.layers.Layer):
             depthwise_initializer=_initializer(),
             name="depthwise_conv",
         )
-        self.depthwise_norm = _batch_norm("depthwise_bn")
+        self.depthwise_norm = batch_norm("depthwise_bn")
         if self.squeeze_excite:
             squeezed = max(1, int(width * SQUEEZE_RATIO))
             self.se = SqueezeExcite(squeezed, self.activation_name, name="se")
         self.project_conv = _conv(self.filters, 1, name="project_conv")
-        self.project_norm = _batch_norm("project_bn")
-        self.drop = StochasticDepth(self.survival_prob, name="drop")
+        self.project_norm = batch_norm("project_bn")
+        self.drop = StochasticDepth(self.survival_prob, name=f"{self.name}_drop")
         super().build(input_shape)
 
     def call(self, inputs, training=None):
@@ -254,7 +230,7 @@ class EfficientNet(keras.layers.Layer):
         self.activation = keras.activations.get(self.activation_name)
         stem_width = width * (1.0 if lite else SCALES[model_name][0])
         self.stem_conv = _conv(round_filters(STEM_FILTERS, stem_width), 3, 2, name="stem_conv")
-        self.stem_norm = _batch_norm("stem_bn")
+        self.stem_norm = batch_norm("stem_bn")
         self.blocks = self._make_blocks(squeeze_excite=not lite)
 
     def _make_blocks(self, squeeze_excite: bool) -> list[MBConvBlock]:
@@ -321,7 +297,3 @@ def _conv(filters: int, kernel_size: int, strides: int = 1, *, use_bias: bool = 
         kernel_initializer=_initializer(),
         name=name,
     )
-
-
-def _batch_norm(name: str):
-    return keras.layers.BatchNormalization(name=name, **BATCH_NORM)

@@ -12,7 +12,6 @@ from efficientdet_tf.backbones.efficientnet import (
     EfficientNet,
     MBConvBlock,
     SqueezeExcite,
-    StochasticDepth,
     scaled_stages,
 )
 from efficientdet_tf.config import Config
@@ -20,6 +19,7 @@ from keras_layers.bifpn import BiFPN, FusionNode, Node, bifpn_nodes
 from keras_layers.heads import PredictionHead
 from keras_layers.pixels import NormalizePixels
 from keras_layers.resample import ExtraLevels, Projection, max_pool_to, resize_to, upsample_to
+from keras_layers.stochastic_depth import StochasticDepth, draws_from
 
 
 def _features(image_size, widths=(40, 112, 320), min_level=3):
@@ -129,6 +129,19 @@ def test_stochastic_depth_keeps_the_mean():
     dropped = layer(x, training=True).numpy().ravel()
     assert set(np.round(dropped, 5)) == {0.0, 1.25}
     assert np.mean(dropped > 0) == pytest.approx(0.8, abs=0.03)
+
+
+def test_stochastic_depth_follows_from_the_seed_and_the_name():
+    x = tf.ones([200, 1, 1, 1])
+    layers = [StochasticDepth(0.5, name=name) for name in ("a", "b")]
+
+    def drawn(seed):
+        with draws_from(tf.constant([seed, 7])):
+            return [layer(x, training=True).numpy().tobytes() for layer in layers]
+
+    first = drawn(1)
+    assert drawn(1) == first
+    assert len({*first, *drawn(2)}) == 4
 
 
 @pytest.mark.parametrize("name", [name for name in SCALES if name[-1] in "01"])

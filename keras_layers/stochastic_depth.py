@@ -1,0 +1,62 @@
+"""Residual branches that are dropped at random in training."""
+
+import contextlib
+import threading
+import zlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+import tf_keras as keras
+
+# Replicas of a step are traced in threads of their own.
+_of_thread = threading.local()
+
+
+@contextlib.contextmanager
+def draws_from(seed: tf.Tensor) -> Iterator[None]:
+    """A context in which the draws of `StochasticDepth` follow from a seed.
+
+    With a seed that follows from the step, a training that is resumed drops what it would
+    have dropped, and a block that is computed twice drops the same twice.
+
+    Args:
+      seed: int32 [2], as of `tf.random.stateless_uniform`.
+    """
+    before = getattr(_of_thread, "seed", None)
+    _of_thread.seed = seed
+    try:
+        yield
+    finally:
+        _of_thread.seed = before
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class StochasticDepth(keras.layers.Layer):
+    """Drops a sample's residual branch in training (Huang et al., 2016).
+
+    Args:
+      survival_prob: probability with which a sample's branch is kept; kept ones
+        are scaled by its inverse, so inference needs no change.
+      name: layers of different names draw differently, also under `draws_from`.
+    """
+
+    def __init__(self, survival_prob: float, **kwargs):
+        super().__init__(**kwargs)
+        self.survival_prob = survival_prob
+
+    def call(self, x, training=None):
+        """Float [B, H, W, C] to the same shape."""
+        if not training or self.survival_prob >= 1:
+            return x
+        kept = self._uniform([tf.shape(x)[0], 1, 1, 1]) < self.survival_prob
+        return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
+
+    def _uniform(self, shape) -> tf.Tensor:
+        seed = getattr(_of_thread, "seed", None)
+        if seed is None:
+            return tf.random.uniform(shape)
+        salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
+        return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt))
+
+    def get_config(self):
+        return {**super().get_config(), "survival_prob": self.survival_prob}
