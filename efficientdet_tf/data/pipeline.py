@@ -7,7 +7,7 @@ stream, not from the threads, so equal seeds give equal batches.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +32,6 @@ class _Table:
       images: string [n], paths, or encoded files where `in_memory`.
       in_memory: bool [n].
       apply_exif: bool [n].
-      image_ids: int64 [n].
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
       classes: int32 [m].
@@ -41,14 +40,20 @@ class _Table:
     images: tf.Tensor
     in_memory: tf.Tensor
     apply_exif: tf.Tensor
-    image_ids: tf.Tensor
     offsets: tf.Tensor
     boxes: tf.Tensor
     classes: tf.Tensor
 
 
 def training_dataset(
-    data: DetectionData, config: Config, batch_size: int, *, repeat: bool = True, seed: int = 0
+    data: DetectionData,
+    config: Config,
+    batch_size: int,
+    *,
+    repeat: bool = True,
+    seed: int = 0,
+    first_image: int = 0,
+    worker: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches with their targets.
 
@@ -58,9 +63,14 @@ def training_dataset(
     Args:
       data: the records.
       config: the model's input, anchors and augmentation.
-      batch_size: images in a batch; the last, smaller one is dropped.
+      batch_size: images in a batch, over all workers; the last, smaller one is dropped.
       repeat: go on for ever, shuffled anew each time.
-      seed: of the order and of the augmentation; a resumed run should give another.
+      seed: of the order and of the augmentation.
+      first_image: images of the stream that are passed over without being read: those that a
+        training has seen before it was stopped.
+      worker: which share of the stream to give, in batches of one device, as
+        `Strategy.distribute_datasets_from_function` passes it; all of it when None. The
+        devices' batches of a step are together the batch that one device would have.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
@@ -77,8 +87,32 @@ def training_dataset(
     def element(example: Example):
         return example.image, _targets(example, config)
 
-    stream = _training_stream(data, config, element, repeat, seed)
+    order = _Order(repeat, seed, first_image)
+    if worker is not None:
+        batch_size = worker.get_per_replica_batch_size(batch_size)
+        order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
+    stream = _training_stream(data, config, element, order)
     return _batches(stream, batch_size, drop_remainder=True)
+
+
+def training_positions(
+    data: DetectionData, *, seed: int, first_image: int, count: int
+) -> list[int]:
+    """Which records `training_dataset` with this seed gives, from `first_image` on.
+
+    Images that could not be read while training are not known here.
+
+    Args:
+      data: the records.
+      seed: of the training.
+      first_image: images of the stream before the first.
+      count: how many.
+
+    Returns:
+      `count` indices of `data.records`.
+    """
+    stream = _Order(True, seed, first_image).of(tf.data.Dataset.range(len(data)), len(data))
+    return [int(position) for _, position in stream.take(count)]
 
 
 def training_examples(
@@ -96,44 +130,56 @@ def training_examples(
       Examples: an image float32 [H, W, 3], RGB 0..255, padded with the mean, its
       boxes float32 [n, 4] in network pixels and their classes int32 [n].
     """
-    return _training_stream(data, config, lambda example: example, repeat, seed)
+    return _training_stream(data, config, lambda example: example, _Order(repeat, seed))
 
 
-def evaluation_dataset(data: DetectionData, config: Config, batch_size: int) -> tf.data.Dataset:
-    """Every image once, in order, without augmentation.
+def evaluation_dataset(
+    data: DetectionData,
+    config: Config,
+    batch_size: int,
+    worker: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Every image once, in order, without augmentation, in full batches.
 
-    The last batch holds what is left and may be smaller. An image that cannot
-    be read any more is skipped with a warning, unless `config.data.strict`.
+    The last batches are filled up with padding, so that all shapes are static and all devices
+    have equally many. An image that cannot be read any more is skipped with a warning, unless
+    `config.data.strict`.
 
     Args:
       data: the records.
       config: the model's input.
-      batch_size: images in a batch.
+      batch_size: images in a batch of one device.
+      worker: which share to give, as `Strategy.distribute_datasets_from_function` passes it; all
+        of it when None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
-      a dict of "image_id" int64 [B], "image_scale" float32 [B], the original
-      pixels in a network pixel, "height" and "width" int32 [B], the original
-      size).
+      a dict of "position" int32 [B], index in `data.records`, -1 for padding, "image_scale"
+      float32 [B], the original pixels in a network pixel, and "size" int32 [B, 2], the original
+      height and width).
     """
     table = _table(data, with_crowd=True)
+    size = config.model.image_size
 
     def element(position):
         pixels = _read(table, position)
-        image, scale = preprocessing.resize_and_pad(
-            pixels, config.model.image_size, config.model.pixel_mean
-        )
-        size = tf.shape(pixels)
-        image_id = tf.gather(table.image_ids, position)
-        return image, {
-            "image_id": image_id,
-            "image_scale": scale,
-            "height": size[0],
-            "width": size[1],
-        }
+        image, scale = preprocessing.resize_and_pad(pixels, size, config.model.pixel_mean)
+        about = {"position": tf.cast(position, tf.int32), "image_scale": scale}
+        return image, about | {"size": tf.shape(pixels)[:2]}
 
-    stream = _parallel_map(tf.data.Dataset.range(len(data)), element)
-    return _batches(_skip_failures(stream, config), batch_size, drop_remainder=False)
+    padding = (
+        tf.zeros([*size, 3]),
+        {"position": tf.constant(-1), "image_scale": 1.0, "size": tf.constant(size, tf.int32)},
+    )
+    workers, index = (worker.num_input_pipelines, worker.input_pipeline_id) if worker else (1, 0)
+    devices = worker.num_replicas_in_sync if worker else 1
+    # Of all devices: then padding is the same for each.
+    rounds = -(-len(data) // (batch_size * devices))
+    stream = _parallel_map(tf.data.Dataset.range(len(data)).shard(workers, index), element)
+    stream = _skip_failures(stream, config)
+    stream = stream.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
+    stream = stream.take(rounds * batch_size * devices // workers)
+    return _batches(stream, batch_size, drop_remainder=True)
 
 
 def augment(
@@ -177,34 +223,56 @@ def augment(
     return preprocessing.pad(image, size, config.model.pixel_mean), boxes, kept
 
 
+class _Order(NamedTuple):
+    """Which images come when.
+
+    Attributes:
+      repeat: for ever, shuffled anew each time.
+      seed: of the shuffles.
+      first: so many are passed over.
+      workers, worker: every so many-th image is given, from this on.
+    """
+
+    repeat: bool
+    seed: int
+    first: int = 0
+    workers: int = 1
+    worker: int = 0
+
+    def of(self, images: tf.data.Dataset, size: int) -> tf.data.Dataset:
+        """(its number in the stream of all, image) of each that is given."""
+        stream = images.shuffle(size, seed=self.seed, reshuffle_each_iteration=True)
+        stream = stream.repeat() if self.repeat else stream
+        return stream.enumerate().skip(self.first).shard(self.workers, self.worker)
+
+
 def _training_stream(
-    data: DetectionData, config: Config, finish: Callable[[Example], Any], repeat: bool, seed: int
+    data: DetectionData, config: Config, finish: Callable[[Example], Any], order: _Order
 ) -> tf.data.Dataset:
     """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
     table = _table(data, with_crowd=False)
-    order = tf.data.Dataset.range(len(data))
-
-    def with_pixels(position):
-        return position, _read(table, position)
-
+    images = tf.data.Dataset.range(len(data))
     if config.data.cache:
         # Cached before the shuffle, which then moves references and no pixels.
-        order = _skip_failures(_parallel_map(order, with_pixels), config).cache()
-    stream = order.shuffle(len(data), seed=seed, reshuffle_each_iteration=True)
-    stream = stream.repeat() if repeat else stream
-    if not config.data.cache:
-        stream = _skip_failures(_parallel_map(stream, with_pixels), config)
+        images = _parallel_map(images, lambda position: (position, _read(table, position)))
+        stream = order.of(_skip_failures(images, config).cache(), len(data))
+        stream = stream.map(lambda count, position_and_pixels: (count, *position_and_pixels))
+    else:
+        stream = _parallel_map(
+            order.of(images, len(data)),
+            lambda count, position: (count, position, _read(table, position)),
+        )
+        stream = _skip_failures(stream, config)
 
     def another(seed: tf.Tensor) -> Example:
         position = tf.random.stateless_uniform([], seed, 0, len(data), tf.int64)
         return Example(_read(table, position), *_objects(table, position))
 
-    def augmented(count, position_and_pixels):
-        position, pixels = position_and_pixels
+    def augmented(count, position, pixels):
         example = Example(pixels, *_objects(table, position))
-        return finish(_augmented(example, another, config, tf.stack([count, seed])))
+        return finish(_augmented(example, another, config, tf.stack([count, order.seed])))
 
-    stream = _parallel_map(stream.enumerate(), augmented)
+    stream = _parallel_map(stream, augmented)
     mixes = config.augmentation.mosaic or config.augmentation.mixup
     return _skip_failures(stream, config) if mixes else stream
 
@@ -258,7 +326,6 @@ def _table(data: DetectionData, with_crowd: bool) -> _Table:
         images=tf.constant([record.image for record in records], tf.string),
         in_memory=tf.constant([isinstance(record.image, bytes) for record in records]),
         apply_exif=tf.constant([record.apply_exif for record in records]),
-        image_ids=tf.constant([record.image_id for record in records], tf.int64),
         offsets=tf.constant(np.cumsum([0, *counts]), tf.int64),
         boxes=tf.constant(np.concatenate([np.zeros((0, 4)), *boxes]), tf.float32),
         classes=tf.constant(np.concatenate([np.zeros(0), *classes]), tf.int32),

@@ -1,5 +1,7 @@
 """Runs a detector over a data set and measures what it finds."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -45,31 +47,60 @@ class Evaluation:
         config: Config,
         label_map: LabelMap | None = None,
     ):
+        batch_size = config.training.eval_batch_size
         self._data = data
         self._index_in_data = match_classes(label_map or data.label_map, data)
-        self._dataset = pipeline.evaluation_dataset(data, config, config.training.eval_batch_size)
-        self._batches = -(-len(data) // config.training.eval_batch_size)
-        self._detect_batch = detection_function(model, config)
+        self._strategy = model.distribute_strategy
+        self._rounds = -(-len(data) // (batch_size * self._strategy.num_replicas_in_sync))
+        self._dataset = self._strategy.distribute_datasets_from_function(
+            lambda worker: pipeline.evaluation_dataset(data, config, batch_size, worker)
+        )
+        self._detect_round = _detect_round(self._strategy, detection_function(model, config))
 
     def run(self) -> EvaluationResult:
         """COCO metrics of the model as it is now."""
         return self.detect().result()
 
     def detect(self) -> CocoEvaluator:
-        """All detections of the model as it is now, ready to be measured or written."""
+        """All detections of the model as it is now, ready to be measured or written.
+
+        The images are shared out among the replicas of the model's strategy; each process gets
+        the detections of all.
+        """
         evaluator = CocoEvaluator(self._data)
-        unread = {record.image_id: record for record in self._data.records}
-        for images, about in _progress(self._dataset, self._batches, "batch"):
-            size = tf.stack([about["height"], about["width"]], axis=1)
-            found = self._detect_batch(images, about["image_scale"], size)
-            found = {name: value.numpy() for name, value in found.items()}
-            for i, image_id in enumerate(about["image_id"].numpy()):
-                del unread[image_id]
+        unread = dict(enumerate(self._data.records))
+        for batch in _progress(self._dataset, self._rounds, "batch"):
+            found = {name: value.numpy() for name, value in self._detect_round(batch).items()}
+            for i, position in enumerate(found["position"]):
+                if position < 0:
+                    continue
+                record = unread.pop(int(position))
                 count = found["num_detections"][i]
                 detections = (found[name][i, :count] for name in ("boxes", "scores", "classes"))
-                _add(evaluator, image_id, self._index_in_data, *detections)
+                _add(evaluator, record.image_id, self._index_in_data, *detections)
         _warn_of_unread(self._data, list(unread.values()))
         return evaluator
+
+
+def _detect_round(strategy: tf.distribute.Strategy, detect: Callable) -> Callable:
+    """A function of one batch for each replica that returns the detections of all."""
+
+    def of_replica(images, about):
+        found = detect(images, about["image_scale"], about["size"])
+        found["position"] = about["position"]
+        if strategy.num_replicas_in_sync == 1:
+            return found
+        context = tf.distribute.get_replica_context()
+        return {name: context.all_gather(value, axis=0) for name, value in found.items()}
+
+    @tf.function
+    def of_all(batch):
+        return strategy.run(of_replica, args=batch)
+
+    # All replicas have the same.
+    return lambda batch: tf.nest.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0], of_all(batch)
+    )
 
 
 def run_detector(detector: Detector, data: DetectionData, strict: bool = False) -> CocoEvaluator:

@@ -11,7 +11,11 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
-from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
+from efficientdet_tf.data.pipeline import (
+    evaluation_dataset,
+    training_dataset,
+    training_positions,
+)
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 
 SIZE = 128
@@ -117,6 +121,35 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(data, config, cache):
 
 
 @pytest.mark.parametrize("cache", [False, True])
+def test_a_stream_may_begin_where_another_was_left(data, config, cache):
+    config = config.override({"data.cache": cache})
+    whole = [batch.numpy() for batch, _ in training_dataset(data, config, 3, seed=1).take(6)]
+    rest = training_dataset(data, config, 3, seed=1, first_image=12).take(2)
+    np.testing.assert_array_equal([batch for batch, _ in rest], whole[4:])
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_workers_share_the_batch_of_one(data, config, cache):
+    """Two machines of two devices each, in batches of one image for each device."""
+    config = config.override({"data.cache": cache})
+    [whole] = [batch.numpy() for batch, _ in training_dataset(data, config, 4, seed=1).take(1)]
+    shares = []
+    for index in range(2):
+        worker = tf.distribute.InputContext(2, index, num_replicas_in_sync=4)
+        share = training_dataset(data, config, 4, seed=1, worker=worker)
+        shares += [image.tobytes() for batch, _ in share.take(2) for image in batch.numpy()]
+    assert sorted(shares) == sorted(image.tobytes() for image in whole)
+
+
+def test_the_images_of_a_batch_can_be_told_afterwards(data, config):
+    positions = training_positions(data, seed=1, first_image=10, count=9)
+    dataset = training_dataset(data, still(config), 1, seed=1, first_image=10)
+    inputs = [network_input(record, config) for record in data.records]
+    for position, (images, _) in zip(positions, dataset):
+        np.testing.assert_allclose(images[0], inputs[position], atol=1e-3)
+
+
+@pytest.mark.parametrize("cache", [False, True])
 def test_one_pass_sees_every_image_once(data, config, cache):
     config = still(config).override({"data.cache": cache})
     dataset = training_dataset(data, config, 1, repeat=False)
@@ -132,18 +165,30 @@ def test_a_batch_larger_than_the_data_is_an_error_unless_repeated(data, config):
     assert images.shape[0] == 8
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_evaluation_is_shared_without_losing_or_doubling(data, config, workers):
+    positions, lengths = [], set()
+    for index in range(workers):
+        worker = tf.distribute.InputContext(workers, index, num_replicas_in_sync=2 * workers)
+        batches = list(evaluation_dataset(data, config, 1, worker))
+        lengths.add(len(batches))
+        positions += [int(about["position"][0]) for _, about in batches]
+    # As many for each, or they would wait for each other.
+    assert len(lengths) == 1
+    assert sorted(position for position in positions if position >= 0) == list(range(7))
+
+
 def test_evaluation_gives_every_image_once_in_order(data, config):
     batches = list(evaluation_dataset(data, config, 4))
-    assert [len(images) for images, _ in batches] == [4, 3]
-    ids = np.concatenate([facts["image_id"] for _, facts in batches])
-    np.testing.assert_array_equal(ids, np.arange(100, 107))
+    assert [len(images) for images, _ in batches] == [4, 4]
+    about = {key: np.concatenate([about[key] for _, about in batches]) for key in batches[0][1]}
+    np.testing.assert_array_equal(about["position"], [*range(7), -1])
     images = np.concatenate([images for images, _ in batches])
-    scales = np.concatenate([facts["image_scale"] for _, facts in batches])
-    heights = np.concatenate([facts["height"] for _, facts in batches])
-    for record, image, scale, height in zip(data.records, images, scales, heights):
-        np.testing.assert_allclose(image, network_input(record, config), atol=1e-3)
-        assert height == record.height
-        np.testing.assert_allclose(scale, max(record.height, record.width) / SIZE, rtol=1e-6)
+    for i, record in enumerate(data.records):
+        np.testing.assert_allclose(images[i], network_input(record, config), atol=1e-3)
+        assert tuple(about["size"][i]) == (record.height, record.width)
+        scale = max(record.height, record.width) / SIZE
+        np.testing.assert_allclose(about["image_scale"][i], scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -151,8 +196,8 @@ def test_a_file_deleted_later_is_skipped(data, config, cache):
     os.remove(data.records[2].image)
     config = still(config).override({"data.cache": cache})
     assert len(list(training_dataset(data, config, 1, repeat=False))) == 6
-    facts = [facts for _, facts in evaluation_dataset(data, config, 10)]
-    np.testing.assert_array_equal(facts[0]["image_id"], [100, 101, 103, 104, 105, 106])
+    [(_, about)] = evaluation_dataset(data, config, 10)
+    np.testing.assert_array_equal(about["position"], [0, 1, 3, 4, 5, 6, -1, -1, -1, -1])
 
 
 def test_a_file_deleted_later_stops_a_strict_run(data, config):
