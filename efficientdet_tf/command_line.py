@@ -13,7 +13,7 @@ def run(name: str, main: Callable[[], None], tensorflow_log_level: str = "3") ->
     """Parses the flags, runs a command, and exits.
 
     An error of the user, in a flag or raised by `main` as `UserError`, is one
-    line on standard error and exit code 1. `--help` lists the flags of the
+    line on standard error and its exit code, 1. `--help` lists the flags of the
     module that defines `main`, however the command was started.
 
     Args:
@@ -42,11 +42,11 @@ def run(name: str, main: Callable[[], None], tensorflow_log_level: str = "3") ->
         try:
             main()
         except UserError as error:
-            _fail(name, error)
+            _fail(name, error, error.exit_code)
 
     app.run(checked, flags_parser=parse)
 
 
-def _fail(name: str, message: object) -> None:
+def _fail(name: str, message: object, exit_code: int = 1) -> None:
     print(f"{name}: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(exit_code)

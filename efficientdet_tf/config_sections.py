@@ -116,10 +116,10 @@ class OptimizerConfig:
     # "sgd" or "adam"; "lamb", "sgdw" and "radam" need tensorflow-addons, and decay
     # kernels by themselves, by `weight_decay` times the learning rate.
     name: str = "sgd"
-    # Learning rate at `reference_batch_size` images a step, scaled linearly.
     # After so many steps, variables go back to half the way from where they were
     # (https://arxiv.org/abs/1907.08610); needs tensorflow-addons; 0 is off.
     lookahead: int = 0
+    # Learning rate at `reference_batch_size` images a step, scaled linearly.
     learning_rate: float = 0.08
     reference_batch_size: int = 64
     # The learning rate of the backbone, as a factor of that of all else.
@@ -152,8 +152,21 @@ class TrainingConfig:
     eval_batch_size: int = 8
     # Checkpoints of the whole state that are kept to resume from.
     keep_checkpoints: int = 2
+    # Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only.
+    checkpoint_steps: int = 0
     # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
     strategy: str = "auto"
+    # Name or grpc:// address of the TPU; "" is that of this environment.
+    tpu: str = ""
+    # Of activations: "float32", "mixed_float16" or "mixed_bfloat16"; weights are float32.
+    precision: str = "float32"
+    # Compile the training step with XLA.
+    xla: bool = False
+    # Parts that each device computes its share of a batch in, one after another, to need less
+    # memory. BatchNorm sees the parts.
+    accumulate: int = 1
+    # The same numbers bit by bit in every run, at some cost in speed.
+    deterministic: bool = False
     # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a
     # published checkpoint, a run directory, its weights file, or that of a
     # backbone; "" starts anew.

@@ -7,11 +7,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.training.accumulation import sum_over_parts
 from efficientdet_tf.training.optimizers import (
     MovingAverage,
     clip_gradients,
     l2_regularization,
 )
+from keras_layers.stochastic_depth import draws_from
 
 # What a training step measures.
 TRACKED = (
@@ -50,6 +52,8 @@ class EfficientDet(keras.Model):
         weight_decay: float = 4e-5,
         clip_norm: float = 10.0,
         ema_decay: float = 0.9998,
+        accumulate: int = 1,
+        seed: int = 0,
         **kwargs,
     ):
         """Configures training.
@@ -63,6 +67,9 @@ class EfficientDet(keras.Model):
           clip_norm: L2 norm that each gradient, then all together, are clipped
             to; 0 is off.
           ema_decay: of the moving average of the weights; 0 is off.
+          accumulate: parts that a replica's batch is computed in, one after another; the step
+            is that of the whole, but for BatchNorm, which sees the parts.
+          seed: of the residual branches that a step drops.
           **kwargs: of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
@@ -70,6 +77,8 @@ class EfficientDet(keras.Model):
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.moving_average = MovingAverage(self, ema_decay) if ema_decay else None
+        self.accumulate = accumulate
+        self.seed = seed
         self._make_trackers()
 
     # Untracked, or Keras would count the metrics among the weights and save them.
@@ -90,37 +99,69 @@ class EfficientDet(keras.Model):
 
     def train_step(self, data):
         """One step on one replica's share of the global batch."""
-        images, targets = data
-        with tf.GradientTape() as tape:
-            outputs = self(images, training=True)
-            losses = self._loss_terms(targets, outputs)
-        variables = self.trainable_variables
-        gradients = tape.gradient(losses["loss"], variables)
+        losses, gradients = self._losses_and_gradients(*data)
         # Summed before clipping, so that the step is that of one large batch
         # however many replicas share it.
         gradients = _sum_over_replicas(gradients)
+        if self._scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
         if self.clip_norm:
             gradients = clip_gradients(gradients, self.clip_norm)
         self.optimizer.apply_gradients(
-            zip(gradients, variables, strict=True), skip_gradients_aggregation=True
+            zip(gradients, self.trainable_variables, strict=True), skip_gradients_aggregation=True
         )
         if self.moving_average is not None:
             self.moving_average.update(self.optimizer.iterations)
-        return self._track({**losses, "gradient_norm": tf.linalg.global_norm(gradients)})
+        norm = tf.linalg.global_norm(gradients)
+        # Not finite where a loss scale was too large: such a step changes no weight.
+        norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
+        return self._track({**losses, "gradient_norm": norm})
 
     def test_step(self, data):
         """The losses of a batch, in inference mode."""
         images, targets = data
-        return self._track(self._loss_terms(targets, self(images, training=False)))
+        outputs = self(images, training=False)
+        return self._track(self._loss_terms(targets, outputs, self._normalizer(targets), 1))
 
-    def _loss_terms(self, targets, outputs) -> dict[str, tf.Tensor]:
-        """This replica's terms of the global loss; they sum to it over replicas."""
-        positives = _sum_over_replicas(tf.reduce_sum(targets["num_positives"]))
-        losses = dict(self.detection_loss(targets, outputs, normalizer=positives + 1.0))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        losses["l2_loss"] = l2_regularization(self, self.weight_decay) / replicas
+    def _losses_and_gradients(self, images, targets):
+        """This replica's terms of the global loss and of its gradient, times any loss scale."""
+        normalizer = self._normalizer(targets)
+        variables = self.trainable_variables
+
+        def of_part(index, part):
+            images, targets = part
+            with tf.GradientTape() as tape, draws_from(self._step_seed(index)):
+                outputs = self(images, training=True)
+                losses = self._loss_terms(targets, outputs, normalizer, self.accumulate)
+                loss = losses["loss"]
+                if self._scales_loss:
+                    loss = self.optimizer.get_scaled_loss(loss)
+            return losses, tape.gradient(loss, variables)
+
+        return sum_over_parts(of_part, (images, targets), self.accumulate)
+
+    def _normalizer(self, targets) -> tf.Tensor:
+        """What the losses of the global batch are divided by."""
+        return _sum_over_replicas(tf.reduce_sum(targets["num_positives"])) + 1.0
+
+    def _loss_terms(self, targets, outputs, normalizer, parts) -> dict[str, tf.Tensor]:
+        """Terms of the global loss; they sum to it over the parts and replicas of a step."""
+        losses = dict(self.detection_loss(targets, outputs, normalizer=normalizer))
+        shares = tf.distribute.get_strategy().num_replicas_in_sync * parts
+        losses["l2_loss"] = l2_regularization(self, self.weight_decay) / shares
         losses["loss"] = losses["detection_loss"] + losses["l2_loss"]
         return losses
+
+    @property
+    def _scales_loss(self) -> bool:
+        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
+
+    def _step_seed(self, part: tf.Tensor) -> tf.Tensor:
+        """Seed int32 [2] of one part of this step on this replica."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        seed = tf.random.fold_in(tf.stack([self.seed, step]), part)
+        return tf.random.fold_in(seed, replica)
 
     def _track(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync

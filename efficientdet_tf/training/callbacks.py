@@ -1,10 +1,12 @@
 """What happens around the steps of a run."""
 
 import csv
+import io
 import math
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras as keras
@@ -12,7 +14,13 @@ from tqdm import tqdm
 
 from efficientdet_tf.detection_model import TRACKED
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.evaluation.result import EvaluationResult
+from efficientdet_tf.training.run_directory import (
+    RunDirectory,
+    RunDirectoryError,
+    write_atomically,
+)
+from efficientdet_tf.training.stopping import StopRequests
 
 
 class TrainingDiverged(UserError):
@@ -20,12 +28,18 @@ class TrainingDiverged(UserError):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar over all steps of the run, with losses and the time left."""
+    """One bar over all steps of the run, with losses and the time left.
 
-    def __init__(self, first_step: int, total_steps: int):
+    Args:
+      first_step: steps done before.
+      epochs, steps: of the run, and of an epoch.
+    """
+
+    def __init__(self, first_step: int, epochs: int, steps: int):
         super().__init__()
+        self._epochs = epochs
         self._bar = tqdm(
-            total=total_steps,
+            total=epochs * steps,
             initial=first_step,
             unit="step",
             # A log file should not grow by ten lines a second.
@@ -34,7 +48,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._bar.set_description(f"epoch {epoch + 1}/{self.params['epochs']}", refresh=False)
+        self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
 
     def on_train_batch_end(self, batch, logs=None):
         shown = {name: f"{logs[name]:.3f}" for name in ("loss", "class_loss") if name in logs}
@@ -42,20 +56,38 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
-    def on_train_end(self, logs=None):
+    def close(self):
+        """Leaves the bar as it is."""
         self._bar.close()
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends the run at the first loss that is not a finite number."""
+    """Ends the run at the first loss that is not a finite number.
+
+    Args:
+      images_of_step: from the number of a step, counted from 0 with the first of this process,
+        to what its images are called.
+    """
+
+    def __init__(self, images_of_step: Callable[[int], list[str]]):
+        super().__init__()
+        self._images_of_step = images_of_step
+        self._step = 0
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             raise TrainingDiverged(
                 f"the loss became {logs['loss']} at step {int(self.model.optimizer.iterations)}; "
-                "the last checkpoint is kept. Usual causes: a learning rate that is too high "
+                f"its images are {_some(self._images_of_step(self._step))}. "
+                "The last checkpoint is kept. Usual causes: a learning rate that is too high "
                 "for the batch size (--set optimizer.learning_rate=...), or broken boxes"
             )
+        self._step += 1
+
+
+def _some(names: list[str], most: int = 16) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class CocoMetrics(keras.callbacks.Callback):
@@ -68,50 +100,112 @@ class CocoMetrics(keras.callbacks.Callback):
     Args:
       evaluate: called without arguments, returns an `EvaluationResult`.
       directory: of the run.
-      every: epochs from one evaluation to the next; the last epoch always has one.
+      every: epochs from one evaluation to the next.
+      epochs: of the run; the last one always has an evaluation.
       best_ap: AP of the weights in `best.weights.h5`.
+      requests: a stop that is asked for while this evaluates is answered at once.
     """
 
-    def __init__(self, evaluate, directory: RunDirectory, every: int, best_ap: tf.Variable):
+    def __init__(
+        self,
+        evaluate: Callable[[], EvaluationResult],
+        directory: RunDirectory,
+        every: int,
+        epochs: int,
+        best_ap: tf.Variable,
+        requests: StopRequests,
+    ):
         super().__init__()
         self._evaluate = evaluate
         self._directory = directory
         self._every = every
+        self._epochs = epochs
         self._best_ap = best_ap
+        self._requests = requests
         self.result = None
 
     def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.params["epochs"]
         with self.model.averaged_weights():
             self._directory.save_weights(self.model, "last")
-            if not last and (epoch + 1) % self._every:
+            if epoch + 1 < self._epochs and (epoch + 1) % self._every:
                 return
-            self.result = self._evaluate()
+            with self._requests.at_once():
+                self.result = self._evaluate()
             logs.update({name: self.result.metrics[name] for name in ("AP", "AP50", "AP75")})
             if logs["AP"] > float(self._best_ap):
                 self._best_ap.assign(logs["AP"])
                 self._directory.save_weights(self.model, "best")
-        tqdm.write(
-            f"epoch {epoch + 1}: loss {logs['loss']:.3f}  "
-            + "  ".join(f"{name} {logs[name]:.3f}" for name in ("AP", "AP50", "AP75")),
-            file=sys.stderr,
-        )
+        shown = [
+            f"{name} {logs[name]:.3f}" for name in ("loss", "AP", "AP50", "AP75") if name in logs
+        ]
+        tqdm.write(f"epoch {epoch + 1}: " + "  ".join(shown), file=sys.stderr)
 
 
 class SaveState(keras.callbacks.Callback):
-    """Writes the whole training state after every epoch."""
+    """Writes the whole training state after every epoch, and within epochs.
 
-    def __init__(self, manager: tf.train.CheckpointManager):
+    Args:
+      state: of `state.restore`.
+      directory: of the run.
+      keep: so many checkpoints are kept.
+      every: steps from one checkpoint within an epoch to the next; 0 is never.
+      requests: a stop that is asked for ends training, by `Stopped`, after the step.
+    """
+
+    def __init__(
+        self,
+        state: tf.train.Checkpoint,
+        directory: RunDirectory,
+        keep: int,
+        every: int,
+        requests: StopRequests,
+    ):
         super().__init__()
-        self._manager = manager
+        self._state = state
+        self._every = every
+        self._requests = requests
+        self._steps = int(state.steps_into_epoch)
+        self._manager = tf.train.CheckpointManager(
+            state, str(directory.checkpoints), max_to_keep=keep
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        self._requests.check()
+        if self._every and self._steps % self._every == 0:
+            self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._manager.checkpoint.epochs_done.assign(epoch + 1)
-        self._manager.save(epoch + 1)
+        self._state.epochs_done.assign(epoch + 1)
+        self._steps = 0
+        self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment.
+
+        Raises:
+          RunDirectoryError: when it cannot be written; those before are kept.
+        """
+        self._state.steps_into_epoch.assign(self._steps)
+        # The number of steps: it only grows, also when the length of an epoch changes.
+        number = int(self._state.optimizer.iterations)
+        try:
+            self._manager.save(number)
+        except (OSError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunDirectoryError(
+                f"{self._manager.directory}: checkpoint {number} cannot be written: {reason}; "
+                "those before are kept"
+            ) from error
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Appends a line an epoch to `metrics.csv`; a metric not measured is empty."""
+    """Appends a line an epoch to `metrics.csv`; a metric not measured is empty.
+
+    Args:
+      path: of the file.
+      epochs_done: lines of later epochs, which are done again, are taken out.
+    """
 
     COLUMNS = (
         "epoch",
@@ -123,9 +217,22 @@ class MetricsFile(keras.callbacks.Callback):
         "AP75",
     )
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, epochs_done: int):
         super().__init__()
         self._path = path
+        self._drop_after(epochs_done)
+
+    def _drop_after(self, epochs_done: int) -> None:
+        """Lines of epochs that were ended, but no checkpoint was written: they come again."""
+        if not self._path.exists():
+            return
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs_done]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
@@ -147,7 +254,7 @@ class MetricsFile(keras.callbacks.Callback):
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The learning rate of the next step."""
-    rate = optimizer._learning_rate
+    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)
     return float(rate)

@@ -8,7 +8,8 @@ from efficientdet_tf import anchors, drawing
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 
-_MOST_IMAGES = 8
+# More would be a picture too large to look at.
+MOST_IMAGES = 8
 
 
 def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathlib.Path) -> None:
@@ -24,7 +25,7 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
       path: of the PNG file.
     """
     images, targets = batch
-    images = images.numpy()[:_MOST_IMAGES]
+    images = images.numpy()[:MOST_IMAGES]
     levels = range(config.model.min_level, config.model.max_level + 1)
     classes = _flat([targets[f"cls_{level}"] for level in levels], 1)[..., 0]
     deltas = _flat([targets[f"box_{level}"] for level in levels], 4)

@@ -1,5 +1,9 @@
 """A training run from a config to a folder."""
 
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import data as data_lib
@@ -12,9 +16,9 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.losses import DetectionLoss
-from efficientdet_tf.training import callbacks, optimizers, state, strategy
+from efficientdet_tf.training import callbacks, optimizers, state, stopping, strategy
 from efficientdet_tf.training.freezing import freeze
-from efficientdet_tf.training.pictures import draw_training_batch
+from efficientdet_tf.training.pictures import MOST_IMAGES, draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
 
 
@@ -38,7 +42,11 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     if pretrained:
         # Before data sets are read: a wrong name is answered at once.
         registry.find(pretrained)
-    devices = strategy.create(config.training.strategy)
+    if config.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    devices = strategy.create(config.training.strategy, config.training.tpu)
+    strategy.check_batch(devices, config.training.batch_size, config.training.accumulate)
+    keras.utils.set_random_seed(config.training.seed)
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
     directory.check(config, train_data.label_map)
@@ -47,46 +55,162 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         model = compiled_model(config, steps)
         if pretrained:
             print(load_pretrained(model, config, pretrained))
+    with strategy.writable(directory, devices) as output:
         # Weights that do not fit leave no folder behind.
-        directory.create(config, train_data.label_map)
-        manager = state.restore(directory, model, config.training.keep_checkpoints)
-    epochs_done = int(manager.checkpoint.epochs_done)
-    if epochs_done >= config.training.epochs:
-        print(f"{model_dir}: all {config.training.epochs} epochs are done")
-        return None
-    evaluation = Evaluation(model, val_data, config)
-    coco = callbacks.CocoMetrics(
-        evaluation.run, directory, config.training.eval_every, manager.checkpoint.best_ap
-    )
-    batches = pipeline.training_dataset(
-        train_data,
-        config,
-        config.training.batch_size,
-        # Another order than that of the epochs before.
-        seed=config.training.seed + epochs_done,
-    )
-    draw_training_batch(
-        next(iter(batches)),
-        config,
-        train_data.label_map,
-        directory.pictures / "training_batch.png",
-    )
-    model.fit(
-        batches,
-        epochs=config.training.epochs,
-        initial_epoch=epochs_done,
-        steps_per_epoch=steps,
-        verbose=0,
-        callbacks=[
-            callbacks.StopOnNaN(),
+        output.create(config, train_data.label_map)
+        with devices.scope():
+            progress = state.restore(directory, model)
+        state.check_space(output, progress, config.training.keep_checkpoints)
+        return _Run(config, model, train_data, val_data, steps, progress, output).finish()
+
+
+class _Run:
+    """A run from where its checkpoint left it to its end.
+
+    Args:
+      config: resolved.
+      model: of `compiled_model`, restored.
+      train_data, val_data: of `load_data`.
+      steps: in an epoch.
+      progress: of `state.restore`.
+      output: what this process writes to.
+    """
+
+    def __init__(self, config, model, train_data, val_data, steps, progress, output):
+        self._config = config
+        self._model = model
+        self._train_data = train_data
+        self._val_data = val_data
+        self._steps = steps
+        self._progress = progress
+        self._output = output
+        self._epochs_done = int(progress.epochs_done)
+        # More when steps per epoch were changed in between: then the epoch is over.
+        self._steps_into_epoch = min(steps, int(progress.steps_into_epoch))
+
+    def finish(self) -> EvaluationResult | None:
+        """Trains the epochs that are left, and returns the last evaluation."""
+        training = self._config.training
+        if self._epochs_done >= training.epochs:
+            print(f"{self._output.path}: all {training.epochs} epochs are done")
+            return None
+        with stopping.StopRequests() as requests:
+            saver = callbacks.SaveState(
+                self._progress,
+                self._output,
+                training.keep_checkpoints,
+                training.checkpoint_steps,
+                requests,
+            )
+            try:
+                return self._fit(saver, requests)
+            except stopping.Stopped as stop:
+                raise self._saved(saver, stop) from None
+
+    def _saved(self, saver: callbacks.SaveState, stop: stopping.Stopped) -> stopping.Stopped:
+        """The same, with a message of what the user finds."""
+        if strategy.num_workers() > 1:
+            # A checkpoint takes all workers, and the others know nothing of this.
+            return stop.with_advice("start all workers again to go on from the last checkpoint")
+        saver.save()
+        return stop.with_advice("the checkpoint is written; the same command goes on from here")
+
+    def _fit(self, saver, requests) -> EvaluationResult:
+        config, model, training = self._config, self._model, self._config.training
+        evaluation = Evaluation(model, self._val_data, config)
+        coco = callbacks.CocoMetrics(
+            evaluation.run,
+            self._output,
+            training.eval_every,
+            training.epochs,
+            self._progress.best_ap,
+            requests,
+        )
+        metrics = callbacks.MetricsFile(self._output.path / "metrics.csv", self._epochs_done)
+        first_step = self._epochs_done * self._steps + self._steps_into_epoch
+        bar = callbacks.ProgressBar(first_step, training.epochs, self._steps)
+        around = [
+            callbacks.StopOnNaN(lambda step: self._images_of_step(first_step + step)),
             coco,
-            callbacks.MetricsFile(directory.path / "metrics.csv"),
-            keras.callbacks.TensorBoard(str(directory.path / "tensorboard"), write_graph=False),
-            callbacks.SaveState(manager),
-            callbacks.ProgressBar(epochs_done * steps, config.training.epochs * steps),
-        ],
-    )
-    return coco.result
+            metrics,
+            keras.callbacks.TensorBoard(str(self._output.path / "tensorboard"), write_graph=False),
+            saver,
+            bar,
+        ]
+        self._draw_first_batch(first_step)
+        with contextlib.closing(bar):
+            for epoch, end, done in self._portions():
+                if done == self._steps:
+                    self._end_epoch(epoch, [coco, metrics, saver])
+                    continue
+                model.fit(
+                    self._batches(epoch * self._steps + done),
+                    initial_epoch=epoch,
+                    epochs=end,
+                    steps_per_epoch=self._steps - done,
+                    verbose=0,
+                    callbacks=around,
+                )
+        return coco.result
+
+    def _portions(self) -> Iterator[tuple[int, int, int]]:
+        """First epoch, last one + 1, and steps that are done of the first, for each `fit`."""
+        epoch, end = self._epochs_done, self._config.training.epochs
+        if self._steps_into_epoch:
+            yield epoch, epoch + 1, self._steps_into_epoch
+            epoch += 1
+        if epoch < end:
+            yield epoch, end, 0
+
+    def _end_epoch(self, epoch: int, around: list[keras.callbacks.Callback]) -> None:
+        """What is left of an epoch that was stopped after its last step."""
+        logs = {}
+        for callback in around:
+            callback.set_model(self._model)
+            callback.on_epoch_begin(epoch)
+            callback.on_epoch_end(epoch, logs)
+
+    def _batches(self, first_step: int):
+        """Batches from a step on, counted over the whole run, for all devices."""
+        training = self._config.training
+
+        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return pipeline.training_dataset(
+                self._train_data,
+                self._config,
+                training.batch_size,
+                seed=training.seed,
+                first_image=first_step * training.batch_size,
+                worker=context,
+            )
+
+        return self._model.distribute_strategy.distribute_datasets_from_function(of_worker)
+
+    def _images_of_step(self, step: int) -> list[str]:
+        batch_size = self._config.training.batch_size
+        positions = pipeline.training_positions(
+            self._train_data,
+            seed=self._config.training.seed,
+            first_image=step * batch_size,
+            count=batch_size,
+        )
+        records = [self._train_data.records[position] for position in positions]
+        return [f"{record.image_id} ({record.name})" for record in records]
+
+    def _draw_first_batch(self, first_step: int) -> None:
+        batches = pipeline.training_dataset(
+            self._train_data,
+            self._config,
+            min(MOST_IMAGES, self._config.training.batch_size),
+            seed=self._config.training.seed,
+            first_image=first_step * self._config.training.batch_size,
+        )
+        draw_training_batch(
+            next(iter(batches)),
+            self._config,
+            self._train_data.label_map,
+            self._output.pictures / "training_batch.png",
+        )
 
 
 def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
@@ -119,18 +243,38 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
       config: of the run.
       steps: in an epoch.
     """
-    model = model_lib.build(config)
+    training, settings = config.training, config.optimizer
+    with _precision(training.precision):
+        model = model_lib.build(config)
     freeze(model, config.model.freeze)
+    optimizer = optimizers.build(
+        settings,
+        total_steps=steps * training.epochs,
+        steps_per_epoch=steps,
+        batch_size=training.batch_size,
+    )
+    if training.precision == "mixed_float16":
+        # Small gradients would be zero in float16.
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizers.build(
-            config.optimizer,
-            total_steps=steps * config.training.epochs,
-            steps_per_epoch=steps,
-            batch_size=config.training.batch_size,
-        ),
+        optimizer,
         DetectionLoss.for_config(config),
-        weight_decay=config.optimizer.weight_decay,
-        clip_norm=config.optimizer.clip_norm,
-        ema_decay=config.optimizer.ema_decay,
+        weight_decay=optimizers.loss_decay(settings),
+        clip_norm=settings.clip_norm,
+        ema_decay=settings.ema_decay,
+        accumulate=training.accumulate,
+        seed=training.seed,
+        jit_compile=training.xla,
     )
     return model
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """A context in which new layers compute in a Keras precision policy."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)

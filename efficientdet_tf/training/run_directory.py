@@ -132,11 +132,21 @@ class RunDirectory:
         return model
 
     def save_weights(self, model: keras.Model, name: str) -> None:
-        """Writes `<name>.weights.h5`; a crash leaves the one before."""
+        """Writes `<name>.weights.h5`; a crash leaves the one before.
+
+        Raises:
+          RunDirectoryError: when it cannot be written.
+        """
+        path = self.path / f"{name}.weights.h5"
         partial = self.path / f"{name}.partial.weights.h5"
-        # Without what `compile` adds: optimizer and metrics are not for use.
-        keras.Model(model.inputs, model.outputs).save_weights(str(partial))
-        os.replace(partial, self.path / f"{name}.weights.h5")
+        try:
+            # Without what `compile` adds: optimizer and metrics are not for use.
+            keras.Model(model.inputs, model.outputs).save_weights(str(partial))
+            os.replace(partial, path)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{path}: cannot be written: {error}; the checkpoints are kept"
+            ) from error
 
     def check(self, config: Config, label_map: LabelMap) -> None:
         """Passes when there is no run here yet, or one of this network and classes.

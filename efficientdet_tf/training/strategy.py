@@ -1,40 +1,121 @@
 """Which devices train, by name."""
 
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+
 import tensorflow as tf
 
 from efficientdet_tf.config import ConfigError
+from efficientdet_tf.training.run_directory import RunDirectory
 
 
-def create(name: str) -> tf.distribute.Strategy:
+def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
     """The distribution strategy called `name`.
+
+    With "multi_worker" this waits until all workers are there, and has to come before anything
+    else that TensorFlow does.
 
     Args:
       name: "cpu" and "gpu" are one device; "mirrored" all GPUs of this
-        machine; "multi_worker" the machines named by TF_CONFIG; "tpu" the TPU
-        of this environment; "auto" is "mirrored" with several GPUs, else the
-        one GPU, else the CPU.
+        machine, or all its logical CPUs where there is none; "multi_worker" the
+        machines named by TF_CONFIG; "tpu" a TPU; "auto" is "multi_worker" with a
+        TF_CONFIG that names several workers, else "mirrored" with several GPUs,
+        else the one GPU, else the CPU.
+      tpu: name or grpc:// address of the TPU; "" is that of this environment.
 
     Raises:
       ConfigError: when the devices are not there.
     """
+    if name == "auto" and num_workers() > 1:
+        name = "multi_worker"
+    if name == "multi_worker":
+        return _multi_worker()
+    if name == "tpu":
+        return _tpu(tpu)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
     if name == "gpu" and not gpus:
         raise ConfigError("training.strategy: gpu, but TensorFlow sees none; use cpu or auto")
-    if name == "tpu":
-        return _tpu()
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.OneDeviceStrategy("/gpu:0" if name == "gpu" else "/cpu:0")
 
 
-def _tpu() -> tf.distribute.Strategy:
+def check_batch(devices: tf.distribute.Strategy, batch_size: int, accumulate: int) -> None:
+    """Passes when a batch can be shared out evenly.
+
+    Raises:
+      ConfigError: when it cannot.
+    """
+    replicas = devices.num_replicas_in_sync
+    if batch_size % (replicas * accumulate):
+        parts = f" in {accumulate} parts each" if accumulate > 1 else ""
+        raise ConfigError(
+            f"training.batch_size: {batch_size} cannot be shared out among {replicas} "
+            f"device{'s' if replicas > 1 else ''}{parts}; "
+            f"choose a multiple of {replicas * accumulate}"
+        )
+
+
+@contextlib.contextmanager
+def writable(directory: RunDirectory, devices: tf.distribute.Strategy) -> Iterator[RunDirectory]:
+    """The folder that this process writes to: only the chief's is that of the run.
+
+    The others have to write as well, because reading variables for it takes all of them; what
+    they write goes to a temporary folder.
+    """
+    if is_chief(devices):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as path:
+        yield RunDirectory(path)
+
+
+def is_chief(devices: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files."""
+    resolver = devices.cluster_resolver
+    if not isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+        return True
+    if resolver.task_type == "worker":
+        return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    return resolver.task_type in (None, "chief")
+
+
+def num_workers() -> int:
+    """Processes that train, by the environment variable TF_CONFIG; 1 without it.
+
+    Raises:
+      ConfigError: when it cannot be read.
+    """
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return max(1, len(cluster.get("worker", [])) + len(cluster.get("chief", [])))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"TF_CONFIG: cannot be read: {error}") from error
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    num_workers()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ConfigError(f"training.strategy: multi_worker: {_reason(error)}") from error
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name or None)
     except (ValueError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"training.strategy: tpu, but none can be reached: {reason}") from error
+        raise ConfigError(
+            f"training.strategy: tpu, but none can be reached: {_reason(error)}"
+        ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

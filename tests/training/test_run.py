@@ -108,7 +108,7 @@ def test_weights_for_use_are_the_moving_average(finished, coco_file):
     folder, _ = finished
     config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
     model = run_lib.compiled_model(config, steps=2)
-    state.restore(RunDirectory(folder), model, keep=2)
+    state.restore(RunDirectory(folder), model)
     used = RunDirectory(folder).load_model("last").get_weights()
     with model.averaged_weights():
         averaged = model.get_weights()
@@ -159,7 +159,7 @@ def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
 def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys, damage):
     """It is named, and the one before is used."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
-    broken, data = folder / "checkpoints" / "ckpt-2", "ckpt-2.data-00000-of-00001"
+    broken, data = folder / "checkpoints" / "ckpt-4", "ckpt-4.data-00000-of-00001"
     if damage == "cut off":
         os.truncate(broken.parent / data, 1000)
     elif damage == "gone":
@@ -172,13 +172,13 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
     model = run_lib.compiled_model(
         _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10}), steps=2
     )
-    manager = state.restore(RunDirectory(folder), model, keep=2)
+    progress = state.restore(RunDirectory(folder), model)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{broken}: cannot be read (")
     assert lines[0].endswith("; trying the one before")
     epochs = 2 if damage == "stray" else 1
     assert lines[1] == f"{folder}: resuming after epoch {epochs}"
-    assert int(manager.checkpoint.epochs_done) == epochs
+    assert int(progress.epochs_done) == epochs
     assert int(model.optimizer.iterations) == 2 * epochs
 
 
