@@ -49,24 +49,24 @@ def optimizers(setting: str) -> types.ModuleType:
     Raises:
       ConfigError: where tensorflow-addons is not installed.
     """
-    _load(setting)
-    return importlib.import_module("tensorflow_addons.optimizers")
+    return _load(setting).optimizers
 
 
 def image_filters(setting: str) -> types.ModuleType:
     """The module `tensorflow_addons.image`; arguments and errors as of `optimizers`."""
-    _load(setting)
-    return importlib.import_module("tensorflow_addons.image")
+    return _load(setting).image
 
 
-def _load(setting: str) -> None:
+# Also called while graphs are traced, of which it is no part.
+@tf.autograph.experimental.do_not_convert
+def _load(setting: str) -> types.ModuleType:
     if sys.modules.get("tensorflow_addons") is not None:
-        return
+        return sys.modules["tensorflow_addons"]
     try:
         with _keras_as_it_was(), warnings.catch_warnings():
             # That its development has ended, and that this is not TensorFlow 2.15.
             warnings.simplefilter("ignore")
-            importlib.import_module("tensorflow_addons")
+            return importlib.import_module("tensorflow_addons")
     except ModuleNotFoundError as error:
         if error.name != "tensorflow_addons":
             raise

@@ -62,6 +62,12 @@ class LossConfig:
     # One of "none", "iou", "giou", "diou", "ciou".
     iou_loss: str = "none"
     iou_weight: float = 1.0
+    # "inverse" or "effective": rare classes count more, by the numbers of their objects
+    # in the training set (`efficientdet_tf.class_weights`); "none" is off.
+    class_weights: str = "none"
+    # The weight of each class in the class loss, in order of class index; () is 1 for all.
+    # Training sets them where `class_weights` is not "none".
+    class_weight_values: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +107,10 @@ class AugmentationConfig:
     rand_magnitude: float = 5.0
     # Brightness, contrast, saturation and hue change by up to this, 0..1.
     color: float = 0.0
+    # Probability of a blur; needs tensorflow-addons.
+    blur: float = 0.0
+    # Edges get sharper or softer by up to this, 0..1; needs tensorflow-addons.
+    sharpness: float = 0.0
     # Probability that an input is put together from four images.
     mosaic: float = 0.0
     # Probability that another input shines through, with its objects.

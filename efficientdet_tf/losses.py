@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
-from efficientdet_tf.config import Config, LossConfig
+from efficientdet_tf.config import Config, ConfigError, LossConfig
 
 
 def focal_loss(
@@ -140,6 +140,14 @@ class DetectionLoss:
     decode the boxes of a batch of several images by anchors in another order.
     Overlap is the same by any anchor; the penalties of "diou" and "ciou" are not.
 
+    With `config.class_weight_values` every class has a weight, which its positive
+    and its negative terms are multiplied by. An anchor of the background has no
+    class whose weight it could take (as in Cui et al. 2019, where every example has
+    a label), and with both weighted alike a weight says how much is learned of a
+    class, but not how sure the network is of it: only positive terms weighted would
+    be another `focal_alpha`, and rare classes would be seen everywhere. The box loss
+    has no weights.
+
     Attributes:
       config: weights and shapes of the losses.
       anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels, as of
@@ -151,7 +159,21 @@ class DetectionLoss:
 
     @classmethod
     def for_config(cls, config: Config) -> "DetectionLoss":
-        """The loss of a configured model."""
+        """The loss of a configured model.
+
+        Raises:
+          ConfigError: when class weights are missing, or are not one for each class.
+        """
+        weights, classes = config.loss.class_weight_values, config.model.num_classes
+        if config.loss.class_weights != "none" and not weights:
+            raise ConfigError(
+                "loss.class_weights: needs the training set; override the config with "
+                "class_weights.settings(config.loss, data) first"
+            )
+        if weights and len(weights) != classes:
+            raise ConfigError(
+                f"loss.class_weight_values: has {len(weights)} weights for {classes} classes"
+            )
         return cls(config.loss, anchor_grid.of_config(config))
 
     def __call__(
@@ -202,6 +224,8 @@ class DetectionLoss:
         losses = focal_loss(
             class_targets, logits, config.focal_alpha, config.focal_gamma, config.label_smoothing
         )
+        if config.class_weight_values:
+            losses *= tf.constant(config.class_weight_values, tf.float32)
         counted = tf.cast(class_targets != target_maps.IGNORED, tf.float32)
         return tf.reduce_sum(tf.reduce_sum(losses, axis=-1) * counted)
 

@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import augmentation, mixing, preprocessing
+from efficientdet_tf.data import augmentation, filters, mixing, preprocessing
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
 # What is drawn besides flip and scale, each from a seed of its own: switching
 # one on leaves the others as they are.
-_POLICY, _COLOR, _GRID_MASK = range(3)
+_POLICY, _COLOR, _GRID_MASK, _BLUR, _SHARPNESS = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +220,11 @@ def augment(
     if settings.color:
         color_seed = tf.random.fold_in(seed, _COLOR)
         image = augmentation.random_color(image, settings.color, color_seed)
+    if settings.blur:
+        image = filters.random_blur(image, settings.blur, tf.random.fold_in(seed, _BLUR))
+    if settings.sharpness:
+        sharpness_seed = tf.random.fold_in(seed, _SHARPNESS)
+        image = filters.random_sharpness(image, settings.sharpness, sharpness_seed)
     return preprocessing.pad(image, size, config.model.pixel_mean), boxes, kept
 
 
@@ -250,6 +255,7 @@ def _training_stream(
     data: DetectionData, config: Config, finish: Callable[[Example], Any], order: _Order
 ) -> tf.data.Dataset:
     """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
+    filters.load(config.augmentation)
     table = _table(data, with_crowd=False)
     images = tf.data.Dataset.range(len(data))
     if config.data.cache:

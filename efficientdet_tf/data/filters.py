@@ -1,0 +1,80 @@
+"""Blur and sharpness, by the image filters of tensorflow-addons.
+
+Pure functions of tensors: everything random follows from the seed given. Boxes
+stay as they are.
+"""
+
+import functools
+import math
+
+import tensorflow as tf
+
+from efficientdet_tf import addons
+from efficientdet_tf.config import AugmentationConfig
+
+# Standard deviations of the blur in pixels: from just visible to out of focus.
+_SIGMAS = (0.7, 1.3, 2.0)
+# Smaller images, of which a filter would see little but the border, stay as they are.
+_LEAST_SIDE = 16
+
+
+def load(settings: AugmentationConfig) -> None:
+    """Loads what the settings need, before a graph is traced that needs it.
+
+    Raises:
+      ConfigError: where tensorflow-addons is not installed and they need it.
+    """
+    for name in ("blur", "sharpness"):
+        if getattr(settings, name):
+            addons.image_filters(f"augmentation.{name}: {getattr(settings, name):g}")
+
+
+def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
+    """Blurs with a Gaussian of one of three widths.
+
+    Args:
+      image: float32 [h, w, 3], RGB 0..255.
+      probability: of its being done.
+      seed: int [2].
+
+    Returns:
+      float32 [h, w, 3], RGB 0..255.
+    """
+    filters = addons.image_filters("augmentation.blur")
+    decision, width = tf.unstack(tf.random.stateless_uniform([2], seed))
+
+    def blurred(sigma: float):
+        size = 2 * math.ceil(3 * sigma) + 1
+        return tf.ensure_shape(filters.gaussian_filter2d(image, size, sigma), image.shape)
+
+    def any_width():
+        branches = [functools.partial(blurred, sigma) for sigma in _SIGMAS]
+        return tf.switch_case(tf.cast(width * len(branches), tf.int32), branches)
+
+    return tf.cond((decision < probability) & _is_large(image), any_width, lambda: image)
+
+
+def random_sharpness(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
+    """Makes edges sharper or softer.
+
+    Args:
+      image: float32 [h, w, 3], RGB 0..255.
+      strength: 0..1; the difference between the image and its smoothed self is
+        multiplied by 1 - strength to 1 + strength.
+      seed: int [2].
+
+    Returns:
+      float32 [h, w, 3], RGB 0..255.
+    """
+    filters = addons.image_filters("augmentation.sharpness")
+    factor = tf.random.stateless_uniform([], seed, 1 - strength, 1 + strength)
+
+    def changed():
+        changed = filters.sharpness(image, factor)
+        return tf.ensure_shape(tf.clip_by_value(changed, 0.0, 255.0), image.shape)
+
+    return tf.cond(_is_large(image), changed, lambda: image)
+
+
+def _is_large(image: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_min(tf.shape(image)[:2]) >= _LEAST_SIDE
