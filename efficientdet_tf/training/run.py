@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import class_weights
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import registry
@@ -49,6 +50,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     keras.utils.set_random_seed(config.training.seed)
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
+    config = config.override(class_weights.settings(config.loss, train_data))
     directory.check(config, train_data.label_map)
     steps = steps_per_epoch(config, len(train_data))
     with devices.scope():

@@ -1,0 +1,58 @@
+"""What is in a data set, in numbers."""
+
+import dataclasses
+
+import numpy as np
+
+from efficientdet_tf.data.records import DetectionData
+
+
+@dataclasses.dataclass(frozen=True)
+class DataStatistics:
+    """Numbers about the images and objects of a data set, crowd regions left out.
+
+    Attributes:
+      num_images: how many there are.
+      num_empty: those without an object.
+      objects: int64 [classes], how many of each class.
+      sizes: float64 [n], of each object the square root of its box's area, in
+        pixels of the network's input.
+      aspects: float64 [n], its width over its height.
+    """
+
+    num_images: int
+    num_empty: int
+    objects: np.ndarray
+    sizes: np.ndarray
+    aspects: np.ndarray
+
+
+def count_objects(data: DetectionData) -> np.ndarray:
+    """int64 [classes], the objects of each class; crowd regions left out."""
+    counts = np.zeros(len(data.label_map), np.int64)
+    for record in data.records:
+        np.add.at(counts, record.classes[~record.is_crowd], 1)
+    return counts
+
+
+def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics:
+    """The numbers of a data set.
+
+    Args:
+      data: the data set.
+      image_size: (height, width) of the network's input, which every image is
+        scaled to fit into.
+    """
+    sides = [np.zeros((0, 2))]
+    for record in data.records:
+        boxes = record.boxes[~record.is_crowd].astype(np.float64)
+        scale = min(image_size[0] / record.height, image_size[1] / record.width)
+        sides.append(scale * (boxes[:, 2:] - boxes[:, :2]))
+    height, width = np.concatenate(sides).T
+    return DataStatistics(
+        num_images=len(data),
+        num_empty=sum(1 for side in sides[1:] if not len(side)),
+        objects=count_objects(data),
+        sizes=np.sqrt(height * width),
+        aspects=width / np.maximum(height, 1e-9),
+    )
