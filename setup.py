@@ -28,7 +28,7 @@ setup(
             "export.*",
         ]
     ),
-    package_data={"efficientdet_tf": ["configs/*.yaml"]},
+    package_data={"efficientdet_tf": ["configs/*.yaml", "report/*.css"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and
@@ -64,6 +64,7 @@ setup(
             "efficientdet-export = export.__main__:run",
             "efficientdet-predict = efficientdet_tf.predict:run",
             "efficientdet-data = efficientdet_tf.data_command:run",
+            "efficientdet-report = efficientdet_tf.report.command:run",
         ]
     },
     classifiers=[

@@ -26,6 +26,7 @@ def draw_detections(
     boxes: np.ndarray,
     names: Sequence[str],
     scores: np.ndarray | None = None,
+    colors: Sequence[tuple[int, int, int]] | None = None,
 ) -> PIL.Image.Image:
     """A copy of the picture with boxes and their labels.
 
@@ -37,6 +38,7 @@ def draw_detections(
       boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
       names: n class names.
       scores: float [n], 0..1, shown in percent; None shows names alone.
+      colors: n RGB colours, 0..255; None takes those of the classes.
 
     Returns:
       An RGB picture of the same size.
@@ -49,7 +51,7 @@ def draw_detections(
     line = max(1, round(max(picture.size) / 320))
     for i in order:
         ymin, xmin, ymax, xmax = _inside(boxes[i], picture.size)
-        color = class_color(names[i])
+        color = class_color(names[i]) if colors is None else colors[i]
         draw.rectangle((xmin, ymin, xmax, ymax), outline=color, width=line)
         label = names[i] if scores is None else f"{names[i]} {100 * scores[i]:.0f}%"
         _draw_label(draw, label, (xmin, ymin), color, font, picture.size)

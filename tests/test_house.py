@@ -40,12 +40,13 @@ def metadata(tmp_path_factory) -> pathlib.Path:
     return folder / "efficientdet_tf.egg-info"
 
 
-def test_every_module_and_built_in_config_is_packaged(metadata):
+def test_every_module_and_file_is_packaged(metadata):
     packaged = set((metadata / "SOURCES.txt").read_text().split())
     expected = {str(path) for path in MODULES if path.parts[0] in PACKAGES}
     expected |= {
         str(path.relative_to(REPOSITORY))
-        for path in REPOSITORY.glob("efficientdet_tf/configs/*.yaml")
+        for pattern in ("configs/*.yaml", "report/*.css")
+        for path in (REPOSITORY / "efficientdet_tf").glob(pattern)
     }
     assert len(expected) > 30
     assert expected <= packaged
@@ -61,6 +62,7 @@ def test_every_command_is_a_function(metadata):
         "efficientdet-eval",
         "efficientdet-export",
         "efficientdet-predict",
+        "efficientdet-report",
         "efficientdet-train",
     ]
     for target in commands.values():

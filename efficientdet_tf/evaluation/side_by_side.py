@@ -1,0 +1,69 @@
+"""An image twice: with what is in it, and with what was found."""
+
+import PIL.Image
+import tensorflow as tf
+
+from efficientdet_tf import drawing
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.records import DataError, LabelMap, Record
+from efficientdet_tf.evaluation.confusion import ImageOutcome
+
+# To be told apart by everybody (Okabe and Ito 2008): bluish green, vermilion, grey.
+RIGHT = (0, 158, 115)
+WRONG = (213, 94, 0)
+NOT_COUNTED = (128, 128, 128)
+
+
+def side_by_side(
+    outcome: ImageOutcome, label_map: LabelMap, longest_side: int
+) -> tuple[PIL.Image.Image, PIL.Image.Image]:
+    """The two pictures.
+
+    In the first, objects that were found are green, missed ones are orange, and
+    crowd regions grey; in the second, right detections are green, false ones
+    orange, and those in crowd regions grey.
+
+    Args:
+      outcome: of the image.
+      label_map: names the classes.
+      longest_side: larger images are scaled to this many pixels.
+
+    Raises:
+      DataError: when the image cannot be read.
+    """
+    record = outcome.record
+    picture = PIL.Image.fromarray(_pixels(record))
+    scale = min(1.0, longest_side / max(picture.size))
+    size = [max(1, round(side * scale)) for side in picture.size]
+    picture = picture.resize(size, PIL.Image.Resampling.LANCZOS)
+    truth = drawing.draw_detections(
+        picture,
+        record.boxes * scale,
+        [label_map.names[i] for i in record.classes],
+        colors=_colors(outcome.found, record.is_crowd),
+    )
+    found = drawing.draw_detections(
+        picture,
+        outcome.boxes * scale,
+        [label_map.names[i] for i in outcome.classes],
+        outcome.scores,
+        colors=_colors(outcome.right, outcome.in_crowd),
+    )
+    return truth, found
+
+
+def _colors(is_right, is_not_counted) -> list[tuple[int, int, int]]:
+    return [
+        NOT_COUNTED if excused else RIGHT if right else WRONG
+        for right, excused in zip(is_right, is_not_counted)
+    ]
+
+
+def _pixels(record: Record):
+    """uint8 [h, w, 3], turned upright where the data set means it so."""
+    try:
+        encoded = record.image if isinstance(record.image, bytes) else tf.io.read_file(record.image)
+        return decode_image(tf.convert_to_tensor(encoded), record.apply_exif).numpy()
+    except tf.errors.OpError as error:
+        reason = error.message.splitlines()[0]
+        raise DataError(f"{record.name or record.image_id}: image: {reason}") from error

@@ -1,0 +1,1 @@
+"""A run as one page, `report.html`, that needs no other file."""

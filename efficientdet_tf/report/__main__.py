@@ -1,0 +1,6 @@
+"""Command line: the report of a run, `report.html`, made anew."""
+
+from efficientdet_tf.report.command import run
+
+if __name__ == "__main__":
+    run()

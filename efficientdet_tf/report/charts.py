@@ -1,0 +1,253 @@
+"""Charts as SVG, in the colours of the page."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from efficientdet_tf.evaluation.confusion import Confusion
+from efficientdet_tf.report.elements import Element, element
+
+COLORS = 10
+# Of a chart of lines or bars, in units of the drawing: whole, and margins.
+_WIDTH, _HEIGHT = 420, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
+# Points of longer lines are not marked.
+_MOST_MARKED = 60
+# A maximum so many times the median asks for a logarithmic axis.
+_STEEP = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+      name: in the legend; "" is not named there, and drawn faint.
+      x, y: float [n]; where y is NaN the line has a gap.
+      color: number of the page's colour, from 0.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    color: int = 0
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_range: tuple[float, float] | None,
+    x_range: tuple[float, float],
+) -> Element:
+    """Lines over a common axis, with a legend where there are several.
+
+    A quantity that falls by much is drawn over a logarithmic axis.
+
+    Args:
+      title: above the chart.
+      lines: what is drawn.
+      x_label: below the axis.
+      y_range: of the axis; None takes it from the lines.
+      x_range: of the axis.
+    """
+    values = np.concatenate([line.y for line in lines] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return _figure(title, element("p", "Nothing was measured.", class_="quiet"))
+    log = y_range is None and values.min() > 0 and values.max() > _STEEP * np.median(values)
+    y_axis = _Axis.over(values, y_range, log, start=_HEIGHT - _BOTTOM, end=_TOP)
+    x_axis = _Axis.over(values, x_range, False, start=_LEFT, end=_WIDTH - _RIGHT)
+    drawn = [_grid(x_axis, y_axis, x_label)]
+    # The faint ones below.
+    for line in sorted(lines, key=lambda line: bool(line.name)):
+        drawn += _line(line, x_axis, y_axis)
+    legend = [(line.name, line.color) for line in lines if line.name]
+    return _figure(title, _svg(drawn, _WIDTH, _HEIGHT), legend if len(lines) > 1 else ())
+
+
+def bar_chart(
+    title: str, categories: Sequence[str], series: Sequence[tuple[str, np.ndarray]], x_label: str
+) -> Element:
+    """Groups of upright bars, one bar for each of the series, in percent.
+
+    Args:
+      title: above the chart.
+      categories: names of the groups.
+      series: (name, float [categories], 0..1).
+      x_label: below the axis.
+    """
+    highest = max(float(np.max(shares, initial=0)) for _, shares in series)
+    axis = _Axis.over(np.array([0, 100 * max(highest, 0.01)]), None, False, _HEIGHT - _BOTTOM, _TOP)
+    step = (_WIDTH - _LEFT - _RIGHT) / len(categories)
+    width = 0.8 * step / len(series)
+    drawn = [_grid(None, axis, x_label, unit="%")]
+    for i, category in enumerate(categories):
+        left = _LEFT + i * step + 0.1 * step
+        for k, (name, shares) in enumerate(series):
+            top = axis.at(100 * float(shares[i]))
+            hint = element("title", f"{name}, {category}: {100 * shares[i]:.1f}%")
+            box = dict(x=left + k * width, y=top, width=width, height=_HEIGHT - _BOTTOM - top)
+            drawn.append(element("rect", hint, **box, style=f"fill:var(--c{k})"))
+        middle = _LEFT + (i + 0.5) * step
+        drawn.append(_label(category, middle, _HEIGHT - _BOTTOM + 14, "middle", 9.5))
+    legend = [(name, k) for k, (name, _) in enumerate(series)]
+    return _figure(title, _svg(drawn, _WIDTH, _HEIGHT), legend)
+
+
+def confusion_chart(confusion: Confusion) -> Element:
+    """The matrix as a heat map: the colour of a cell is as strong as its share of the row.
+
+    Up to 20 classes the counts are written in the cells; of more, they are shown
+    where the pointer rests.
+    """
+    rows = [*confusion.label_map.names, "no object"]
+    columns = [*confusion.label_map.names, "missed"]
+    size = len(rows)
+    with_counts = size <= 21
+    cell = max(12.0, min(58.0, 760 / size))
+    font = min(12.0, cell * 0.85)
+    margin = min(190.0, 14 + font * 0.62 * min(24, max(map(len, rows))))
+    drawn = []
+    for i in range(size):
+        middle = margin + (i + 0.5) * cell
+        drawn.append(_label(_cut(rows[i]), margin - 6, middle + font / 3, "end", font))
+        turned = _label(_cut(columns[i]), 0, 0, "start", font)
+        turned.set("transform", f"translate({middle + font / 3:.1f} {margin - 6:.1f}) rotate(-60)")
+        drawn.append(turned)
+    totals = confusion.matrix.sum(axis=1)
+    for i, j in zip(*np.nonzero(confusion.matrix)):
+        count = int(confusion.matrix[i, j])
+        at = margin + j * cell, margin + i * cell
+        hint = f"{rows[i]} \u2192 {columns[j]}: {count} of {totals[i]}"
+        drawn += _cell(at, cell, count, count / totals[i], i == j, hint, font * with_counts)
+    side = margin + size * cell
+    frame = dict(x=margin, y=margin, width=size * cell, height=size * cell)
+    drawn.append(element("rect", **frame, class_="frame"))
+    # Room for the turned name of the last column.
+    return _svg(drawn, side + margin * 0.5 + 4, side + 4, natural=True)
+
+
+def _cell(at, size, count, share, is_diagonal, hint, font) -> list[Element]:
+    color = "--right" if is_diagonal else "--wrong"
+    box = dict(x=at[0], y=at[1], width=size, height=size)
+    style = f"fill:var({color});fill-opacity:{0.12 + 0.88 * share:.2f}"
+    made = [element("rect", element("title", hint), **box, style=style)]
+    if font:
+        label = _label(str(count), at[0] + size / 2, at[1] + size / 2 + font / 3, "middle", font)
+        label.set("class", "on" if share > 0.45 else "off")
+        made.append(label)
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """From values to places in the drawing, linear or logarithmic."""
+
+    low: float
+    high: float
+    log: bool
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def over(cls, values, given, log, start, end) -> "_Axis":
+        """From 0, or `given`, to the round number above the highest value."""
+        low, high = given or (float(values.min()), float(values.max()))
+        if log:
+            low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+            powers = range(round(math.log10(low)), round(math.log10(high)) + 1)
+            return cls(low, high, True, start, end, tuple(10.0**power for power in powers))
+        if given is None:
+            low = min(low, 0.0)
+        if high <= low:
+            # One epoch, or a quantity that is always zero.
+            low, high = (low - 0.5, low + 0.5) if given else (low, low + 1)
+        ticks = _ticks(low, high)
+        if given is None and ticks[-1] < high:
+            high = ticks[-1] + ticks[1] - ticks[0]
+            ticks += (high,)
+        return cls(low, high, False, start, end, ticks)
+
+    def at(self, value: float) -> float:
+        if self.log:
+            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+
+def _ticks(low: float, high: float) -> tuple[float, ...]:
+    """Four to eight round numbers from `low` to `high`."""
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return tuple(step * i for i in range(first, last + 1))
+
+
+def _grid(x_axis: _Axis | None, y_axis: _Axis, x_label: str, unit: str = "") -> Element:
+    parts = []
+    for value in y_axis.ticks:
+        y = y_axis.at(value)
+        parts.append(element("path", d=f"M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}", class_="grid"))
+        parts.append(_label(f"{value:.6g}{unit}", _LEFT - 6, y + 4, "end"))
+    for value in x_axis.ticks if x_axis else ():
+        text = f"{value:.6g}"
+        parts.append(_label(text, x_axis.at(value), _HEIGHT - _BOTTOM + 14, "middle"))
+    base = f"M{_LEFT} {_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"
+    parts.append(element("path", d=base, class_="axis"))
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(_label(x_label, middle, _HEIGHT - 8, "middle"))
+    return element("g", *parts)
+
+
+def _line(line: Line, x_axis: _Axis, y_axis: _Axis) -> list[Element]:
+    points = [
+        (x_axis.at(x), y_axis.at(y), x, y) if math.isfinite(y) else None
+        for x, y in zip(line.x.tolist(), line.y.tolist())
+    ]
+    path, pen = [], "M"
+    for point in points:
+        if point:
+            path.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
+        pen = "L" if point else "M"
+    color = f"stroke:var(--c{line.color % COLORS})"
+    drawn = [element("path", d="".join(path), class_="line" if line.name else "faint", style=color)]
+    if line.name and len(points) <= _MOST_MARKED:
+        for x, y, *values in filter(None, points):
+            hint = element("title", f"{line.name}: {values[1]:.4g} at {values[0]:.4g}")
+            drawn.append(
+                element("circle", hint, cx=x, cy=y, r=2.5, style=f"fill:var(--c{line.color})")
+            )
+    return drawn
+
+
+def _label(text, x: float, y: float, anchor: str, size: float = 11) -> Element:
+    return element("text", text, x=x, y=y, text_anchor=anchor, font_size=size)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "\u2026"
+
+
+def _svg(drawn, width: float, height: float, natural: bool = False) -> Element:
+    """`natural` is not stretched to the width of the page."""
+    style = f"max-width:{width:.0f}px;min-width:{min(width, 640):.0f}px" if natural else ""
+    box = f"0 0 {width:.0f} {height:.0f}"
+    return element("svg", *drawn, viewBox=box, role="img", style=style)
+
+
+def _figure(title: str, drawing: Element, legend: Sequence[tuple[str, int]] = ()) -> Element:
+    names = [
+        element("span", element("i", style=f"background:var(--c{color % COLORS})"), name)
+        for name, color in legend
+    ]
+    parts = [element("h3", title), drawing]
+    if names:
+        parts.append(element("p", *names, class_="legend"))
+    return element("figure", *parts, class_="card")

@@ -1,0 +1,69 @@
+"""HTML and SVG as trees: whatever is text in them cannot become markup."""
+
+import xml.etree.ElementTree
+
+Element = xml.etree.ElementTree.Element
+
+
+def element(tag: str, *children: "Element | str", **attributes: object) -> Element:
+    """An element with its children.
+
+    Args:
+      tag: its name.
+      *children: elements, and text, which is escaped when it is written.
+      **attributes: `class_` is class, `stroke_width` stroke-width; numbers are
+        written with two decimals at most.
+    """
+    names = {name: name.rstrip("_").replace("_", "-") for name in attributes}
+    made = Element(tag, {names[name]: _text(value) for name, value in attributes.items()})
+    for child in children:
+        if isinstance(child, Element):
+            made.append(child)
+        elif len(made):
+            made[-1].tail = (made[-1].tail or "") + str(child)
+        else:
+            made.text = (made.text or "") + str(child)
+    return made
+
+
+def table(head: list[str], rows: list[list["Element | str"]], class_: str = "") -> Element:
+    """A table; numbers and bars among its cells are `number` and `bar`."""
+    cells = [element("th", name) for name in head]
+    body = [element("tr", *(c if _is_cell(c) else element("td", c) for c in row)) for row in rows]
+    made = element(
+        "table", element("thead", element("tr", *cells)), element("tbody", *body), class_=class_
+    )
+    return element("div", made, class_="scroll")
+
+
+def number(text: str) -> Element:
+    """A cell whose text stands right."""
+    return element("td", text, class_="number")
+
+
+def bar(share: float, text: str, color: str = "c0") -> Element:
+    """A cell with a bar of `share`, 0..1, of its width, and a text.
+
+    Args:
+      share: NaN has no bar.
+      text: beside it.
+      color: one of the page's colours, "c0" to "c9".
+    """
+    width = 100 * min(1.0, max(0.0, share)) if share == share else 0
+    fill = element("i", style=f"width:{width:.1f}%;background:var(--{color})")
+    return element("td", element("span", fill, class_="bar"), element("b", text), class_="bars")
+
+
+def _is_cell(child) -> bool:
+    return isinstance(child, Element) and child.tag == "td"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def to_html(made: Element) -> str:
+    """The document of an `html` element."""
+    return "<!DOCTYPE html>\n" + xml.etree.ElementTree.tostring(made, "unicode", method="html")

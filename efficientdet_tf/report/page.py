@@ -1,0 +1,73 @@
+"""The page, put together and written."""
+
+import pathlib
+
+from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.evaluation.remembered import Measured
+from efficientdet_tf.report import contents as contents_lib
+from efficientdet_tf.report import sections
+from efficientdet_tf.report.elements import element, to_html
+from efficientdet_tf.training.run_directory import (
+    RunDirectory,
+    RunDirectoryError,
+    write_atomically,
+)
+
+_STYLE = pathlib.Path(__file__).with_name("page.css")
+# A browser that obeys loads nothing from anywhere, and runs no script.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(
+    directory: RunDirectory,
+    train_data: DetectionData | None,
+    val_data: DetectionData,
+    measured: Measured,
+) -> pathlib.Path:
+    """Writes `report.html` into the folder of a run.
+
+    Args:
+      directory: of the run; config, environment and metrics are read from it.
+      train_data: what it trained on; None when it cannot be read any more.
+      val_data: what the detections are of.
+      measured: the detections to report on.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      RunDirectoryError: when a file of the run cannot be read or written.
+    """
+    path = directory.path / "report.html"
+    text = page(contents_lib.gather(directory, train_data, val_data, measured))
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def page(contents: contents_lib.Contents) -> str:
+    """The HTML document: one file without scripts, readable in light and dark mode."""
+    name = contents.config.model.name
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", **{"http-equiv": "Content-Security-Policy"}, content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{name}, AP {contents.result.metrics['AP']:.3f}"),
+        element("style", _STYLE.read_text(encoding="utf-8")),
+    )
+    parts = (
+        sections.header,
+        sections.curves,
+        sections.classes,
+        sections.precision_recall,
+        sections.confused,
+        sections.worst_images,
+        sections.data,
+        sections.settings,
+        sections.environment,
+    )
+    body = element("body", element("main", *(part(contents) for part in parts)))
+    return to_html(element("html", head, body, lang="en"))

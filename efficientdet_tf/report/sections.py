@@ -1,0 +1,294 @@
+"""The parts of the page, each an element."""
+
+import base64
+import io
+import math
+
+import numpy as np
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import DataError
+from efficientdet_tf.data.statistics import DataStatistics
+from efficientdet_tf.evaluation.confusion import ImageOutcome
+from efficientdet_tf.evaluation.side_by_side import side_by_side
+from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
+from efficientdet_tf.report.contents import Contents
+from efficientdet_tf.report.elements import Element, bar, element, number, table
+
+_MOST_WORST, _LONGEST_SIDE = 12, 560
+_MOST_CONFUSED = 10
+_MOST_PROBLEMS = 20
+# Limits between bars: sizes in pixels, and width over height.
+_SIZES = (8, 16, 32, 64, 128, 256, 512)
+_ASPECTS = (1 / 4, 1 / 2, 3 / 4, 4 / 3, 2, 4)
+_ASPECT_NAMES = ("<\u00bc", "\u00bc\u2013\u00bd", "\u00bd\u2013\u00be", "square", "1\u2153\u20132")
+_ASPECT_NAMES += ("2\u20134", ">4")
+
+
+def header(contents: Contents) -> Element:
+    """What was trained on what, and how well it went."""
+    config, metrics = contents.config, contents.result.metrics
+    tiles = [
+        *((name, _number(metrics[name])) for name in ("AP", "AP50", "AP75")),
+        ("epochs", f"{len(contents.history)}"),
+        ("minutes", f"{contents.minutes:.{0 if contents.minutes >= 10 else 1}f}"),
+    ]
+    height, width = config.model.image_size
+    about = (
+        f"{len(contents.label_map)} classes, {height}\u00d7{width} pixels. "
+        f"Trained on {config.data.train}, measured on {contents.result.num_images} images of "
+        f"{config.data.val}. {contents.ended:%Y-%m-%d %H:%M %Z}."
+    )
+    return element(
+        "header",
+        element("h1", config.model.name),
+        element("p", about),
+        element(
+            "div",
+            *(element("div", element("b", value), element("span", name)) for name, value in tiles),
+            class_="tiles",
+        ),
+        element("p", _which_weights(contents), class_="quiet"),
+    )
+
+
+def curves(contents: Contents) -> Element:
+    """Losses, metrics and learning rate by epoch."""
+    if not contents.history:
+        return _section("Training", element("p", "No epoch has been measured.", class_="quiet"))
+    epochs = contents.column("epoch")
+
+    def chart(title, *names, y_range=None):
+        lines = []
+        for color, name in enumerate(names):
+            # Of a metric only some epochs have a value; the line joins them.
+            known = np.isfinite(contents.column(name))
+            if known.any():
+                lines.append(Line(name, epochs[known], contents.column(name)[known], color))
+        return line_chart(title, lines, "epoch", y_range, (epochs[0], epochs[-1]))
+
+    charts = [
+        chart("Loss", "loss", "detection_loss"),
+        chart("Average precision on the validation set", "AP", "AP50", "AP75", y_range=(0.0, 1.0)),
+        chart("Class loss", "class_loss"),
+        chart("Box loss", "box_loss"),
+        chart("Learning rate", "learning_rate"),
+        chart("Gradient norm", "gradient_norm"),
+    ]
+    return _section("Training", element("div", *charts, class_="grid"))
+
+
+def classes(contents: Contents) -> Element:
+    """A row for each class, the best found first."""
+    confusion, weights = contents.confusion, contents.config.loss.class_weight_values
+    most = [max(1, int(part.objects.max(initial=0))) for part in _parts(contents).values()]
+    head = ["Class", "AP", "AP50", "Precision", "Recall"]
+    head += [f"Objects in {name}" for name in _parts(contents)] + ["Weight"] * bool(weights)
+    rows = []
+    for i in _best_first([item.ap for item in contents.result.per_class]):
+        item = contents.result.per_class[i]
+        row = [item.name, bar(item.ap, _number(item.ap)), number(_number(item.ap50))]
+        row += [number(_number(confusion.precision[i])), number(_number(confusion.recall[i]))]
+        for part, highest in zip(_parts(contents).values(), most):
+            count = int(part.objects[i])
+            row.append(bar(count / highest, f"{count:,}", "c9"))
+        rows.append([*row, number(f"{weights[i]:.3g}")] if weights else row)
+    note = (
+        f"AP over IoU 0.50 to 0.95. Precision and recall are of detections that score at least "
+        f"{confusion.score_threshold:.3f}, where F1 over all classes is best, at IoU "
+        f"{confusion.iou_threshold:g}. Objects are counted without crowd regions."
+    )
+    return _section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
+
+
+def precision_recall(contents: Contents) -> Element:
+    """Precision over recall, by IoU threshold and by class."""
+    result = contents.result
+    counted = ~np.isnan(result.precision[0, 0])
+    by_threshold = []
+    for i in range(0, len(result.iou_thresholds), 2) if counted.any() else ():
+        mean = result.precision[i][:, counted].mean(axis=1)
+        by_threshold.append(
+            Line(f"IoU {result.iou_thresholds[i]:.2f}", result.recalls, mean, i // 2)
+        )
+    most_objects = sorted(np.flatnonzero(counted), key=lambda i: -result.per_class[i].objects)
+    by_class = [
+        Line(
+            result.per_class[i].name if rank < COLORS else "",
+            result.recalls,
+            result.precision[0, :, i],
+            rank % COLORS,
+        )
+        for rank, i in enumerate(most_objects)
+    ]
+    title = "Classes at IoU 0.50"
+    if len(by_class) > COLORS:
+        title += f": the {COLORS} with most objects"
+    unit = (0.0, 1.0)
+    charts = [
+        line_chart("Mean over classes", by_threshold, "recall", unit, unit),
+        line_chart(title, by_class, "recall", unit, unit),
+    ]
+    return _section("Precision over recall", element("div", *charts, class_="grid"))
+
+
+def confused(contents: Contents) -> Element:
+    """The confusion matrix, and what is confused most."""
+    confusion = contents.confusion
+    note = (
+        "Rows are objects, columns what was detected there: of detections that score at least "
+        f"{confusion.score_threshold:.3f} and overlap by an IoU of {confusion.iou_threshold:g} or "
+        "more. The stronger its colour, the larger a cell is in its row."
+    )
+    parts = [
+        element("p", note, class_="quiet"),
+        element("div", confusion_chart(confusion), class_="scroll card"),
+    ]
+    pairs = confusion.most_confused(_MOST_CONFUSED)
+    if pairs:
+        rows = [[truth, taken, number(str(count))] for truth, taken, count in pairs]
+        parts.append(element("h3", "Most often confused"))
+        parts.append(table(["Object", "Detected as", "Times"], rows))
+    return _section("Confusion", *parts)
+
+
+def worst_images(contents: Contents) -> Element:
+    """The images with most mistakes, with objects and detections drawn."""
+    worst = contents.confusion.worst_images(_MOST_WORST)
+    if not worst:
+        return _section("Worst images", element("p", "There is no mistake.", class_="quiet"))
+    key = element(
+        "p",
+        "Left what is there, right what was detected. ",
+        element("i", class_="right"),
+        "right ",
+        element("i", class_="wrong"),
+        "missed or false ",
+        element("i", class_="other"),
+        "crowd, not counted",
+        class_="quiet key",
+    )
+    shown = [_worst_image(outcome, contents) for outcome in worst]
+    return _section("Worst images", key, element("div", *shown, class_="column"))
+
+
+def data(contents: Contents) -> Element:
+    """How many images and objects there are, and of what sizes."""
+    parts = _parts(contents)
+    rows = [
+        [
+            name,
+            number(f"{part.num_images:,}"),
+            number(f"{part.num_empty:,}"),
+            number(f"{part.objects.sum():,}"),
+            number(f"{part.objects.sum() / max(1, part.num_images):.1f}"),
+        ]
+        for name, part in parts.items()
+    ]
+    head = ["Set", "Images", "Without objects", "Objects", "Objects an image"]
+    names = [f"<{_SIZES[0]}", *map("{}\u2013{}".format, _SIZES, _SIZES[1:]), f">{_SIZES[-1]}"]
+    sizes = [(name, _histogram(part.sizes, _SIZES)) for name, part in parts.items()]
+    aspects = [(name, _histogram(part.aspects, _ASPECTS)) for name, part in parts.items()]
+    charts = [
+        bar_chart("Size of objects", names, sizes, "pixels of the network's input"),
+        bar_chart("Shape of objects", _ASPECT_NAMES, aspects, "width over height"),
+    ]
+    made = [table(head, rows), element("div", *charts, class_="grid")]
+    if contents.train is None:
+        made.insert(1, element("p", "The training set cannot be read any more.", class_="quiet"))
+    if contents.problems:
+        lines = [element("li", line) for line in contents.problems[:_MOST_PROBLEMS]]
+        summary = element("summary", f"{len(contents.problems):,} records or objects left out")
+        made.append(element("details", summary, element("ul", *lines)))
+    return _section("Data", *made)
+
+
+def settings(contents: Contents) -> Element:
+    """The whole config, with what differs from the published one marked."""
+    defaults = Config.for_model(contents.config.model.name).to_dict()
+    groups = []
+    for section, fields in contents.config.to_dict().items():
+        rows = []
+        for name, value in fields.items():
+            changed = value != defaults[section][name]
+            text = element("td", _shown(value), class_="changed" if changed else "")
+            rows.append([f"{section}.{name}", text])
+        groups.append(element("div", element("h3", section), table([], rows), class_="card"))
+    note = "Marked values are not those of the published model."
+    return _section(
+        "Settings", element("p", note, class_="quiet"), element("div", *groups, class_="grid")
+    )
+
+
+def environment(contents: Contents) -> Element:
+    """Versions of what the run was made with."""
+    rows = [[name, value] for name, value in contents.environment.items()]
+    return _section("Environment", table([], rows))
+
+
+def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
+    record = outcome.record
+    name = (record.name or f"image {record.image_id}").replace("\\", "/").rpartition("/")[2]
+    text = f"{name}: {outcome.missed} missed, {outcome.false} false, F1 {outcome.f1:.2f}"
+    caption = element("figcaption", text, title=record.name)
+    try:
+        pictures = side_by_side(outcome, contents.label_map, _LONGEST_SIDE)
+    except DataError as error:
+        return element("figure", element("p", str(error)), caption, class_="card")
+    images = [
+        element("img", src=_data_uri(picture), alt=f"{name}, {what}", loading="lazy")
+        for picture, what in zip(pictures, ("objects", "detections"))
+    ]
+    return element("figure", element("div", *images, class_="pair"), caption, class_="card")
+
+
+def _data_uri(picture) -> str:
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+
+
+def _which_weights(contents: Contents) -> str:
+    measured, best = contents.result.metrics["AP"], contents.best_epoch
+    if best is None:
+        return "AP is COCO's, over IoU 0.50 to 0.95."
+    text = f"epoch {best['epoch']:.0f}, the best of the run"
+    # The file holds six digits.
+    if math.isclose(best["AP"], measured, rel_tol=1e-4, abs_tol=1e-6):
+        return f"AP is COCO's, over IoU 0.50 to 0.95, with the weights of {text}."
+    return (
+        f"AP is COCO's, over IoU 0.50 to 0.95. These weights are not those of {text}, with AP "
+        f"{best['AP']:.3f}: measure these by efficientdet-report."
+    )
+
+
+def _parts(contents: Contents) -> dict[str, DataStatistics]:
+    training = {"training": contents.train} if contents.train else {}
+    return {**training, "validation": contents.val}
+
+
+def _best_first(values: list[float]) -> list[int]:
+    """Indices by descending value, NaN last."""
+    return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), -values[i]))
+
+
+def _histogram(values: np.ndarray, limits: tuple) -> np.ndarray:
+    """float64 [limits + 1], the share of values below, between and above the limits."""
+    counts = np.bincount(np.searchsorted(limits, values, side="right"), minlength=len(limits) + 1)
+    return counts / max(1, len(values))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return "\u2013" if math.isnan(value) else f"{value:.3f}"
+
+
+def _section(title: str, *parts: Element) -> Element:
+    return element("section", element("h2", title), *parts)

@@ -1,0 +1,48 @@
+"""Numbers about data sets, counted by hand."""
+
+import numpy as np
+
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.statistics import count_objects, describe
+
+
+def record(image_id, height, width, boxes, classes, is_crowd):
+    return Record(
+        image_id=image_id,
+        image="",
+        height=height,
+        width=width,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        classes=np.array(classes, np.int32),
+        is_crowd=np.array(is_crowd, bool),
+        area=np.ones(len(classes), np.float32),
+    )
+
+
+DATA = DetectionData(
+    [
+        # Twice as wide as the network's input, so boxes become half as large.
+        record(1, 100, 200, [[0, 0, 20, 80], [0, 0, 90, 90]], [1, 0], [False, True]),
+        record(2, 50, 50, [[0, 0, 10, 10], [5, 5, 5, 25]], [1, 2], [False, False]),
+        record(3, 50, 50, [], [], []),
+    ],
+    LabelMap((1, 2, 3, 4), ("a", "b", "c", "d")),
+)
+
+
+def test_crowd_regions_are_no_objects():
+    assert count_objects(DATA).tolist() == [0, 2, 1, 0]
+
+
+def test_sizes_are_of_the_networks_input():
+    numbers = describe(DATA, (100, 100))
+    assert (numbers.num_images, numbers.num_empty) == (3, 1)
+    assert numbers.objects.tolist() == [0, 2, 1, 0]
+    # 10 x 40, twice 10 x 10, and a line of 0 x 40.
+    np.testing.assert_allclose(numbers.sizes, [20, 20, 0])
+    np.testing.assert_allclose(numbers.aspects[:2], [4, 1])
+
+
+def test_nothing_is_described_as_nothing():
+    numbers = describe(DetectionData([], DATA.label_map), (100, 100))
+    assert (numbers.num_images, numbers.num_empty, len(numbers.sizes)) == (0, 0, 0)

@@ -1,0 +1,241 @@
+"""report.html: what it shows, that it needs nothing else, and that text stays text."""
+
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.remembered import Measured
+from efficientdet_tf.report.page import write_report
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
+METRICS = """epoch,seconds,learning_rate,loss,detection_loss,class_loss,box_loss,AP,AP50,AP75
+1,60.0,0.01,900,2,1,0.01,,,
+2,30.0,0.008,3,1.5,0.8,0.008,{AP:.6g},0.5,0.2
+3,30.0,0.004,2,1.2,0.7,0.007,,,
+"""
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, text and attributes of a page; fails where tags are not closed in order."""
+
+    VOID = {"meta", "img"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, name):
+        return [value for key, value in self.attributes if key == name]
+
+
+def dataset(names, num_images=4, with_last_class=True):
+    """Images of 60 x 80 pixels, each with two objects; of the last class on demand."""
+    random = np.random.default_rng(len(names))
+    png = io.BytesIO()
+    PIL.Image.fromarray(random.integers(0, 255, (60, 80, 3), np.uint8)).save(png, "PNG")
+    classes = len(names) if with_last_class else len(names) - 1
+    records = [
+        Record(
+            image_id=number,
+            image=png.getvalue(),
+            height=60,
+            width=80,
+            boxes=np.array([[5, 5, 25, 35], [30, 40, 55, 75]], np.float32),
+            classes=np.array([2 * number, 2 * number + 1], np.int32) % classes,
+            is_crowd=np.zeros(2, bool),
+            area=np.array([600, 875], np.float32),
+            name=f"images/{names[0]}/{number}.png",
+        )
+        for number in range(num_images)
+    ]
+    return DetectionData(records, LabelMap(tuple(range(5, 5 + len(names))), names), source="made")
+
+
+def found(data, wrong_in=()):
+    """Detections of all objects, of another class in the images `wrong_in`."""
+    evaluator = CocoEvaluator(data)
+    for record in data.records:
+        shift = int(record.image_id in wrong_in)
+        classes = (record.classes + shift) % len(data.label_map)
+        evaluator.add(record.image_id, record.boxes, [0.9, 0.8], classes)
+    return Measured.of(evaluator)
+
+
+def written(folder, val_data, measured, train_data=None, metrics=METRICS, **overrides):
+    config = Config.for_model("efficientdet-lite0").override(
+        {"model.image_size": 64, "model.num_classes": len(val_data.label_map), **overrides}
+    )
+    directory = RunDirectory(folder)
+    directory.create(config, val_data.label_map)
+    if metrics:
+        text = metrics.format(**measured.result.metrics)
+        (folder / "metrics.csv").write_text(text)
+    path = write_report(directory, train_data, val_data, measured)
+    assert path == folder / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Of three classes, the last one without objects; one image is wrong."""
+    data = dataset(("cat", "dog", "owl"), with_last_class=False)
+    measured = found(data, wrong_in={2})
+    train = dataset(("cat", "dog", "owl"), num_images=7)
+    return written(tmp_path_factory.mktemp("run"), data, measured, train)
+
+
+def test_the_numbers_are_there(page):
+    for text in (
+        "efficientdet-lite0",
+        "3 classes, 64×64 pixels",
+        "on 4 images of digits",
+        "with the weights of epoch 2, the best of the run",
+        # 3 epochs of 60, 30 and 30 seconds.
+        "3 epochs 2.0 minutes",
+        # Of each class as many objects as images, 3 of 4 found; none of the last.
+        "cat 0.752",
+        "owl – – 0.000 –",
+        "2.png: 2 missed, 2 false, F1 0.00",
+    ):
+        assert text in page.text, text
+    rows = [row for row in re.split("training |validation ", page.text) if row.startswith("7 0 14")]
+    assert rows and rows[0].startswith("7 0 14 2.0")
+
+
+def test_it_needs_no_other_file_and_runs_nothing(page):
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert not page.values("href") and not page.values("srcset")
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.values("src"))
+    [policy] = [value for value in page.values("content") if "default-src" in value]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_worst_images_are_drawn(page):
+    sources = page.values("src")
+    # Of one image: what is there, and what was detected.
+    assert len(sources) == 2
+    pictures = [
+        PIL.Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources
+    ]
+    assert [picture.size for picture in pictures] == [(80, 60)] * 2
+    assert np.abs(np.subtract(*map(np.asarray, pictures), dtype=float)).max() > 50
+
+
+def test_the_confusion_matrix_has_a_hint_for_each_cell(page):
+    # In image 2 (classes 0 and 1) a cat was called dog, and a dog owl.
+    for hint in ("cat → cat: 3 of 4", "cat → dog: 1 of 4", "dog → owl: 1 of 4"):
+        assert hint in page.text
+    assert "no object →" not in page.text
+
+
+def test_settings_that_were_changed_are_marked(page):
+    text = page.text
+    assert "model.image_size 64, 64" in text and "optimizer.learning_rate 0.08" in text
+    # Image size and number of classes.
+    assert page.values("class").count("changed") == 2
+
+
+def test_versions_are_told(page):
+    assert re.search(r"tensorflow 2\.\d+", page.text) and "python 3." in page.text
+
+
+@pytest.mark.parametrize("number", [1, 2, 80])
+def test_any_number_of_classes(tmp_path, number):
+    data = dataset(tuple(f"class {i}" for i in range(number)), num_images=20)
+    page = written(tmp_path, data, found(data, wrong_in={3}), data)
+    assert all(f"class {i} " in page.text for i in range(number))
+    # Counts are written in the cells of small matrices only.
+    assert ("on" in page.values("class")) == (number < 80)
+    numbers = [v for name in ("x", "y", "d", "width") for v in page.values(name)]
+    assert not [value for value in numbers if "nan" in value or "inf" in value]
+
+
+def test_text_of_users_stays_text(tmp_path):
+    data = dataset(HOSTILE)
+    data = DetectionData(data.records, data.label_map, ["<b>bad</b> record"], source="made")
+    measured = found(data, wrong_in={0, 1})
+    path = "runs/<i>data</i>&quot;"
+    page = written(tmp_path, data, measured, data, **{"data.val": path, "data.train": path})
+    for text in (*HOSTILE, "<b>bad</b> record", path):
+        assert text in page.text
+    assert not {"script", "b>"} & set(page.tags)
+    assert len(page.values("src")) == page.tags.count("img") == 4
+    assert not page.values("onerror")
+    source = (tmp_path / "report.html").read_text()
+    assert "<script>" not in source and "<img src=x onerror=alert(1)>" not in source
+
+
+def test_nothing_found_and_nothing_trained(tmp_path):
+    data = dataset(("cat", "dog"))
+    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)), metrics="")
+    assert "No epoch has been measured." in page.text
+    assert "The training set cannot be read any more." in page.text
+    assert "3.png: 2 missed, 0 false" in page.text
+
+
+def test_no_images_at_all(tmp_path):
+    data = dataset(("cat",), num_images=0)
+    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)))
+    assert "There is no mistake." in page.text
+    # AP is no number.
+    assert page.text.count("– AP") == 3
+
+
+def test_other_weights_than_the_best_say_so(tmp_path):
+    data = dataset(("cat", "dog"))
+    metrics = METRICS.replace("3,30.0,0.004,2,1.2,0.7,0.007,,,", "3,30,0.004,2,1,1,1,0.1,0.2,0.1")
+    page = written(tmp_path, data, found(data, wrong_in={0, 1, 2, 3}), metrics=metrics)
+    assert "These weights are not those of epoch 3, the best of the run, with AP 0.100" in page.text
+
+
+def test_class_weights_are_shown(tmp_path):
+    data = dataset(("cat", "dog"))
+    weights = {"loss.class_weights": "inverse", "loss.class_weight_values": [0.25, 1.75]}
+    page = written(tmp_path, data, found(data), data, **weights)
+    assert "Weight" in page.text and "4 0.25 dog" in page.text
+
+
+def test_an_image_that_is_gone_is_named(tmp_path):
+    data = dataset(("cat", "dog"), num_images=1)
+    record = data.records[0].__class__(**{**vars(data.records[0]), "image": "gone.png"})
+    data = DetectionData([record], data.label_map, source="made")
+    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)))
+    assert "images/cat/0.png: image: " in page.text
+    assert not page.values("src")
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    data = dataset(("cat",))
+    (tmp_path / "report.html.partial").mkdir()
+    with pytest.raises(RunDirectoryError) as error:
+        written(tmp_path, data, found(data))
+    assert str(error.value) == f"{tmp_path}/report.html: cannot be written: Is a directory"
