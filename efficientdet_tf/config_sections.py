@@ -160,6 +160,10 @@ class TrainingConfig:
     # COCO metrics on the validation set every so many epochs.
     eval_every: int = 1
     eval_batch_size: int = 8
+    # Training ends after so many evaluations without a better AP; 0 is off.
+    patience: int = 0
+    # Histograms of the weights for TensorBoard every so many epochs; 0 is off.
+    histogram_every: int = 0
     # Checkpoints of the whole state that are kept to resume from.
     keep_checkpoints: int = 2
     # Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only.
@@ -175,6 +179,9 @@ class TrainingConfig:
     # Parts that each device computes its share of a batch in, one after another, to need less
     # memory. BatchNorm sees the parts.
     accumulate: int = 1
+    # Compute the backbone again in the backward pass instead of keeping what it computed:
+    # less memory, more time, the same gradients.
+    gradient_checkpointing: bool = False
     # The same numbers bit by bit in every run, at some cost in speed.
     deterministic: bool = False
     # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a

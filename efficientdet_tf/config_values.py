@@ -76,6 +76,8 @@ _RANGES = {
     "training.steps_per_epoch": (0, _INF),
     "training.eval_every": (1, _INF),
     "training.eval_batch_size": (1, _INF),
+    "training.patience": (0, _INF),
+    "training.histogram_every": (0, _INF),
     "training.keep_checkpoints": (1, _INF),
     "training.checkpoint_steps": (0, _INF),
     "training.accumulate": (1, _INF),

@@ -1,10 +1,44 @@
 """BatchNorm as every part of the detector has it."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import tensorflow as tf
 import tf_keras as keras
 
+# Replicas of a step are traced in threads of their own.
+_of_thread = threading.local()
 
-def batch_norm(name: str) -> keras.layers.BatchNormalization:
+
+@contextlib.contextmanager
+def statistics_kept() -> Iterator[None]:
+    """A context in which training leaves the moving statistics of `BatchNorm` as they are.
+
+    For a layer that is computed a second time for the same batch.
+    """
+    before = getattr(_of_thread, "kept", False)
+    _of_thread.kept = True
+    try:
+        yield
+    finally:
+        _of_thread.kept = before
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Keras' BatchNormalization, for which `statistics_kept` holds."""
+
+    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+        if not getattr(_of_thread, "kept", False):
+            super()._assign_moving_average(variable, value, momentum, inputs_size)
+
+    def _assign_new_value(self, variable, value):
+        if not getattr(_of_thread, "kept", False):
+            super()._assign_new_value(variable, value)
+
+
+def batch_norm(name: str) -> BatchNorm:
     """BatchNorm with the published momentum and epsilon.
 
     Made in the scope of a strategy with several replicas, its statistics in training are
@@ -15,6 +49,4 @@ def batch_norm(name: str) -> keras.layers.BatchNormalization:
       name: of the layer.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return keras.layers.BatchNormalization(
-        momentum=0.99, epsilon=1e-3, synchronized=replicas > 1, name=name
-    )
+    return BatchNorm(momentum=0.99, epsilon=1e-3, synchronized=replicas > 1, name=name)

@@ -22,12 +22,17 @@ def draws_from(seed: tf.Tensor) -> Iterator[None]:
     Args:
       seed: int32 [2], as of `tf.random.stateless_uniform`.
     """
-    before = getattr(_of_thread, "seed", None)
+    before = seed_of_draws()
     _of_thread.seed = seed
     try:
         yield
     finally:
         _of_thread.seed = before
+
+
+def seed_of_draws() -> tf.Tensor | None:
+    """The seed of the innermost `draws_from`, None outside of any."""
+    return getattr(_of_thread, "seed", None)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -52,7 +57,7 @@ class StochasticDepth(keras.layers.Layer):
         return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
 
     def _uniform(self, shape) -> tf.Tensor:
-        seed = getattr(_of_thread, "seed", None)
+        seed = seed_of_draws()
         if seed is None:
             return tf.random.uniform(shape)
         salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF

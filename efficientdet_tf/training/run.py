@@ -14,13 +14,17 @@ from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
 from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.losses import DetectionLoss
+from efficientdet_tf.report.page import write_report
 from efficientdet_tf.training import callbacks, optimizers, state, stopping, strategy
+from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.pictures import MOST_IMAGES, draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 
 
 def train(config: Config, model_dir: str) -> EvaluationResult | None:
@@ -63,7 +67,14 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         with devices.scope():
             progress = state.restore(directory, model)
         state.check_space(output, progress, config.training.keep_checkpoints)
-        return _Run(config, model, train_data, val_data, steps, progress, output).finish()
+        patience = EarlyStopping(
+            # Of the run's folder, which not every process writes to.
+            config.training.patience,
+            directory.path / "metrics.csv",
+            int(progress.epochs_done),
+        )
+        run = _Run(config, model, train_data, val_data, steps, progress, output, patience)
+        return run.finish()
 
 
 class _Run:
@@ -76,9 +87,10 @@ class _Run:
       steps: in an epoch.
       progress: of `state.restore`.
       output: what this process writes to.
+      patience: when to end before the last epoch.
     """
 
-    def __init__(self, config, model, train_data, val_data, steps, progress, output):
+    def __init__(self, config, model, train_data, val_data, steps, progress, output, patience):
         self._config = config
         self._model = model
         self._train_data = train_data
@@ -86,6 +98,7 @@ class _Run:
         self._steps = steps
         self._progress = progress
         self._output = output
+        self._patience = patience
         self._epochs_done = int(progress.epochs_done)
         # More when steps per epoch were changed in between: then the epoch is over.
         self._steps_into_epoch = min(steps, int(progress.steps_into_epoch))
@@ -95,6 +108,9 @@ class _Run:
         training = self._config.training
         if self._epochs_done >= training.epochs:
             print(f"{self._output.path}: all {training.epochs} epochs are done")
+            return None
+        if self._patience.is_over:
+            print(f"{self._output.path}: AP rose no more; a larger training.patience goes on")
             return None
         with stopping.StopRequests() as requests:
             saver = callbacks.SaveState(
@@ -119,7 +135,7 @@ class _Run:
 
     def _fit(self, saver, requests) -> EvaluationResult:
         config, model, training = self._config, self._model, self._config.training
-        evaluation = Evaluation(model, self._val_data, config)
+        evaluation = RememberedEvaluation(Evaluation(model, self._val_data, config).detect)
         coco = callbacks.CocoMetrics(
             evaluation.run,
             self._output,
@@ -131,19 +147,26 @@ class _Run:
         metrics = callbacks.MetricsFile(self._output.path / "metrics.csv", self._epochs_done)
         first_step = self._epochs_done * self._steps + self._steps_into_epoch
         bar = callbacks.ProgressBar(first_step, training.epochs, self._steps)
+        tensorboard = self._output.path / "tensorboard"
         around = [
             callbacks.StopOnNaN(lambda step: self._images_of_step(first_step + step)),
             coco,
             metrics,
-            keras.callbacks.TensorBoard(str(self._output.path / "tensorboard"), write_graph=False),
+            keras.callbacks.TensorBoard(
+                str(tensorboard), write_graph=False, histogram_freq=training.histogram_every
+            ),
+            TensorBoardImages(evaluation, self._val_data, tensorboard),
+            self._patience,
             saver,
             bar,
         ]
         self._draw_first_batch(first_step)
         with contextlib.closing(bar):
             for epoch, end, done in self._portions():
+                if self._patience.is_over:
+                    break
                 if done == self._steps:
-                    self._end_epoch(epoch, [coco, metrics, saver])
+                    self._end_epoch(epoch, [coco, metrics, self._patience, saver])
                     continue
                 model.fit(
                     self._batches(epoch * self._steps + done),
@@ -153,6 +176,7 @@ class _Run:
                     verbose=0,
                     callbacks=around,
                 )
+        write_report(self._output, self._train_data, self._val_data, evaluation.best)
         return coco.result
 
     def _portions(self) -> Iterator[tuple[int, int, int]]:
@@ -254,6 +278,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
         total_steps=steps * training.epochs,
         steps_per_epoch=steps,
         batch_size=training.batch_size,
+    model.get_layer("backbone").recompute = training.gradient_checkpointing
     )
     if training.precision == "mixed_float16":
         # Small gradients would be zero in float16.
