@@ -73,6 +73,8 @@ class EfficientDet(keras.Model):
           **kwargs: of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
+        # Each replica returns what is measured over all.
+        self.distribute_reduction_method = "first"
         self.detection_loss = loss
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm

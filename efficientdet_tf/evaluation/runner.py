@@ -90,8 +90,9 @@ def _detect_round(strategy: tf.distribute.Strategy, detect: Callable) -> Callabl
         found["position"] = about["position"]
         if strategy.num_replicas_in_sync == 1:
             return found
-        context = tf.distribute.get_replica_context()
-        return {name: context.all_gather(value, axis=0) for name, value in found.items()}
+        gather = tf.distribute.get_replica_context().all_gather
+        # The identity has a device, which an argument has not, and gathering needs one.
+        return {name: gather(tf.identity(value), axis=0) for name, value in found.items()}
 
     @tf.function
     def of_all(batch):

@@ -77,7 +77,7 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             raise TrainingDiverged(
-                f"the loss became {logs['loss']} at step {int(self.model.optimizer.iterations)}; "
+                f"the loss became {logs['loss']} at step {int(self.model.optimizer.iterations.numpy())}; "
                 f"its images are {_some(self._images_of_step(self._step))}. "
                 "The last checkpoint is kept. Usual causes: a learning rate that is too high "
                 "for the batch size (--set optimizer.learning_rate=...), or broken boxes"
@@ -188,7 +188,7 @@ class SaveState(keras.callbacks.Callback):
         """
         self._state.steps_into_epoch.assign(self._steps)
         # The number of steps: it only grows, also when the length of an epoch changes.
-        number = int(self._state.optimizer.iterations)
+        number = int(self._state.optimizer.iterations.numpy())
         try:
             self._manager.save(number)
         except (OSError, tf.errors.OpError) as error:

@@ -26,6 +26,9 @@ from efficientdet_tf.training.pictures import MOST_IMAGES, draw_training_batch
 from efficientdet_tf.training.run_directory import RunDirectory
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 
+# What collective operations raise when a worker does not answer any more.
+_PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+
 
 def train(config: Config, model_dir: str) -> EvaluationResult | None:
     """Trains, evaluates as it goes, and resumes where an earlier call stopped.
@@ -64,8 +67,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     with strategy.writable(directory, devices) as output:
         # Weights that do not fit leave no folder behind.
         output.create(config, train_data.label_map)
-        with devices.scope():
-            progress = state.restore(directory, model)
+        progress = state.restore(directory, model)
         state.check_space(output, progress, config.training.keep_checkpoints)
         patience = EarlyStopping(
             # Of the run's folder, which not every process writes to.
@@ -124,6 +126,10 @@ class _Run:
                 return self._fit(saver, requests)
             except stopping.Stopped as stop:
                 raise self._saved(saver, stop) from None
+            except _PEER_ERRORS as error:
+                if strategy.num_workers() == 1:
+                    raise
+                raise stopping.WorkerLost(error) from error
 
     def _saved(self, saver: callbacks.SaveState, stop: stopping.Stopped) -> stopping.Stopped:
         """The same, with a message of what the user finds."""
@@ -272,13 +278,13 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
     training, settings = config.training, config.optimizer
     with _precision(training.precision):
         model = model_lib.build(config)
+    model.get_layer("backbone").recompute = training.gradient_checkpointing
     freeze(model, config.model.freeze)
     optimizer = optimizers.build(
         settings,
         total_steps=steps * training.epochs,
         steps_per_epoch=steps,
         batch_size=training.batch_size,
-    model.get_layer("backbone").recompute = training.gradient_checkpointing
     )
     if training.precision == "mixed_float16":
         # Small gradients would be zero in float16.

@@ -47,7 +47,8 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
     Raises:
       RunDirectoryError: when there are checkpoints and none can be read.
     """
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     paths = checkpoints(directory)
     for path in paths:
         state = _new_state(model)

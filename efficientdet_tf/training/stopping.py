@@ -27,6 +27,23 @@ class Stopped(UserError):
         return self
 
 
+class WorkerLost(UserError):
+    """Another process of this training is gone.
+
+    Attributes:
+      exit_code: that of a failure which passes when tried again (sysexits.h, EX_TEMPFAIL).
+    """
+
+    exit_code = 75
+
+    def __init__(self, error: Exception):
+        reason = next((line for line in str(error).splitlines() if "/job:" in line), "")
+        super().__init__(
+            "another worker is gone; start all of them again to go on from the last checkpoint"
+            + (f" ({reason.strip()[:200]})" if reason else "")
+        )
+
+
 class StopRequests:
     """Notices SIGTERM and Ctrl-C while it is entered; the second one acts as without it.
 
