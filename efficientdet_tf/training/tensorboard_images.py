@@ -1,0 +1,107 @@
+"""What the network sees on some validation images, epoch by epoch, in TensorBoard."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.evaluation.confusion import confusion
+from efficientdet_tf.evaluation.remembered import RememberedEvaluation
+from efficientdet_tf.evaluation.side_by_side import side_by_side
+
+_IMAGES, _COLUMNS = 8, 2
+_LONGEST_SIDE = 320
+_GAP = 4
+# The same in all epochs, so that one sees the network becoming sure.
+_SCORE_THRESHOLD = 0.3
+
+
+class TensorBoardImages(keras.callbacks.Callback):
+    """Writes a picture after each evaluation: the same images with objects and detections.
+
+    Left what is there, right what was detected, in the colours of
+    `side_by_side`. The step is the epoch counted from 0, as of the scalars that
+    Keras writes.
+
+    Args:
+      evaluation: its latest result is shown, when it is a new one.
+      data: what is evaluated.
+      folder: TensorBoard's of the run; written to `validation` in it.
+    """
+
+    def __init__(self, evaluation: RememberedEvaluation, data: DetectionData, folder: pathlib.Path):
+        super().__init__()
+        self._evaluation = evaluation
+        self._data = dataclasses.replace(data, records=_some(data.records))
+        self._folder = folder / "validation"
+        self._shown = None
+        self._writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        latest = self._evaluation.latest
+        if latest is None or latest is self._shown:
+            return
+        self._shown = latest
+        picture = draw(self._data, latest.detections)
+        if picture is None:
+            return
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        with self._writer.as_default(), tf.summary.record_if(True):
+            tf.summary.image("detections", np.asarray(picture)[None], step=epoch)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def draw(data: DetectionData, detections: list[dict]) -> PIL.Image.Image | None:
+    """Objects and detections of each image side by side, two images in a row.
+
+    Args:
+      data: the images.
+      detections: in COCO's results format; those of other images are left out.
+
+    Returns:
+      A picture; None when no image can be read.
+    """
+    wanted = {record.image_id for record in data.records}
+    detections = [item for item in detections if item["image_id"] in wanted]
+    pairs = []
+    for outcome in confusion(data, detections, _SCORE_THRESHOLD).outcomes:
+        try:
+            pairs.append(side_by_side(outcome, data.label_map, _LONGEST_SIDE))
+        except DataError:
+            # Evaluation has warned of it.
+            continue
+    return _grid(pairs) if pairs else None
+
+
+def _grid(pairs: list[tuple[PIL.Image.Image, PIL.Image.Image]]) -> PIL.Image.Image:
+    """Each pair in a cell that is large enough for the largest."""
+    width = 2 * max(picture.width for picture, _ in pairs) + _GAP
+    height = max(picture.height for picture, _ in pairs)
+    columns = min(_COLUMNS, len(pairs))
+    rows = -(-len(pairs) // columns)
+    size = columns * (width + 3 * _GAP) - 3 * _GAP, rows * (height + _GAP) - _GAP
+    grid = PIL.Image.new("RGB", size, "white")
+    for i, (left, right) in enumerate(pairs):
+        row, column = divmod(i, columns)
+        x, y = column * (width + 3 * _GAP), row * (height + _GAP)
+        grid.paste(left, (x, y))
+        grid.paste(right, (x + left.width + _GAP, y))
+    return grid
+
+
+def _some(records) -> list[Record]:
+    """Images from all of the data set, with objects where there are such."""
+    records = [record for record in records if len(record.classes)] or list(records)
+    if len(records) <= _IMAGES:
+        return records
+    return [records[i * len(records) // _IMAGES] for i in range(_IMAGES)]

@@ -1,0 +1,63 @@
+"""Patience, within a process and over several."""
+
+import pytest
+import tf_keras as keras
+
+from efficientdet_tf.training.early_stopping import EarlyStopping
+
+
+def stopped_after(stopper, column, first_epoch=0):
+    """The epochs after which training was to end."""
+    stopper.set_model(keras.Sequential())
+    epochs = []
+    for epoch, ap in enumerate(column, start=first_epoch):
+        stopper.model.stop_training = False
+        stopper.on_epoch_end(epoch, {"loss": 1.0} | ({} if ap is None else {"AP": ap}))
+        epochs += [epoch + 1] * stopper.model.stop_training
+    return epochs
+
+
+@pytest.mark.parametrize(
+    ("patience", "column", "expected"),
+    [
+        (2, [0.1, 0.2, 0.2, 0.1], [4]),
+        (2, [0.1, 0.2, 0.2, 0.3, 0.2], []),
+        # Epochs without an evaluation do not count.
+        (2, [0.2, None, 0.1, None, None, 0.1, None], [6]),
+        (1, [0.2, 0.2], [2]),
+        (3, [float("nan")] * 3, [3]),
+        (0, [0.3, 0.2, 0.1, 0.1, 0.1], []),
+    ],
+)
+def test_patience_is_counted_in_evaluations(tmp_path, patience, column, expected):
+    stopper = EarlyStopping(patience, tmp_path / "metrics.csv", 0)
+    assert not stopper.is_over
+    assert stopped_after(stopper, column) == expected
+    assert stopper.is_over == bool(expected)
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,loss,AP\n1,3,0.1\n2,2,0.3\n3,2,\n4,2,0.2\n5,2,0.9\n")
+    return path
+
+
+def test_a_resumed_run_counts_on(metrics):
+    # Epoch 5 was lost; 4 was the first evaluation without a better AP.
+    stopper = EarlyStopping(3, metrics, 4)
+    assert not stopper.is_over
+    assert stopped_after(stopper, [0.3, 0.25], first_epoch=4) == [6]
+    stopper = EarlyStopping(3, metrics, 4)
+    assert stopped_after(stopper, [0.2, 0.4, 0.2], first_epoch=4) == []
+
+
+def test_a_run_that_was_over_stays_so_until_patience_grows(metrics):
+    assert EarlyStopping(1, metrics, 4).is_over
+    assert not EarlyStopping(2, metrics, 4).is_over
+    assert not EarlyStopping(0, metrics, 4).is_over
+
+
+def test_it_says_why(tmp_path, capsys):
+    stopped_after(EarlyStopping(1, tmp_path / "metrics.csv", 0), [0.2, 0.2])
+    assert capsys.readouterr().err == "epoch 2: no better AP in 1 evaluation, training ends\n"

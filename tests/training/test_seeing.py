@@ -1,0 +1,107 @@
+"""What a run leaves to be looked at, and how it ends early."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits
+from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training.run_directory import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Of a run that detects nothing, so that AP is 0 in every epoch."""
+    folder = tmp_path_factory.mktemp("coco")
+    # With unequal numbers of objects.
+    write_coco(digits.load("train", num_images=4), folder)
+    return Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 64,
+            "model.backbone_depth": 0.1,
+            "model.num_filters": 16,
+            "model.fpn_repeats": 1,
+            "model.head_repeats": 1,
+            "data.train": str(folder / "annotations.json"),
+            "data.val": str(folder / "annotations.json"),
+            "detection.score_threshold": 0.999,
+            "loss.class_weights": "inverse",
+            "training.batch_size": 4,
+            "training.epochs": 5,
+            "training.patience": 1,
+            "training.histogram_every": 2,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    result = run_lib.train(config, str(folder))
+    assert result.metrics["AP"] == 0
+    return folder
+
+
+def epochs(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def events(folder):
+    """{(step, tag)} of all summaries."""
+    found = set()
+    for path in folder.glob("events*"):
+        for raw in tf.data.TFRecordDataset(str(path)):
+            event = event_pb2.Event.FromString(raw.numpy())
+            found |= {(event.step, value.tag) for value in event.summary.value}
+    return found
+
+
+def test_the_report_is_written_at_the_end(finished, config):
+    text = (finished / "report.html").read_text()
+    assert f"measured on 4 images of {config.data.val}" in text
+    # The weights of the first epoch were the best.
+    assert "with the weights of epoch 1, the best of the run" in text
+    assert text.count("data:image/jpeg;base64,") == 2 * 4
+
+
+def test_images_and_histograms_have_keras_steps(finished):
+    scalars = {
+        step for step, tag in events(finished / "tensorboard" / "train") if tag == "epoch_AP"
+    }
+    images = {step for step, tag in events(finished / "tensorboard" / "validation")}
+    assert scalars == images == {0, 1}
+    histograms = {
+        step
+        for step, tag in events(finished / "tensorboard" / "train")
+        if tag.endswith("/histogram")
+    }
+    assert histograms == {0}
+
+
+def test_class_weights_are_in_the_config_of_the_run(finished, config):
+    weights = RunDirectory(finished).config().loss.class_weight_values
+    train_data, _ = run_lib.load_data(config)
+    classes = np.concatenate([record.classes for record in train_data.records])
+    assert np.isclose(np.mean([weights[i] for i in classes]), 1, rtol=1e-4)
+    assert len(set(weights)) > 1
+
+
+def test_patience_outlives_the_process(finished, config, capsys):
+    assert epochs(finished) == [1, 2]
+    assert run_lib.train(config, str(finished)) is None
+    assert (
+        f"{finished}: AP rose no more; a larger training.patience goes on"
+        in capsys.readouterr().out.splitlines()
+    )
+    assert epochs(finished) == [1, 2]
+    # One of two evaluations has been waited for already.
+    longer = dataclasses.replace(config.training, patience=2)
+    assert run_lib.train(dataclasses.replace(config, training=longer), str(finished)) is not None
+    assert epochs(finished) == [1, 2, 3]
