@@ -151,13 +151,15 @@ def place_after_commands(place):
 @pytest.mark.readme
 def test_the_commands_run(place_after_commands):
     words = {word for command in commands() for word in command}
-    assert words >= {"train.py", "eval.py", "export", "efficientdet_tf.predict"}
+    assert words >= {"train.py", "eval.py", "export"}
+    assert words >= {"efficientdet_tf.predict", "efficientdet_tf.report"}
     for path in (
         "runs/mine/best.weights.h5",
         "runs/mine/last.weights.h5",
         "runs/mine/metrics.csv",
         "runs/mine/evaluation/evaluation.json",
         "runs/mine/hard/pr_curves.png",
+        "runs/mine/report.html",
         "runs/mine/export/saved_model/saved_model.pb",
         "runs/mine/export/model_float16.tflite",
         "grid.png",
