@@ -21,6 +21,7 @@ demo: $(VENV)/.installed
 		--input=$(DEMO_DIR)/images --output=$(DEMO_DIR)/detections
 	@echo
 	@echo "The run, its weights and metrics.csv:   $(DEMO_DIR)"
+	@echo "How it went, for a browser:             $(DEMO_DIR)/report.html"
 	@echo "The evaluation, with its curves:        $(DEMO_DIR)/evaluation"
 	@echo "A SavedModel and a TFLite file:         $(DEMO_DIR)/export"
 	@echo "Pictures with detections:               $(DEMO_DIR)/detections"

@@ -95,7 +95,7 @@ def classes(contents: Contents) -> Element:
         rows.append([*row, number(f"{weights[i]:.3g}")] if weights else row)
     note = (
         f"AP over IoU 0.50 to 0.95. Precision and recall are of detections that score at least "
-        f"{confusion.score_threshold:.3f}, where F1 over all classes is best, at IoU "
+        f"{confusion.score_threshold:.3g}, where F1 over all classes is best, at IoU "
         f"{confusion.iou_threshold:g}. Objects are counted without crowd regions."
     )
     return _section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
@@ -137,7 +137,7 @@ def confused(contents: Contents) -> Element:
     confusion = contents.confusion
     note = (
         "Rows are objects, columns what was detected there: of detections that score at least "
-        f"{confusion.score_threshold:.3f} and overlap by an IoU of {confusion.iou_threshold:g} or "
+        f"{confusion.score_threshold:.3g} and overlap by an IoU of {confusion.iou_threshold:g} or "
         "more. The stronger its colour, the larger a cell is in its row."
     )
     parts = [
@@ -258,7 +258,7 @@ def _which_weights(contents: Contents) -> str:
         return f"AP is COCO's, over IoU 0.50 to 0.95, with the weights of {text}."
     return (
         f"AP is COCO's, over IoU 0.50 to 0.95. These weights are not those of {text}, with AP "
-        f"{best['AP']:.3f}: measure these by efficientdet-report."
+        f"{best['AP']:.3f}; efficientdet-report measures those."
     )
 
 
