@@ -9,6 +9,7 @@ import tf_keras as keras
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.preprocessing import resize_and_pad
+from keras_layers import candidates
 from keras_layers.detections import Detections
 
 
@@ -56,6 +57,27 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
         return layer(model(images, training=False), anchors, image_scale, original_size)
 
     return detect
+
+
+def compiled_candidates(model: keras.Model, config: Config) -> Callable:
+    """The network and the choice of candidates, compiled by XLA.
+
+    All its shapes are static: it is what a TPU can do of `detection_function`.
+
+    Args:
+      model, config: of `detection_function`.
+
+    Returns:
+      A function of images, float32 [B, H, W, 3], to what `keras_layers.candidates.select` gives.
+    """
+    anchors = anchor_grid.of_config(config)
+
+    @tf.function(jit_compile=True)
+    def choose(images):
+        outputs = model(images, training=False)
+        return candidates.select(outputs, anchors, config.detection.pre_nms_top_k)
+
+    return choose
 
 
 @dataclasses.dataclass(frozen=True)

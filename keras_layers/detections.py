@@ -68,7 +68,7 @@ class Detections(keras.layers.Layer):
           first, `classes` int32 [B, max_detections], class indices from 0, and
           `num_detections` int32 [B]. Rows from there on are zero.
         """
-        logits, deltas = _by_anchor(outputs)
+        logits, deltas = by_anchor(outputs)
         maxima = [tf.reduce_max(level, axis=-1) for level in logits]
         floors = self._logit_floors(tf.concat(maxima, axis=1))
         anchors = tf.split(tf.convert_to_tensor(anchors), [level.shape[1] for level in logits])
@@ -77,10 +77,33 @@ class Detections(keras.layers.Layer):
             candidates = self._candidates(index, logits, maxima, floors[index])
             return self._detect(index, candidates, deltas, anchors)
 
+        found = self._for_each(detect_one, tf.range(tf.shape(image_scale)[0]))
+        return self._in_original_pixels(*found, image_scale, original_size)
+
+    def suppress_candidates(self, candidates, image_scale, original_size=None):
+        """The rest of `call`, from what `keras_layers.candidates.select` found.
+
+        Args:
+          candidates: dict of `boxes`, `logits` and `classes`.
+          image_scale, original_size: see `call`.
+
+        Returns:
+          What `call` does.
+        """
+
+        def detect_one(of_image):
+            return self._suppressed(*of_image)
+
+        names = ("boxes", "logits", "classes")
+        found = self._for_each(detect_one, tuple(candidates[name] for name in names))
+        return self._in_original_pixels(*found, image_scale, original_size)
+
+    def _for_each(self, detect_one, elements):
+        """Boxes, scores, classes and their number of every image."""
         size = self.suppress.max_detections
-        boxes, scores, classes, counts = tf.map_fn(
+        return tf.map_fn(
             detect_one,
-            tf.range(tf.shape(image_scale)[0]),
+            elements,
             fn_output_signature=(
                 tf.TensorSpec([size, 4], tf.float32),
                 tf.TensorSpec([size], tf.float32),
@@ -88,6 +111,8 @@ class Detections(keras.layers.Layer):
                 tf.TensorSpec([], tf.int32),
             ),
         )
+
+    def _in_original_pixels(self, boxes, scores, classes, counts, image_scale, original_size):
         boxes *= image_scale[:, None, None]
         if original_size is not None:
             limit = tf.tile(tf.cast(original_size, tf.float32), [1, 2])[:, None, :]
@@ -148,6 +173,10 @@ class Detections(keras.layers.Layer):
         deltas = tf.concat([tf.gather(x[index], i) for x, i in zip(deltas, kept)], axis=0)
         anchors = tf.concat([tf.gather(x, i) for x, i in zip(anchors, kept)], axis=0)
         boxes = tf.gather(box_ops.decode_boxes(deltas, anchors), rows)
+        return self._suppressed(boxes, logits, classes)
+
+    def _suppressed(self, boxes, logits, classes):
+        """Of one image's candidates: boxes [n, 4] in network pixels, logits [n], classes [n]."""
         best, scores, count = self.suppress(boxes, tf.sigmoid(logits), classes)
         is_kept = tf.range(self.suppress.max_detections) < count
         # One more row, for the padding when there is no candidate at all.
@@ -159,7 +188,7 @@ class Detections(keras.layers.Layer):
         return boxes, scores, tf.where(is_kept, classes, 0), count
 
 
-def _by_anchor(outputs):
+def by_anchor(outputs):
     """Lists by level, from the finest: logits [B, n, classes] and deltas [B, n, 4]."""
     levels = sorted(int(name[4:]) for name in outputs if name.startswith("box_"))
     logits, deltas = [], []

@@ -23,7 +23,32 @@ def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Source row = floor(row * H / height), columns likewise: without the
     half-pixel shift of newer image operations.
     """
-    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=[height, width])
+    shape = x.shape
+
+    @tf.custom_gradient
+    def upsample(x):
+        # The operation's own gradient cannot be compiled by XLA.
+        y = tf.raw_ops.ResizeNearestNeighbor(images=x, size=[height, width])
+        return y, lambda upstream: _sum_copies(upstream, shape[1], shape[2])
+
+    return upsample(x)
+
+
+def _sum_copies(y: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """The sum of what became of each pixel: float [B, H, W, C] down to (height, width)."""
+    if y.shape[1] % height == 0 and y.shape[2] % width == 0:
+        rows, columns = y.shape[1] // height, y.shape[2] // width
+        y = tf.reshape(y, [-1, height, rows, width, columns, y.shape[3]])
+        return tf.reduce_sum(y, axis=[2, 4])
+    rows, columns = _sources(y.shape[1], height), _sources(y.shape[2], width)
+    rows = tf.one_hot(rows, height, dtype=y.dtype)
+    columns = tf.one_hot(columns, width, dtype=y.dtype)
+    return tf.einsum("bhwc,hi,wj->bijc", y, rows, columns)
+
+
+def _sources(size: int, source_size: int) -> list[int]:
+    """From which position of the source each of `size` is taken."""
+    return [index * source_size // size for index in range(size)]
 
 
 def resize_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:

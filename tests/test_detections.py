@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors
+from keras_layers import candidates
 from keras_layers.detections import Detections
 
 IMAGE_SIZE = (512, 512)
@@ -61,6 +62,23 @@ def test_agrees_with_golden(postprocess, configs, scope, name):
         np.testing.assert_allclose(found["boxes"][valid], golden["boxes"][valid], atol=1e-3)
         for padding in ("boxes", "scores", "classes"):
             assert not found[padding][image, count:].any()
+
+
+@pytest.mark.parametrize("name", ["hard_thresh0.3", "gaussian_top5000"])
+def test_candidates_chosen_under_xla_give_the_same(postprocess, configs, name):
+    """With static shapes, as on a TPU; one configuration chooses anchors, the other pairs."""
+    layer = golden_layer(configs[name], "per_class")
+    boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+    outputs = {k: tf.constant(v) for k, v in postprocess.items() if k[:4] in ("cls_", "box_")}
+
+    @tf.function(jit_compile=True)
+    def chosen(outputs):
+        return candidates.select(outputs, boxes, layer.pre_nms_top_k)
+
+    scales = tf.constant(postprocess["image_scales"])
+    found = layer.suppress_candidates(chosen(outputs), scales)
+    for name, expected in detect(layer, postprocess).items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-3 if name == "boxes" else 1e-6)
 
 
 @pytest.mark.parametrize("method", ["hard", "gaussian"])

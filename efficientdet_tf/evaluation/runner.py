@@ -16,7 +16,11 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.inference import detection_function
+from efficientdet_tf.inference import (
+    compiled_candidates,
+    detection_function,
+    detections_layer,
+)
 
 
 class Evaluation:
@@ -55,7 +59,9 @@ class Evaluation:
         self._dataset = self._strategy.distribute_datasets_from_function(
             lambda worker: pipeline.evaluation_dataset(data, config, batch_size, worker)
         )
-        self._detect_round = _detect_round(self._strategy, detection_function(model, config))
+        compiled = config.training.xla or isinstance(self._strategy, tf.distribute.TPUStrategy)
+        steps = _compiled_steps if compiled else _plain_steps
+        self._detect_round = _detect_round(self._strategy, *steps(model, config))
 
     def run(self) -> EvaluationResult:
         """COCO metrics of the model as it is now."""
@@ -82,12 +88,38 @@ class Evaluation:
         return evaluator
 
 
-def _detect_round(strategy: tf.distribute.Strategy, detect: Callable) -> Callable:
-    """A function of one batch for each replica that returns the detections of all."""
+def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
+    """What each replica does with a batch, and what is done then with those of all."""
+    detect = detection_function(model, config)
 
     def of_replica(images, about):
         found = detect(images, about["image_scale"], about["size"])
-        found["position"] = about["position"]
+        return found | {"position": about["position"]}
+
+    return of_replica, lambda found: found
+
+
+def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
+    """The same for XLA: suppression, whose shapes follow from the values, is done afterwards."""
+    choose, layer = compiled_candidates(model, config), detections_layer(config)
+
+    def of_replica(images, about):
+        return choose(images) | about
+
+    def finish(chosen):
+        found = layer.suppress_candidates(chosen, chosen["image_scale"], chosen["size"])
+        return found | {"position": chosen["position"]}
+
+    return of_replica, finish
+
+
+def _detect_round(
+    strategy: tf.distribute.Strategy, of_replica: Callable, finish: Callable
+) -> Callable:
+    """A function of one batch for each replica that returns the detections of all."""
+
+    def gathered(images, about):
+        found = of_replica(images, about)
         if strategy.num_replicas_in_sync == 1:
             return found
         gather = tf.distribute.get_replica_context().all_gather
@@ -96,12 +128,13 @@ def _detect_round(strategy: tf.distribute.Strategy, detect: Callable) -> Callabl
 
     @tf.function
     def of_all(batch):
-        return strategy.run(of_replica, args=batch)
+        found = strategy.run(gathered, args=batch)
+        # All replicas have the same.
+        return finish(
+            {name: strategy.experimental_local_results(value)[0] for name, value in found.items()}
+        )
 
-    # All replicas have the same.
-    return lambda batch: tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[0], of_all(batch)
-    )
+    return of_all
 
 
 def run_detector(detector: Detector, data: DetectionData, strict: bool = False) -> CocoEvaluator:

@@ -129,6 +129,14 @@ def test_batch_size_changes_nothing(data, oracle, evaluation):
     assert evaluation.detect().detections() == all_at_once
 
 
+def test_compiled_by_xla_it_is_the_same(data, oracle, evaluation):
+    config = CONFIG.override({"training.xla": True})
+    compiled = runner.Evaluation(oracle, data, config).detect().detections()
+    for one, other in zip(compiled, evaluation.detect().detections(), strict=True):
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
+        assert {**one, "bbox": None} == {**other, "bbox": None}
+
+
 def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path, caplog):
     gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
