@@ -29,7 +29,7 @@ class RunDirectory:
     """A run's files, by name.
 
     - `config.yaml`, `label_map.json`, `environment.json`: what the run is.
-    - `metrics.csv`, `tensorboard/`, `pictures/`: how it went.
+    - `metrics.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
     - `checkpoints/`: the whole training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
       moving average where the run has one.
