@@ -1,0 +1,188 @@
+"""How much memory a training will take, told before it starts."""
+
+import dataclasses
+import os
+import pathlib
+
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.training import kept_tensors, optimizers
+from keras_layers.normalization import statistics_kept
+
+# Batches between the input pipeline and the step: one in use, two made ahead.
+_BATCHES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step takes on one device.
+
+    Attributes:
+      weights: of the network, and their moving average.
+      optimizer: gradients, clipped gradients, and what the optimizer remembers.
+      activations: what the forward pass keeps for the backward pass, and what is
+        at work at the same time.
+      batches: images and targets.
+    """
+
+    weights: int
+    optimizer: int
+    activations: int
+    batches: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(dataclasses.astuple(self))
+
+
+def describe(model: keras.Model, config: Config) -> str:
+    """One line: what the training takes, and what there is; a warning where that is less.
+
+    Args:
+      model: of `training.run.compiled_model`.
+      config: of the run.
+    """
+    needed, devices = estimate(model, config), _devices(model.distribute_strategy)
+    there = _available(devices)
+    # Several CPU devices share the memory of the machine; others have their own.
+    total = needed.total * (len(devices) if _are_cpus(devices) else 1)
+    text = (
+        f"memory: about {_gigabytes(total)} for batches of {config.training.batch_size} "
+        f"(activations {_gigabytes(needed.activations)}, "
+        f"weights and optimizer {_gigabytes(needed.weights + needed.optimizer)})"
+    )
+    if there is None:
+        return text
+    if total <= there:
+        return f"{text}; {_gigabytes(there)} are available"
+    return (
+        f"warning: {text}, but {_gigabytes(there)} are available; less is needed with a smaller "
+        "training.batch_size, training.accumulate=2 or more, "
+        "training.gradient_checkpointing=true or training.precision=mixed_bfloat16"
+    )
+
+
+def estimate(model: keras.Model, config: Config) -> Memory:
+    """What one device's share of a training step takes.
+
+    Args:
+      model: of `training.run.compiled_model`.
+      config: of the run.
+    """
+    training = config.training
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    part = max(1, training.batch_size // replicas // training.accumulate)
+    specs = _batch_specs(model, part)
+    trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
+    # The gradients; the same clipped; their sum so far.
+    copies = 1 + bool(config.optimizer.clip_norm) + (training.accumulate > 1)
+    return Memory(
+        weights=weights * (2 if config.optimizer.ema_decay else 1),
+        optimizer=trainable * (copies + _slots(config)),
+        activations=_activations(model, specs),
+        batches=_BATCHES * training.accumulate * size_of(tf.nest.flatten(specs)),
+    )
+
+
+def _activations(model: keras.Model, specs: tuple) -> int:
+    def forward(images, targets):
+        # Traced outside of a step, where the statistics have nothing to follow.
+        with statistics_kept():
+            outputs = model(images, training=True)
+        losses = model.detection_loss(targets, outputs, normalizer=tf.constant(1.0))
+        return losses["detection_loss"]
+
+    traced = tf.function(forward, autograph=False).get_concrete_function(*specs)
+    kept = kept_tensors.kept_for_gradients(
+        traced.graph, traced.graph.outputs[0], model.trainable_variables
+    )
+    # The gradient of the largest is made while it is still kept.
+    return size_of(kept) + max(size_of([tensor]) for tensor in kept)
+
+
+def _batch_specs(model: keras.Model, batch_size: int) -> tuple:
+    """What a training batch is, as in `data.pipeline.training_dataset`."""
+    images = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32)
+    targets = {"num_positives": tf.TensorSpec([batch_size], tf.float32)}
+    for name, (_, *sizes, channels) in model.output_shape.items():
+        if name.startswith("box_"):
+            anchors = channels // 4
+            classes = name.replace("box_", "cls_")
+            targets[name] = tf.TensorSpec((batch_size, *sizes, channels), tf.float32)
+            targets[classes] = tf.TensorSpec((batch_size, *sizes, anchors), tf.int32)
+    return images, targets
+
+
+def _slots(config: Config) -> int:
+    """Variables that the optimizer has for each one it trains."""
+    optimizer = optimizers.build(config.optimizer, total_steps=1, steps_per_epoch=1, batch_size=1)
+    trained = tf.Variable(tf.zeros([3]))
+    optimizer.build([trained])
+    return sum(variable.shape == trained.shape for variable in optimizer.variables)
+
+
+def size_of(tensors) -> int:
+    """Size of tensors, variables or specs; unknown shapes are those of empty workspaces."""
+    return sum((x.shape.num_elements() or 0) * x.dtype.size for x in tensors)
+
+
+def _devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
+    """Names of the devices of this machine that train."""
+    try:
+        return strategy.extended.worker_devices
+    except RuntimeError:
+        # The default strategy: it does not tell, and takes the first one.
+        (device, *_) = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices()
+        return (device.name,)
+
+
+def _are_cpus(devices: tuple[str, ...]) -> bool:
+    return all("cpu" in device.lower() for device in devices)
+
+
+def _available(devices: tuple[str, ...]) -> int | None:
+    """Bytes there are for training, None if unknown.
+
+    Of a GPU what TensorFlow may take of it; else what this machine, or the container
+    that the process runs in, has free.
+    """
+    if any("gpu" in device.lower() for device in devices):
+        return _gpu_memory()
+    if not _are_cpus(devices):
+        return None
+    return min((size for size in (_machine_memory(), _container_memory()) if size), default=None)
+
+
+def _gpu_memory() -> int | None:
+    # Nothing public tells it.
+    from tensorflow.python.client import device_lib
+
+    limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+    return min(limits, default=None)
+
+
+def _machine_memory() -> int | None:
+    try:
+        for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _container_memory() -> int | None:
+    folder = pathlib.Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text())
+        return max(0, limit - int((folder / "memory.current").read_text()))
+    except (OSError, ValueError):
+        # No limit is the word "max".
+        return None
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
