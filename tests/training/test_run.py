@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tf_keras as keras
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import digits
+from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -242,11 +243,20 @@ def test_a_run_without_weights(coco_file, tmp_path):
     )
 
 
-def test_divergence_stops_at_once(coco_file, tmp_path):
+def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
     config = _config(coco_file, **wild, **{"optimizer.clip_norm": 0, "training.epochs": 20})
-    with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step "):
+    with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step ") as error:
         run_lib.train(config, str(tmp_path))
+    step, images = re.search(
+        r"at step (\d+); its images are (.*?)\. The last", str(error.value)
+    ).groups()
+    data = data_lib.load(coco_file)
+    positions = pipeline.training_positions(data, seed=0, first_image=4 * (int(step) - 1), count=4)
+    expected = [data.records[position] for position in positions]
+    assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)
+    # Never more than the images are: a position in the stream is one of a record.
+    assert set(positions) <= set(range(8))
 
 
 def test_different_classes_in_validation(coco_file, tmp_path):
@@ -270,7 +280,7 @@ def test_an_overfitted_batch_is_found_again(coco_file):
     keras.utils.set_random_seed(0)
     data = data_lib.load(coco_file)
     model = run_lib.compiled_model(config, steps=4)
-    batches = run_lib.pipeline.training_dataset(data, config, 4)
+    batches = pipeline.training_dataset(data, config, 4)
     history = model.fit(batches, epochs=12, steps_per_epoch=4, verbose=0).history
     assert history["detection_loss"][-1] < history["detection_loss"][0] / 4
 
