@@ -1,6 +1,8 @@
 """What a forward pass keeps for the backward pass, read off its graph."""
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -12,8 +14,22 @@ GIVEN = ("Placeholder", "ReadVariableOp", "Const")
 _SHAPES = ("Shape", "ShapeN", "Size", "Rank")
 
 
-def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) -> list[tf.Tensor]:
-    """The tensors that the gradient of `result` needs, each buffer once.
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What the gradient of a result reads: tensors of the graph, each buffer once.
+
+    Attributes:
+      tensors: kept from the forward pass, without weights, constants and inputs.
+      recomputed: for each part of the graph with a gradient of its own, such as that of
+        `tf.recompute_grad`, what is computed again when its turn comes.
+    """
+
+    tensors: list[tf.Tensor]
+    recomputed: list[list[tf.Tensor]]
+
+
+def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) -> Kept:
+    """What stays in memory from the forward pass of `result` for its gradient.
 
     Which inputs and outputs of an operation its gradient reads is found by asking
     TensorFlow for that gradient, once for every kind of operation.
@@ -22,12 +38,29 @@ def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) 
       graph: a traced function; gradients are added to it.
       result: a scalar of the graph.
       variables: those the gradient is of.
-
-    Returns:
-      Tensors of the graph, without weights, constants and inputs.
     """
-    differentiable = _downstream(graph, variables)
-    kept, seen, waiting, rules = {}, set(), [result.op], {}
+    reads = functools.partial(_read, graph, _downstream(graph, variables), {})
+    tensors, own = reads(result.op, ())
+    parts = []
+    for op in own:
+        inner, _ = reads(op.inputs[0].op, op.inputs[1:])
+        parts.append([inner[name] for name in inner.keys() - tensors.keys()])
+    return Kept(list(tensors.values()), parts)
+
+
+def _read(
+    graph: tf.Graph, differentiable: set[str], rules: dict, start: tf.Operation, given: Sequence
+) -> tuple[dict[str, tf.Tensor], list[tf.Operation]]:
+    """What gradients from `start` back to `given` read, and the ones with gradients of their own.
+
+    Args:
+      graph, differentiable: of `kept_for_gradients`.
+      rules: what is known of kinds of operations; grows.
+      start: where the gradient starts.
+      given: tensors at which it ends; without them at the variables.
+    """
+    kept, own, waiting = {}, [], [start]
+    seen = {tensor.op.name for tensor in given}
     while waiting:
         op = waiting.pop()
         if op.name in seen:
@@ -35,7 +68,8 @@ def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) 
         seen.add(op.name)
         if _has_own_gradient(op):
             # Its gradient starts from its arguments; what lies between is not kept.
-            needed, towards = op.inputs[1:], op.inputs[1:]
+            needed = towards = op.inputs[1:]
+            own.append(op)
         else:
             wanted = tuple(x.name in differentiable for x in op.inputs)
             if not any(wanted):
@@ -49,7 +83,7 @@ def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) 
         for tensor in map(buffer_of, needed):
             if tensor.op.type not in GIVEN:
                 kept[tensor.name] = tensor
-    return list(kept.values())
+    return kept, own
 
 
 def _downstream(graph: tf.Graph, variables: Iterable) -> set[str]:

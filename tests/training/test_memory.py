@@ -49,7 +49,8 @@ def test_of_a_known_network_the_known_tensors_are_kept():
     x = keras.layers.Reshape((36, 4), name="reshape")(x)
     network = keras.Model(images, keras.layers.Dense(2, name="second")(x))
     graph = traced_loss(network, (5, 8, 8, 3))
-    tensors = kept_tensors.kept_for_gradients(graph, graph.outputs[0], network.trainable_variables)
+    variables = network.trainable_variables
+    tensors = kept_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
     kept = {(t.op.type, tuple(t.shape)) for t in tensors if t.shape.num_elements()}
     image = (5, 6, 6, 4)
     assert kept == {
@@ -91,7 +92,8 @@ def test_what_is_kept_is_what_the_gradient_reads(model, recompute):
                 buffer = kept_tensors.buffer_of(tensor)
                 if tensor.name in made and buffer.op.type not in kept_tensors.GIVEN:
                     read[buffer.name] = memory.size_of([buffer])
-    found = kept_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
+    variables = model.trainable_variables
+    found = kept_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
     assert sum(read.values()) > 1e6
     assert memory.size_of(found) == pytest.approx(sum(read.values()), rel=0.04)
 
