@@ -3,9 +3,9 @@
     python -m benchmarks.input_pipeline --data=digits
 
 prints for each model the throughput of the whole pipeline, as training takes
-from it, and the processor time that each stage takes for one image. What
-`--set=augmentation.policy=v1` and the like cost shows in the throughput; the
-stages are those of the paper's recipe.
+from it, and the processor time that each stage takes for one image. The stages
+are those of the paper's recipe; what other augmentations cost shows in the
+throughput with each of them, which `--augmentations` prints instead.
 """
 
 import statistics
@@ -33,7 +33,29 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images in a batch.", lower_
 _SET = flags.DEFINE_multi_string("set", [], "Settings as key=value, as train.py takes them.")
 _CACHE = flags.DEFINE_bool("cache", False, "Keep decoded images in memory.")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long to take batches.", lower_bound=0.1)
+_AUGMENTATIONS = flags.DEFINE_bool("augmentations", False, "Time each augmentation instead.")
 _IMAGES = flags.DEFINE_integer("images", 100, "Images of which stages are timed.", lower_bound=1)
+
+# What is added to the settings, by name.
+AUGMENTATIONS = {
+    "flip, scale, crop": {},
+    "none": {
+        "augmentation.horizontal_flip": False,
+        "augmentation.scale_min": 1.0,
+        "augmentation.scale_max": 1.0,
+    },
+    "AutoAugment v0": {"augmentation.policy": "v0"},
+    "AutoAugment v1": {"augmentation.policy": "v1"},
+    "AutoAugment v2": {"augmentation.policy": "v2"},
+    "AutoAugment v3": {"augmentation.policy": "v3"},
+    "RandAugment": {"augmentation.policy": "rand"},
+    "colour": {"augmentation.color": 0.5},
+    "blur": {"augmentation.blur": 1.0},
+    "sharpness": {"augmentation.sharpness": 1.0},
+    "GridMask": {"augmentation.grid_mask": 1.0},
+    "mosaic": {"augmentation.mosaic": 1.0},
+    "mixup": {"augmentation.mixup": 1.0},
+}
 
 
 def throughput(source: DetectionData, config: Config, batch_size: int, seconds: float) -> float:
@@ -137,15 +159,33 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
     return [read, decode, flip, scale_and_crop, pad, assign]
 
 
+def batching_time(config: Config, batch_size: int, num_images: int) -> float:
+    """Milliseconds of processor time that it takes to put one image and its targets in a batch."""
+    height, width = config.model.image_size
+    count = len(anchors.of_config(config))
+    one = tf.zeros([height, width, 3]), tf.zeros([count], tf.int32), tf.zeros([count, 4])
+    images = tf.data.Dataset.from_tensors(one).cache().repeat(num_images)
+    alone, batched = (_processor_milliseconds(d) for d in (images, images.batch(batch_size)))
+    return (batched - alone) / num_images
+
+
 def _report(source: DetectionData) -> Iterator[str]:
     for name in _MODELS.value:
         config = Config.for_model(name).override(
             {"data.cache": _CACHE.value} | parse_assignments(_SET.value)
         )
         height, width = config.model.image_size
+        if _AUGMENTATIONS.value:
+            yield f"{name} at {width} x {height}"
+            for augmentation_name, settings in AUGMENTATIONS.items():
+                changed = config.override(settings)
+                rate = throughput(source, changed, _BATCH_SIZE.value, _SECONDS.value)
+                yield f"  {augmentation_name:<18} {rate:7.1f} images per second"
+            continue
         rate = throughput(source, config, _BATCH_SIZE.value, _SECONDS.value)
         yield f"{name} at {width} x {height}: {rate:.1f} images per second"
         times = stage_times(source, config, _IMAGES.value)
+        times["batch"] = batching_time(config, _BATCH_SIZE.value, _IMAGES.value)
         for stage, milliseconds in times.items():
             yield f"  {stage:<16} {milliseconds:7.2f} ms"
         yield f"  {'sum':<16} {sum(times.values()):7.2f} ms"

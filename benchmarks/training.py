@@ -1,24 +1,36 @@
-"""Training speed: the step and its parts, and what the input pipeline can deliver.
+"""Training speed and memory: by model, precision, compilation, parts and recomputation.
 
     python -m benchmarks.training --models=efficientdet-lite0,efficientdet-d0
 
-Prints medians. The pipeline should deliver at least four times what the step
-consumes, so that an accelerator four times as fast is still fed.
+Each variant is measured in a process of its own, whose peak of memory counts.
+The input pipeline should deliver at least four times what the step consumes, so
+that an accelerator four times as fast is still fed; what it delivers with each
+augmentation `python -m benchmarks.input_pipeline --augmentations` tells.
 """
 
-import statistics
 import time
 from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import flags
 
+from benchmarks.training_step import measure, median_seconds
 from efficientdet_tf import command_line
-from efficientdet_tf.config import Config
+from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import run as run_lib
 
 FLAGS = flags.FLAGS
+
+# What is added to the settings, by name.
+VARIANTS = {
+    "float32": {},
+    "bfloat16": {"training.precision": "mixed_bfloat16"},
+    "float16": {"training.precision": "mixed_float16"},
+    "xla": {"training.xla": True},
+    "accumulate": {"training.accumulate": 2},
+    "checkpointing": {"training.gradient_checkpointing": True},
+}
 
 # Enough to drain what was made in advance, and to settle the number of threads.
 _UNTIMED_BATCHES = 30
@@ -27,17 +39,9 @@ _TIMED_BATCHES = 100
 flags.DEFINE_list("models", ["efficientdet-lite0", "efficientdet-d0"], "Models to time.")
 flags.DEFINE_integer("batch_size", 4, "Images in a step.", lower_bound=1)
 flags.DEFINE_integer("repeats", 7, "Timed repetitions after two untimed ones.", lower_bound=1)
-
-
-def median_seconds(function, repeats: int) -> float:
-    """Median duration of a call, after two untimed calls."""
-    durations = []
-    for index in range(repeats + 2):
-        start = time.perf_counter()
-        function()
-        if index >= 2:
-            durations.append(time.perf_counter() - start)
-    return statistics.median(durations)
+flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Which ones; all by default.")
+flags.DEFINE_bool("parts", True, "Time the parts of the step, and the input pipeline, too.")
+flags.DEFINE_multi_string("set", [], "Settings as key=value, as train.py takes them.")
 
 
 def delivery_seconds(batches: Iterator) -> float:
@@ -53,12 +57,11 @@ def delivery_seconds(batches: Iterator) -> float:
     return (time.perf_counter() - start) / _TIMED_BATCHES
 
 
-def measure(name: str, batch_size: int, repeats: int) -> dict[str, float]:
-    """Seconds a batch of each part of training `name`."""
-    config = Config.for_model(name).override({"model.num_classes": 10})
+def parts_of_step(config: Config, repeats: int) -> dict[str, float]:
+    """Seconds a batch of each part of a training step, and of the input pipeline."""
     data = digits.load("train", num_images=64)
     model = run_lib.compiled_model(config, steps=100)
-    batches = iter(pipeline.training_dataset(data, config, batch_size))
+    batches = iter(pipeline.training_dataset(data, config, config.training.batch_size))
     batch = next(batches)
     delivery = delivery_seconds(batches)
     # Its threads would slow down what is timed next.
@@ -76,21 +79,43 @@ def measure(name: str, batch_size: int, repeats: int) -> dict[str, float]:
         "forward + backward": tf.function(gradients),
         "training step": tf.function(lambda: model.train_step(batch)),
     }
-    seconds = {part: median_seconds(function, repeats) for part, function in parts.items()}
+    seconds = {part: median_seconds(function, repeats)[0] for part, function in parts.items()}
     return {**seconds, "input pipeline": delivery}
 
 
+def print_variants(name: str, settings: dict) -> None:
+    """A line for each variant of training `name`."""
+    batch_size = FLAGS.batch_size
+    print(f"  {'':14} images/s  core seconds/image  first step  memory  as estimated")
+    for variant in FLAGS.variant:
+        step = measure(name, {**settings, **VARIANTS[variant]}, FLAGS.repeats)
+        speed = f"{batch_size / step.step:8.2f}  {step.processor / batch_size:18.2f}"
+        memory = f"{step.memory / 1e9:3.1f} GB  {step.estimated / 1e9:9.1f} GB"
+        print(f"  {variant:14} {speed}  {step.first_step:8.0f} s  {memory}", flush=True)
+
+
+def print_parts(config: Config) -> None:
+    """A line for each part of the step, in float32, and for the input pipeline."""
+    seconds = parts_of_step(config, FLAGS.repeats)
+    for part, duration in seconds.items():
+        rate = FLAGS.batch_size / duration
+        print(f"  {part:20} {1e3 * duration:8.1f} ms/batch {rate:8.1f} images/s")
+    ratio = seconds["training step"] / seconds["input pipeline"]
+    print(f"  the pipeline delivers {ratio:.1f} times what the step consumes")
+
+
 def main():
-    """Prints a table for each model."""
+    """Prints two tables for each model."""
+    common = {"model.num_classes": 10, "training.batch_size": FLAGS.batch_size}
+    settings = {**common, **parse_assignments(FLAGS.set)}
     for name in FLAGS.models:
-        seconds = measure(name, FLAGS.batch_size, FLAGS.repeats)
-        size = Config.for_model(name).model.image_size
-        print(f"{name} at {size[0]}x{size[1]}, batch {FLAGS.batch_size}, CPU, float32")
-        for part, duration in seconds.items():
-            rate = FLAGS.batch_size / duration
-            print(f"  {part:20} {1e3 * duration:8.1f} ms/batch {rate:8.1f} images/s")
-        ratio = seconds["training step"] / seconds["input pipeline"]
-        print(f"  the pipeline delivers {ratio:.1f} times what the step consumes")
+        config = Config.for_model(name).override(settings)
+        height, width = config.model.image_size
+        devices = ", ".join(d.device_type for d in tf.config.list_logical_devices())
+        print(f"{name} at {width} x {height}, batches of {FLAGS.batch_size}, {devices}")
+        print_variants(name, settings)
+        if FLAGS.parts:
+            print_parts(config)
 
 
 if __name__ == "__main__":
