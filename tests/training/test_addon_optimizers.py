@@ -11,8 +11,11 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf.config import OptimizerConfig
+from efficientdet_tf.config import Config, OptimizerConfig
+from efficientdet_tf.data import digits
+from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.training import optimizers
+from efficientdet_tf.training import run as run_lib
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_addons") is None,
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 RATE, DECAY = 0.1, 0.01
+STEPS = "optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"
 RULES = ["lamb", "sgdw", "radam"]
 ALL = [(name, lookahead) for name in ("sgd", "adam", *RULES) for lookahead in (0, 2)][2:]
 
@@ -222,3 +226,40 @@ def test_over_two_replicas():
         [sys.executable, "-c", textwrap.dedent(TWO_REPLICAS)], capture_output=True, text=True
     )
     assert result.stdout.strip().endswith("two replicas agree with one"), result.stderr[-2000:]
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+    data = digits.load("train", num_images=4)
+    write_coco(data, tmp_path / "data")
+    file = str(tmp_path / "data" / "annotations.json")
+    config = Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 64,
+            "model.num_filters": 16,
+            "model.fpn_repeats": 1,
+            "model.head_repeats": 1,
+            "model.backbone_depth": 0.1,
+            "data.train": file,
+            "data.val": file,
+            "training.batch_size": 2,
+            "training.epochs": 1,
+            "optimizer.name": "radam",
+            "optimizer.lookahead": 2,
+            "optimizer.backbone_factor": 0.5,
+        }
+    )
+    folder = tmp_path / "run"
+    run_lib.train(config, str(folder))
+    first = (folder / "last.weights.h5").read_bytes()
+    run_lib.train(config.override({"training.epochs": 2}), str(folder))
+    assert (folder / "last.weights.h5").read_bytes() != first
+    (reader,) = (
+        tf.train.load_checkpoint(str(path.with_suffix("")))
+        for path in (folder / "checkpoints").glob("ckpt-*.index")
+        if tf.train.load_checkpoint(str(path.with_suffix(""))).get_tensor(STEPS) == 4
+    )
+    shapes = reader.get_variable_to_shape_map()
+    slots = [name for name in shapes if name.startswith("optimizer/_variables/")]
+    # First and second moment, and the slow weights.
+    model = run_lib.compiled_model(config.override({"model.num_classes": 10}), 2)
+    assert len(slots) == 3 * len(model.trainable_variables)
