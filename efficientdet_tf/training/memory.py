@@ -1,8 +1,9 @@
 """How much memory a training will take, told before it starts.
 
-On a CPU, with Lite0 at 320 pixels and D0 at 512, what a process really grew by was from
-6 % less to 8 % more, for batches of 1 to 8 (docs/results.md). Of a GPU's memory, which
-TensorFlow and cuDNN use in their own ways, it is a first guess.
+On a CPU, with Lite0 at 320 pixels and D0 at 512 in batches of 1 to 8, it is within 3 % of
+what a process really grew by in float32, and within 10 % with gradient checkpointing, in
+parts or with bfloat16 (docs/results.md). Of a GPU's memory, which TensorFlow and cuDNN use
+in their own ways, it is a first guess.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from efficientdet_tf.training import kept_tensors, optimizers
 from keras_layers.normalization import statistics_kept
 
 # Of the traced and optimised step on a CPU, for each operation of its forward pass: measured
-# with Lite0 (2650 of them) and D0 (3850).
+# with Lite0 (2529 of them) and D0 (3734).
 _BYTES_OF_OPERATION = 250_000
 # Batches between the input pipeline and the step: one in use, two made ahead.
 _BATCHES = 3
