@@ -76,8 +76,9 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
+            step = int(self.model.optimizer.iterations.numpy())
             raise TrainingDiverged(
-                f"the loss became {logs['loss']} at step {int(self.model.optimizer.iterations.numpy())}; "
+                f"the loss became {logs['loss']} at step {step}; "
                 f"its images are {_some(self._images_of_step(self._step))}. "
                 "The last checkpoint is kept. Usual causes: a learning rate that is too high "
                 "for the batch size (--set optimizer.learning_rate=...), or broken boxes"
@@ -122,7 +123,6 @@ class CocoMetrics(keras.callbacks.Callback):
         self._epochs = epochs
         self._best_ap = best_ap
         self._requests = requests
-        self.result = None
 
     def on_epoch_end(self, epoch, logs=None):
         with self.model.averaged_weights():
@@ -130,9 +130,10 @@ class CocoMetrics(keras.callbacks.Callback):
             if epoch + 1 < self._epochs and (epoch + 1) % self._every:
                 return
             with self._requests.at_once():
-                self.result = self._evaluate()
-            logs.update({name: self.result.metrics[name] for name in ("AP", "AP50", "AP75")})
-            if logs["AP"] > float(self._best_ap):
+                metrics = self._evaluate().metrics
+            logs.update({name: metrics[name] for name in ("AP", "AP50", "AP75")})
+            # Not a number where no object counts: then the latest weights are the best.
+            if not logs["AP"] <= float(self._best_ap):
                 self._best_ap.assign(logs["AP"])
                 self._directory.save_weights(self.model, "best")
         shown = [
