@@ -92,7 +92,8 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     specs = _batch_specs(model, part)
     trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
     graph = _forward_graph(model, specs)
-    operations = len(graph.get_operations())
+    # To compute in parts, the step is traced once more.
+    operations = len(graph.get_operations()) * (1.3 if training.accumulate > 1 else 1)
     kept = kept_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
     on_cpu = _are_cpus(_devices(model.distribute_strategy))
     # The gradients; the same clipped; their sum so far.
@@ -104,7 +105,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
         activations=size_of(kept.tensors)
         + max(size_of(part) for part in ([], *kept.recomputed, *([x] for x in kept.tensors))),
         batches=_BATCHES * training.accumulate * size_of(tf.nest.flatten(specs)),
-        program=_BYTES_OF_OPERATION * operations if on_cpu else 0,
+        program=int(_BYTES_OF_OPERATION * operations) if on_cpu else 0,
     )
 
 
