@@ -1,6 +1,6 @@
 """How much memory a training will take, told before it starts.
 
-On a CPU, with Lite0 at 320 pixels and D0 at 512 in batches of 1 to 8, it is within 3 % of
+On a CPU, with Lite0 at 320 pixels and D0 at 512 in batches of 1 to 8, it is within 5 % of
 what a process really grew by in float32, and within 10 % with gradient checkpointing, in
 parts or with bfloat16 (docs/results.md). Of a GPU's memory, which TensorFlow and cuDNN use
 in their own ways, it is a first guess.
