@@ -22,7 +22,9 @@ flags.DEFINE_bool("augmented", False, "Change the images as training does.")
 flags.DEFINE_integer("images", 16, "The most images to show.", lower_bound=1, upper_bound=400)
 flags.DEFINE_integer("columns", 4, "Images in a row.", lower_bound=1)
 flags.DEFINE_string("model", None, "Model whose input is shown, e.g. efficientdet-lite0.")
-flags.DEFINE_string("config", None, "YAML file with any settings, or built in: digits, finetune.")
+flags.DEFINE_string(
+    "config", None, "YAML file with any settings, or built in: digits, finetune, paper."
+)
 flags.DEFINE_multi_string(
     "set", [], "One setting as key=value, e.g. augmentation.mosaic=1; may be repeated."
 )

@@ -2,7 +2,7 @@
 
 import math
 
-from efficientdet_tf.config_sections import AnchorConfig, ModelConfig
+from efficientdet_tf.config_sections import AnchorConfig, ModelConfig, TrainingConfig
 from efficientdet_tf.config_values import ConfigError
 
 
@@ -43,7 +43,17 @@ def _nearest(value: float) -> int:
 
 
 def _published(
-    name, size, backbone, width, cells, head, *, anchor_scale=4.0, fusion="fast", max_level=7
+    name,
+    size,
+    backbone,
+    width,
+    cells,
+    head,
+    *,
+    anchor_scale=4.0,
+    fusion="fast",
+    max_level=7,
+    epochs=300,
 ) -> dict:
     """A row of `MODELS` from the columns that differ between models."""
     lite = "lite" in name
@@ -65,7 +75,11 @@ def _published(
         max_level=max_level,
         **family,
     )
-    return {"model": model, "anchors": AnchorConfig(scale=anchor_scale)}
+    return {
+        "model": model,
+        "anchors": AnchorConfig(scale=anchor_scale),
+        "training": TrainingConfig(epochs=epochs),
+    }
 
 
 MODELS = {
@@ -79,8 +93,8 @@ MODELS = {
         _published("d4", 1024, "b4", 224, 7, 4),
         _published("d5", 1280, "b5", 288, 7, 4),
         _published("d6", 1280, "b6", 384, 8, 5, fusion="sum"),
-        _published("d7", 1536, "b6", 384, 8, 5, fusion="sum", anchor_scale=5.0),
-        _published("d7x", 1536, "b7", 384, 8, 5, fusion="sum", max_level=8),
+        _published("d7", 1536, "b6", 384, 8, 5, fusion="sum", anchor_scale=5.0, epochs=600),
+        _published("d7x", 1536, "b7", 384, 8, 5, fusion="sum", max_level=8, epochs=600),
         _published("lite0", 320, "lite0", 64, 3, 3, fusion="sum", anchor_scale=3.0),
         _published("lite1", 384, "lite1", 88, 4, 3, fusion="sum", anchor_scale=3.0),
         _published("lite2", 448, "lite2", 112, 5, 3, fusion="sum", anchor_scale=3.0),

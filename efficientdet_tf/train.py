@@ -15,10 +15,13 @@ flags.DEFINE_string("model_dir", None, "Folder of the run; the same command resu
 flags.DEFINE_integer("epochs", None, "Passes over the training data.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a step, over all devices.", lower_bound=1)
 flags.DEFINE_string("strategy", None, "auto, cpu, gpu, mirrored, multi_worker or tpu.")
+flags.DEFINE_string("tpu", None, "Name or grpc:// address of the TPU, for --strategy=tpu.")
 flags.DEFINE_string(
     "pretrained", None, "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0."
 )
-flags.DEFINE_string("config", None, "YAML file with any settings, or built in: digits, finetune.")
+flags.DEFINE_string(
+    "config", None, "YAML file with any settings, or built in: digits, finetune, paper."
+)
 flags.DEFINE_multi_string(
     "set", [], "One setting as key=value, e.g. optimizer.learning_rate=0.04; may be repeated."
 )
@@ -29,6 +32,7 @@ _FLAG_KEYS = {
     "epochs": "training.epochs",
     "batch_size": "training.batch_size",
     "strategy": "training.strategy",
+    "tpu": "training.tpu",
     "pretrained": "training.pretrained",
 }
 
