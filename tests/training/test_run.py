@@ -304,7 +304,8 @@ def test_an_overfitted_batch_is_found_again(coco_file):
         ),
         (
             ["--model_dir=x", "--config=nowhere.yaml"],
-            "train: config nowhere.yaml: No such file or directory; built in: digits, finetune, paper",
+            "train: config nowhere.yaml: No such file or directory; "
+            "built in: digits, finetune, paper",
         ),
     ],
 )
