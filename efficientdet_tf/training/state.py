@@ -51,15 +51,15 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
         model.optimizer.build(model.trainable_variables)
     paths = checkpoints(directory)
     for path in paths:
-        state = _new_state(model)
+        state, steps = _state_of_epochs(model), tf.Variable(0, trainable=False)
         try:
-            if not tf.train.load_checkpoint(str(path)).has_tensor(_STEPS_INTO_EPOCH):
-                state.steps_into_epoch = None
+            if tf.train.load_checkpoint(str(path)).has_tensor(_STEPS_INTO_EPOCH):
+                state.steps_into_epoch = steps
             state.restore(str(path)).assert_existing_objects_matched()
         except _UNREADABLE as error:
             print(f"{path}: cannot be read ({_reason(error)}); trying the one before")
             continue
-        state.steps_into_epoch = state.steps_into_epoch or tf.Variable(0, trainable=False)
+        state.steps_into_epoch = steps
         print(f"{directory.path}: resuming {_position(state)}")
         return state
     if paths:
@@ -67,17 +67,19 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
             f"{directory.checkpoints}: none of its checkpoints can be read; "
             "remove the folder to start the run again"
         )
-    return _new_state(model)
+    state = _state_of_epochs(model)
+    state.steps_into_epoch = tf.Variable(0, trainable=False)
+    return state
 
 
-def _new_state(model: keras.Model) -> tf.train.Checkpoint:
+def _state_of_epochs(model: keras.Model) -> tf.train.Checkpoint:
+    """What checkpoints of all versions have."""
     return tf.train.Checkpoint(
         model=model,
         optimizer=model.optimizer,
         moving_average=model.moving_average,
         best_ap=tf.Variable(-1.0, trainable=False),
         epochs_done=tf.Variable(0, trainable=False),
-        steps_into_epoch=tf.Variable(0, trainable=False),
     )
 
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import data as data_lib
@@ -181,6 +182,27 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
     assert lines[1] == f"{folder}: resuming after epoch {epochs}"
     assert int(progress.epochs_done) == epochs
     assert int(model.optimizer.iterations) == 2 * epochs
+
+
+def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
+    finished, coco_file, tmp_path, capsys
+):
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=2)
+    now = state.restore(RunDirectory(finished[0]), model)
+    then = tf.train.Checkpoint(
+        **{
+            name: getattr(now, name)
+            for name in ("model", "optimizer", "moving_average", "best_ap", "epochs_done")
+        }
+    )
+    # They were numbered by epochs.
+    tf.train.CheckpointManager(then, str(tmp_path / "checkpoints"), 2).save(2)
+    capsys.readouterr()
+    progress = state.restore(RunDirectory(tmp_path), run_lib.compiled_model(config, steps=2))
+    assert capsys.readouterr().out == f"{tmp_path}: resuming after epoch 2\n"
+    assert (int(progress.epochs_done), int(progress.steps_into_epoch)) == (2, 0)
+    assert int(progress.optimizer.iterations) == 4
 
 
 def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
