@@ -36,6 +36,8 @@ _NOT_AUGMENTED = {
     "augmentation.scale_max": 1.0,
     "augmentation.policy": "none",
     "augmentation.color": 0.0,
+    "augmentation.blur": 0.0,
+    "augmentation.sharpness": 0.0,
     "augmentation.mosaic": 0.0,
     "augmentation.mixup": 0.0,
     "augmentation.grid_mask": 0.0,

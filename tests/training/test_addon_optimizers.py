@@ -239,6 +239,8 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
             "model.fpn_repeats": 1,
             "model.head_repeats": 1,
             "model.backbone_depth": 0.1,
+            "model.backbone_width": 0.25,
+            "model.max_level": 5,
             "data.train": file,
             "data.val": file,
             "training.batch_size": 2,

@@ -30,7 +30,8 @@ SETTINGS = {
     "model.head_repeats": 1,
     "model.backbone_width": 0.25,
     "model.backbone_depth": 0.1,
-    "model.backbone_survival_prob": 1.0,
+    # Of all BatchNorms, those of the feature network and the heads are enough to be synchronised.
+    "model.freeze": "backbone/.*",
     # BatchNorm of as few values as these amplifies rounding, the more the weights move.
     "optimizer.learning_rate": 0.008,
     "augmentation.scale_min": 0.8,

@@ -47,6 +47,9 @@ def _config(coco_file, **overrides):
     return Config.for_model("efficientdet-lite0").override(
         {
             "model.image_size": 64,
+            "model.max_level": 5,
+            "model.backbone_width": 0.5,
+            "model.backbone_depth": 0.1,
             "model.num_filters": 16,
             "model.fpn_repeats": 1,
             "model.head_repeats": 1,

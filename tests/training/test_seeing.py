@@ -25,6 +25,8 @@ def config(tmp_path_factory):
         {
             "model.image_size": 64,
             "model.backbone_depth": 0.1,
+            "model.backbone_width": 0.25,
+            "model.max_level": 5,
             "model.num_filters": 16,
             "model.fpn_repeats": 1,
             "model.head_repeats": 1,

@@ -31,7 +31,7 @@ SETTINGS = {
     "model.fpn_repeats": 1,
     "model.head_repeats": 1,
     "model.backbone_width": 0.25,
-    "model.backbone_depth": 0.3,
+    "model.backbone_depth": 0.1,
     "model.backbone_survival_prob": 0.5,
     "training.epochs": 2,
     "training.batch_size": 2,
