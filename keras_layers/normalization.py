@@ -13,7 +13,7 @@ _of_thread = threading.local()
 
 @contextlib.contextmanager
 def statistics_kept() -> Iterator[None]:
-    """A context in which training leaves the moving statistics of `BatchNorm` as they are.
+    """A context in which training leaves the moving statistics of `BatchNormalization` as they are.
 
     For a layer that is computed a second time for the same batch.
     """
@@ -26,8 +26,11 @@ def statistics_kept() -> Iterator[None]:
 
 
 @keras.utils.register_keras_serializable("efficientdet")
-class BatchNorm(keras.layers.BatchNormalization):
-    """Keras' BatchNormalization, for which `statistics_kept` holds."""
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer, for which `statistics_kept` holds.
+
+    Named as that is: weights files name the layers of a list by their class.
+    """
 
     def _assign_moving_average(self, variable, value, momentum, inputs_size):
         if not getattr(_of_thread, "kept", False):
@@ -38,7 +41,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             super()._assign_new_value(variable, value)
 
 
-def batch_norm(name: str) -> BatchNorm:
+def batch_norm(name: str) -> BatchNormalization:
     """BatchNorm with the published momentum and epsilon.
 
     Made in the scope of a strategy with several replicas, its statistics in training are
@@ -49,4 +52,4 @@ def batch_norm(name: str) -> BatchNorm:
       name: of the layer.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return BatchNorm(momentum=0.99, epsilon=1e-3, synchronized=replicas > 1, name=name)
+    return BatchNormalization(momentum=0.99, epsilon=1e-3, synchronized=replicas > 1, name=name)
