@@ -84,6 +84,9 @@ def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
     with h5py.File(folder / "best.weights.h5") as file:
         # Weights alone, without the optimizer.
         assert "layers" in file and "optimizer" not in file
+        # Layers of a list go by the name of their class: another name, and no older file fits.
+        assert set(file["layers/prediction_head"]) == {"convs", "norms", "predict", "vars"}
+        assert "batch_normalization_1" in file["layers/prediction_head/norms"]
     with PIL.Image.open(folder / "pictures" / "training_batch.png") as picture:
         assert picture.width >= 4 * 64
     directory = RunDirectory(folder)
