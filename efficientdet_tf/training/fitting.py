@@ -81,13 +81,13 @@ class Fitting:
             except stopping.Stopped as stop:
                 raise self._saved(saver, stop) from None
             except _PEER_ERRORS as error:
-                if strategy.num_workers() == 1:
+                if not strategy.has_peers(self.model.distribute_strategy):
                     raise
                 raise stopping.WorkerLost(error) from error
 
     def _saved(self, saver: callbacks.SaveState, stop: stopping.Stopped) -> stopping.Stopped:
         """The same, with a message of what the user finds."""
-        if strategy.num_workers() > 1:
+        if strategy.has_peers(self.model.distribute_strategy):
             # A checkpoint takes all workers, and the others know nothing of this.
             return stop.with_advice("start all workers again to go on from the last checkpoint")
         saver.save()

@@ -76,11 +76,16 @@ def writable(directory: RunDirectory, devices: tf.distribute.Strategy) -> Iterat
         yield RunDirectory(path)
 
 
+def has_peers(devices: tf.distribute.Strategy) -> bool:
+    """Whether other processes train with this one."""
+    return isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy) and num_workers() > 1
+
+
 def is_chief(devices: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files."""
-    resolver = devices.cluster_resolver
-    if not isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+    if not has_peers(devices):
         return True
+    resolver = devices.cluster_resolver
     if resolver.task_type == "worker":
         return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
     return resolver.task_type in (None, "chief")
