@@ -27,6 +27,10 @@ class AnnotatedImage:
       numbers: [n], how the file numbers the objects, for messages.
       is_crowd: [n], empty for none.
       area: [n] in pixels, empty where the format has none.
+      is_difficult: [n], Pascal VOC's flag, empty where the format has none.
+      unplaced: one line for each object that is annotated here, but nobody can
+        tell where: its box cannot be read. Such an image is left out, because
+        the object would be trained as background.
     """
 
     image_id: int
@@ -39,6 +43,8 @@ class AnnotatedImage:
     numbers: Sequence[int]
     is_crowd: Sequence[bool] = ()
     area: Sequence[float] = ()
+    is_difficult: Sequence[bool] = ()
+    unplaced: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,6 +106,8 @@ def _check(
     image: AnnotatedImage, annotations: Annotations, verify: str
 ) -> tuple[Record | None, list[str]]:
     """The record of an image if it is usable, and what is wrong."""
+    if image.unplaced:
+        return None, [f"{problem}; its image is left out" for problem in image.unplaced]
     try:
         header = _read_header(image.image)
         fits_stored_only = image.size == header.stored and header.stored != header.upright
