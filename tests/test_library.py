@@ -7,11 +7,21 @@ import pytest
 
 import efficientdet_tf
 
+HOMES = {
+    "Config": "efficientdet_tf.config.Config",
+    "DetectionLoss": "efficientdet_tf.losses.DetectionLoss",
+    "Detector": "efficientdet_tf.detector.Detector",
+    "EfficientDet": "efficientdet_tf.detection_model.EfficientDet",
+    "load_data": "efficientdet_tf.data.load",
+    "training_dataset": "efficientdet_tf.data.pipeline.training_dataset",
+}
 
-@pytest.mark.parametrize("name", efficientdet_tf.__all__)
-def test_each_name_is_there(name):
-    assert callable(getattr(efficientdet_tf, name))
-    assert name in dir(efficientdet_tf)
+
+def test_each_name_is_the_one_of_its_module():
+    assert set(efficientdet_tf.__all__) == set(HOMES) <= set(dir(efficientdet_tf))
+    for name, home in HOMES.items():
+        item = getattr(efficientdet_tf, name)
+        assert f"{item.__module__}.{item.__qualname__}" == home
 
 
 def test_another_name():

@@ -21,7 +21,7 @@ def resize_and_pad(
       image: uint8 or float32 [h, w, 3], RGB, 0..255.
       image_size: (height, width) of the network's input in pixels.
       pad_value: RGB of the filling on the same scale: the mean that
-        `normalize` subtracts, so that the filling becomes zero.
+        the network subtracts, so that the filling becomes zero.
 
     Returns:
       float32 [height, width, 3], RGB, 0..255, and a float32 scalar, the number
@@ -64,39 +64,6 @@ def _fill_up(image: tf.Tensor, axis: int, length: int, pad_value: Sequence[float
 
     # Many images fit one side exactly; they need not be copied for nothing.
     return tf.cond(missing == 0, lambda: image, filled)
-
-
-def normalize(image: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """`(image - mean) / std` by channel.
-
-    Args:
-      image: [..., 3], RGB, 0..255.
-      mean, std: three numbers each on the same scale.
-
-    Returns:
-      float32 of the same shape.
-    """
-    image = tf.cast(image, tf.float32)
-    return (image - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
-
-
-def resize_boxes(
-    boxes: tf.Tensor, original_size: tf.Tensor, image_size: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes boxes along with `resize_and_pad`.
-
-    Args:
-      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in original pixels.
-      original_size: int32 [2], height and width of the original image.
-      image_size: (height, width) of the network's input.
-
-    Returns:
-      float32 [m, 4] in network pixels, clipped to 0..size - 1, without those
-      that have no area left, and int32 [m], which of the n they are.
-    """
-    scaled_size = _scaled_size(original_size, _fit(original_size, image_size))
-    factor = tf.cast(scaled_size, tf.float32) / tf.cast(original_size, tf.float32)
-    return clip_boxes(boxes * tf.tile(factor, [2]), image_size)
 
 
 def clip_boxes(boxes: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:

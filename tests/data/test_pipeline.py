@@ -86,9 +86,10 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
             for record in data.records
             if np.allclose(images[i], network_input(record, config), atol=1e-3)
         ]
-        boxes, _ = preprocessing.resize_boxes(
-            record.boxes[:1], tf.constant([record.height, record.width]), (SIZE, SIZE)
-        )
+        scale = SIZE / max(record.height, record.width)
+        scaled_size = np.floor(np.float32([record.height, record.width]) * scale)
+        factor = np.tile(scaled_size / [record.height, record.width], 2)
+        boxes = np.clip(record.boxes[:1] * factor, 0, SIZE - 1).astype(np.float32)
         wanted_classes, wanted_boxes, count = targets.assign(
             anchor_grid.of_config(config), boxes, record.classes[:1]
         )

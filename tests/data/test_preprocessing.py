@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import preprocessing
+from efficientdet_tf.data import augmentation, preprocessing
+from efficientdet_tf.inference import Letterbox
+from keras_layers.pixels import NormalizePixels
 
 MEAN = (123.675, 116.28, 103.53)
 
@@ -19,8 +21,9 @@ def golden(goldens):
 def test_image_agrees_with_the_reference(golden, case):
     model = Config.for_model(str(golden[f"model_{case}"])).model
     size = tuple(int(side) for side in golden[f"output_size_{case}"])
-    image, scale = preprocessing.resize_and_pad(golden[f"image_{case}"], size, model.pixel_mean)
-    normalized = preprocessing.normalize(image, model.pixel_mean, model.pixel_std)
+    # As evaluation and every export prepare an image, and as the network begins.
+    image, scale, _ = Letterbox(size, model.pixel_mean)(golden[f"image_{case}"])
+    normalized = NormalizePixels(model.pixel_mean, model.pixel_std)(image)
     np.testing.assert_allclose(normalized, golden[f"output_{case}"], atol=1e-4)
     np.testing.assert_allclose(scale, golden[f"scale_to_original_{case}"], rtol=1e-6)
     # The filling is exactly zero, as in the reference.
@@ -32,13 +35,20 @@ def test_boxes_agree_with_the_reference(golden, case):
     original = np.array(golden[f"image_{case}"].shape[:2])
     size = tuple(int(side) for side in golden[f"output_size_{case}"])
     boxes = golden[f"gt_boxes_in_{case}"] * np.tile(original, 2).astype(np.float32)
-    resized, kept = preprocessing.resize_boxes(boxes, tf.constant(original), size)
+    # As training prepares them, with nothing to chance.
+    image, resized, kept = augmentation.random_scale_and_crop(
+        golden[f"image_{case}"], boxes, size, (1.0, 1.0), tf.constant([0, 0])
+    )
+    expected = golden[f"output_{case}"]
+    assert [int(side) for side in image.shape[:2]] == [
+        np.flatnonzero(expected.any(axis=(1 - axis, 2))).max() + 1 for axis in (0, 1)
+    ]
     np.testing.assert_allclose(resized, golden[f"gt_boxes_out_{case}"], atol=1e-4)
     np.testing.assert_array_equal(kept, [0, 1, 2])
 
 
 def test_no_boxes_stay_no_boxes():
-    boxes, kept = preprocessing.resize_boxes(tf.zeros([0, 4]), tf.constant([10, 20]), (64, 64))
+    boxes, kept = preprocessing.clip_boxes(tf.zeros([0, 4]), (64, 64))
     assert boxes.shape == [0, 4]
     assert kept.shape == [0]
 

@@ -196,4 +196,5 @@ def test_strategies_of_this_machine():
         assert str(error.value) == (
             "training.strategy: gpu, but TensorFlow sees none; use cpu or auto"
         )
-    assert strategy.create("mirrored").num_replicas_in_sync >= 1
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    assert strategy.create("mirrored").num_replicas_in_sync == len(devices)

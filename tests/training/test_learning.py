@@ -1,0 +1,83 @@
+"""A detector that has learned a handful of images finds their objects, deployed or not."""
+
+import dataclasses
+
+import pytest
+
+from efficientdet_tf import data as data_lib
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits
+from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.evaluation.runner import run_detector
+from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training.run_directory import RunDirectory
+from export import saved_model, tflite
+
+
+@pytest.fixture(scope="module")
+def coco_file(tmp_path_factory):
+    """Four images of digits as a COCO file, with category ids that have gaps."""
+    folder = tmp_path_factory.mktemp("coco")
+    data = digits.load("train", num_images=4)
+    label_map = LabelMap(tuple(range(10, 40, 3)), data.label_map.names)
+    write_coco(dataclasses.replace(data, label_map=label_map), folder)
+    return str(folder / "annotations.json")
+
+
+@pytest.fixture(scope="module")
+def trained(coco_file, tmp_path_factory):
+    """A run on these images, and its last evaluation."""
+    config = Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 96,
+            "model.max_level": 5,
+            "model.backbone_width": 0.5,
+            "model.backbone_depth": 0.1,
+            "model.backbone_survival_prob": 1.0,
+            "model.num_filters": 32,
+            "model.fpn_repeats": 1,
+            "model.head_repeats": 1,
+            "anchors.scale": 2,
+            "data.train": coco_file,
+            "data.val": coco_file,
+            "data.cache": True,
+            "augmentation.horizontal_flip": False,
+            "augmentation.scale_min": 1,
+            "augmentation.scale_max": 1,
+            "optimizer.name": "adam",
+            "optimizer.learning_rate": 0.004,
+            "optimizer.reference_batch_size": 4,
+            "optimizer.warmup_epochs": 0.1,
+            # So few steps: a slower average would still hold the initial weights.
+            "optimizer.ema_decay": 0.95,
+            "training.batch_size": 4,
+            "training.epochs": 1,
+            "training.steps_per_epoch": 350,
+            # The TFLite operator has no soft-NMS.
+            "detection.nms": "hard",
+        }
+    )
+    folder = tmp_path_factory.mktemp("run")
+    return RunDirectory(folder), run_lib.train(config, str(folder))
+
+
+def test_the_objects_of_a_handful_of_images_are_found(trained):
+    _, result = trained
+    assert result.metrics["AP50"] > 0.5
+    assert result.num_images == 4
+
+
+@pytest.mark.parametrize(
+    ("export", "name", "tolerance"),
+    [(saved_model.export, "saved_model", 1e-6), (tflite.export, "model.tflite", 0.01)],
+)
+def test_an_exported_model_has_the_ap_of_the_run(
+    trained, coco_file, tmp_path, export, name, tolerance
+):
+    run, result = trained
+    path = export(run.load_model("last"), run.config(), run.label_map(), tmp_path / name)
+    deployed = run_detector(Detector.load(path), data_lib.load(coco_file)).result()
+    for metric in ("AP", "AP50", "AP75"):
+        assert abs(deployed.metrics[metric] - result.metrics[metric]) <= tolerance, metric
