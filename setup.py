@@ -29,7 +29,7 @@ setup(
         ]
     ),
     package_data={"efficientdet_tf": ["configs/*.yaml", "report/*.css"]},
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.11,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and
         # tf_keras follows TensorFlow's numbers: the three move together.
