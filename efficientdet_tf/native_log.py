@@ -48,7 +48,8 @@ _NOISE = re.compile(
     rb"|Allocation of \d+ exceeds \d+% of free system memory"
     rb"|layout failed: INVALID_ARGUMENT: Size of values 0 does not match"
     rb"|Error in PredictCost\(\) for the op"
-    # The end of a data set.
+    # Of data sets, which end or come from Python.
+    rb"|Input of GeneratorDatasetOp::Dataset will not be optimized"
     rb"|Local rendezvous is aborting with status: OUT_OF_RANGE: End of sequence"
     rb"|The calling iterator did not fully read the dataset being cached"
     # Of the TFLite converter, about its own settings.

@@ -1,0 +1,110 @@
+"""Files that the commands write: whole or not at all, and never over a file of the user's.
+
+An image that a command writes says so in its own file (PNG text or JPEG comment),
+so that it is recognised and replaced by a later call wherever it was moved to.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import secrets
+from collections.abc import Callable
+
+import PIL.Image
+import PIL.PngImagePlugin
+
+from efficientdet_tf.errors import UserError
+
+_MARK = "written by efficientdet_tf"
+
+
+class OutputError(UserError):
+    """An output that cannot be written, or would overwrite a file of the user's."""
+
+
+def check_replaceable(path: pathlib.Path, is_own: Callable[[pathlib.Path], bool]) -> None:
+    """Pass when nothing is at a path, or only what the program itself wrote there.
+
+    Args:
+      path: of the file or folder to write.
+      is_own: whether the file or folder at `path` was written by this program.
+
+    Raises:
+      OutputError: naming what would be overwritten.
+    """
+    if os.path.lexists(path) and not is_own(path):
+        raise OutputError(
+            f"--output: {path} exists and was not written by this command; "
+            "choose another name or folder, or move it away"
+        )
+
+
+def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> None:
+    """Pass when a file to write is none of those that the command reads.
+
+    Args:
+      path: of the file to write.
+      inputs: paths of files or folders to read; None and "" are passed over.
+
+    Raises:
+      OutputError: naming the file that would be overwritten.
+    """
+    for given in inputs:
+        if given and path.exists() and os.path.exists(given) and os.path.samefile(path, given):
+            raise OutputError(
+                f"--output: {path} is the input, which would be overwritten; choose another folder"
+            )
+
+
+def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
+    """Return an image file that `is_own_image` recognises, where the format has room for text.
+
+    Args:
+      image: RGB.
+      suffix: of the file's name, e.g. ".png"; decides the format.
+
+    Raises:
+      OutputError: for a suffix that stands for no format to write.
+    """
+    format = PIL.Image.registered_extensions().get(suffix.lower())
+    if format not in PIL.Image.SAVE:
+        raise OutputError(f"--output: {suffix or 'no suffix'!r} is no image format; use .png")
+    text = PIL.PngImagePlugin.PngInfo()
+    text.add_text("Comment", _MARK)
+    file = io.BytesIO()
+    image.save(file, format, quality=92, comment=_MARK, pnginfo=text)
+    return file.getvalue()
+
+
+def is_own_image(path: pathlib.Path) -> bool:
+    """Whether a file is an image of `encode_image`."""
+    try:
+        with PIL.Image.open(path) as image:
+            return _MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return False
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Write a file that is whole at every moment, in a folder that is made if needed.
+
+    Raises:
+      OSError: when it cannot be written; what was there before is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _text(comment: bytes | str | None) -> str | None:
+    return comment.decode(errors="replace") if isinstance(comment, bytes) else comment
