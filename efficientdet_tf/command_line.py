@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import select
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 
@@ -42,7 +44,7 @@ def run(name: str, main: Callable[[], None]) -> None:
         with native_log.filtered():
             try:
                 main()
-                sys.stdout.flush()
+                _flush_output()
             except UserError as error:
                 _fail(name, error, error.exit_code)
 
@@ -67,24 +69,42 @@ def _quiet_end(name: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except SystemExit:
+        try:
+            _flush_output()
+        except BrokenPipeError:
+            _drop_output()
+        raise
+    except BrokenPipeError:
+        if not _has_no_reader(sys.stdout):
+            raise
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)
     except BaseException as error:
-        is_end = isinstance(error, SystemExit | BrokenPipeError)
-        if is_end and _is_closed(sys.stdout):
-            sys.exit(128 + signal.SIGPIPE)
         # A module that is interrupted while it is imported may turn that into any error.
-        if interrupted and not isinstance(error, SystemExit):
+        if interrupted or isinstance(error, KeyboardInterrupt):
             _fail(name, "stopped by SIGINT", 128 + signal.SIGINT)
         raise
 
 
-def _is_closed(file) -> bool:
-    """Whether nobody reads a file any more; what it still holds is thrown away then."""
-    try:
-        file.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-        return True
-    return False
+def _flush_output() -> None:
+    # Standard output may be closed from the start.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Sends nowhere what standard output holds, instead of an error at the very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_no_reader(file) -> bool:
+    """Whether a file is a pipe that nobody reads any more."""
+    if file is None or not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+        return False
+    poll = select.poll()
+    poll.register(file.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _fail(name: str, message: object, exit_code: int = 1) -> None:

@@ -1,14 +1,12 @@
-"""Files that the commands write: whole or not at all, and never over a file of the user's.
+"""Files that the commands write: never over a file of the user's.
 
 An image that a command writes says so in its own file (PNG text or JPEG comment),
 so that it is recognised and replaced by a later call wherever it was moved to.
 """
 
-import contextlib
 import io
 import os
 import pathlib
-import secrets
 from collections.abc import Callable
 
 import PIL.Image
@@ -16,7 +14,8 @@ import PIL.PngImagePlugin
 
 from efficientdet_tf.errors import UserError
 
-_MARK = "written by efficientdet_tf"
+# What files say that have room for a remark.
+MARK = "written by efficientdet_tf"
 
 
 class OutputError(UserError):
@@ -71,9 +70,9 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
     if format not in PIL.Image.SAVE:
         raise OutputError(f"--output: {suffix or 'no suffix'!r} is no image format; use .png")
     text = PIL.PngImagePlugin.PngInfo()
-    text.add_text("Comment", _MARK)
+    text.add_text("Comment", MARK)
     file = io.BytesIO()
-    image.save(file, format, quality=92, comment=_MARK, pnginfo=text)
+    image.save(file, format, quality=92, comment=MARK, pnginfo=text)
     return file.getvalue()
 
 
@@ -81,29 +80,9 @@ def is_own_image(path: pathlib.Path) -> bool:
     """Whether a file is an image of `encode_image`."""
     try:
         with PIL.Image.open(path) as image:
-            return _MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
+            return MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return False
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Write a file that is whole at every moment, in a folder that is made if needed.
-
-    Raises:
-      OSError: when it cannot be written; what was there before is kept.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
 
 
 def _text(comment: bytes | str | None) -> str | None:

@@ -25,12 +25,12 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
 from efficientdet_tf.output_files import (
     OutputError,
     check_replaceable,
     encode_image,
     is_own_image,
-    write_whole,
 )
 
 # Of images that are written in their own format.
@@ -186,6 +186,9 @@ def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: Labe
 
 def _write(path: pathlib.Path, content: bytes) -> None:
     try:
-        write_whole(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except WriteError as error:
+        raise OutputError(f"--output: {error}") from error
     except OSError as error:
         raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from efficientdet_tf.cache_directory import cache_directory
 from efficientdet_tf.checkpoints.registry import Entry
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.output_files import write_whole
+from efficientdet_tf.files import WriteError, write_atomically
 
 _SECONDS_WITHOUT_DATA = 60
 _CHUNK = 1 << 16
@@ -118,11 +118,11 @@ def _recorded(record: pathlib.Path) -> str | None:
 
 def _record(sha256: str, archive: pathlib.Path, record: pathlib.Path) -> None:
     try:
-        write_whole(record, f"{sha256}  {archive.name}\n".encode())
+        write_atomically(record, f"{sha256}  {archive.name}\n")
         # Temporary files are for their owner only, but a cache may be shared.
         shutil.copymode(record, archive)
-    except OSError as error:
-        raise DownloadError(f"{record}: cannot be written: {error.strerror}") from error
+    except (WriteError, OSError) as error:
+        raise DownloadError(str(error)) from error
 
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
