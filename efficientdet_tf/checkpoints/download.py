@@ -5,6 +5,7 @@ processes may download at once. Where nobody has published the SHA-256, that of 
 first download is recorded beside the file, and later ones must have it, too.
 """
 
+import contextlib
 import http.client
 import os
 import pathlib
@@ -66,13 +67,7 @@ def _download(url: str, path: pathlib.Path, sha256: str | None, origin: str) -> 
         raise DownloadError(f"{url}: offline by EFFICIENTDET_OFFLINE; put the file at {path}")
     # It would tell of every download and hash.
     pooch.get_logger().setLevel("WARNING")
-    bar = tqdm(
-        desc=path.name,
-        unit="B",
-        unit_scale=True,
-        # A log file should not grow by ten lines a second.
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )
+    bar = _ProgressBar(path.name)
     downloader = pooch.HTTPDownloader(
         progressbar=bar,
         chunk_size=_CHUNK,
@@ -81,7 +76,7 @@ def _download(url: str, path: pathlib.Path, sha256: str | None, origin: str) -> 
         headers={"Accept-Encoding": "identity"},
     )
     try:
-        with bar:
+        with contextlib.closing(bar):
             pooch.retrieve(url, sha256, path.name, path.parent, downloader=downloader)
     except OSError as error:
         raise DownloadError(
@@ -92,6 +87,37 @@ def _download(url: str, path: pathlib.Path, sha256: str | None, origin: str) -> 
             f"{url}: its SHA-256 is not {sha256}, {origin}; try again, or check what has changed "
             f"at this address and put the right file at {path}"
         ) from error
+
+
+class _ProgressBar:
+    """The progress that pooch tells of; it is shown from the first bytes on."""
+
+    def __init__(self, name: str):
+        # In bytes, set by pooch; 0 where the server does not say.
+        self.total = 0
+        self._name = name
+        self._bar = None
+
+    def update(self, size: int) -> None:
+        """Counts bytes; pooch rounds those of the last chunk up."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._name,
+                total=self.total or None,
+                unit="B",
+                unit_scale=True,
+                # A log file should not grow by ten lines a second.
+                mininterval=0.5 if sys.stderr.isatty() else 30,
+            )
+        self._bar.update(min(size, self.total - self._bar.n) if self.total else size)
+
+    def reset(self) -> None:
+        """Called at the end, before an `update` by all bytes, which then changes nothing."""
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _reason(error: OSError) -> str:
