@@ -13,7 +13,12 @@ from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
-from efficientdet_tf.output_files import check_replaceable, encode_image, is_own_image
+from efficientdet_tf.output_files import (
+    check_replaceable,
+    encode_image,
+    image_format,
+    is_own_image,
+)
 
 FLAGS = flags.FLAGS
 
@@ -61,6 +66,7 @@ def show():
         config = Config.for_model(FLAGS.model or "efficientdet-d0")
     config = config.override(parse_assignments(FLAGS.set))
     output = pathlib.Path(FLAGS.output)
+    image_format(output.suffix)
     check_replaceable(output, is_own_image)
     # Late, so that --help and wrong flags are answered at once.
     from efficientdet_tf import data as data_lib

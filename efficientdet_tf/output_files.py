@@ -56,6 +56,19 @@ def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> No
             )
 
 
+def image_format(suffix: str) -> str:
+    """Return Pillow's name of the format that a file name's suffix stands for.
+
+    Raises:
+      OutputError: when it stands for none that can be written.
+    """
+    format = PIL.Image.registered_extensions().get(suffix.lower())
+    if format not in PIL.Image.SAVE:
+        given = f"{suffix!r} is" if suffix else "a name without a suffix is"
+        raise OutputError(f"--output: {given} of no image format; use e.g. .png")
+    return format
+
+
 def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
     """Return an image file that `is_own_image` recognises, where the format has room for text.
 
@@ -66,9 +79,7 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
     Raises:
       OutputError: for a suffix that stands for no format to write.
     """
-    format = PIL.Image.registered_extensions().get(suffix.lower())
-    if format not in PIL.Image.SAVE:
-        raise OutputError(f"--output: {suffix or 'no suffix'!r} is no image format; use .png")
+    format = image_format(suffix)
     text = PIL.PngImagePlugin.PngInfo()
     text.add_text("Comment", MARK)
     file = io.BytesIO()

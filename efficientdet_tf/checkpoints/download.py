@@ -10,7 +10,6 @@ import http.client
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -35,33 +34,49 @@ class DownloadError(UserError):
 def fetch(entry: Entry) -> pathlib.Path:
     """Return the folder with an entry's files, downloaded and unpacked where it is not yet.
 
-    With the environment variable EFFICIENTDET_OFFLINE=1 nothing is downloaded.
-
     Raises:
-      DownloadError: naming the URL, and where the file may be put by hand.
+      DownloadError: see `fetch_file`; also when the file is no archive.
     """
     folder = cache_directory() / entry.name
-    if folder.is_dir():
-        return folder
-    archive = cache_directory() / entry.url.rpartition("/")[2]
-    record = archive.with_name(archive.name + ".sha256")
-    expected = entry.sha256 or _recorded(record)
-    origin = "pinned in this program" if entry.sha256 else f"recorded in {record}"
-    if not archive.is_file():
-        _download(entry.url, archive, expected, origin)
-    found = pooch.file_hash(str(archive))
-    if expected and found != expected:
-        raise DownloadError(
-            f"{archive}: its SHA-256 is {found} instead of {expected}, {origin}; "
-            "delete it and run the command again"
-        )
-    if _recorded(record) != found:
-        _record(found, archive, record)
-    _unpack(archive, folder)
+    if not folder.is_dir():
+        _unpack(fetch_file(entry.url, entry.sha256), folder)
     return folder
 
 
-def _download(url: str, path: pathlib.Path, sha256: str | None, origin: str) -> None:
+def fetch_file(url: str, pinned: str | None = None) -> pathlib.Path:
+    """Return a file in the cache folder, downloaded where it is not yet.
+
+    With the environment variable EFFICIENTDET_OFFLINE=1 nothing is downloaded.
+
+    Args:
+      url: its last part is the file's name in the cache folder.
+      pinned: SHA-256 of the file in hexadecimal, or another hash as `md5:...`. None
+        takes the SHA-256 that was recorded at the first download.
+
+    Raises:
+      DownloadError: naming the URL, and where the file may be put by hand; or when
+        the file has another hash.
+    """
+    path = cache_directory() / url.rpartition("/")[2]
+    record = path.with_name(path.name + ".sha256")
+    expected = pinned or _recorded(record)
+    origin = "pinned in this program" if pinned else f"recorded in {record}"
+    if not path.is_file():
+        _download(url, path, expected, origin)
+    elif expected is not None:
+        algorithm, _, digest = expected.rpartition(":")
+        found = pooch.file_hash(str(path), algorithm or "sha256")
+        if found != digest:
+            raise DownloadError(
+                f"{path}: its {_hash_name(expected)} is {found} instead of {digest}, {origin}; "
+                "delete it and run the command again"
+            )
+    if expected is None:
+        _record(path, record)
+    return path
+
+
+def _download(url: str, path: pathlib.Path, known_hash: str | None, origin: str) -> None:
     """Writes `path` once the file is whole and its hash is right."""
     if os.environ.get("EFFICIENTDET_OFFLINE", "0") not in ("", "0"):
         raise DownloadError(f"{url}: offline by EFFICIENTDET_OFFLINE; put the file at {path}")
@@ -77,16 +92,31 @@ def _download(url: str, path: pathlib.Path, sha256: str | None, origin: str) -> 
     )
     try:
         with contextlib.closing(bar):
-            pooch.retrieve(url, sha256, path.name, path.parent, downloader=downloader)
+            pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
+        # Temporary files are for their owner only, but a cache may be shared.
+        path.chmod(0o666 & ~_umask())
     except OSError as error:
         raise DownloadError(
             f"{url}: {_reason(error)}; try again, or put the file at {path}"
         ) from error
     except ValueError as error:
+        digest = known_hash.rpartition(":")[2]
         raise DownloadError(
-            f"{url}: its SHA-256 is not {sha256}, {origin}; try again, or check what has changed "
-            f"at this address and put the right file at {path}"
+            f"{url}: its {_hash_name(known_hash)} is not {digest}, {origin}; try again, "
+            f"or check what has changed at this address and put the right file at {path}"
         ) from error
+
+
+def _hash_name(known_hash: str) -> str:
+    return "MD5" if known_hash.startswith("md5:") else "SHA-256"
+
+
+def _umask() -> int:
+    """The permissions that new files of this process do not get."""
+    # It cannot be read without being set.
+    before = os.umask(0o077)
+    os.umask(before)
+    return before
 
 
 class _ProgressBar:
@@ -142,11 +172,10 @@ def _recorded(record: pathlib.Path) -> str | None:
     return found and found.group()
 
 
-def _record(sha256: str, archive: pathlib.Path, record: pathlib.Path) -> None:
+def _record(path: pathlib.Path, record: pathlib.Path) -> None:
+    """Writes the SHA-256 of a file as `sha256sum` does."""
     try:
-        write_atomically(record, f"{sha256}  {archive.name}\n")
-        # Temporary files are for their owner only, but a cache may be shared.
-        shutil.copymode(record, archive)
+        write_atomically(record, f"{pooch.file_hash(str(path))}  {path.name}\n")
     except (WriteError, OSError) as error:
         raise DownloadError(str(error)) from error
 
