@@ -45,6 +45,7 @@ setup(
         "numpy>=2",
         "Pillow>=10.1",
         "protobuf>=5.28",
+        "pooch>=1.8",
         # The first with wheels made for numpy 2.
         "pycocotools>=2.0.8,<3",
         "PyYAML>=6",

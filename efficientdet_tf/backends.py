@@ -1,11 +1,13 @@
 """The ways to run a detector: the Keras model, a SavedModel, a TFLite file.
 
 Each takes upright pixels and gives (boxes, scores, class indices) per image, as
-`efficientdet_tf.detector.Detections` describes them.
+`efficientdet_tf.detector.Detections` describes them. Each may be called from several
+threads at once.
 """
 
 import os
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -79,10 +81,15 @@ class SavedModelBackend:
 
 
 class TFLiteBackend:
-    """A .tflite file through LiteRT, one image in one call."""
+    """A .tflite file through LiteRT, one image in one call.
+
+    Threads take turns: an interpreter has one set of tensors, and computes on all
+    cores anyway. One for each thread would be no faster and take the memory again.
+    """
 
     def __init__(self, interpreter, metadata: Metadata):
         self._interpreter = interpreter
+        self._turn = threading.Lock()
         self._letterbox = _compiled(Letterbox(metadata.image_size, metadata.pad_value))
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
@@ -90,7 +97,9 @@ class TFLiteBackend:
 
     def _detect_one(self, image: np.ndarray) -> Found:
         pixels, scale, size = (tensor.numpy() for tensor in self._letterbox(image))
-        found = self._interpreter.get_signature_runner()(images=pixels[None])
+        with self._turn:
+            # The runner returns copies, which the next call does not change.
+            found = self._interpreter.get_signature_runner()(images=pixels[None])
         count = int(found["num_detections"][0])
         boxes = np.clip(found["boxes"][0, :count] * scale, 0, np.tile(size, 2), dtype=np.float32)
         return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)

@@ -12,6 +12,13 @@ from absl import flags
 from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.output_files import (
+    check_replaceable,
+    encode_image,
+    image_format,
+    is_own_image,
+)
 
 FLAGS = flags.FLAGS
 
@@ -58,6 +65,9 @@ def show():
     else:
         config = Config.for_model(FLAGS.model or "efficientdet-d0")
     config = config.override(parse_assignments(FLAGS.set))
+    output = pathlib.Path(FLAGS.output)
+    image_format(output.suffix)
+    check_replaceable(output, is_own_image)
     # Late, so that --help and wrong flags are answered at once.
     from efficientdet_tf import data as data_lib
     from efficientdet_tf import drawing
@@ -84,7 +94,7 @@ def show():
         [[data.label_map.names[i] for i in example.classes] for example in examples],
         columns=FLAGS.columns,
     )
-    _save(grid, pathlib.Path(FLAGS.output))
+    _save(grid, output)
     count = sum(len(example.boxes) for example in examples)
     print(f"{len(examples)} images with {count} objects, written to {FLAGS.output}")
 
@@ -92,9 +102,10 @@ def show():
 def _save(picture, path: pathlib.Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    except (OSError, ValueError) as error:
-        # Pillow raises ValueError for a name whose end it does not know.
+        write_atomically(path, encode_image(picture, path.suffix))
+    except WriteError as error:
+        raise UserError(f"--output: {error}") from error
+    except OSError as error:
         raise UserError(f"--output: {path}: {error}") from error
 
 

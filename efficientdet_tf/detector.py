@@ -16,6 +16,9 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training.run_directory import RunDirectory
 
+# Path, bytes of a file, or uint8 [h, w, 3] RGB.
+Image = str | os.PathLike | bytes | np.ndarray
+
 
 class ImageError(UserError):
     """An image that cannot be read."""
@@ -54,7 +57,7 @@ class Detector:
 
     Example:
       detector = Detector.load("runs/bccd")
-      [found] = detector.detect(["picture.jpg"])
+      [found] = detector.detect("image.jpg")
       for box, score, index in zip(found.boxes, found.scores, found.class_indices):
           print(detector.label_map.names[index], score, box)
 
@@ -96,26 +99,27 @@ class Detector:
             "(with saved_model.pb) or a .tflite file is"
         )
 
-    def detect(
-        self, images: Iterable[str | os.PathLike | bytes | np.ndarray], batch_size: int = 8
-    ) -> list[Detections]:
-        """Detects in every image.
+    def detect(self, images: Image | Iterable[Image], batch_size: int = 8) -> list[Detections]:
+        """Detect in every image. May be called from several threads at once.
 
         Args:
-          images: each the path of a JPEG, PNG, GIF or BMP file, the bytes of one,
+          images: each the path of an image file (see `read_image`), the bytes of one,
             or its pixels, uint8 [h, w, 3] RGB. Files are turned upright by their
-            EXIF orientation.
+            EXIF orientation. A single image stands for a list of one.
           batch_size: how many images go through the network together, where the
-            model allows it; all are decoded before.
+            model allows it; all are decoded before. At least 1.
 
         Returns:
-          One `Detections` for each image, in order.
+          One `Detections` for each image, in order; a list also for a single image.
 
         Raises:
           ImageError: for the first image that cannot be read, naming it.
+          UserError: when `images` or `batch_size` is none.
         """
+        if batch_size < 1:
+            raise UserError(f"batch_size: {batch_size}; use at least 1")
         found = []
-        for batch in _batches(images, batch_size):
+        for batch in _batches(_as_list(images), batch_size):
             results = self._backend.detect([read_image(image) for image in batch])
             found += [Detections(*result) for result in results]
         return found
@@ -156,6 +160,22 @@ def read_image(image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _decode(encoded):
     return decode_image(encoded)
+
+
+def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:
+    """The images, also where a single one is given.
+
+    A path is a sequence of letters, bytes are one of numbers, and pixels one of rows.
+    """
+    is_pixels = isinstance(images, np.ndarray) and images.ndim == 3
+    if is_pixels or isinstance(images, str | os.PathLike | bytes):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UserError(
+            f"images: {type(images).__name__} is no image; give paths, bytes, or uint8 arrays "
+            "[height, width, 3]"
+        )
+    return images
 
 
 def _batches(items: Iterable, size: int) -> Iterator[Sequence]:

@@ -8,6 +8,10 @@ from absl import flags
 from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.output_files import check_not_input, check_replaceable
+
+# The first says of the others whose they are.
+_FILES = ("evaluation.json", "detections.json", "pr_curves.png")
 
 # TensorFlow is imported late, so that --help and wrong flags are answered at once.
 FLAGS = flags.FLAGS
@@ -59,7 +63,7 @@ def evaluate(options):
     config = _config(options, run_directory if is_run else None)
     default = model_dir / "evaluation" if is_run else f"{model_dir}-evaluation"
     data = _data(options, config, is_run)
-    output = _made(pathlib.Path(options.output or default))
+    output = _made(pathlib.Path(options.output or default), options.model_dir, options.data)
     if is_run:
         evaluator = _evaluate_run(run_directory, options.weights, data, config)
     else:
@@ -133,8 +137,22 @@ def _evaluate_artefact(path: pathlib.Path, data, strict: bool):
     return run_detector(Detector.load(path), data, strict)
 
 
-def _made(folder: pathlib.Path) -> pathlib.Path:
-    """The folder, made before the work that would be lost without it."""
+def _is_own_evaluation(path: pathlib.Path) -> bool:
+    """Whether a file is an `evaluation.json` of this command: then those beside it are, too."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"metrics", "per_class", "images"} <= content.keys()
+
+
+def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
+    """The folder, made before the work that would be lost without it; overwrites no input."""
+    paths = [folder / name for name in _FILES]
+    is_own = _is_own_evaluation(paths[0])
+    for path in paths:
+        check_not_input(path, *inputs)
+        check_replaceable(path, lambda _: is_own)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

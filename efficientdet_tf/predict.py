@@ -1,4 +1,4 @@
-"""Command line: detect in pictures; see `efficientdet_tf.prediction` for what is written."""
+"""Command line: detect in images; see `efficientdet_tf.prediction` for what is written."""
 
 import pathlib
 
@@ -10,39 +10,44 @@ from efficientdet_tf.errors import UserError
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "Run directory, SavedModel folder or .tflite file.")
-flags.DEFINE_string("input", None, "A picture, or a folder of pictures and folders.")
-flags.DEFINE_string("output", None, "Folder to write pictures and detections.json to.")
+flags.DEFINE_string("input", None, "An image, or a folder that is searched for images in depth.")
+flags.DEFINE_string("output", None, "Folder to write images and detections.json to.")
 flags.DEFINE_float(
-    "score_threshold", 0.3, "Leave out what scores less.", lower_bound=0.0, upper_bound=1.0
+    "score_threshold",
+    0.3,
+    "Leave out detections with a lower score.",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 
 
 def main():
-    """Predicts, and prints how much was found.
+    """Predict, and print how many detections were found.
 
     Raises:
-      UserError: with one line for the user; also at the end, when some pictures
+      UserError: with one line for the user; also at the end, when some images
         could not be read.
     """
     for flag in ("model", "input", "output"):
         if not FLAGS[flag].value:
             raise UserError(f"--{flag} is missing: {FLAGS[flag].help}")
     # Late, so that --help and wrong flags are answered at once.
+    from efficientdet_tf import prediction
     from efficientdet_tf.detector import Detector
-    from efficientdet_tf.prediction import predict
 
+    # Before the model is loaded: a wrong folder is answered first.
+    files = prediction.plan(pathlib.Path(FLAGS.input), pathlib.Path(FLAGS.output))
     detector = Detector.load(FLAGS.model)
-    output = pathlib.Path(FLAGS.output)
-    entries, problems = predict(detector, pathlib.Path(FLAGS.input), output, FLAGS.score_threshold)
+    entries, problems = prediction.predict(detector, files, FLAGS.score_threshold)
     found = sum(len(entry["detections"]) for entry in entries)
-    print(f"{found} detections in {len(entries)} pictures, written to {output}")
+    print(f"{found} detections in {len(entries)} images, written to {FLAGS.output}")
     if problems:
         total = len(problems) + len(entries)
-        raise UserError(f"{len(problems)} of {total} pictures could not be read")
+        raise UserError(f"{len(problems)} of {total} images could not be read")
 
 
 def run():
-    """Entry point of the console script."""
+    """Run the command: entry point of the console script."""
     command_line.run("predict", main)
 
 

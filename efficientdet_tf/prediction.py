@@ -1,113 +1,168 @@
-"""Detects in a picture or a folder of them, and writes what was found.
+"""Detect in an image or a folder of them, and write what was found.
 
-Each picture is written with its boxes, names and scores, under its own name
+Each image is written with its boxes, names and scores, under its own name
 (with .png added to what is neither JPEG nor PNG). `detections.json` is a list
-with one entry for each picture:
+with one entry for each image:
 
     {"file": "a.jpg", "width": 640, "height": 480, "detections": [
         {"category_id": 3, "category_name": "dog", "bbox": [12.5, 3.0, 40.1, 77.0],
          "score": 0.93}]}
 
 As in COCO results `bbox` is [xmin, ymin, width, height] in pixels of the upright
-picture, and `category_id` the data set's own id. The best score comes first.
+image, and `category_id` the data set's own id. The best score comes first.
 """
 
-import io
+import dataclasses
 import json
-import os
 import pathlib
 import sys
 
 import numpy as np
 from tqdm import tqdm
 
+from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.output_files import (
+    OutputError,
+    check_replaceable,
+    encode_image,
+    is_own_image,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+# Of images that are written in their own format.
+_WRITTEN_AS_THEY_ARE = (".jpg", ".jpeg", ".png")
+_ENTRY_KEYS = {"file", "width", "height", "detections"}
 
 
 class PredictionError(UserError):
     """An input or output that cannot be used."""
 
 
-def predict(
-    detector: Detector, source: pathlib.Path, output: pathlib.Path, score_threshold: float
-) -> tuple[list[dict], list[str]]:
-    """Writes pictures with their detections, and `detections.json`.
+@dataclasses.dataclass(frozen=True)
+class PredictionFiles:
+    """The images to read, and the files to write for them.
 
-    A picture that cannot be read is named on standard error and left out.
+    Attributes:
+      images: name relative to the input folder -> path of the image.
+      drawn: name relative to the input folder -> path of the image with detections.
+      json: path of `detections.json`.
+    """
+
+    images: dict[str, pathlib.Path]
+    drawn: dict[str, pathlib.Path]
+    json: pathlib.Path
+
+
+def plan(source: pathlib.Path, output: pathlib.Path) -> PredictionFiles:
+    """Find the images, and check that writing for them overwrites nothing of the user's.
+
+    What an earlier call wrote to `output` is replaced, and not taken for input where
+    `output` lies inside `source`.
 
     Args:
-      detector: what detects.
-      source: a picture, or a folder that is searched for pictures in depth.
-      output: folder to write to, made if needed; not that of the pictures.
-      score_threshold: what scores less is left out, 0..1.
-
-    Returns:
-      The entries of `detections.json`, and one line for each unreadable picture.
+      source: an image, or a folder that is searched for images in depth.
+      output: folder to write to; it need not exist.
 
     Raises:
-      PredictionError: when there is no picture, or the output cannot be written.
+      PredictionError: when there is no image, or two of them would be written to one file.
+      OutputError: when a file would be overwritten that predict did not write.
     """
-    root, pictures = _pictures(source, output)
-    entries, problems = [], []
-    for path in tqdm(pictures, "predicting", unit="image", dynamic_ncols=True, disable=None):
-        name = path.relative_to(root)
-        try:
-            pixels = read_image(path)
-        except ImageError as error:
-            problems.append(str(error))
-            tqdm.write(f"skipped {error}", file=sys.stderr)
-            continue
-        [found] = detector.detect([pixels])
-        found = found.above(score_threshold)
-        _write(_drawn_path(output / name), _drawn(pixels, found, detector.label_map, name.suffix))
-        entries.append(_entry(str(name), pixels.shape, found, detector.label_map))
-    text = json.dumps(entries, ensure_ascii=False, indent=1)
-    _write(output / "detections.json", text.encode())
-    return entries, problems
-
-
-def _pictures(
-    source: pathlib.Path, output: pathlib.Path
-) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """The folder that names are relative to, and the pictures."""
     if not source.exists():
         raise PredictionError(f"--input: {source}: no such file or folder")
     root = source if source.is_dir() else source.parent
     if output.resolve() == root.resolve():
-        raise PredictionError(f"--output: {output} holds the input, which would be overwritten")
-    if not source.is_dir():
-        return root, [source]
-    # Without those that an earlier call wrote below the folder.
-    pictures = [
+        raise OutputError(f"--output: {output} is the folder of the input; choose another folder")
+    images = _images_in(source, output) if source.is_dir() else [source]
+    if not images:
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise PredictionError(f"--input: {source}: no images ({known}) in it")
+    images = {str(path.relative_to(root)): path for path in images}
+    files = PredictionFiles(
+        images, {name: _drawn_path(output / name) for name in images}, output / "detections.json"
+    )
+    names = {}
+    for name, path in files.drawn.items():
+        check_replaceable(path, is_own_image)
+        if path in names:
+            raise PredictionError(
+                f"--input: {names[path]} and {name} would both be written to {path}; rename one"
+            )
+        names[path] = name
+    check_replaceable(files.json, _is_own_json)
+    return files
+
+
+def predict(
+    detector: Detector, files: PredictionFiles, score_threshold: float
+) -> tuple[list[dict], list[str]]:
+    """Write images with their detections, and `detections.json`.
+
+    An image that cannot be read is named on standard error and left out.
+
+    Args:
+      detector: of any artifact.
+      files: of `plan`.
+      score_threshold: detections with a lower score are left out, 0..1.
+
+    Returns:
+      The entries of `detections.json`, and one line for each unreadable image.
+
+    Raises:
+      OutputError: when a file cannot be written.
+    """
+    entries, problems = [], []
+    # On leaving, the bar is closed: what is printed then has a line of its own.
+    with tqdm(
+        files.images.items(), "predicting", unit="image", dynamic_ncols=True, disable=None
+    ) as bar:
+        for name, path in bar:
+            try:
+                pixels = read_image(path)
+            except ImageError as error:
+                problems.append(str(error))
+                tqdm.write(f"skipped {error}", file=sys.stderr)
+                continue
+            [found] = detector.detect([pixels])
+            found = found.above(score_threshold)
+            names = [detector.label_map.names[index] for index in found.class_indices]
+            drawn = draw_detections(pixels, found.boxes, names, found.scores)
+            target = files.drawn[name]
+            _write(target, encode_image(drawn, target.suffix))
+            entries.append(_entry(name, pixels.shape, found, detector.label_map))
+    text = json.dumps(entries, ensure_ascii=False, indent=1)
+    _write(files.json, text.encode())
+    return entries, problems
+
+
+def _images_in(folder: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
+    """The image files in a folder and its folders, without those that predict wrote to `output`."""
+    output = output.resolve()
+    return [
         path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and output.resolve() not in path.resolve().parents
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not (output in path.resolve().parents and is_own_image(path))
     ]
-    if not pictures:
-        raise PredictionError(f"--input: {source}: no pictures ({', '.join(SUFFIXES)}) in it")
-    return root, pictures
 
 
 def _drawn_path(path: pathlib.Path) -> pathlib.Path:
-    is_writable = path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    is_writable = path.suffix.lower() in _WRITTEN_AS_THEY_ARE
     return path if is_writable else path.with_name(path.name + ".png")
 
 
-def _drawn(pixels: np.ndarray, found: Detections, label_map: LabelMap, suffix: str) -> bytes:
-    """The picture with its detections as a JPEG file, or PNG where the source is no JPEG."""
-    names = [label_map.names[index] for index in found.class_indices]
-    picture = draw_detections(pixels, found.boxes, names, found.scores)
-    file = io.BytesIO()
-    if suffix.lower() in (".jpg", ".jpeg"):
-        picture.save(file, "JPEG", quality=92)
-    else:
-        picture.save(file, "PNG")
-    return file.getvalue()
+def _is_own_json(path: pathlib.Path) -> bool:
+    """Whether a file is a list of entries as `predict` writes it."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict) and entry.keys() == _ENTRY_KEYS for entry in entries
+    )
 
 
 def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: LabelMap) -> dict:
@@ -130,11 +185,10 @@ def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: Labe
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file that is whole or not there at all."""
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_atomically(path, content)
+    except WriteError as error:
+        raise OutputError(f"--output: {error}") from error
     except OSError as error:
-        raise PredictionError(f"--output: {path}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error

@@ -36,13 +36,13 @@ def main():
     from efficientdet_tf.training.run_directory import RunDirectory
     from export import formats
 
-    formats.check(FLAGS.format)
+    run_directory = RunDirectory(FLAGS.model_dir)
+    folder = pathlib.Path(FLAGS.output or run_directory.path / "export")
+    formats.check(FLAGS.format, folder)
     # What TensorFlow logs while it saves is thousands of names.
     logging.set_verbosity(logging.ERROR)
-    run_directory = RunDirectory(FLAGS.model_dir)
     config = run_directory.config().override(settings)
     model, label_map = run_directory.load_model(), run_directory.label_map()
-    folder = pathlib.Path(FLAGS.output or run_directory.path / "export")
     for name in FLAGS.format:
         path = formats.write(name, model, config, label_map, folder)
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)

@@ -12,13 +12,19 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.output_files import check_replaceable
 from export import saved_model, tflite
 
-# Name of a format -> name of the file or folder, and the function that writes it.
+# Name of a format -> name of the file or folder, the function that writes it, and
+# the one that tells whether it has written what is at a path.
 FORMATS = {
-    "saved_model": ("saved_model", saved_model.export),
-    "tflite": ("model.tflite", tflite.export),
-    "tflite_float16": ("model_float16.tflite", functools.partial(tflite.export, float16=True)),
+    "saved_model": ("saved_model", saved_model.export, saved_model.is_own),
+    "tflite": ("model.tflite", tflite.export, tflite.is_own),
+    "tflite_float16": (
+        "model_float16.tflite",
+        functools.partial(tflite.export, float16=True),
+        tflite.is_own,
+    ),
 }
 
 
@@ -26,11 +32,22 @@ class ExportError(UserError):
     """An export that cannot be made."""
 
 
-def check(names: list[str]) -> None:
-    """Raises `ExportError` for the first name that is no format, or when there is none."""
+def check(names: list[str], folder: pathlib.Path) -> None:
+    """Pass when models can be exported to a folder without overwriting what is of others.
+
+    Args:
+      names: keys of `FORMATS`.
+      folder: where to.
+
+    Raises:
+      ExportError: for the first name that is no format, or when there is none.
+      OutputError: naming what would be overwritten.
+    """
     for name in names or [""]:
         if name not in FORMATS:
             raise ExportError(f"--format: {name!r} is unknown; use {', '.join(FORMATS)}")
+        file_name, _, is_own = FORMATS[name]
+        check_replaceable(folder / file_name, is_own)
 
 
 def write(
@@ -43,8 +60,8 @@ def write(
       model: of `efficientdet_tf.model.build(config)`.
       config: `model`, `anchors` and `detection` are read.
       label_map: the classes of the model.
-      folder: where to; made if needed. What an earlier export left there is
-        replaced, once the new one is whole.
+      folder: where to, of `check`; made if needed. What an earlier export left
+        there is replaced, once the new one is whole.
 
     Returns:
       The path of the file or folder written.
@@ -52,7 +69,7 @@ def write(
     Raises:
       ExportError: when `folder` cannot be written to.
     """
-    file_name, export = FORMATS[name]
+    file_name, export, _ = FORMATS[name]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _whole(folder / file_name) as partial:

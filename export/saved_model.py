@@ -10,6 +10,9 @@ from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.inference import Letterbox, detection_function
 
+# What TensorFlow writes, and our `assets.extra`.
+_CONTENTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+
 
 def export(
     model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
@@ -54,6 +57,13 @@ def export(
     (extra / "label_map.json").write_text(label_map.to_json(), encoding="utf-8")
     (extra / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     return path
+
+
+def is_own(path: pathlib.Path) -> bool:
+    """Whether a folder is one of `export`, with nothing else in it."""
+    extra = path / "assets.extra"
+    is_whole = all((extra / name).is_file() for name in ("label_map.json", "config.yaml"))
+    return is_whole and {item.name for item in path.iterdir()} <= _CONTENTS
 
 
 class _Served(tf.Module):

@@ -11,7 +11,8 @@ import tf_keras as keras
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, with_metadata
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, read_metadata, with_metadata
 
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
@@ -66,6 +67,15 @@ def export(
         tf.saved_model.save(module, folder, signatures=signatures)
         path.write_bytes(_convert(folder, float16, metadata))
     return path
+
+
+def is_own(path: pathlib.Path) -> bool:
+    """Whether a file is one of `export`."""
+    try:
+        read_metadata(path.read_bytes())
+    except (OSError, UserError):
+        return False
+    return True
 
 
 def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 # Before the first import of TensorFlow, which reads it once.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_LEVEL = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVEL or "3"
 
 import pytest  # noqa: E402
 
@@ -16,6 +17,9 @@ def pytest_configure(config):
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+    if _LEVEL is None:
+        # The commands that tests start are to keep quiet by themselves.
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,6 +31,14 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped although the goldens are required: {call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory):
+    """A cache folder without anything that the user has downloaded or verified."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFICIENTDET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +124,7 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tiny_run, tmp_path_factory) -> Path:
-    """What `python -m export` makes of `tiny_run`; its output is in `stdout.txt`."""
+    """What `python -m export` makes of `tiny_run`; what it printed is in `printed/`."""
     import subprocess
     import sys
 
@@ -127,5 +139,7 @@ def exported(tiny_run, tmp_path_factory) -> Path:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "printed").mkdir()
+    (folder / "printed" / "stdout").write_text(done.stdout)
+    (folder / "printed" / "stderr").write_text(done.stderr)
     return folder

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from efficientdet_tf import data_command
+from efficientdet_tf import data_command, output_files
 from efficientdet_tf.config import known_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -34,6 +34,11 @@ def pictures(tmp_path_factory):
         f"--output={folder}/on.png",
     )
     assert (off.returncode, on.returncode) == (0, 0), off.stderr + on.stderr
+    # What TensorFlow tells of itself is not for the user.
+    assert (off.stderr, on.stderr) == ("", "")
+    for path in (folder / "new" / "off.png", folder / "on.png"):
+        # The same command may be run again.
+        output_files.check_replaceable(path, output_files.is_own_image)
     return {folder / "new" / "off.png": off.stdout, folder / "on.png": on.stdout}
 
 
@@ -71,7 +76,12 @@ def test_without_augmentation_all_of_it_is_off():
             ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],
             "augmentation.policy: 'v4' is not one of none, v0, v1, v2, v3, rand",
         ),
-        (["show", *SMALL, "--output=x.abc"], "--output: x.abc: unknown file extension: .abc"),
+        (["show", *SMALL, "--output=x.abc"], "--output: '.abc' is of no image format; use e.g. "),
+        (["show", *SMALL, "--output=x"], "--output: a name without a suffix is of no image "),
+        (
+            ["show", *SMALL, f"--output={REPOSITORY / 'docs' / 'detections.png'}"],
+            f"--output: {REPOSITORY / 'docs' / 'detections.png'} exists and was not written by ",
+        ),
     ],
 )
 def test_complains_in_one_line(arguments, message):

