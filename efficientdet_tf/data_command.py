@@ -69,6 +69,7 @@ def show():
         images=config.data.val_images if FLAGS.split == "val" else config.data.train_images,
         verify=config.data.verify,
         strict=config.data.strict,
+        use_difficult=config.data.use_difficult,
         split=FLAGS.split,
     )
     config = config if FLAGS.augmented else config.override(_NOT_AUGMENTED)

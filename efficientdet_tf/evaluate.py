@@ -106,6 +106,7 @@ def _data(options, config, is_run: bool):
     from efficientdet_tf import data as data_lib
 
     common = {"verify": config.data.verify, "strict": config.data.strict, "split": options.split}
+    common["use_difficult"] = config.data.use_difficult
     if options.data:
         return data_lib.load(options.data, format=options.format, images=options.images, **common)
     if not is_run:
