@@ -86,14 +86,8 @@ def main() -> None:
     result = _timed("measure", evaluator.result)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "detections.json"
-        _timed("write", lambda: _write(evaluator, path))
+        _timed("write", lambda: evaluator.write_results(path))
     print({name: round(value, 6) for name, value in result.metrics.items()})
-
-
-def _write(evaluator: CocoEvaluator, path: pathlib.Path) -> None:
-    import json
-
-    path.write_text(json.dumps(evaluator.detections()), encoding="utf-8")
 
 
 def _timed(name: str, function):

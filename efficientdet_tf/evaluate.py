@@ -1,6 +1,5 @@
 """Command line: COCO metrics of a run, of an exported model, or of a file of detections."""
 
-import json
 import pathlib
 
 from absl import flags
@@ -65,7 +64,7 @@ def evaluate(options):
     else:
         evaluator = _evaluate_artefact(model_dir, data, config.data.strict)
     result = evaluator.result()
-    _write(output, result, evaluator.detections())
+    _write(output, result, evaluator)
     return result, output
 
 
@@ -143,12 +142,12 @@ def _made(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def _write(folder: pathlib.Path, result, detections: list[dict]) -> None:
+def _write(folder: pathlib.Path, result, evaluator) -> None:
     from efficientdet_tf.drawing import pr_curves
 
     try:
         (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
-        (folder / "detections.json").write_text(json.dumps(detections), encoding="utf-8")
+        evaluator.write_results(folder / "detections.json")
         pr_curves(result, folder / "pr_curves.png")
     except OSError as error:
         raise UserError(f"--output {folder}: {error.strerror}") from error
