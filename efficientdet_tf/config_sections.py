@@ -86,6 +86,11 @@ class DataConfig:
     verify: str = "full"
     # Stop at the first bad record instead of skipping and counting it.
     strict: bool = False
+    # Learn and count the objects that Pascal VOC marks as difficult, which its benchmark ignores.
+    use_difficult: bool = False
+    # Leave anchors that are half inside a crowd region of COCO out of the class loss; as
+    # published, such a region is background in training.
+    ignore_crowd: bool = False
     # Keep decoded images in memory: for data sets much smaller than it.
     cache: bool = False
 

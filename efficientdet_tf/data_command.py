@@ -79,6 +79,7 @@ def show():
         images=config.data.val_images if FLAGS.split == "val" else config.data.train_images,
         verify=config.data.verify,
         strict=config.data.strict,
+        use_difficult=config.data.use_difficult,
         split=FLAGS.split,
     )
     config = config if FLAGS.augmented else config.override(_NOT_AUGMENTED)
@@ -88,15 +89,30 @@ def show():
     examples = list(examples.take(FLAGS.images).as_numpy_iterator())
     if not examples:
         raise UserError(f"{FLAGS.data}: no image can be read")
+    classes = [example.classes for example in examples]
+    names = [drawing.class_names(data.label_map.names, indices) for indices in classes]
     grid = drawing.draw_batch(
         [example.image for example in examples],
         [example.boxes for example in examples],
-        [[data.label_map.names[i] for i in example.classes] for example in examples],
+        names,
         columns=FLAGS.columns,
+        colors=[_colors(*labels) for labels in zip(names, classes)],
     )
     _save(grid, output)
-    count = sum(len(example.boxes) for example in examples)
-    print(f"{len(examples)} images with {count} objects, written to {FLAGS.output}")
+    objects = sum(int((indices >= 0).sum()) for indices in classes)
+    ignored = sum(map(len, classes)) - objects
+    grey = f" and {ignored} ignored ones in grey" if ignored else ""
+    print(f"{len(examples)} images with {objects} objects{grey}, written to {FLAGS.output}")
+
+
+def _colors(names: list[str], class_indices) -> list[tuple[int, int, int]]:
+    """Of each object the colour of its class, or that of ignored ones."""
+    from efficientdet_tf import drawing
+
+    return [
+        drawing.class_color(name) if index >= 0 else drawing.IGNORED_COLOR
+        for name, index in zip(names, class_indices)
+    ]
 
 
 def _save(picture, path: pathlib.Path) -> None:

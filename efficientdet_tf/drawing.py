@@ -19,6 +19,8 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 # More lines than this in one plot cannot be told apart.
 _MOST_CURVES = 10
 _GRID_GAP = 4
+# Grey, which no class is.
+IGNORED_COLOR = (128, 128, 128)
 
 
 def draw_detections(
@@ -63,6 +65,7 @@ def draw_batch(
     boxes: Sequence[np.ndarray],
     names: Sequence[Sequence[str]],
     columns: int = 4,
+    colors: Sequence[Sequence[tuple[int, int, int]]] | None = None,
 ) -> PIL.Image.Image:
     """The images of a batch in a grid, each with its boxes.
 
@@ -71,14 +74,22 @@ def draw_batch(
       boxes: B times float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
       names: B times n class names.
       columns: of the grid.
+      colors: B times n RGB colours, 0..255; None takes those of the classes.
 
     Returns:
       An RGB picture of rows * (h + 4) by min(columns, B) * (w + 4) pixels,
       the last gaps left out.
     """
     tiles = [
-        draw_detections(np.clip(np.rint(image), 0, 255).astype(np.uint8), image_boxes, image_names)
-        for image, image_boxes, image_names in zip(images, boxes, names)
+        draw_detections(
+            np.clip(np.rint(image), 0, 255).astype(np.uint8),
+            image_boxes,
+            image_names,
+            colors=image_colors,
+        )
+        for image, image_boxes, image_names, image_colors in zip(
+            images, boxes, names, colors or [None] * len(images)
+        )
     ]
     width, height = tiles[0].size
     columns = min(columns, len(tiles))
@@ -133,6 +144,11 @@ def pr_curves(result: EvaluationResult, path: str | os.PathLike) -> None:
         if axes.lines:
             axes.legend(fontsize="small", loc="lower left")
     figure.savefig(path, dpi=120)
+
+
+def class_names(names: Sequence[str], class_indices: np.ndarray) -> list[str]:
+    """The name of each class index, and "ignored" for a negative one: an object of no class."""
+    return [names[index] if index >= 0 else "ignored" for index in class_indices]
 
 
 def class_color(name: str) -> tuple[int, int, int]:

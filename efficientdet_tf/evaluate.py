@@ -1,6 +1,5 @@
 """Command line: COCO metrics of a run, of an exported model, or of a file of detections."""
 
-import json
 import pathlib
 
 from absl import flags
@@ -69,7 +68,7 @@ def evaluate(options):
     else:
         evaluator = _evaluate_artefact(model_dir, data, config.data.strict)
     result = evaluator.result()
-    _write(output, result, evaluator.detections())
+    _write(output, result, evaluator)
     return result, output
 
 
@@ -110,6 +109,7 @@ def _data(options, config, is_run: bool):
     from efficientdet_tf import data as data_lib
 
     common = {"verify": config.data.verify, "strict": config.data.strict, "split": options.split}
+    common["use_difficult"] = config.data.use_difficult
     if options.data:
         return data_lib.load(options.data, format=options.format, images=options.images, **common)
     if not is_run:
@@ -160,12 +160,12 @@ def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
     return folder
 
 
-def _write(folder: pathlib.Path, result, detections: list[dict]) -> None:
+def _write(folder: pathlib.Path, result, evaluator) -> None:
     from efficientdet_tf.drawing import pr_curves
 
     try:
         (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
-        (folder / "detections.json").write_text(json.dumps(detections), encoding="utf-8")
+        evaluator.write_results(folder / "detections.json")
         pr_curves(result, folder / "pr_curves.png")
     except OSError as error:
         raise UserError(f"--output {folder}: {error.strerror}") from error

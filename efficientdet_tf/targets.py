@@ -3,6 +3,9 @@
 An anchor is positive when its best box overlaps it with at least the matching
 threshold. Every box also forces its best anchor to answer for it, so that no
 object is left out; where two boxes force the same anchor the first one has it.
+
+Boxes that are ignored are matched in the same way: the anchors that would be
+positive for them, and are not for an object, are left out of the class loss.
 """
 
 import tensorflow as tf
@@ -10,8 +13,14 @@ import tensorflow as tf
 from efficientdet_tf import anchors as anchor_grid
 
 BACKGROUND = -1
-# An anchor whose class is left out of the loss.
+# The class target of an anchor that is left out of the class loss, and the class
+# index of a box whose matched anchors are left out.
 IGNORED = -2
+# The class index of a box all of whose inside is left out: a crowd region.
+IGNORED_REGION = -3
+# An anchor is inside a region when at least this share of its area is (as overlap
+# with crowd regions is judged by COCO's evaluation).
+_SHARE_INSIDE = 0.5
 
 
 def assign(
@@ -26,15 +35,34 @@ def assign(
       anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels; an
         array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
-      classes: int32 [n], class indices from 0.
+      classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
       match_threshold: an anchor with at least this IoU is positive.
 
     Returns:
-      Class targets int32 [N], `BACKGROUND` where there is no object; box targets
-      float32 [N, 4], `anchors.encode` of the object's box and zero elsewhere;
-      and the number of positive anchors, float32 scalar.
+      Class targets int32 [N], `BACKGROUND` where there is no object, `IGNORED`
+      where an ignored box is and no object; box targets float32 [N, 4],
+      `anchors.encode` of the object's box and zero elsewhere; and the number of
+      positive anchors, float32 scalar.
     """
-    anchors = tf.convert_to_tensor(anchors)
+    anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)
+    classes = tf.cast(classes, tf.int32)
+    is_object = classes >= 0
+    class_targets, box_targets, num_positives = _assign_objects(
+        anchors, boxes[is_object], classes[is_object], match_threshold
+    )
+    # Most images have no ignored box, and nothing more to do.
+    class_targets = tf.cond(
+        tf.reduce_all(is_object),
+        lambda: class_targets,
+        lambda: _ignore(class_targets, anchors, boxes, classes, match_threshold),
+    )
+    return class_targets, box_targets, num_positives
+
+
+def _assign_objects(
+    anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, match_threshold: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`assign` of boxes that are all objects."""
     box_of_anchor = _match(anchors, boxes, match_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
@@ -45,9 +73,22 @@ def assign(
     class_targets = tf.tensor_scatter_nd_update(
         tf.fill([num_anchors], BACKGROUND),
         positive,
-        tf.cast(tf.gather(classes, box_of_positive), tf.int32),
+        tf.gather(classes, box_of_positive),
     )
     return class_targets, box_targets, tf.cast(tf.shape(positive)[0], tf.float32)
+
+
+def _ignore(
+    class_targets: tf.Tensor,
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    match_threshold: float,
+) -> tf.Tensor:
+    """The class targets with `IGNORED` for the background on ignored boxes: int32 [N]."""
+    ignored = _match(anchors, boxes[classes == IGNORED], match_threshold) >= 0
+    ignored |= _inside_any(anchors, boxes[classes == IGNORED_REGION])
+    return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
 
 
 def by_level(
@@ -120,11 +161,34 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     return tf.where(forced < num_boxes, forced, matched)
 
 
+def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
+    """Which anchors have enough of their area inside one of the regions: bool [N]."""
+    sides = tf.unstack(anchors, axis=1)
+    ymin, xmin, ymax, xmax = sides
+    least = _SHARE_INSIDE * (ymax - ymin) * (xmax - xmin)
+
+    def add_region(index, inside):
+        return index + 1, inside | (_intersection(sides, regions[index]) >= least)
+
+    num_regions = tf.shape(regions)[0]
+    return tf.while_loop(
+        lambda index, _: index < num_regions,
+        add_region,
+        (tf.constant(0), tf.zeros(tf.shape(ymin), tf.bool)),
+    )[1]
+
+
 def _iou(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
     """Overlap of one box [4] with boxes given as four vectors of their sides: [N]."""
     ymin, xmin, ymax, xmax = sides
-    height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
-    width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))
-    intersection = height * width
+    intersection = _intersection(sides, box)
     areas = (ymax - ymin) * (xmax - xmin) + (box[2] - box[0]) * (box[3] - box[1])
     return intersection / (areas - intersection)
+
+
+def _intersection(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
+    """Area that one box [4] has in common with boxes given as in `_iou`: [N]."""
+    ymin, xmin, ymax, xmax = sides
+    height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
+    width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))
+    return height * width

@@ -1,5 +1,6 @@
 """`efficientdet-data show`: a picture of the data, as it is or as training sees it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from absl.testing import flagsaver
 
-from efficientdet_tf import data_command, output_files
+from efficientdet_tf import data_command, drawing, output_files
 from efficientdet_tf.config import known_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -47,6 +49,30 @@ def test_writes_a_grid_and_says_what_is_on_it(pictures):
         # Two rows of three, with gaps.
         assert PIL.Image.open(path).size == (3 * 164 - 4, 2 * 132 - 4)
         assert printed.startswith("5 images with ") and printed.endswith(f", written to {path}\n")
+
+
+def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
+    PIL.Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    boxes = {1: [4, 40, 20, 20], 9: [36, 40, 20, 20]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": category, "image_id": 1, "category_id": category, "bbox": box}
+            for category, box in boxes.items()
+        ],
+    }
+    (tmp_path / "some.json").write_text(json.dumps(content))
+    output = tmp_path / "grid.png"
+    flags = {"data": str(tmp_path / "some.json"), "output": str(output), "images": 1}
+    data_command.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(**flags, set=["model.image_size=64"]):
+        data_command.show()
+    printed = f"1 images with 1 objects and 1 ignored ones in grey, written to {output}\n"
+    assert capsys.readouterr().out == printed
+    picture = PIL.Image.open(output)
+    colors = [picture.getpixel((x, 55)) for x in (4, 36)]
+    assert colors == [drawing.class_color("cat"), drawing.IGNORED_COLOR]
 
 
 def test_augmented_only_on_demand(pictures):

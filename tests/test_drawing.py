@@ -76,6 +76,16 @@ def test_the_surest_is_on_top():
         assert pixel(picture, 100, 100) == drawing.class_color(top)
 
 
+def test_a_batch_may_have_its_own_colors():
+    image, box = np.zeros((1, 40, 40, 3)), np.array([[20, 5, 35, 35]], float)
+    names = drawing.class_names(["cat", "dog"], np.array([1, -2, -1]))
+    assert names == ["dog", "ignored", "ignored"]
+    picture = drawing.draw_batch(image, [box], [["dog"]], colors=[[drawing.IGNORED_COLOR]])
+    assert picture.getpixel((5, 30)) == drawing.IGNORED_COLOR
+    plain = drawing.draw_batch(image, [box], [["dog"]])
+    assert plain.getpixel((5, 30)) == drawing.class_color("dog")
+
+
 def test_colors_are_the_same_in_every_program_and_differ_between_digits():
     assert drawing.class_color("person") == (35, 234, 81)
     assert len({drawing.class_color(str(digit)) for digit in range(10)}) == 10

@@ -90,3 +90,70 @@ def test_works_in_a_pipeline_with_images_of_any_number_of_boxes():
     counted = sum((batch[f"cls_{level}"].numpy() >= 0).sum((1, 2, 3)) for level in range(3, 8))
     np.testing.assert_array_equal(counted, batch["num_positives"])
     assert counted[0] == 0 and counted[1] > 1
+
+
+def test_anchors_on_ignored_boxes_are_left_out_of_the_loss():
+    """Those that would be positive, also the forced one, and none that an object has."""
+    boxes = np.array([[5, 5, 45, 60], [20, 60, 60, 90], [10, 10, 12, 11]], np.float32)
+    positive, _, count = targets.assign(SMALL_GRID, boxes, [3, 3, 3])
+    found, box_targets, num_positives = targets.assign(SMALL_GRID, boxes, [3, -2, -2])
+    alone, alone_boxes, alone_count = targets.assign(SMALL_GRID, boxes[:1], [3])
+    assert num_positives == alone_count < count
+    np.testing.assert_array_equal(box_targets, alone_boxes)
+    expected = np.where(alone == 3, 3, np.where(positive == 3, targets.IGNORED, -1))
+    np.testing.assert_array_equal(found, expected)
+    # The last box is too small for any anchor but its best one.
+    assert (expected == targets.IGNORED).sum() > 5
+
+
+def test_an_object_keeps_its_anchors_on_an_ignored_box():
+    boxes = np.array([[5, 5, 45, 60]] * 2, np.float32)
+    found, _, num_positives = targets.assign(SMALL_GRID, boxes, [targets.IGNORED, 1])
+    alone, _, alone_count = targets.assign(SMALL_GRID, boxes[:1], [1])
+    np.testing.assert_array_equal(found, alone)
+    assert num_positives == alone_count
+
+
+def test_anchors_half_inside_an_ignored_region_are_left_out():
+    anchor_boxes = np.array(
+        [
+            [0, 0, 10, 10],
+            # All, half and less than half of it inside; all of it, and far too small to match.
+            [20, 20, 30, 30],
+            [20, 15, 30, 25],
+            [20, 14, 30, 24],
+            [21, 21, 22, 22],
+        ],
+        np.float32,
+    )
+    regions = np.array([[20, 20, 60, 60], [-5, -5, 0, 0]], np.float32)
+    classes = [targets.IGNORED_REGION] * 2
+    found, _, num_positives = targets.assign(anchor_boxes, regions, classes)
+    assert found.numpy().tolist() == [-1, -2, -2, -1, -2]
+    assert num_positives == 0
+    # An object in the crowd is learned.
+    both = np.concatenate([regions, anchor_boxes[1:2]])
+    found, _, num_positives = targets.assign(anchor_boxes, both, [*classes, 4])
+    assert found.numpy().tolist() == [-1, 4, -2, -1, -2]
+
+
+def test_left_out_anchors_cost_nothing():
+    """Of the class loss and of the box loss, whatever the network says there."""
+    from efficientdet_tf.config import LossConfig
+    from efficientdet_tf.losses import DetectionLoss
+
+    boxes = np.array([[5, 5, 45, 60], [20, 60, 60, 90]], np.float32)
+    class_targets, box_targets, count = targets.assign(SMALL_GRID, boxes, [0, targets.IGNORED])
+    left_out = class_targets.numpy() == targets.IGNORED
+    maps = {"cls_3": class_targets[None, :, None, None], "box_3": box_targets[None, :, None]}
+    losses = []
+    for value in (-9.0, 9.0):
+        logits = np.where(left_out, value, 0.5).astype(np.float32)
+        deltas = np.where(left_out[:, None], value, 0.5 * np.ones(4)).astype(np.float32)
+        outputs = {
+            "cls_3": tf.constant(logits)[None, :, None, None],
+            "box_3": tf.constant(deltas)[None, :, None],
+        }
+        loss = DetectionLoss(LossConfig(iou_loss="ciou"), tf.constant(SMALL_GRID))
+        losses.append(loss({**maps, "num_positives": count[None]}, outputs)["detection_loss"])
+    assert left_out.any() and losses[0] == losses[1] > 0

@@ -26,6 +26,7 @@ def load(
     verify: str = "full",
     strict: bool = False,
     split: str = "train",
+    use_difficult: bool = False,
 ) -> DetectionData:
     """Loads and checks a data set; pixels stay in their files.
 
@@ -38,6 +39,8 @@ def load(
       verify: "full" decodes every image once, "header" reads only its header.
       strict: raise at the first bad record instead of leaving it out.
       split: "train" or "val", for formats that hold several.
+      use_difficult: learn and count objects marked as difficult (Pascal VOC),
+        which are otherwise ignored.
 
     Raises:
       DataError: one line, when the data set cannot be used.
@@ -45,7 +48,8 @@ def load(
     if BUILT_IN in (path, format):
         return digits.load(split)
     module = FORMATS[_recognise(path) if format == "auto" else _known(format)]
-    return validation.validate(module.read(path, images=images, split=split), verify, strict)
+    annotations = module.read(path, images=images, split=split)
+    return validation.validate(annotations, verify, strict, use_difficult)
 
 
 def _known(format: str) -> str:

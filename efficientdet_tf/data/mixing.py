@@ -22,7 +22,7 @@ class Example(NamedTuple):
     Attributes:
       image: [h, w, 3], RGB 0..255; uint8 as read, float32 once augmented.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      classes: int32 [n], class indices.
+      classes: int32 [n], class indices, or what `targets.assign` takes instead.
     """
 
     image: tf.Tensor

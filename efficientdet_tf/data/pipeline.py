@@ -34,7 +34,7 @@ class _Table:
       apply_exif: bool [n].
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
-      classes: int32 [m].
+      classes: int32 [m], as `targets.assign` takes them.
     """
 
     images: tf.Tensor
@@ -57,8 +57,9 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches with their targets.
 
-    Crowd regions are no objects here. An image that cannot be read any more is
-    skipped with a warning, unless `config.data.strict`.
+    Crowd regions are no objects here: they are background, or left out of the class
+    loss with `config.data.ignore_crowd`, as ignored objects always are. An image that
+    cannot be read any more is skipped with a warning, unless `config.data.strict`.
 
     Args:
       data: the records.
@@ -128,7 +129,8 @@ def training_examples(
 
     Returns:
       Examples: an image float32 [H, W, 3], RGB 0..255, padded with the mean, its
-      boxes float32 [n, 4] in network pixels and their classes int32 [n].
+      boxes float32 [n, 4] in network pixels and their classes int32 [n], as
+      `targets.assign` takes them: those of ignored boxes are negative.
     """
     return _training_stream(data, config, lambda example: example, _Order(repeat, seed))
 
@@ -158,7 +160,7 @@ def evaluation_dataset(
       float32 [B], the original pixels in a network pixel, and "size" int32 [B, 2], the original
       height and width).
     """
-    table = _table(data, with_crowd=True)
+    table = _table(data, ignore_crowd=False)
     size = config.model.image_size
 
     def element(position):
@@ -256,7 +258,7 @@ def _training_stream(
 ) -> tf.data.Dataset:
     """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
     filters.load(config.augmentation)
-    table = _table(data, with_crowd=False)
+    table = _table(data, config.data.ignore_crowd)
     images = tf.data.Dataset.range(len(data))
     if config.data.cache:
         # Cached before the shuffle, which then moves references and no pixels.
@@ -319,23 +321,33 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
     return maps | {"num_positives": num_positives}
 
 
-def _table(data: DetectionData, with_crowd: bool) -> _Table:
+def _table(data: DetectionData, ignore_crowd: bool) -> _Table:
     records = data.records
-
-    def kept(record: Record) -> np.ndarray:
-        return np.full(len(record.boxes), True) if with_crowd else ~record.is_crowd
-
-    counts = [int(kept(record).sum()) for record in records]
-    boxes = [record.boxes[kept(record)] for record in records]
-    classes = [record.classes[kept(record)] for record in records]
+    objects = [_training_objects(record, ignore_crowd) for record in records]
+    boxes = [boxes for boxes, _ in objects]
     return _Table(
         images=tf.constant([record.image for record in records], tf.string),
         in_memory=tf.constant([isinstance(record.image, bytes) for record in records]),
         apply_exif=tf.constant([record.apply_exif for record in records]),
-        offsets=tf.constant(np.cumsum([0, *counts]), tf.int64),
+        offsets=tf.constant(np.cumsum([0, *map(len, boxes)]), tf.int64),
         boxes=tf.constant(np.concatenate([np.zeros((0, 4)), *boxes]), tf.float32),
-        classes=tf.constant(np.concatenate([np.zeros(0), *classes]), tf.int32),
+        classes=tf.constant(
+            np.concatenate([np.zeros(0), *(classes for _, classes in objects)]), tf.int32
+        ),
     )
+
+
+def _training_objects(record: Record, ignore_crowd: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes float32 [n, 4] and classes int32 [n] of what training has to know of.
+
+    Ignored boxes have a class index of their own, so that augmentation takes them along.
+    """
+    classes = np.where(record.is_ignored, targets.IGNORED, record.classes)
+    kept = ~record.is_crowd | record.is_ignored
+    if ignore_crowd:
+        classes = np.where(record.is_crowd, targets.IGNORED_REGION, classes)
+        kept = np.full(len(classes), True)
+    return record.boxes[kept], classes[kept]
 
 
 def _read(table: _Table, position: tf.Tensor) -> tf.Tensor:

@@ -59,11 +59,16 @@ class Record:
       height, width: size in pixels of the upright image, i.e. after its EXIF
         orientation is applied where the annotations mean it so.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of that image.
-      classes: int32 [n], class indices of the label map.
-      is_crowd: bool [n].
+      classes: int32 [n], class indices of the label map; -1 for an ignored
+        object of an unknown category.
+      is_crowd: bool [n], regions of many objects of a class.
       area: float32 [n], in pixels: of the mask where the data set gives it.
       name: what to call the record in messages; the path where there is one.
       apply_exif: whether decoding turns the image upright by its EXIF tag.
+      is_ignored: bool [n], objects whose place is known, but which are neither
+        learned nor counted. None for none.
+      is_difficult: bool [n], Pascal VOC's flag as it was annotated, whether it
+        makes an object ignored or not. None for none.
     """
 
     image_id: int
@@ -76,6 +81,18 @@ class Record:
     area: np.ndarray
     name: str = ""
     apply_exif: bool = True
+    is_ignored: np.ndarray | None = None
+    is_difficult: np.ndarray | None = None
+
+    def __post_init__(self):
+        for field in ("is_ignored", "is_difficult"):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, np.zeros(len(self.boxes), bool))
+
+    @property
+    def is_counted(self) -> np.ndarray:
+        """bool [n], objects that are learned and counted: neither crowds nor ignored."""
+        return ~(self.is_crowd | self.is_ignored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +102,17 @@ class DetectionData:
     Attributes:
       records: the usable records.
       label_map: its classes.
-      problems: one line for each record or object that was left out, naming
-        file and field.
+      problems: one line for each record that was left out and each object that
+        is ignored because something is wrong, naming file and field.
       source: what the data set is called in messages.
+      notes: one line for each thing that is worth knowing and is not wrong.
     """
 
     records: Sequence[Record]
     label_map: LabelMap
     problems: Sequence[str] = ()
     source: str | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -9,7 +9,9 @@ from efficientdet_tf.data.records import DetectionData
 
 @dataclasses.dataclass(frozen=True)
 class DataStatistics:
-    """Numbers about the images and objects of a data set, crowd regions left out.
+    """Numbers about the images and objects of a data set.
+
+    Objects are counted without crowd regions and ignored ones.
 
     Attributes:
       num_images: how many there are.
@@ -18,6 +20,7 @@ class DataStatistics:
       sizes: float64 [n], of each object the square root of its box's area, in
         pixels of the network's input.
       aspects: float64 [n], its width over its height.
+      num_ignored: how many objects are ignored.
     """
 
     num_images: int
@@ -25,13 +28,14 @@ class DataStatistics:
     objects: np.ndarray
     sizes: np.ndarray
     aspects: np.ndarray
+    num_ignored: int
 
 
 def count_objects(data: DetectionData) -> np.ndarray:
-    """int64 [classes], the objects of each class; crowd regions left out."""
+    """int64 [classes], the objects of each class; crowd regions and ignored ones left out."""
     counts = np.zeros(len(data.label_map), np.int64)
     for record in data.records:
-        np.add.at(counts, record.classes[~record.is_crowd], 1)
+        np.add.at(counts, record.classes[record.is_counted], 1)
     return counts
 
 
@@ -45,7 +49,7 @@ def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics
     """
     sides = [np.zeros((0, 2))]
     for record in data.records:
-        boxes = record.boxes[~record.is_crowd].astype(np.float64)
+        boxes = record.boxes[record.is_counted].astype(np.float64)
         scale = min(image_size[0] / record.height, image_size[1] / record.width)
         sides.append(scale * (boxes[:, 2:] - boxes[:, :2]))
     height, width = np.concatenate(sides).T
@@ -55,4 +59,5 @@ def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics
         objects=count_objects(data),
         sizes=np.sqrt(height * width),
         aspects=width / np.maximum(height, 1e-9),
+        num_ignored=sum(int(record.is_ignored.sum()) for record in data.records),
     )

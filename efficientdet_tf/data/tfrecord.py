@@ -21,6 +21,8 @@ from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 
 LABEL_MAP_FILE = "label_map.json"
+# Class label of an ignored object of no class: no category has this id.
+NO_CLASS = -1
 
 _ORIENTATION_TAG = 0x0112
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
@@ -73,7 +75,8 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     """Writes a data set that `read`, and tf-models-official, can read.
 
     JPEG files that are stored turned are turned upright and encoded again,
-    because other readers do not heed the orientation tag.
+    because other readers do not heed the orientation tag. An ignored object has
+    the class label `NO_CLASS`, which is an unknown category to `read`.
 
     Args:
       data: the data set.
@@ -207,11 +210,16 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
         num_channels=3,
         image_source_id=str(record.image_id).encode(),
     )
-    ids = [label_map.ids[index] for index in record.classes]
-    names = [label_map.names[index].encode() for index in record.classes]
+    # An object that is ignored for another reason than being difficult would come back as
+    # one to learn: as one of no class it stays ignored.
+    no_class = record.is_ignored & ~record.is_difficult | (record.classes < 0)
+    classes = np.where(no_class, -1, record.classes)
+    ids = [label_map.ids[index] if index >= 0 else NO_CLASS for index in classes]
+    names = [label_map.names[index].encode() if index >= 0 else b"" for index in classes]
     builder.add_boxes_feature(xmin, xmax, ymin, ymax, ids)
     builder.add_bytes_feature("image/object/class/text", names)
     builder.add_ints_feature("image/object/is_crowd", record.is_crowd.astype(int).tolist())
+    builder.add_ints_feature("image/object/difficult", record.is_difficult.astype(int).tolist())
     builder.add_floats_feature("image/object/area", record.area.tolist())
     return builder.example
 

@@ -1,7 +1,8 @@
 """Which images and objects of a data set can be used, for all formats alike.
 
-What cannot be used is left out and named in one line each, so that a long
-training neither stops at a single bad file nor learns from a wrong box.
+What cannot be used is left out or ignored (`object_checks`) and named in one
+line each, so that a long training neither stops at a single bad file nor learns
+from a wrong box.
 
 Which way up an image is: boxes are drawn on what the annotator saw. Most tools
 show a JPEG turned by its EXIF orientation, some do not. Where the annotation
@@ -16,7 +17,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 from PIL import Image
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.object_checks import check_objects
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
 
@@ -39,52 +40,72 @@ class _BadImage(Exception):
     """Why an image cannot be used, without its name."""
 
 
-def validate(annotations: Annotations, verify: str = "full", strict: bool = False) -> DetectionData:
+def validate(
+    annotations: Annotations,
+    verify: str = "full",
+    strict: bool = False,
+    use_difficult: bool = False,
+) -> DetectionData:
     """Checks every image and object, and keeps the usable ones.
 
     Left out are images that are missing, cannot be decoded or are not of the
-    annotated size; and objects with an unknown category, or with a box that is
-    not finite, has no area, or lies outside the image. A box partly outside is
-    clipped. All that is left out is logged in one warning.
+    annotated size, and those with an object whose box is not finite, all zeros
+    or outside the image: nobody can tell where the object is. Ignored in training
+    and evaluation are objects of an unknown category, or with a box without width
+    or height. A box partly outside is clipped. What is left out or ignored is
+    logged in one warning, and what was clipped in one line.
 
     Args:
       annotations: the data set as its reader gives it.
       verify: "full" decodes every image once, "header" reads only its header; in
         both cases only of files that are new or changed, see `verified_images`.
       strict: raise at the first problem instead.
+      use_difficult: learn and count objects marked as difficult, which are
+        otherwise ignored.
 
     Returns:
       The data set, its problems included.
 
     Raises:
-      DataError: when nothing is usable, or at the first problem if `strict`.
+      DataError: when no image or no object is usable, or at the first problem if
+        `strict`.
     """
-    records, problems = [], list(annotations.problems)
+    records, problems, clipped = [], list(annotations.problems), []
     _raise_if(strict, problems)
-    for record, found in _check_all(annotations, verify):
+    for record, found, clipped_here in _check_all(annotations, verify, use_difficult):
         problems += found
+        clipped += clipped_here
         _raise_if(strict, found)
         if record is not None:
             records.append(record)
+    notes = _notes(records, clipped, use_difficult)
+    reason = f"; the first problem: {problems[0]}" if problems else ""
     if not records:
-        first = f"; the first problem: {problems[0]}" if problems else ""
-        raise DataError(f"{annotations.source}: has no usable image{first}")
-    _warn(annotations.source, problems)
+        raise DataError(f"{annotations.source}: has no usable image{reason}")
+    if not any(record.is_counted.any() for record in records):
+        # Nothing is learned and nothing is measured without one.
+        reason = "".join(f"; {note}" for note in notes) + reason
+        raise DataError(f"{annotations.source}: has no usable object{reason}")
+    _warn(annotations.source, problems, notes)
     return DetectionData(
         records=records,
         label_map=annotations.label_map,
         problems=tuple(problems),
         source=annotations.source,
+        notes=tuple(notes),
     )
 
 
-def _check_all(annotations: Annotations, verify: str) -> Iterator[tuple[Record | None, list[str]]]:
+def _check_all(
+    annotations: Annotations, verify: str, use_difficult: bool
+) -> Iterator[tuple[Record | None, list[str], list[str]]]:
     """`_check` of every image in order, in threads: reading and decoding release the lock."""
     with VerifiedImages() as verified:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             checked = pool.map(
-                lambda image: _check(image, annotations, verify, verified), annotations.images
+                lambda image: _check(image, annotations, verify, use_difficult, verified),
+                annotations.images,
             )
             yield from tqdm(
                 checked,
@@ -99,11 +120,15 @@ def _check_all(annotations: Annotations, verify: str) -> Iterator[tuple[Record |
 
 
 def _check(
-    image: AnnotatedImage, annotations: Annotations, verify: str, verified: VerifiedImages
-) -> tuple[Record | None, list[str]]:
-    """The record of an image if it is usable, and what is wrong."""
+    image: AnnotatedImage,
+    annotations: Annotations,
+    verify: str,
+    use_difficult: bool,
+    verified: VerifiedImages,
+) -> tuple[Record | None, list[str], list[str]]:
+    """The record of an image if it is usable, what is wrong, and names of clipped objects."""
     if image.unplaced:
-        return None, [f"{problem}; its image is left out" for problem in image.unplaced]
+        return None, [f"{problem}; its image is left out" for problem in image.unplaced], []
     try:
         known = verified.find(image.image)
         header = known.header or _read_header(image.image)
@@ -121,62 +146,25 @@ def _check(
         elif known.header is None:
             verified.store(dataclasses.replace(known, header=header))
     except _BadImage as error:
-        return None, [f"{image.name}: {error}"]
-    boxes, usable, problems = _check_objects(image, annotations, size)
-    classes = [annotations.class_indices.get(label, -1) for label in image.labels]
+        return None, [f"{image.name}: {error}"], []
+    objects = check_objects(image, annotations, size, use_difficult)
+    if objects.unplaced:
+        return None, objects.unplaced, []
     record = Record(
         image_id=image.image_id,
         image=image.image,
         height=size[0],
         width=size[1],
-        boxes=boxes[usable],
-        classes=np.array(classes, np.int32)[usable],
-        is_crowd=_per_object(image.is_crowd, len(boxes), bool)[usable],
-        area=_areas(image, boxes)[usable],
+        boxes=objects.boxes,
+        classes=objects.classes,
+        is_crowd=objects.is_crowd,
+        area=objects.area,
         name=image.name,
         apply_exif=apply_exif,
+        is_ignored=objects.is_ignored,
+        is_difficult=objects.is_difficult,
     )
-    return record, problems
-
-
-def _check_objects(
-    image: AnnotatedImage, annotations: Annotations, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Clipped boxes float32 [n, 4] in pixels, which are usable bool [n], and what is wrong."""
-    limit = np.array([*size, *size], np.float32)
-    boxes = image.boxes.astype(np.float32) * (limit if annotations.fractions else 1)
-    clipped = np.clip(boxes, 0, limit)
-    known = [label in annotations.class_indices for label in image.labels]
-    checks = (
-        (np.isfinite(boxes).all(axis=1), annotations.box_field, "is not finite"),
-        (_have_area(boxes), annotations.box_field, "has no width or no height"),
-        (_have_area(clipped), annotations.box_field, f"lies outside the image of {_text(size)}"),
-        (np.array(known, bool), annotations.label_field, "{label!r} is not a known category"),
-    )
-    usable = np.all([passed for passed, _, _ in checks], axis=0)
-    problems = []
-    for i in np.flatnonzero(~usable):
-        field, reason = next((field, reason) for passed, field, reason in checks if not passed[i])
-        problems.append(
-            f"{image.annotation_file}: {annotations.object_word} {image.numbers[i]}: {field}: "
-            + reason.format(label=image.labels[i])
-        )
-    return clipped, usable, problems
-
-
-def _have_area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-
-
-def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
-    """The annotated areas, and that of the box where there is none: float32 [n]."""
-    of_box = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    annotated = _per_object(image.area, len(boxes), np.float32)
-    return np.where(annotated > 0, annotated, of_box).astype(np.float32)
-
-
-def _per_object(values, count: int, dtype) -> np.ndarray:
-    return np.array(values if len(values) else [0] * count, dtype)
+    return record, objects.problems, objects.clipped
 
 
 def _read_header(image: str | bytes) -> ImageHeader:
@@ -216,14 +204,31 @@ def _raise_if(strict: bool, problems: list[str]) -> None:
         raise DataError(problems[0])
 
 
-def _warn(source: str, problems: list[str]) -> None:
-    if not problems:
-        return
-    lines = problems[:_PROBLEMS_SHOWN]
-    if len(problems) > len(lines):
-        lines.append(f"... and {len(problems) - len(lines)} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    logging.warning("%s: %s, left out:\n  %s", source, count, "\n  ".join(lines))
+def _notes(records: list[Record], clipped: list[str], use_difficult: bool) -> list[str]:
+    """What is worth knowing of the objects, and is not wrong."""
+    notes = []
+    if clipped:
+        first = f"1 box reaches beyond its image and was clipped: {clipped[0]}"
+        many = f"{len(clipped)} boxes reach beyond their images and were clipped; "
+        notes.append(first if len(clipped) == 1 else f"{many}the first is {clipped[0]}")
+    difficult = sum(int(record.is_difficult.sum()) for record in records)
+    if difficult and not use_difficult:
+        count = "1 difficult object is" if difficult == 1 else f"{difficult} difficult objects are"
+        notes.append(
+            f"{count} ignored in training and evaluation; data.use_difficult=true counts them"
+        )
+    return notes
+
+
+def _warn(source: str, problems: list[str], notes: list[str]) -> None:
+    if problems:
+        lines = problems[:_PROBLEMS_SHOWN]
+        if len(problems) > len(lines):
+            lines.append(f"... and {len(problems) - len(lines)} more")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        logging.warning("%s: %s, left out or ignored:\n  %s", source, count, "\n  ".join(lines))
+    for note in notes:
+        logging.warning("%s: %s", source, note)
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -13,7 +13,8 @@ def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
 
     Args:
       known: the model's classes.
-      data: every class that has objects must be among the model's.
+      data: every class that has objects, ignored ones left out, must be among the
+        model's.
 
     Returns:
       int [len(known)], for each class index of the model that of the data set,
@@ -22,7 +23,9 @@ def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
     Raises:
       DataError: naming the first class that the model does not know.
     """
-    with_objects = {int(index) for record in data.records for index in record.classes}
+    with_objects = {
+        int(index) for record in data.records for index in record.classes[~record.is_ignored]
+    }
     index_in_data = np.full(len(known), -1)
     for index, (id_, name) in enumerate(zip(data.label_map.ids, data.label_map.names)):
         same_name = [i for i, other in enumerate(known.names) if other == name]

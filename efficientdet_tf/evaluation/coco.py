@@ -1,13 +1,13 @@
 """COCO metrics by pycocotools, on records in memory."""
 
-import contextlib
-import io
 import json
 import os
 
 import numpy as np
 
-from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.evaluation import category_evaluation
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.result import METRICS, ClassResult, EvaluationResult
 
 # Of COCOeval's precision array: all object sizes, 100 detections an image.
@@ -23,8 +23,9 @@ class CocoEvaluator:
       print(evaluator.result().table())
 
     Args:
-      data: the images and objects to be found. Crowd regions neither count as
-        objects nor their detections as mistakes; `area` decides what is small.
+      data: the images and objects to be found. Crowd regions and ignored objects
+        count neither as objects nor their detections as false positives: see
+        `category_evaluation`. `area` decides what is small.
 
     Raises:
       DataError: when two records have one image id.
@@ -37,7 +38,8 @@ class CocoEvaluator:
         if len(self._records) != len(data.records):
             raise DataError(f"{self._source}: two images have the same id")
         self._index_of_id = {id_: index for index, id_ in enumerate(data.label_map.ids)}
-        self._detections: list[dict] = []
+        # One entry for each image, joined when they are wanted.
+        self._detections: list[DetectionArrays] = []
 
     def add(
         self, image_id: int, boxes: np.ndarray, scores: np.ndarray, class_indices: np.ndarray
@@ -54,8 +56,10 @@ class CocoEvaluator:
           DataError: for an image id that no record has, a class index out of
             range, or arrays that do not go together.
         """
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        scores, class_indices = np.ravel(scores), np.ravel(class_indices).astype(int)
+        # Copies: the caller may use its arrays again.
+        boxes = np.array(boxes, np.float64).reshape(-1, 4)
+        scores = np.array(scores, np.float64).ravel()
+        class_indices = np.array(class_indices).astype(np.int64).ravel()
         if int(image_id) not in self._records:
             raise DataError(f"detections: image_id {image_id} is not in {self._source}")
         if not len(boxes) == len(scores) == len(class_indices):
@@ -70,15 +74,8 @@ class CocoEvaluator:
                 f"detections of image {image_id}: a class index is not in "
                 f"0..{len(self._label_map) - 1}"
             )
-        for box, score, index in zip(boxes, scores, class_indices):
-            self._detections.append(
-                {
-                    "image_id": int(image_id),
-                    "category_id": self._label_map.ids[index],
-                    "bbox": _coco_box(box),
-                    "score": float(score),
-                }
-            )
+        image_ids = np.full(len(boxes), int(image_id), np.int64)
+        self._detections.append(DetectionArrays(image_ids, boxes, scores, class_indices))
 
     def add_results(self, path: str | os.PathLike) -> None:
         """Takes all detections of a file in COCO's results format.
@@ -90,12 +87,13 @@ class CocoEvaluator:
         Raises:
           DataError: for a file that is no such list, naming the entry.
         """
+        image_ids, boxes, scores, class_indices = [], [], [], []
         for number, item in enumerate(_read_list(path)):
             where = f"{path}: entry {number}"
             try:
                 x, y, width, height = (float(value) for value in item["bbox"])
                 category_id, image_id = int(item["category_id"]), int(item["image_id"])
-                score = float(item["score"])
+                scores.append(float(item["score"]))
             except KeyError as error:
                 raise DataError(f"{where}: has no {error.args[0]!r}") from error
             except (TypeError, ValueError) as error:
@@ -104,21 +102,40 @@ class CocoEvaluator:
                 ) from error
             if category_id not in self._index_of_id:
                 raise DataError(f"{where}: category_id {category_id} is not in {self._source}")
-            try:
-                box = np.array([y, x, y + height, x + width])
-                self.add(image_id, box, score, self._index_of_id[category_id])
-            except DataError as error:
-                raise DataError(f"{where}: image_id {image_id} is not in {self._source}") from error
+            if image_id not in self._records:
+                raise DataError(f"{where}: image_id {image_id} is not in {self._source}")
+            image_ids.append(image_id)
+            boxes.append((y, x, y + height, x + width))
+            class_indices.append(self._index_of_id[category_id])
+        self._detections.append(
+            DetectionArrays(
+                np.array(image_ids, np.int64),
+                np.array(boxes, np.float64).reshape(-1, 4),
+                np.array(scores, np.float64),
+                np.array(class_indices, np.int64),
+            )
+        )
+
+    def arrays(self) -> DetectionArrays:
+        """All detections so far, in the order in which they were taken."""
+        self._detections = [DetectionArrays.joined(self._detections)]
+        return self._detections[0]
 
     def detections(self) -> list[dict]:
         """All detections so far in COCO's results format."""
-        return list(self._detections)
+        return self.arrays().coco_results(self._label_map)
+
+    def write_results(self, path: str | os.PathLike) -> None:
+        """Writes all detections so far to a JSON file in COCO's results format.
+
+        Raises:
+          OSError: when the file cannot be written.
+        """
+        self.arrays().write_coco_results(path, self._label_map)
 
     def result(self) -> EvaluationResult:
         """Measures the detections taken so far; images without any count too."""
-        # pycocotools reports its progress on stdout whether one asks or not.
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = self._run_pycocotools()
+        evaluation = self._run_pycocotools()
         undefined_as_nan = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
         precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MOST_DETECTIONS]
         # From pycocotools' order, by ascending id, to that of class indices.
@@ -134,57 +151,13 @@ class CocoEvaluator:
         )
 
     def _run_pycocotools(self):
-        from pycocotools.cocoeval import COCOeval
-
-        truth = [item for record in self._records.values() for item in self._truth(record)]
-        found = [
-            # What COCO.loadRes would add; it cannot load an empty list.
-            {**item, "area": item["bbox"][2] * item["bbox"][3], "iscrowd": 0}
-            for item in self._detections
-        ]
-        evaluation = COCOeval(self._coco(truth), self._coco(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        return evaluation
-
-    def _coco(self, annotations: list[dict]):
-        from pycocotools.coco import COCO
-
-        coco = COCO()
-        coco.dataset = {
-            "images": [
-                {"id": record.image_id, "height": record.height, "width": record.width}
-                for record in self._records.values()
-            ],
-            "categories": [
-                {"id": id_, "name": name}
-                for id_, name in zip(self._label_map.ids, self._label_map.names)
-            ],
-            # From 1: pycocotools takes annotation 0 for "no match".
-            "annotations": [{**item, "id": n} for n, item in enumerate(annotations, start=1)],
-        }
-        coco.createIndex()
-        return coco
-
-    def _truth(self, record: Record) -> list[dict]:
-        return [
-            {
-                "image_id": record.image_id,
-                "category_id": self._label_map.ids[index],
-                "bbox": _coco_box(box),
-                "area": float(area),
-                "iscrowd": int(crowd),
-            }
-            for box, index, area, crowd in zip(
-                record.boxes, record.classes, record.area, record.is_crowd
-            )
-        ]
+        records = list(self._records.values())
+        return category_evaluation.evaluate(records, self.arrays(), self._label_map)
 
     def _per_class(self, precision: np.ndarray) -> tuple[ClassResult, ...]:
         objects = np.zeros(len(self._label_map), int)
         for record in self._records.values():
-            np.add.at(objects, record.classes[~record.is_crowd], 1)
+            np.add.at(objects, record.classes[record.is_counted], 1)
         return tuple(
             ClassResult(
                 id=self._label_map.ids[index],
@@ -196,11 +169,6 @@ class CocoEvaluator:
             )
             for index in range(len(self._label_map))
         )
-
-
-def _coco_box(box: np.ndarray) -> list[float]:
-    ymin, xmin, ymax, xmax = (float(value) for value in box)
-    return [xmin, ymin, xmax - xmin, ymax - ymin]
 
 
 def _read_list(path: str | os.PathLike) -> list:

@@ -1,11 +1,12 @@
 """Which class was taken for which, what was missed, and in which images."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class ImageOutcome:
       classes: int64 [m], class indices.
       object_of: int64 [m], the object of the record that a detection is of, by
         place and whatever its class; -1 for none.
-      in_crowd: bool [m], lies in a crowd region of its class, and is no mistake.
+      is_ignored: bool [m], neither true nor false positive: lies in a crowd region
+        of its class, or is of an ignored object of its class or of no class.
     """
 
     record: Record
@@ -28,7 +30,7 @@ class ImageOutcome:
     scores: np.ndarray
     classes: np.ndarray
     object_of: np.ndarray
-    in_crowd: np.ndarray
+    is_ignored: np.ndarray
 
     @property
     def right(self) -> np.ndarray:
@@ -47,13 +49,13 @@ class ImageOutcome:
 
     @property
     def missed(self) -> int:
-        """How many objects were not found as what they are; crowd regions left out."""
-        return int((~self.found & ~self.record.is_crowd).sum())
+        """How many counted objects were not found as what they are."""
+        return int((~self.found & self.record.is_counted).sum())
 
     @property
     def false(self) -> int:
         """How many detections are of no object of their class."""
-        return int((~self.right & ~self.in_crowd).sum())
+        return int((~self.right & ~self.is_ignored).sum())
 
     @property
     def f1(self) -> float:
@@ -109,7 +111,7 @@ class Confusion:
 
 def confusion(
     data: DetectionData,
-    detections: Iterable[Mapping],
+    detections: DetectionArrays,
     score_threshold: float | None = None,
     iou_threshold: float = 0.5,
 ) -> Confusion:
@@ -118,12 +120,13 @@ def confusion(
     First every class by itself, as COCO does: the surest detection takes the
     object that it overlaps most, the next one takes of those left. So the
     diagonal agrees with precision and recall at this score. A detection left
-    over in a crowd region of its class does not count. Those left over still
-    then take, in the same way, the objects left over of any class.
+    over in a crowd region of its class, or that overlaps an ignored object of its
+    class or of no class, does not count. Those left over still then take, in the
+    same way, the objects left over of any class.
 
     Args:
       data: images and objects.
-      detections: in COCO's results format, as of `CocoEvaluator.detections`.
+      detections: of the images of `data`, as of `CocoEvaluator.arrays`.
       score_threshold: detections that score less are left out; None takes the
         one with the best F1 over all classes and images.
       iou_threshold: least overlap of a detection and its object.
@@ -168,20 +171,17 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     )
 
 
-def _by_image(data: DetectionData, detections) -> dict[int, tuple]:
+def _by_image(data: DetectionData, detections: DetectionArrays) -> dict[int, tuple]:
     """(boxes, scores, classes) by image id, surest first."""
-    index_of_id = {id_: index for index, id_ in enumerate(data.label_map.ids)}
-    lists = {record.image_id: [] for record in data.records}
-    for item in detections:
-        x, y, width, height = item["bbox"]
-        found = (y, x, y + height, x + width, item["score"], index_of_id[item["category_id"]])
-        lists[item["image_id"]].append(found)
-    arrays = {}
-    for image_id, found in lists.items():
-        values = np.array(found, float).reshape(-1, 6)
-        values = values[np.argsort(-values[:, 4], kind="stable")]
-        arrays[image_id] = values[:, :4], values[:, 4], values[:, 5].astype(np.int64)
-    return arrays
+    ordered = detections.taken(np.lexsort((-detections.scores, detections.image_ids)))
+    ids = np.array([record.image_id for record in data.records], np.int64)
+    starts = np.searchsorted(ordered.image_ids, ids)
+    ends = np.searchsorted(ordered.image_ids, ids, side="right")
+    columns = ordered.boxes, ordered.scores, ordered.class_indices
+    return {
+        id_: tuple(column[start:end] for column in columns)
+        for id_, start, end in zip(ids.tolist(), starts, ends)
+    }
 
 
 def _match(record: Record, boxes, scores, classes, iou_threshold: float) -> ImageOutcome:
@@ -189,19 +189,22 @@ def _match(record: Record, boxes, scores, classes, iou_threshold: float) -> Imag
     iou, covered = overlaps(boxes, record.boxes)
     same_class = classes[:, None] == record.classes[None]
     object_of = np.full(len(boxes), -1, np.int64)
-    free = same_class & ~record.is_crowd
+    free = same_class & record.is_counted
     _greedy(iou * free, np.ones(len(boxes), bool), object_of, iou_threshold)
-    in_crowd = ((covered >= iou_threshold) & same_class & record.is_crowd).any(axis=1)
-    return ImageOutcome(record, boxes, scores, classes, object_of, in_crowd & (object_of < 0))
+    # A region covers many objects, an ignored object is one: see `category_evaluation`.
+    on = np.where(record.is_crowd, covered, iou) >= iou_threshold
+    any_class = record.classes < 0
+    is_ignored = (on & (same_class | any_class) & ~record.is_counted).any(axis=1)
+    return ImageOutcome(record, boxes, scores, classes, object_of, is_ignored & (object_of < 0))
 
 
 def _confuse(outcome: ImageOutcome, iou_threshold: float) -> ImageOutcome:
     """Detections that are left over take objects of other classes."""
     object_of = outcome.object_of.copy()
     iou, _ = overlaps(outcome.boxes, outcome.record.boxes)
-    free = ~outcome.record.is_crowd
+    free = outcome.record.is_counted
     free[object_of[object_of >= 0]] = False
-    _greedy(iou * free, (object_of < 0) & ~outcome.in_crowd, object_of, iou_threshold)
+    _greedy(iou * free, (object_of < 0) & ~outcome.is_ignored, object_of, iou_threshold)
     return dataclasses.replace(outcome, object_of=object_of)
 
 
@@ -223,20 +226,20 @@ def _greedy(iou: np.ndarray, takers: np.ndarray, object_of: np.ndarray, threshol
 
 def _above(outcome: ImageOutcome, score_threshold: float) -> ImageOutcome:
     kept = outcome.scores >= score_threshold
-    fields = ("boxes", "scores", "classes", "object_of", "in_crowd")
+    fields = ("boxes", "scores", "classes", "object_of", "is_ignored")
     return dataclasses.replace(outcome, **{name: getattr(outcome, name)[kept] for name in fields})
 
 
 def _best_threshold(outcomes: Sequence[ImageOutcome]) -> float:
     """The score with the best F1 of all detections from it on; 0.5 when none is right."""
-    counted = [~outcome.in_crowd for outcome in outcomes]
+    counted = [~outcome.is_ignored for outcome in outcomes]
     scores = _joined([outcome.scores[kept] for outcome, kept in zip(outcomes, counted)])
     right = _joined([outcome.right[kept] for outcome, kept in zip(outcomes, counted)])
     if not right.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(right[order])
-    objects = sum(int((~outcome.record.is_crowd).sum()) for outcome in outcomes)
+    objects = sum(int(outcome.record.is_counted.sum()) for outcome in outcomes)
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
     # Equal scores are above a threshold together or not at all.
     last = np.append(scores[1:] != scores[:-1], True)
@@ -248,11 +251,11 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _count(matrix: np.ndarray, outcome: ImageOutcome) -> None:
-    counted = ~outcome.in_crowd
+    counted = ~outcome.is_ignored
     object_of, classes = outcome.object_of[counted], outcome.classes[counted]
     rows = np.where(object_of >= 0, np.append(outcome.record.classes, -1)[object_of], -1)
     np.add.at(matrix, (rows, classes), 1)
-    untouched = ~outcome.record.is_crowd
+    untouched = outcome.record.is_counted
     untouched[object_of[object_of >= 0]] = False
     np.add.at(matrix, (outcome.record.classes[untouched], -1), 1)
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.result import EvaluationResult
 
 
@@ -13,16 +14,16 @@ class Measured:
 
     Attributes:
       result: the metrics.
-      detections: all detections in COCO's results format.
+      detections: all of them.
     """
 
     result: EvaluationResult
-    detections: list[dict]
+    detections: DetectionArrays
 
     @classmethod
     def of(cls, evaluator: CocoEvaluator) -> "Measured":
         """The detections taken so far, measured."""
-        return cls(evaluator.result(), evaluator.detections())
+        return cls(evaluator.result(), evaluator.arrays())
 
 
 class RememberedEvaluation:

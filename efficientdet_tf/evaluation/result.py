@@ -46,7 +46,7 @@ class ClassResult:
     Attributes:
       id: category id of the data set.
       name: its name.
-      objects: how many there are, crowd regions left out.
+      objects: how many there are, crowd regions and ignored ones left out.
       ap: average precision over IoU 0.50 to 0.95, 0..1; NaN without objects.
       ap50: the same at IoU 0.50.
     """

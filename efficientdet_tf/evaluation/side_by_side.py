@@ -11,7 +11,7 @@ from efficientdet_tf.evaluation.confusion import ImageOutcome
 # To be told apart by everybody (Okabe and Ito 2008): bluish green, vermilion, grey.
 RIGHT = (0, 158, 115)
 WRONG = (213, 94, 0)
-NOT_COUNTED = (128, 128, 128)
+NOT_COUNTED = drawing.IGNORED_COLOR
 
 
 def side_by_side(
@@ -20,8 +20,8 @@ def side_by_side(
     """The two pictures.
 
     In the first, objects that were found are green, missed ones are orange, and
-    crowd regions grey; in the second, right detections are green, false ones
-    orange, and those in crowd regions grey.
+    crowd regions and ignored objects grey; in the second, right detections are
+    green, false ones orange, and those on what is grey there are grey.
 
     Args:
       outcome: of the image.
@@ -39,15 +39,15 @@ def side_by_side(
     truth = drawing.draw_detections(
         picture,
         record.boxes * scale,
-        [label_map.names[i] for i in record.classes],
-        colors=_colors(outcome.found, record.is_crowd),
+        drawing.class_names(label_map.names, record.classes),
+        colors=_colors(outcome.found, ~record.is_counted),
     )
     found = drawing.draw_detections(
         picture,
         outcome.boxes * scale,
         [label_map.names[i] for i in outcome.classes],
         outcome.scores,
-        colors=_colors(outcome.right, outcome.in_crowd),
+        colors=_colors(outcome.right, outcome.is_ignored),
     )
     return truth, found
 

@@ -64,6 +64,7 @@ def _data(config, label_map) -> tuple:
 
     data = config.data
     common = dict(format=data.format, verify=data.verify, strict=data.strict)
+    common["use_difficult"] = data.use_difficult
 
     def load(path: str, images: str, split: str):
         loaded = data_lib.load(path, images=images, split=split, **common)

@@ -30,7 +30,8 @@ class Contents:
       confusion: the same detections, held against the objects one by one.
       train: numbers about the training set; None when it could not be read.
       val: numbers about the validation set.
-      problems: lines on what was left out of either.
+      problems: lines on what was left out of either, or is ignored.
+      notes: lines on either that are worth knowing.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class Contents:
     train: DataStatistics | None
     val: DataStatistics
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def column(self, name: str) -> np.ndarray:
         """float64 [epochs], a column of the history; NaN where nothing was measured."""
@@ -94,6 +96,7 @@ def gather(
         train=train_data and describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
         problems=tuple(line for data in datasets for line in data.problems),
+        notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
     )
 
 

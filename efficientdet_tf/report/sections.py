@@ -96,7 +96,7 @@ def classes(contents: Contents) -> Element:
     note = (
         f"AP over IoU 0.50 to 0.95. Precision and recall are of detections that score at least "
         f"{confusion.score_threshold:.3g}, where F1 over all classes is best, at IoU "
-        f"{confusion.iou_threshold:g}. Objects are counted without crowd regions."
+        f"{confusion.iou_threshold:g}. Objects are counted without crowd regions and ignored ones."
     )
     return _section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
 
@@ -165,7 +165,7 @@ def worst_images(contents: Contents) -> Element:
         element("i", class_="wrong"),
         "missed or false ",
         element("i", class_="other"),
-        "crowd, not counted",
+        "crowd or ignored, not counted",
         class_="quiet key",
     )
     shown = [_worst_image(outcome, contents) for outcome in worst]
@@ -182,10 +182,11 @@ def data(contents: Contents) -> Element:
             number(f"{part.num_empty:,}"),
             number(f"{part.objects.sum():,}"),
             number(f"{part.objects.sum() / max(1, part.num_images):.1f}"),
+            number(f"{part.num_ignored:,}"),
         ]
         for name, part in parts.items()
     ]
-    head = ["Set", "Images", "Without objects", "Objects", "Objects an image"]
+    head = ["Set", "Images", "Without objects", "Objects", "Objects an image", "Ignored"]
     names = [f"<{_SIZES[0]}", *map("{}\u2013{}".format, _SIZES, _SIZES[1:]), f">{_SIZES[-1]}"]
     sizes = [(name, _histogram(part.sizes, _SIZES)) for name, part in parts.items()]
     aspects = [(name, _histogram(part.aspects, _ASPECTS)) for name, part in parts.items()]
@@ -196,9 +197,12 @@ def data(contents: Contents) -> Element:
     made = [table(head, rows), element("div", *charts, class_="grid")]
     if contents.train is None:
         made.insert(1, element("p", "The training set cannot be read any more.", class_="quiet"))
+    made += [element("p", note, class_="quiet") for note in contents.notes]
     if contents.problems:
         lines = [element("li", line) for line in contents.problems[:_MOST_PROBLEMS]]
-        summary = element("summary", f"{len(contents.problems):,} records or objects left out")
+        summary = element(
+            "summary", f"{len(contents.problems):,} records or objects left out or ignored"
+        )
         made.append(element("details", summary, element("ul", *lines)))
     return _section("Data", *made)
 

@@ -80,6 +80,7 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     """
     data = config.data
     common = dict(format=data.format, verify=data.verify, strict=data.strict)
+    common["use_difficult"] = data.use_difficult
     train_data = data_lib.load(data.train, images=data.train_images, split="train", **common)
     val_data = data_lib.load(data.val, images=data.val_images, split="val", **common)
     if train_data.label_map != val_data.label_map:

@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.evaluation.confusion import confusion
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.side_by_side import side_by_side
 
@@ -61,18 +62,18 @@ class TensorBoardImages(keras.callbacks.Callback):
             self._writer = None
 
 
-def draw(data: DetectionData, detections: list[dict]) -> PIL.Image.Image | None:
+def draw(data: DetectionData, detections: DetectionArrays) -> PIL.Image.Image | None:
     """Objects and detections of each image side by side, two images in a row.
 
     Args:
       data: the images.
-      detections: in COCO's results format; those of other images are left out.
+      detections: those of other images are left out.
 
     Returns:
       A picture; None when no image can be read.
     """
-    wanted = {record.image_id for record in data.records}
-    detections = [item for item in detections if item["image_id"] in wanted]
+    wanted = [record.image_id for record in data.records]
+    detections = detections.taken(np.isin(detections.image_ids, wanted))
     pairs = []
     for outcome in confusion(data, detections, _SCORE_THRESHOLD).outcomes:
         try:
@@ -101,7 +102,7 @@ def _grid(pairs: list[tuple[PIL.Image.Image, PIL.Image.Image]]) -> PIL.Image.Ima
 
 def _some(records) -> list[Record]:
     """Images from all of the data set, with objects where there are such."""
-    records = [record for record in records if len(record.classes)] or list(records)
+    records = [record for record in records if record.is_counted.any()] or list(records)
     if len(records) <= _IMAGES:
         return records
     return [records[i * len(records) // _IMAGES] for i in range(_IMAGES)]

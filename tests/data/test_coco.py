@@ -86,23 +86,51 @@ def test_images_elsewhere_are_told(write, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 6}, "category_id: 6 is not a known category"),
-        ({"bbox": [10, 5, 0, 30]}, "bbox: has no width or no height"),
-        ({"bbox": [10, 5, 20, -1]}, "bbox: has no width or no height"),
-        ({"bbox": [64, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
-        ({"bbox": [-30, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
-        ({"bbox": [float("nan"), 5, 20, 30]}, "bbox: is not finite"),
         ({"bbox": [1, 2, 3]}, "bbox: must be four numbers, is [1, 2, 3]"),
         ({"bbox": None}, "bbox: must be four numbers, is None"),
         ({"image_id": 99}, "image_id: 99 is not among the images"),
     ],
 )
-def test_a_bad_annotation_is_left_out_and_named(write, change, message):
+def test_an_annotation_that_cannot_be_read_is_left_out_and_named(write, change, message):
     values = content()
     values["annotations"][0].update(change)
     assert problems_of(values, write) == [f"FILE: annotation 1: {message}"]
     loaded = data.load(write(values))
     assert [len(record.boxes) for record in loaded.records] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 6}, "category_id: 6 is not a known category"),
+        ({"bbox": [10, 5, 0, 30]}, "bbox: has no width or no height"),
+        ({"bbox": [10, 5, 20, -1]}, "bbox: has no width or no height"),
+    ],
+)
+def test_an_unusable_annotation_is_ignored_and_named(write, change, message):
+    values = content()
+    values["annotations"][0].update(change)
+    message = f"{message}; ignored in training and evaluation"
+    assert problems_of(values, write) == [f"FILE: annotation 1: {message}"]
+    loaded = data.load(write(values))
+    assert [record.is_ignored.tolist() for record in loaded.records] == [[True, False], [False]]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [
+        ([64, 5, 20, 30], "lies outside the image of 64 x 48 pixels"),
+        ([-30, 5, 20, 30], "lies outside the image of 64 x 48 pixels"),
+        ([float("nan"), 5, 20, 30], "is not finite"),
+        ([0, 0, 0, 0], "is all zeros"),
+    ],
+)
+def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(write, bbox, message):
+    values = content()
+    values["annotations"][0]["bbox"] = bbox
+    message = f"annotation 1: bbox: {message}; its image is left out"
+    assert problems_of(values, write) == [f"FILE: {message}"]
+    assert [record.image_id for record in data.load(write(values)).records] == [3]
 
 
 @pytest.mark.parametrize(
@@ -199,13 +227,43 @@ def test_nothing_usable_is_an_error(write, tmp_path):
 
 def test_problems_are_one_warning_that_names_ten(write, warnings_of):
     values = content()
-    bad = values["annotations"][0] | {"bbox": [0, 0, 0, 0]}
+    bad = values["annotations"][0] | {"bbox": [5, 5, 0, 0]}
     values["annotations"] += [bad | {"id": number} for number in range(100, 112)]
     path = write(values)
     data.load(path)
-    lines = [f"{path}: annotation {n}: bbox: has no width or no height" for n in range(100, 110)]
-    expected = "\n  ".join([f"{path}: 12 problems, left out:", *lines, "... and 2 more"])
-    assert warnings_of() == [expected]
+    fault = "bbox: has no width or no height; ignored in training and evaluation"
+    lines = [f"{path}: annotation {number}: {fault}" for number in range(100, 110)]
+    expected = "\n  ".join([f"{path}: 12 problems, left out or ignored:", *lines, "... and 2 more"])
+    assert warnings_of()[0] == expected
+
+
+def test_clipped_boxes_are_counted_and_said_in_one_line(write, warnings_of):
+    values = content()
+    # Rounding is no news.
+    values["annotations"][1]["bbox"] = [0, 0, 64.7, 48.7]
+    path = write(values)
+    note = f"1 box reaches beyond its image and was clipped: {path}: annotation 3"
+    assert list(data.load(path).notes) == [note]
+    assert warnings_of() == [f"{path}: {note}"]
+    values["annotations"][0]["bbox"] = [-2, 0, 10, 10]
+    first = f"{path}: annotation 1"
+    note = f"2 boxes reach beyond their images and were clipped; the first is {first}"
+    assert list(data.load(write(values)).notes) == [note]
+
+
+@pytest.mark.parametrize("change", [{"iscrowd": 1}, {"category_id": 6}])
+def test_a_data_set_without_a_usable_object_is_refused(write, change):
+    values = content()
+    for annotation in values["annotations"]:
+        annotation.update(change)
+    path = write(values)
+    with pytest.raises(DataError, match="has no usable object"):
+        data.load(path)
+    values["annotations"] = []
+    path = write(values)
+    with pytest.raises(DataError) as error:
+        data.load(path)
+    assert str(error.value) == f"{path}: has no usable object"
 
 
 ORIENTATION = 0x0112

@@ -1,5 +1,6 @@
 """Mosaic and mixup: every object that is seen has its box, and no other has."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import mixing, pipeline
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
@@ -79,6 +81,29 @@ def test_in_a_mosaic_boxes_cover_their_objects_and_all_of_them(data):
         numbers.append(len(boxes))
     # Of at most eight objects some are cropped away.
     assert max(numbers) <= 8 and np.mean(numbers) > 4
+
+
+@pytest.mark.parametrize("settings", [{"mosaic": 1}, {"policy": "v0"}, {}], ids=str)
+def test_ignored_boxes_go_where_their_objects_go(data, settings):
+    """Through flip, scale and crop, and what is done before and after: those in green."""
+    records = [
+        dataclasses.replace(
+            record,
+            classes=np.where(record.classes == 1, -1, record.classes),
+            is_ignored=record.classes == 1,
+        )
+        for record in data.records
+    ]
+    ignored = dataclasses.replace(data, records=records)
+    config = config_with(**settings)
+    places = 0
+    for with_class, example in zip(examples(data, config, 12), examples(ignored, config, 12)):
+        np.testing.assert_array_equal(example.image, with_class.image)
+        np.testing.assert_array_equal(example.boxes, with_class.boxes)
+        expected = np.where(with_class.classes == 1, targets.IGNORED, with_class.classes)
+        np.testing.assert_array_equal(example.classes, expected)
+        places += (expected == targets.IGNORED).sum()
+    assert places > 4
 
 
 def test_a_mosaic_puts_parts_where_their_boxes_are():

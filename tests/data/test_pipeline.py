@@ -1,5 +1,6 @@
 """Batches: shapes, seeds, targets, and what happens to files that go bad later."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -98,6 +99,76 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
         np.testing.assert_array_equal(classes, wanted_classes)
         np.testing.assert_allclose(deltas.reshape(-1, 4), wanted_boxes, atol=0.05)
         assert maps["num_positives"][i] == count > 0
+
+
+IGNORED_BOX = np.array([[5, 5, 55, 60]], np.float32)
+
+
+def with_ignored(data) -> DetectionData:
+    """In each image one more object, whose category is unknown."""
+    records = []
+    for record in data.records:
+        records.append(
+            dataclasses.replace(
+                record,
+                boxes=np.concatenate([record.boxes, IGNORED_BOX]),
+                classes=np.array([*record.classes, -1], np.int32),
+                is_crowd=np.array([*record.is_crowd, False]),
+                area=np.zeros(3, np.float32),
+                is_ignored=np.array([False, False, True]),
+                is_difficult=None,
+            )
+        )
+    return dataclasses.replace(data, records=records)
+
+
+def flat_classes(maps) -> np.ndarray:
+    """int32 [B, N]."""
+    levels = [maps[f"cls_{level}"].numpy() for level in range(3, 8)]
+    return np.concatenate([level.reshape(len(level), -1) for level in levels], axis=1)
+
+
+def test_ignored_objects_are_no_background(data, config):
+    dataset = training_dataset(with_ignored(data), still(config), 7, repeat=False, seed=1)
+    [(_, maps)] = list(dataset)
+    [(_, without)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
+    found, plain = flat_classes(maps), flat_classes(without)
+    np.testing.assert_array_equal(maps["num_positives"], without["num_positives"])
+    order = training_positions(data, seed=1, first_image=0, count=7)
+    for position, ours, theirs in zip(order, found, plain):
+        record = data.records[position]
+        boxes, _ = preprocessing.resize_boxes(
+            IGNORED_BOX, tf.constant([record.height, record.width]), (SIZE, SIZE)
+        )
+        matched = targets.assign(anchor_grid.of_config(config), boxes, [0])[0].numpy() == 0
+        expected = np.where(matched & (theirs < 0), targets.IGNORED, theirs)
+        np.testing.assert_array_equal(ours, expected)
+        assert (expected == targets.IGNORED).any()
+
+
+def test_crowd_regions_are_background_or_left_out(data, config):
+    [(_, plain)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
+    option = still(config).override({"data.ignore_crowd": True})
+    [(_, maps)] = list(training_dataset(data, option, 7, repeat=False, seed=1))
+    assert (flat_classes(plain) >= -1).all()
+    np.testing.assert_array_equal(maps["num_positives"], plain["num_positives"])
+    order = training_positions(data, seed=1, first_image=0, count=7)
+    ymin, xmin, ymax, xmax = np.asarray(anchor_grid.of_config(config)).T
+    for position, ours, theirs in zip(order, flat_classes(maps), flat_classes(plain)):
+        # The region is the whole image; below or right of it is padding.
+        record = data.records[position]
+        height, width = (
+            np.array([record.height, record.width]) * SIZE / max(record.height, record.width)
+        )
+        height, width = min(height, SIZE - 1), min(width, SIZE - 1)
+        inside = (np.minimum(ymax, height) - np.maximum(ymin, 0)).clip(0)
+        inside *= (np.minimum(xmax, width) - np.maximum(xmin, 0)).clip(0)
+        share = inside / ((ymax - ymin) * (xmax - xmin))
+        # The size of the resized image is a whole number of pixels.
+        sure = np.abs(share - 0.5) > 0.05
+        expected = np.where((theirs == -1) & (share >= 0.5), targets.IGNORED, theirs)
+        np.testing.assert_array_equal(ours[sure], expected[sure])
+        assert sure.mean() > 0.9
 
 
 def network_input(record: Record, config: Config):

@@ -6,7 +6,7 @@ from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.data.statistics import count_objects, describe
 
 
-def record(image_id, height, width, boxes, classes, is_crowd):
+def record(image_id, height, width, boxes, classes, is_crowd, is_ignored=None):
     return Record(
         image_id=image_id,
         image="",
@@ -16,6 +16,7 @@ def record(image_id, height, width, boxes, classes, is_crowd):
         classes=np.array(classes, np.int32),
         is_crowd=np.array(is_crowd, bool),
         area=np.ones(len(classes), np.float32),
+        is_ignored=np.array(is_ignored, bool) if is_ignored else None,
     )
 
 
@@ -41,6 +42,17 @@ def test_sizes_are_of_the_networks_input():
     # 10 x 40, twice 10 x 10, and a line of 0 x 40.
     np.testing.assert_allclose(numbers.sizes, [20, 20, 0])
     np.testing.assert_allclose(numbers.aspects[:2], [4, 1])
+
+
+def test_ignored_objects_are_counted_by_themselves():
+    boxes = [[0, 0, 10, 10], [0, 0, 20, 20], [5, 5, 9, 9]]
+    some = record(1, 50, 50, boxes, [1, -1, 2], [False] * 3, [False, True, True])
+    none = record(2, 50, 50, boxes[:1], [0], [False], [True])
+    data = DetectionData([some, none], DATA.label_map)
+    assert count_objects(data).tolist() == [0, 1, 0, 0]
+    numbers = describe(data, (50, 50))
+    assert (numbers.num_images, numbers.num_empty, numbers.num_ignored) == (2, 1, 3)
+    assert numbers.sizes.tolist() == [10]
 
 
 def test_nothing_is_described_as_nothing():

@@ -1,5 +1,6 @@
 """TFRecord files: a round trip, other programs' view, and bad files."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -63,6 +64,25 @@ def test_round_trip_keeps_everything(made, tmp_path):
             np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
     assert Image.open(io.BytesIO(loaded.records[0].image)).size == (20, 30)
     assert loaded.records[1].image == made.records[1].image
+
+
+def test_ignored_objects_stay_ignored(made, tmp_path):
+    """And difficult ones are marked, with the key of TensorFlow's object detection API."""
+    marks = dict(is_ignored=np.array([True, True]), is_difficult=np.array([True, False]))
+    turned = dataclasses.replace(made.records[0], is_crowd=np.zeros(2, bool), **marks)
+    learned = dataclasses.replace(turned, image_id=43, is_ignored=np.zeros(2, bool))
+    made = dataclasses.replace(made, records=[turned, learned])
+    [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
+    examples = [
+        tf.train.Example.FromString(raw.numpy()).features.feature
+        for raw in tf.data.TFRecordDataset(file)
+    ]
+    for example, labels in zip(examples, ([17, -1], [17, 3])):
+        assert list(example["image/object/difficult"].int64_list.value) == [1, 0]
+        assert list(example["image/object/class/label"].int64_list.value) == labels
+    assert list(examples[0]["image/object/class/text"].bytes_list.value) == [b"second", b""]
+    again, _ = data.load(file).records
+    assert again.classes[1] == -1 and again.is_ignored[1]
 
 
 def test_other_programs_read_the_same(made, tmp_path):
@@ -137,7 +157,8 @@ def write_records(file, *records: dict):
         ),
         (
             {"image/object/bbox/xmin": [0.75]},
-            "object 1: image/object/bbox: has no width or no height",
+            "object 1: image/object/bbox: has no width or no height; ignored in training and "
+            "evaluation",
         ),
     ],
 )

@@ -54,7 +54,8 @@ def test_labels_txt_sets_the_categories(folder):
     with pytest.raises(DataError) as error:
         data.load(str(folder), split="val", strict=True)
     bad = folder / "Annotations" / "c.xml"
-    assert str(error.value) == f"{bad}: object 1: name: 'bird' is not a known category"
+    fault = "name: 'bird' is not a known category; ignored in training and evaluation"
+    assert str(error.value) == f"{bad}: object 1: {fault}"
 
 
 def test_a_folder_without_image_sets_is_one_split(folder):
@@ -68,24 +69,52 @@ def test_a_folder_without_image_sets_is_one_split(folder):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (thing(xmax=10), "object 2: bndbox: has no width or no height"),
-        (thing(ymax=1), "object 2: bndbox: has no width or no height"),
-        (thing(xmin=70, xmax=90), "object 2: bndbox: lies outside the image of 64 x 48 pixels"),
-        (thing(xmax="nan"), "object 2: bndbox: is not finite"),
         (thing(xmax=""), "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax"),
-        (thing(name=""), "object 2: name: '' is not a known category"),
         (
             "<object><name>cat</name></object>",
             "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax",
         ),
     ],
 )
-def test_a_bad_object_is_left_out_and_named(folder, bad, message):
+def test_an_object_that_cannot_be_read_is_left_out_and_named(folder, bad, message):
     file = folder / "Annotations" / "a.xml"
     file.write_text(annotation(thing(), bad, thing("dog"), file_name="a.jpg"))
     loaded = data.load(str(folder))
     assert list(loaded.problems) == [f"{file}: {message}"]
     np.testing.assert_array_equal(loaded.records[0].classes, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (thing(xmax=10), "bndbox: has no width or no height"),
+        (thing(ymax=1), "bndbox: has no width or no height"),
+        (thing(name=""), "name: '' is not a known category"),
+    ],
+)
+def test_an_unusable_object_is_ignored_and_named(folder, bad, fault):
+    file = folder / "Annotations" / "a.xml"
+    file.write_text(annotation(thing(), bad, thing("dog"), file_name="a.jpg"))
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [
+        f"{file}: object 2: {fault}; ignored in training and evaluation"
+    ]
+    assert loaded.records[0].is_ignored.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (thing(xmin=70, xmax=90), "lies outside the image of 64 x 48 pixels"),
+        (thing(xmax="nan"), "is not finite"),
+    ],
+)
+def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, bad, fault):
+    file = folder / "Annotations" / "a.xml"
+    file.write_text(annotation(thing(), bad, file_name="a.jpg"))
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{file}: object 2: bndbox: {fault}; its image is left out"]
+    assert [record.image_id for record in loaded.records] == [2]
 
 
 def test_a_bad_record_is_left_out_and_named(folder):
@@ -135,15 +164,17 @@ def test_the_blood_cells_agree_with_their_coco_form(shared_data, split, bad):
     root = shared_data / "bccd"
     voc = data.load(str(root), split=split, verify="header")
     coco = data.load(str(root / "annotations" / f"instances_{split}.json"), verify="header")
-    # The two boxes without area are the only difference.
+    # The two boxes without area are the only difference, and ignored.
     [problem] = voc.problems
     assert f"BloodImage_{bad}.xml: object " in problem
-    assert problem.endswith("bndbox: has no width or no height")
+    fault = "bndbox: has no width or no height; ignored in training and evaluation"
+    assert problem.endswith(fault)
     assert [record.image for record in voc.records] == [record.image for record in coco.records]
     for ours, theirs in zip(voc.records, coco.records):
         assert rows(ours, voc.label_map) == rows(theirs, coco.label_map)
 
 
 def rows(record, label_map) -> list:
-    names = [label_map.names[index] for index in record.classes]
-    return sorted(zip(names, record.boxes.tolist(), record.area.tolist()))
+    kept = record.is_counted
+    names = [label_map.names[index] for index in record.classes[kept]]
+    return sorted(zip(names, record.boxes[kept].tolist(), record.area[kept].tolist()))

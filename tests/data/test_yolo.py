@@ -73,18 +73,12 @@ def test_labels_may_lie_beside_the_images(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("2 0.5 0.5 0.2 0.2", "class: 2 is not a known category"),
-        ("0.5 0.5 0.5 0.2 0.2", "class: 0.5 is not a known category"),
-        ("0 0.5 0.5 0 0.2", "box: has no width or no height"),
-        ("0 0.5 0.5 0.2 -0.2", "box: has no width or no height"),
-        ("0 1.5 0.5 0.2 0.2", "box: lies outside the image of 64 x 48 pixels"),
-        ("0 nan 0.5 0.2 0.2", "box: is not finite"),
         ("0 0.5 0.5 0.2", "must be five numbers, class x_center y_center width height"),
         ("cat 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
         ("nan 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
     ],
 )
-def test_a_bad_line_is_left_out_and_named(folder, line, message):
+def test_a_line_that_cannot_be_read_is_left_out_and_named(folder, line, message):
     file = folder / "labels" / "train" / "a.txt"
     file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n0 0.5 0.5 0.2 0.2\n")
     loaded = data.load(str(folder))
@@ -93,6 +87,39 @@ def test_a_bad_line_is_left_out_and_named(folder, line, message):
     with pytest.raises(DataError) as error:
         data.load(str(folder), strict=True)
     assert str(error.value) == loaded.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("2 0.5 0.5 0.2 0.2", "class: 2 is not a known category"),
+        ("0.5 0.5 0.5 0.2 0.2", "class: 0.5 is not a known category"),
+        ("0 0.5 0.5 0 0.2", "box: has no width or no height"),
+        ("0 0.5 0.5 0.2 -0.2", "box: has no width or no height"),
+    ],
+)
+def test_an_unusable_line_is_ignored_and_named(folder, line, fault):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n0 0.5 0.5 0.2 0.2\n")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{file}: line 2: {fault}; ignored in training and evaluation"]
+    assert loaded.records[0].is_ignored.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("0 1.5 0.5 0.2 0.2", "lies outside the image of 64 x 48 pixels"),
+        ("0 nan 0.5 0.2 0.2", "is not finite"),
+    ],
+)
+def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, line, fault):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text(line)
+    (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [f"{file}: line 1: box: {fault}; its image is left out"]
+    assert [record.image_id for record in loaded.records] == [2]
 
 
 @pytest.mark.parametrize(

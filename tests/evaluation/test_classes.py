@@ -9,7 +9,7 @@ from efficientdet_tf.evaluation.classes import match_classes
 MODEL = LabelMap((1, 2, 7), ("cat", "dog", "bird"))
 
 
-def data(ids, names, used=()):
+def data(ids, names, used=(), ignored=()):
     record = Record(
         image_id=1,
         image="unread.jpg",
@@ -19,6 +19,7 @@ def data(ids, names, used=()):
         classes=np.array(used, np.int32),
         is_crowd=np.zeros(len(used), bool),
         area=np.zeros(len(used), np.float32),
+        is_ignored=np.isin(used, ignored),
     )
     return DetectionData([record], LabelMap(ids, names), source="pets.json")
 
@@ -37,6 +38,11 @@ def test_classes_that_the_data_has_not_are_dropped():
 
 def test_a_class_without_objects_need_not_be_known():
     assert match_classes(MODEL, data((1, 5), ("cat", "fish"), used=[0])).tolist() == [0, -1, -1]
+
+
+def test_a_class_of_ignored_objects_need_not_be_known():
+    pets = data((1, 5), ("cat", "fish"), used=[0, 1, -1], ignored=[1, -1])
+    assert match_classes(MODEL, pets).tolist() == [0, -1, -1]
 
 
 def test_equal_names_are_told_apart_by_id():

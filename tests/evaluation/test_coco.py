@@ -16,7 +16,7 @@ from efficientdet_tf.evaluation.result import METRICS
 LABELS = LabelMap((90, 3, 7), ("toothbrush", "car", "ghost"))
 
 
-def record(image_id, boxes, classes, crowd=None, area=None):
+def record(image_id, boxes, classes, crowd=None, area=None, ignored=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     sizes = boxes[:, 2:] - boxes[:, :2]
     return Record(
@@ -28,6 +28,7 @@ def record(image_id, boxes, classes, crowd=None, area=None):
         classes=np.array(classes, np.int32),
         is_crowd=np.array(crowd if crowd else [False] * len(boxes), bool),
         area=np.array(area if area else sizes.prod(axis=1), np.float32),
+        is_ignored=np.array(ignored if ignored else [False] * len(boxes), bool),
     )
 
 
@@ -90,6 +91,82 @@ def test_detections_inside_a_crowd_are_no_mistakes(crowd, ap50):
     result = judge.result()
     assert result.metrics["AP50"] == pytest.approx(ap50)
     assert result.per_class[1].objects == (1 if crowd else 2)
+
+
+HERE, THERE = [0, 0, 40, 40], [100, 100, 140, 140]
+
+
+def ap50_beside(class_index, *boxes, objects=(HERE, THERE), classes=(1, 1), **fields):
+    """AP50 of cars, of which the first is found below surer detections of a class."""
+    judge = evaluator(record(1, list(objects), list(classes), **fields))
+    judge.add(
+        1,
+        [*boxes, HERE],
+        [*(0.9 - 0.01 * np.arange(len(boxes))), 0.5],
+        [class_index] * len(boxes) + [1],
+    )
+    result = judge.result()
+    return result.per_class[1].ap50, result.per_class[1].objects
+
+
+def test_detections_of_an_ignored_object_are_no_false_positives():
+    """Any number of them, as in Pascal VOC's benchmark."""
+    ignored = [False, True]
+    assert ap50_beside(1, THERE, ignored=ignored) == pytest.approx((1.0, 1))
+    assert ap50_beside(1, THERE, THERE, THERE, ignored=ignored) == pytest.approx((1.0, 1))
+    # Counted, two of three are false: of two objects one is found before them.
+    ap50, objects = ap50_beside(1, THERE, THERE, THERE)
+    # Precision 1 at the recalls up to 0.5, then 2 of 4.
+    assert (ap50, objects) == pytest.approx(((51 + 50 / 2) / 101, 2))
+
+
+def test_a_detection_somewhere_in_an_ignored_object_is_a_false_positive():
+    """It is one object: only a crowd region is judged by the share that is inside."""
+    inside = [110, 110, 120, 120]
+    assert ap50_beside(1, inside, ignored=[False, True])[0] == pytest.approx(0.5)
+    assert ap50_beside(1, inside, crowd=[False, True])[0] == pytest.approx(1.0)
+
+
+def test_an_ignored_object_is_matched_at_each_iou_threshold():
+    judge = evaluator(record(1, [HERE, THERE], [1, 1], ignored=[False, True]))
+    # Shifted by 9 of 40 rows: IoU 31 / 49 = 0.63, above 0.50, 0.55 and 0.60.
+    judge.add(1, [[109, 100, 149, 140], HERE], [0.9, 0.5], [1, 1])
+    assert judge.result().metrics["AP"] == pytest.approx((3 * 1 + 7 * 0.5) / 10)
+
+
+def test_an_ignored_object_of_a_class_is_of_that_class_only():
+    toothbrush = dict(classes=(1, 0), ignored=[False, True])
+    assert ap50_beside(1, THERE, **toothbrush)[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_an_ignored_object_of_no_class_is_of_all_of_them(crowd):
+    judge = evaluator(
+        record(1, [HERE, THERE], [1, -1], crowd=[False, crowd], ignored=[False, True]),
+        record(2, [HERE], [0]),
+    )
+    for class_index in range(3):
+        judge.add(1, [THERE, THERE], [0.9, 0.8], [class_index] * 2)
+    judge.add(1, [HERE], [0.5], [1])
+    judge.add(2, [HERE], [0.5], [0])
+    toothbrush, car, ghost = judge.result().per_class
+    assert (toothbrush.ap50, car.ap50) == pytest.approx((1.0, 1.0))
+    # It makes no objects of a class that has none.
+    assert [item.objects for item in (toothbrush, car, ghost)] == [1, 1, 0]
+    assert math.isnan(ghost.ap50)
+
+
+def test_a_detection_of_an_object_and_an_ignored_one_is_of_the_object():
+    # IoU 0.5 with the object, 1 with the ignored one.
+    judge = evaluator(record(1, [HERE, [0, 0, 40, 80]], [1, 1], ignored=[False, True]))
+    judge.add(1, [[0, 0, 40, 80]], [0.9], [1])
+    assert judge.result().metrics["AP50"] == pytest.approx(1.0)
+
+
+def test_only_ignored_objects_are_no_objects():
+    judge = evaluator(record(1, [HERE], [1], ignored=[True]))
+    judge.add(1, [HERE], [0.9], [1])
+    assert all(math.isnan(value) for value in judge.result().metrics.values())
 
 
 def test_size_follows_the_area_of_the_record():
@@ -232,6 +309,27 @@ def test_detections_round_trip_through_the_results_format(tmp_path):
     for found, given in zip(judge.detections(), results, strict=True):
         assert found["bbox"] == pytest.approx(given["bbox"])
         assert {**found, "bbox": None} == {**given, "bbox": None}
+
+
+def test_the_results_file_holds_the_detections(tmp_path, monkeypatch):
+    monkeypatch.setattr("efficientdet_tf.evaluation.detection_arrays._WRITTEN_AT_ONCE", 7)
+    _, records, results = random_scene(3)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    judge = evaluator(*records)
+    judge.write_results(tmp_path / "none.json")
+    assert (tmp_path / "none.json").read_text() == "[]"
+    judge.add_results(tmp_path / "results.json")
+    judge.write_results(tmp_path / "written.json")
+    assert (tmp_path / "written.json").read_text() == json.dumps(judge.detections())
+
+
+def test_arrays_may_be_used_again_after_they_were_taken():
+    judge = evaluator(record(1, [[0, 0, 40, 40]], [1]))
+    boxes, scores, classes = np.array([[0, 0, 40.0, 40]]), np.array([0.5]), np.array([1])
+    judge.add(1, boxes, scores, classes)
+    for array in (boxes, scores, classes):
+        array[:] = 0
+    assert judge.result().metrics["AP50"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.confusion import confusion, overlaps
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
 LABELS = LabelMap((7, 2, 5), ("cat", "dog", "owl"))
 CAT, DOG, OWL = range(3)
@@ -14,7 +15,7 @@ HERE, THERE, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [20, 0, 40, 20]
 
 
 def record(image_id, *objects):
-    """An image with objects (box, class) or (box, class, "crowd")."""
+    """An image with objects (box, class), (box, class, "crowd") or (box, class, "ignored")."""
     boxes = np.array([item[0] for item in objects], np.float32).reshape(-1, 4)
     return Record(
         image_id=image_id,
@@ -23,23 +24,21 @@ def record(image_id, *objects):
         width=100,
         boxes=boxes,
         classes=np.array([item[1] for item in objects], np.int32),
-        is_crowd=np.array([len(item) == 3 for item in objects], bool),
+        is_crowd=np.array([item[2:] == ("crowd",) for item in objects], bool),
+        is_ignored=np.array([item[2:] == ("ignored",) for item in objects], bool),
         area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
     )
 
 
 def found(image_id, box, class_index, score):
-    ymin, xmin, ymax, xmax = box
-    return {
-        "image_id": image_id,
-        "category_id": LABELS.ids[class_index],
-        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-        "score": score,
-    }
+    return DetectionArrays(
+        np.array([image_id]), np.array([box], float), np.array([score]), np.array([class_index])
+    )
 
 
 def judged(records, detections, **options):
-    return confusion(DetectionData(records, LABELS), detections, **options)
+    arrays = DetectionArrays.joined(detections)
+    return confusion(DetectionData(records, LABELS), arrays, **options)
 
 
 DATA = [
@@ -149,8 +148,30 @@ def test_crowd_regions_are_neither_objects_nor_mistakes():
     result = judged(records, detections, score_threshold=0.5)
     assert result.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 1, 0, 0]]
     [outcome] = result.outcomes
-    assert outcome.in_crowd.tolist() == [True, True, False]
+    assert outcome.is_ignored.tolist() == [True, True, False]
     assert (outcome.missed, outcome.false) == (1, 1)
+
+
+def test_ignored_objects_are_neither_objects_nor_mistakes():
+    records = [record(1, (THERE, CAT, "ignored"), (AWAY, -1, "ignored"), (HERE, CAT))]
+    detections = [
+        found(1, THERE, CAT, 0.9),
+        found(1, THERE, CAT, 0.8),
+        # Of another class, the object is no excuse; one of no class is.
+        found(1, THERE, DOG, 0.7),
+        found(1, AWAY, DOG, 0.6),
+        # Inside only.
+        found(1, [22, 2, 30, 10], DOG, 0.55),
+    ]
+    result = judged(records, detections, score_threshold=0.5)
+    assert result.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 2, 0, 0]]
+    [outcome] = result.outcomes
+    assert outcome.is_ignored.tolist() == [True, True, False, True, False]
+    assert (outcome.missed, outcome.false) == (1, 2)
+    # All of them are left out where the best threshold is looked for.
+    only = [*detections[:2], found(1, HERE, CAT, 0.3)]
+    assert judged(records, only).score_threshold == 0.3
+    assert judged(records, only).outcomes[0].f1 == 1
 
 
 def test_without_images_there_is_nothing():
@@ -164,7 +185,7 @@ def test_the_evaluator_gives_what_is_judged():
     data = DetectionData(DATA, LABELS)
     evaluator = CocoEvaluator(data)
     evaluator.add(1, np.array([HERE, THERE]), np.array([0.9, 0.8]), np.array([CAT, OWL]))
-    result = confusion(data, evaluator.detections(), score_threshold=0.5)
+    result = confusion(data, evaluator.arrays(), score_threshold=0.5)
     assert result.matrix[CAT, CAT] == 1 and result.matrix[DOG, OWL] == 1
 
 
@@ -183,7 +204,7 @@ def test_the_diagonal_agrees_with_pycocotools():
         boxes = item.boxes + random.uniform(-3, 3, (6, 4)).astype(np.float32)
         classes = np.where(random.random(6) < 0.8, item.classes, 0)
         evaluator.add(item.image_id, boxes, random.random(6), classes)
-    result = confusion(data, evaluator.detections(), score_threshold=0)
+    result = confusion(data, evaluator.arrays(), score_threshold=0)
     cocoeval = evaluator._run_pycocotools()
     # Of all object sizes, with 100 detections, in order of category id.
     recall = cocoeval.eval["recall"][0, :, 0, -1]

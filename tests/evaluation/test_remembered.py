@@ -33,7 +33,7 @@ def test_the_latest_and_the_best_are_kept(data):
         kept.append(evaluation.latest)
     # Of equals the first one.
     assert evaluation.best is kept[1]
-    assert [item["bbox"][2] for item in evaluation.best.detections] == [10]
+    assert evaluation.best.detections.boxes.tolist() == [[0, 0, 10, 10]]
     assert evaluation.best.result.metrics["AP"] == pytest.approx(1)
 
 

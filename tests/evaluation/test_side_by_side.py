@@ -1,5 +1,6 @@
 """What is there and what was found, in colours."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -32,7 +33,7 @@ def outcome(image):
     data = DetectionData([record], LABELS)
     evaluator = CocoEvaluator(data)
     evaluator.add(1, PLACES, [0.9, 0.8, 0.7], [0, 1, 0])
-    [made] = confusion(data, evaluator.detections(), score_threshold=0.5).outcomes
+    [made] = confusion(data, evaluator.arrays(), score_threshold=0.5).outcomes
     return made
 
 
@@ -52,6 +53,19 @@ def test_colors_say_what_was_right(png, longest_side):
         # Half down the left edge of each box.
         colors = [picture.getpixel((int(x * scale), int(80 * scale))) for x in PLACES[:, 1]]
         assert colors == [RIGHT, WRONG, NOT_COUNTED]
+
+
+def test_an_ignored_object_of_no_class_is_grey(png):
+    made = outcome(png)
+    marked = {
+        **vars(made.record),
+        "classes": np.array([0, 0, -1], np.int32),
+        "is_crowd": np.zeros(3, bool),
+        "is_ignored": np.array([False, False, True]),
+    }
+    made = dataclasses.replace(made, record=Record(**marked))
+    truth, _ = side_by_side(made, LABELS, 200)
+    assert [truth.getpixel((int(x), 80)) for x in PLACES[:, 1]] == [RIGHT, WRONG, NOT_COUNTED]
 
 
 def test_an_image_that_cannot_be_read_is_named():

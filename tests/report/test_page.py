@@ -194,6 +194,16 @@ def test_text_of_users_stays_text(tmp_path):
     assert "<script>" not in source and "<img src=x onerror=alert(1)>" not in source
 
 
+def test_ignored_objects_and_notes_are_told(tmp_path):
+    data = dataset(("cat", "dog"), num_images=1)
+    marked = {**vars(data.records[0]), "is_ignored": np.array([True, False])}
+    data = DetectionData([Record(**marked)], data.label_map, source="made", notes=["a note"])
+    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)), data)
+    assert "Objects an image Ignored training 1 0 1 1.0 1 validation 1 0 1 1.0 1" in page.text
+    assert "made: a note" in page.text
+    assert "1 missed, 0 false" in page.text and "crowd or ignored, not counted" in page.text
+
+
 def test_nothing_found_and_nothing_trained(tmp_path):
     data = dataset(("cat", "dog"))
     page = written(tmp_path, data, Measured.of(CocoEvaluator(data)), metrics="")

@@ -9,6 +9,7 @@ from tensorflow.core.util import event_pb2
 
 from efficientdet_tf.data import digits
 from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.side_by_side import RIGHT, WRONG
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages, draw
@@ -66,7 +67,8 @@ def test_a_picture_for_each_evaluation_at_keras_step(data, tmp_path):
 def test_the_images_are_of_all_the_data_set_and_have_objects(data, tmp_path):
     record = data.records[0]
     none = dict(boxes=record.boxes[:0], classes=record.classes[:0], area=record.area[:0])
-    empty = dataclasses.replace(record, is_crowd=record.is_crowd[:0], image_id=10**6, **none)
+    none |= dict.fromkeys(("is_crowd", "is_ignored", "is_difficult"), record.is_crowd[:0])
+    empty = dataclasses.replace(record, image_id=10**6, **none)
     data = dataclasses.replace(data, records=[empty, *data.records])
     callback = TensorBoardImages(RememberedEvaluation(lambda: found(data)), data, tmp_path)
     ids = [record.image_id for record in callback._data.records]
@@ -75,7 +77,7 @@ def test_the_images_are_of_all_the_data_set_and_have_objects(data, tmp_path):
 
 
 def test_unsure_detections_are_not_drawn(data):
-    sure, unsure = (draw(data, found(data, score).detections()) for score in (0.31, 0.29))
+    sure, unsure = (draw(data, found(data, score).arrays()) for score in (0.31, 0.29))
     assert share_of(sure, RIGHT) > 0.01 and share_of(sure, WRONG) == 0
     assert share_of(unsure, RIGHT) == 0 and share_of(unsure, WRONG) > 0.005
 
@@ -84,13 +86,13 @@ def test_pairs_stand_two_in_a_row_and_images_of_any_size_fit(data):
     three = dataclasses.replace(data, records=data.records[:3])
     sizes = [(record.width, record.height) for record in three.records]
     cell = 2 * max(width for width, _ in sizes) + 4, max(height for _, height in sizes)
-    assert draw(three, []).size == (2 * cell[0] + 12, 2 * cell[1] + 4)
+    assert draw(three, DetectionArrays.joined([])).size == (2 * cell[0] + 12, 2 * cell[1] + 4)
 
 
 def test_images_that_cannot_be_read_are_left_out(data, tmp_path):
     broken = [dataclasses.replace(record, image=b"") for record in data.records]
     broken = dataclasses.replace(data, records=broken)
-    assert draw(broken, []) is None
+    assert draw(broken, DetectionArrays.joined([])) is None
     evaluation = RememberedEvaluation(lambda: found(broken))
     evaluation.run()
     TensorBoardImages(evaluation, broken, tmp_path).on_epoch_end(0, {})

@@ -1,0 +1,108 @@
+"""Time and memory that COCO metrics take after inference.
+
+    python -m benchmarks.coco_metrics --images=5000
+
+prints, for made-up detections of a made-up data set of COCO's size, what
+collecting them, measuring them and writing the results file take, and the
+memory at its highest. Half of the detections are noisy copies of objects, the
+other half lie anywhere and are of any class.
+"""
+
+import pathlib
+import resource
+import tempfile
+import time
+
+import numpy as np
+from absl import flags
+
+from efficientdet_tf import command_line
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation.coco import CocoEvaluator
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_integer("images", 5000, "Images in the data set.", lower_bound=1)
+flags.DEFINE_integer("detections", 100, "Detections in each image.", lower_bound=1)
+flags.DEFINE_integer("classes", 80, "Classes.", lower_bound=1)
+flags.DEFINE_integer("objects", 7, "Objects in each image.", lower_bound=1)
+
+_SIDE = 640
+
+
+def random_boxes(random: np.random.Generator, count: int) -> np.ndarray:
+    """float32 [count, 4], ymin, xmin, ymax, xmax in pixels of the image."""
+    sizes = random.uniform(5, 300, (count, 2))
+    corners = random.uniform(0, _SIDE - sizes)
+    return np.concatenate([corners, corners + sizes], axis=1).astype(np.float32)
+
+
+def dataset(random: np.random.Generator) -> DetectionData:
+    """Images with objects, without pixels."""
+    count, classes = FLAGS.objects, FLAGS.classes
+    records = []
+    for image_id in range(1, FLAGS.images + 1):
+        boxes = random_boxes(random, count)
+        records.append(
+            Record(
+                image_id=image_id,
+                image="",
+                height=_SIDE,
+                width=_SIDE,
+                boxes=boxes,
+                classes=random.integers(0, classes, count).astype(np.int32),
+                is_crowd=np.zeros(count, bool),
+                area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+            )
+        )
+    names = tuple(f"class {index}" for index in range(classes))
+    return DetectionData(records, LabelMap(tuple(range(1, classes + 1)), names))
+
+
+def detections(random: np.random.Generator, record: Record) -> tuple[np.ndarray, ...]:
+    """Boxes float32 [n, 4] in pixels, scores float32 [n] and class indices int32 [n]."""
+    count = FLAGS.detections
+    of_object = random.integers(0, len(record.boxes), count // 2)
+    noise = random.normal(0, 8, (len(of_object), 4)).astype(np.float32)
+    anywhere = count - len(of_object)
+    boxes = np.concatenate([record.boxes[of_object] + noise, random_boxes(random, anywhere)])
+    # Noise must not turn a small box inside out.
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    classes = np.concatenate(
+        [record.classes[of_object], random.integers(0, FLAGS.classes, anywhere)]
+    )
+    return boxes, random.random(count).astype(np.float32), classes.astype(np.int32)
+
+
+def main() -> None:
+    """Collects, measures and writes, and prints what each took."""
+    random = np.random.default_rng(0)
+    data = dataset(random)
+    found = [(record.image_id, *detections(random, record)) for record in data.records]
+    print(f"{len(found)} images with {FLAGS.detections} detections each")
+    print(f"{'before':8}{_peak():>24.2f} GB")
+    evaluator = CocoEvaluator(data)
+    _timed("collect", lambda: [evaluator.add(*item) for item in found])
+    result = _timed("measure", evaluator.result)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "detections.json"
+        _timed("write", lambda: evaluator.write_results(path))
+    print({name: round(value, 6) for name, value in result.metrics.items()})
+
+
+def _timed(name: str, function):
+    """What a function returns; its seconds and the highest memory so far are printed."""
+    clock, processor = time.perf_counter(), time.process_time()
+    result = function()
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    print(f"{name:8}{clock:>8.1f} s, {processor:>6.1f} s of work{_peak():>8.2f} GB")
+    return result
+
+
+def _peak() -> float:
+    """The most memory that this process has held so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    command_line.run("coco_metrics", main)

@@ -1,0 +1,203 @@
+"""COCO metrics by pycocotools, one category after another, from arrays.
+
+pycocotools wants a dict for each detection and keeps its matches for every
+category, size and image until the end: gigabytes for 5,000 images. Categories do
+not touch each other, so here each is evaluated by itself, on the images that have
+any of it, and only its curves are kept. The numbers are the same to the last bit.
+
+Of pycocotools' private parts `_prepare`, `_gts` and `_dts` are replaced here, and
+nowhere else; `evaluateImg` returns what `accumulate` reads.
+
+Objects that are not counted are matched after all others, and the detections
+matched to them count neither as true nor as false positives:
+
+* a crowd region as COCO does it: any number of detections, by the share of the
+  detection that is inside;
+* an ignored object likewise by any number of detections, as in Pascal VOC's
+  benchmark, but by IoU, and at each of COCO's IoU thresholds: it is one object, and
+  a box that lies somewhere in it is no detection of it. A detection that overlaps
+  both an object and an ignored one is of the object (Pascal VOC takes the one that
+  it overlaps more);
+* one of an unknown category is matched by detections of every category.
+"""
+
+import contextlib
+import dataclasses
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask
+from pycocotools.cocoeval import COCOeval
+
+from efficientdet_tf.data.records import LabelMap, Record
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays, coco_boxes
+
+# The only category of a `_CategoryEvaluation`.
+_CATEGORY = 0
+
+
+def evaluate(
+    records: Sequence[Record], detections: DetectionArrays, label_map: LabelMap
+) -> COCOeval:
+    """Evaluate detections.
+
+    Args:
+      records: images and objects, with distinct image ids.
+      detections: of these images.
+      label_map: the categories.
+
+    Returns:
+      pycocotools' evaluation, whose `eval` has "precision" and "recall" with the
+      categories by ascending id, as in `params.catIds`, and whose `stats` are the
+      twelve numbers.
+    """
+    evaluation = COCOeval(iouType="bbox")
+    evaluation.params.imgIds = sorted(record.image_id for record in records)
+    evaluation.params.catIds = sorted(label_map.ids)
+    objects = _objects(records)
+    # Surest first; equally sure ones stay in their order, as pycocotools sorts them.
+    order = np.lexsort((-detections.scores, detections.image_ids, detections.class_indices))
+    limits = np.searchsorted(detections.class_indices, np.arange(len(label_map) + 1), sorter=order)
+    precision, recall = [], []
+    # pycocotools reports its progress on stdout whether one asks or not.
+    with contextlib.redirect_stdout(io.StringIO()):
+        for id_ in evaluation.params.catIds:
+            index = label_map.ids.index(id_)
+            found = detections.taken(order[limits[index] : limits[index + 1]])
+            category = _CategoryEvaluation(objects.of_class(index, found), found)
+            category.evaluate()
+            category.accumulate()
+            precision.append(category.eval["precision"])
+            recall.append(category.eval["recall"])
+        evaluation.eval = {
+            "precision": np.concatenate(precision, axis=2),
+            "recall": np.concatenate(recall, axis=1),
+        }
+        evaluation.summarize()
+    return evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class _Objects:
+    """Objects of all images, one after another.
+
+    Attributes:
+      image_ids: int64 [n].
+      boxes: float64 [n, 4], x, y, width, height in pixels.
+      class_indices: int64 [n], -1 for an unknown category.
+      areas: float64 [n], in pixels.
+      is_counted: bool [n].
+      is_crowd: bool [n].
+    """
+
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    class_indices: np.ndarray
+    areas: np.ndarray
+    is_counted: np.ndarray
+    is_crowd: np.ndarray
+
+    def of_class(self, index: int, found: DetectionArrays) -> "_Objects":
+        """Those of a class, and those of no class in the images of its detections."""
+        of_class = self.class_indices == index
+        no_class = (self.class_indices < 0) & np.isin(self.image_ids, found.image_ids)
+        which = np.flatnonzero(of_class | no_class)
+        which = which[np.argsort(self.image_ids[which], kind="stable")]
+        names = [field.name for field in dataclasses.fields(self)]
+        return _Objects(*(getattr(self, name)[which] for name in names))
+
+
+def _objects(records: Sequence[Record]) -> _Objects:
+    def joined(arrays, dtype):
+        return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
+
+    counts = [len(record.boxes) for record in records]
+    ids = np.array([record.image_id for record in records], np.int64)
+    boxes = [record.boxes.reshape(-1, 4) for record in records]
+    return _Objects(
+        image_ids=np.repeat(ids, counts),
+        boxes=coco_boxes(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
+        class_indices=joined([record.classes for record in records], np.int64),
+        areas=joined([record.area for record in records], np.float64),
+        is_counted=joined([record.is_counted for record in records], bool),
+        is_crowd=joined([record.is_crowd for record in records], bool),
+    )
+
+
+class _CategoryEvaluation(COCOeval):
+    """pycocotools' evaluation of one category.
+
+    Args:
+      objects: of the category, by image id.
+      found: its detections, by image id, of each image the surest first.
+    """
+
+    def __init__(self, objects: _Objects, found: DetectionArrays):
+        super().__init__(iouType="bbox")
+        self._objects, self._found = objects, found
+        self._found_boxes = found.coco_boxes()
+        self._found_areas = self._found_boxes[:, 2] * self._found_boxes[:, 3]
+        self._rows = {
+            name: _rows_of_images(arrays.image_ids)
+            for name, arrays in (("objects", objects), ("found", found))
+        }
+        # Without images that have nothing of the category nothing changes.
+        self.params.imgIds = sorted(set(self._rows["objects"]) | set(self._rows["found"]))
+        self.params.catIds = [_CATEGORY]
+
+    def _prepare(self):
+        self._gts, self._dts = defaultdict(list), defaultdict(list)
+        objects, found = self._objects, self._found
+        for image_id, rows in self._rows["objects"].items():
+            # Ids from 1: pycocotools takes 0 for "no match". "iscrowd" stands for being matched
+            # any number of times.
+            self._gts[image_id, _CATEGORY] = [
+                {"id": number, "area": area, "iscrowd": excused, "ignore": excused}
+                for number, (area, excused) in enumerate(
+                    zip(objects.areas[rows].tolist(), (~objects.is_counted[rows]).tolist()), 1
+                )
+            ]
+            of_image = self._rows["found"].get(image_id, slice(0))
+            self._dts[image_id, _CATEGORY] = [
+                {"id": number, "area": area, "score": score}
+                for number, (area, score) in enumerate(
+                    zip(self._found_areas[of_image].tolist(), found.scores[of_image].tolist()), 1
+                )
+            ]
+
+    def evaluateImg(self, imgId, catId, aRng, maxDet):
+        """What `accumulate` reads of an image."""
+        if imgId in self._rows["objects"]:
+            return super().evaluateImg(imgId, catId, aRng, maxDet)
+        # Most images: nothing is matched, and detections of another size do not count.
+        rows = self._rows["found"][imgId]
+        rows = slice(rows.start, min(rows.stop, rows.start + maxDet))
+        areas, thresholds = self._found_areas[rows], len(self.params.iouThrs)
+        outside = (areas < aRng[0]) | (areas > aRng[1])
+        return {
+            "dtScores": self._found.scores[rows],
+            "dtMatches": np.zeros((thresholds, len(areas)), bool),
+            "dtIgnore": outside[None].repeat(thresholds, axis=0),
+            "gtIgnore": np.zeros(0),
+        }
+
+    def computeIoU(self, imgId, catId):
+        """float64 [detections, objects], surest detections first; [] without either."""
+        if imgId not in self._rows["objects"] or imgId not in self._rows["found"]:
+            return []
+        objects, found = self._rows["objects"][imgId], self._rows["found"][imgId]
+        return mask.iou(
+            self._found_boxes[found][: self.params.maxDets[-1]],
+            self._objects.boxes[objects],
+            # Only of crowd regions the share of the detection that is inside counts.
+            self._objects.is_crowd[objects].astype(np.uint8),
+        )
+
+
+def _rows_of_images(image_ids: np.ndarray) -> dict[int, slice]:
+    """Where each image's rows are, of ids in ascending order."""
+    ids, starts = np.unique(image_ids, return_index=True)
+    ends = [*starts[1:].tolist(), len(image_ids)]
+    return {id_: slice(*rows) for id_, *rows in zip(ids.tolist(), starts.tolist(), ends)}
