@@ -40,10 +40,10 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     problems: list[str] = []
     label_map = _label_map(path, content["categories"])
     entries = _image_entries(path, content["images"], problems)
-    objects = _objects_of_images(path, content["annotations"], entries, problems)
+    objects, unplaced = _objects_of_images(path, content["annotations"], entries, problems)
     folder = _image_folder(path, images, list(entries.values()))
     annotated = [
-        _annotated_image(path, folder, image_id, entry, objects[image_id])
+        _annotated_image(path, folder, image_id, entry, objects[image_id], unplaced[image_id])
         for image_id, entry in entries.items()
     ]
     return Annotations(
@@ -104,8 +104,10 @@ def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, d
 
 def _objects_of_images(
     path: str, annotations: list, entries: dict[int, dict], problems: list[str]
-) -> dict[int, list[dict]]:
+) -> tuple[dict[int, list[dict]], dict[int, list[str]]]:
+    """The annotations of each image, and one line for each whose box cannot be read."""
     objects: dict[int, list[dict]] = collections.defaultdict(list)
+    unplaced: dict[int, list[str]] = collections.defaultdict(list)
     for position, annotation in enumerate(annotations, 1):
         if not isinstance(annotation, dict):
             problems.append(f"{path}: annotation {position} of the list: is not an object")
@@ -115,10 +117,12 @@ def _objects_of_images(
             found = annotation.get("image_id")
             problems.append(f"{where}: image_id: {found!r} is not among the images")
         elif not _is_box(annotation.get("bbox")):
-            problems.append(f"{where}: bbox: must be four numbers, is {annotation.get('bbox')!r}")
+            found = annotation.get("bbox")
+            problem = f"{where}: bbox: must be four numbers, is {found!r}"
+            unplaced[annotation["image_id"]].append(problem)
         else:
             objects[annotation["image_id"]].append({"id": position, **annotation})
-    return objects
+    return objects, unplaced
 
 
 def _is_box(value: Any) -> bool:
@@ -130,7 +134,12 @@ def _is_box(value: Any) -> bool:
 
 
 def _annotated_image(
-    path: str, folder: Path, image_id: int, entry: dict, objects: list[dict]
+    path: str,
+    folder: Path,
+    image_id: int,
+    entry: dict,
+    objects: list[dict],
+    unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
     boxes = [(y, x, y + height, x + width) for x, y, width, height in (o["bbox"] for o in objects)]
@@ -145,6 +154,7 @@ def _annotated_image(
         numbers=[o["id"] for o in objects],
         is_crowd=[bool(o.get("iscrowd", 0)) for o in objects],
         area=[_number_or_nan(o.get("area")) for o in objects],
+        unplaced=unplaced,
     )
 
 

@@ -136,9 +136,10 @@ def _annotated_image(
     if not example.get("image/encoded"):
         problems.append(f"{name}: image/encoded: is missing")
         return None
+    unplaced = []
     if any(len(values) != len(labels) for values in corners):
-        problems.append(f"{name}: image/object/bbox: needs one box for each class label")
-        return None
+        unplaced = [f"{name}: image/object/bbox: needs one box for each class label"]
+        corners, labels = [[]] * len(_CORNERS), []
     size = (example.get("image/height"), example.get("image/width"))
     return AnnotatedImage(
         image_id=image_id,
@@ -151,6 +152,8 @@ def _annotated_image(
         numbers=range(1, len(labels) + 1),
         is_crowd=_if_complete(example.get("image/object/is_crowd"), labels),
         area=_if_complete(example.get("image/object/area"), labels),
+        is_difficult=[bool(f) for f in _if_complete(example.get("image/object/difficult"), labels)],
+        unplaced=unplaced,
     )
 
 

@@ -4,8 +4,7 @@ Categories have names only. They are sorted by name and counted from 1, over
 every annotation of the folder, so that all splits agree; a file labels.txt in
 the folder, one name in each line, sets another order. Coordinates are taken as
 they are, without the shift by one pixel of the original Pascal data, as the
-tools that write this format today mean them. "Difficult" objects are objects
-like any other.
+tools that write this format today mean them.
 """
 
 from pathlib import Path
@@ -51,7 +50,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         file = root / "Annotations" / f"{stem}.xml"
         tree = _parse(file, problems)
         if tree is not None:
-            annotated.append(_annotated_image(image_id, file, tree, image_folder, problems))
+            annotated.append(_annotated_image(image_id, file, tree, image_folder))
     return Annotations(
         images=annotated,
         label_map=label_map,
@@ -116,22 +115,19 @@ def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:
 
 
 def _annotated_image(
-    image_id: int,
-    file: Path,
-    tree: ElementTree.Element,
-    image_folder: Path,
-    problems: list[str],
+    image_id: int, file: Path, tree: ElementTree.Element, image_folder: Path
 ) -> AnnotatedImage:
-    boxes, labels, numbers = [], [], []
+    boxes, labels, numbers, is_difficult, unplaced = [], [], [], [], []
     for number, item in enumerate(tree.iter("object"), 1):
         try:
             boxes.append([float(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS])
         except (TypeError, ValueError):
             corners = ", ".join(_CORNERS)
-            problems.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
+            unplaced.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
             continue
         labels.append((item.findtext("name") or "").strip())
         numbers.append(number)
+        is_difficult.append((item.findtext("difficult") or "").strip() == "1")
     image = str(_image_file(image_folder, file.stem, tree.findtext("filename")))
     return AnnotatedImage(
         image_id=image_id,
@@ -142,6 +138,8 @@ def _annotated_image(
         boxes=boxes_array(boxes),
         labels=labels,
         numbers=numbers,
+        is_difficult=is_difficult,
+        unplaced=unplaced,
     )
 
 

@@ -42,9 +42,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     file = Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
     content = _load(file)
     label_map = _label_map(file, content.get("names"))
-    problems: list[str] = []
     annotated = [
-        _annotated_image(image_id, image, problems)
+        _annotated_image(image_id, image)
         for image_id, image in enumerate(_image_files(file, content, images, split), 1)
     ]
     if not any(Path(image.annotation_file).is_file() for image in annotated):
@@ -59,7 +58,6 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_field="box",
         label_field="class",
         fractions=True,
-        problems=problems,
     )
 
 
@@ -132,14 +130,14 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _annotated_image(image_id: int, image: Path, problems: list[str]) -> AnnotatedImage:
+def _annotated_image(image_id: int, image: Path) -> AnnotatedImage:
     label_file = _label_file(image)
-    boxes, labels, numbers = [], [], []
+    boxes, labels, numbers, unplaced = [], [], [], []
     for number, line in _lines(label_file):
         try:
             label, box = _read_line(line)
         except (ValueError, OverflowError):
-            problems.append(f"{label_file}: line {number}: must be five numbers, {_FIELDS}")
+            unplaced.append(f"{label_file}: line {number}: must be five numbers, {_FIELDS}")
             continue
         boxes.append(box)
         labels.append(label)
@@ -153,6 +151,7 @@ def _annotated_image(image_id: int, image: Path, problems: list[str]) -> Annotat
         boxes=boxes_array(boxes),
         labels=labels,
         numbers=numbers,
+        unplaced=unplaced,
     )
 
 

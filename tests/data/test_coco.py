@@ -92,8 +92,6 @@ def test_images_elsewhere_are_told(write, tmp_path):
         ({"bbox": [64, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
         ({"bbox": [-30, 5, 20, 30]}, "bbox: lies outside the image of 64 x 48 pixels"),
         ({"bbox": [float("nan"), 5, 20, 30]}, "bbox: is not finite"),
-        ({"bbox": [1, 2, 3]}, "bbox: must be four numbers, is [1, 2, 3]"),
-        ({"bbox": None}, "bbox: must be four numbers, is None"),
         ({"image_id": 99}, "image_id: 99 is not among the images"),
     ],
 )
@@ -103,6 +101,15 @@ def test_a_bad_annotation_is_left_out_and_named(write, change, message):
     assert problems_of(values, write) == [f"FILE: annotation 1: {message}"]
     loaded = data.load(write(values))
     assert [len(record.boxes) for record in loaded.records] == [1, 1]
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], None, [1, 2, 3, "4"], "1 2 3 4"])
+def test_an_image_with_an_annotation_without_a_box_is_left_out(write, box):
+    values = content()
+    values["annotations"][1]["bbox"] = box
+    message = f"bbox: must be four numbers, is {box!r}; its image is left out"
+    assert problems_of(values, write) == [f"FILE: annotation 2: {message}"]
+    assert [record.image_id for record in data.load(write(values)).records] == [3]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from official.vision.dataloaders import tf_example_decoder
 from PIL import Image
 
 from efficientdet_tf import data
-from efficientdet_tf.data import DataError, digits
+from efficientdet_tf.data import DataError, digits, tfrecord
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.data.tfrecord import write_tfrecord
 
@@ -133,7 +133,7 @@ def write_records(file, *records: dict):
         ({"image/encoded": [b"x"]}, "image file cannot be read; it must be JPEG, PNG, GIF or BMP"),
         (
             {"image/object/bbox/xmin": []},
-            "image/object/bbox: needs one box for each class label",
+            "image/object/bbox: needs one box for each class label; its image is left out",
         ),
         (
             {"image/object/bbox/xmin": [0.75]},
@@ -145,6 +145,13 @@ def test_a_bad_record_is_left_out_and_named(tmp_path, changes, message):
     file = tmp_path / "some.tfrecord"
     write_records(file, {}, changes)
     assert list(data.load(str(file)).problems) == [f"{file}: record 2: {message}"]
+
+
+def test_difficult_objects_are_marked(tmp_path):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {"image/object/difficult": [1]}, {"image/object/difficult": [0]}, {})
+    images = tfrecord.read(str(file), images="", split="train").images
+    assert [list(image.is_difficult) for image in images] == [[True], [False], []]
 
 
 def test_records_without_ids_sizes_and_names_can_be_read(tmp_path):
