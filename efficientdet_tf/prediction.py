@@ -21,12 +21,11 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
 from efficientdet_tf.errors import UserError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 
 class PredictionError(UserError):
@@ -86,10 +85,10 @@ def _pictures(
     pictures = [
         path
         for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and output.resolve() not in path.resolve().parents
+        if path.suffix.lower() in IMAGE_SUFFIXES and output.resolve() not in path.resolve().parents
     ]
     if not pictures:
-        raise PredictionError(f"--input: {source}: no pictures ({', '.join(SUFFIXES)}) in it")
+        raise PredictionError(f"--input: {source}: no pictures ({', '.join(IMAGE_SUFFIXES)}) in it")
     return root, pictures
 
 

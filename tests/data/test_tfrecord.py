@@ -130,7 +130,10 @@ def write_records(file, *records: dict):
     ("changes", "message"),
     [
         ({"image/encoded": []}, "image/encoded: is missing"),
-        ({"image/encoded": [b"x"]}, "image file cannot be read; it must be JPEG, PNG, GIF or BMP"),
+        (
+            {"image/encoded": [b"x"]},
+            "image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP",
+        ),
         (
             {"image/object/bbox/xmin": []},
             "image/object/bbox: needs one box for each class label; its image is left out",
