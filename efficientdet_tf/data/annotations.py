@@ -110,7 +110,9 @@ def pixels_among_fractions(numbers: Sequence[float]) -> str:
     """What is wrong with coordinates that are no fractions of an image's size, or ""."""
     for number in numbers:
         if _SURELY_PIXELS <= abs(number) < np.inf:
-            return f"{number:g} is no fraction of the image's size, 0 to 1; is it in pixels?"
+            return (
+                f"{number:g} looks like pixels; it must be a fraction of the image's size, 0 to 1"
+            )
     return ""
 
 
