@@ -125,6 +125,53 @@ def test_a_bad_record_is_left_out_and_named(folder):
         data.load(str(folder), strict=True)
 
 
+def test_byte_order_marks_cost_nothing(folder):
+    (folder / "labels.txt").write_text("bird\ncat\ndog\n")
+    lists = folder / "ImageSets" / "Main"
+    for file in (folder / "labels.txt", lists / "train.txt", folder / "Annotations" / "a.xml"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    assert loaded.label_map.names == ("bird", "cat", "dog")
+    assert [len(record.boxes) for record in loaded.records] == [1, 1]
+
+
+def test_lists_in_another_encoding_are_an_error(folder):
+    for file in (folder / "ImageSets" / "Main" / "train.txt", folder / "labels.txt"):
+        file.write_bytes(b"\xe4\n")
+        with pytest.raises(DataError) as error:
+            data.load(str(folder))
+        assert str(error.value) == f"{file}: not a text file in UTF-8"
+
+
+def test_names_of_files_may_have_spaces(folder):
+    for name in ("JPEGImages/a.jpg", "Annotations/a.xml"):
+        file = folder / name
+        file.rename(file.with_stem("a b"))
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a b\nb  1\n")
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    assert [record.name[-7:] for record in loaded.records] == ["a b.jpg", "s/b.jpg"]
+
+
+def test_an_annotation_in_an_unknown_encoding_is_named(folder):
+    file = folder / "Annotations" / "a.xml"
+    header = '<?xml version="1.0" encoding="{}"?>'
+    for encoding, reason in (
+        ("gb2312", "multi-byte encodings are not supported"),
+        ("klingon", "unknown encoding: klingon"),
+    ):
+        file.write_text(header.format(encoding) + annotation(thing(), file_name="a.jpg"))
+        assert list(data.load(str(folder)).problems) == [f"{file}: not valid XML: {reason}"]
+    file.unlink()
+    file.mkdir()
+    assert list(data.load(str(folder)).problems) == [f"{file}: cannot be read: Is a directory"]
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a\0\nb\n")
+    assert list(data.load(str(folder)).problems) == [
+        f"{folder / 'Annotations'}: file name 'a\\x00' holds control characters"
+    ]
+
+
 def test_an_image_is_found_by_the_name_of_its_annotation_too(folder, write_image):
     (folder / "JPEGImages" / "a.jpg").unlink()
     write_image(folder / "JPEGImages" / "a.png")
