@@ -11,6 +11,7 @@ import tf_keras as keras
 
 from efficientdet_tf import backends
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.annotations import IMAGE_FORMATS
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -103,9 +104,10 @@ class Detector:
         """Detect in every image. May be called from several threads at once.
 
         Args:
-          images: each the path of an image file (see `read_image`), the bytes of one,
-            or its pixels, uint8 [h, w, 3] RGB. Files are turned upright by their
-            EXIF orientation. A single image stands for a list of one.
+          images: each the path of a JPEG, PNG, GIF, BMP or WebP file, the bytes
+            of one, or its pixels, uint8 [h, w, 3] RGB. JPEG files are turned
+            upright by their EXIF orientation. A single image stands for a list
+            of one.
           batch_size: how many images go through the network together, where the
             model allows it; all are decoded before. At least 1.
 
@@ -154,7 +156,7 @@ def read_image(image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
     try:
         return _decode(encoded).numpy()
     except tf.errors.OpError as error:
-        raise ImageError(f"{name}: not a readable JPEG, PNG, GIF or BMP image") from error
+        raise ImageError(f"{name}: not a readable {IMAGE_FORMATS} image") from error
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])

@@ -1,5 +1,6 @@
 """Command line: COCO metrics of a run, of an exported model, or of a file of detections."""
 
+import json
 import pathlib
 
 from absl import flags

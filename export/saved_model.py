@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.decoding import decode_image, is_webp
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.inference import Letterbox, detection_function
 
@@ -19,8 +19,10 @@ def export(
 ) -> pathlib.Path:
     """Writes a SavedModel with decoding, preprocessing and suppression inside.
 
-    Signature `serving_default` takes `images`, string [B], encoded JPEG, PNG, GIF
-    or BMP files of any sizes, turned upright by their EXIF orientation.
+    Signature `serving_default` takes `images`, string [B], encoded JPEG, PNG, GIF,
+    BMP or WebP files of any sizes; JPEG is turned upright by its EXIF orientation.
+    WebP needs TensorFlow 2.20 where the model is served; older ones refuse such a
+    file and read the others.
     `serve_images` takes `images`, uint8 [B, h, w, 3] RGB, of any one size. Both
     return, with M = `config.detection.max_detections`:
 
@@ -109,8 +111,8 @@ def _check_formats(images: tf.Tensor) -> tf.Operation:
     known = [
         tf.strings.substr(images, 0, len(start)) == start.encode("latin-1") for start in beginnings
     ]
-    bad = tf.where(~tf.reduce_any(known, axis=0))[:, 0]
+    bad = tf.where(~tf.reduce_any([*known, is_webp(images)], axis=0))[:, 0]
     return tf.debugging.Assert(
         tf.size(bad) == 0,
-        ["images: neither JPEG, PNG, GIF nor BMP at these positions of the request:", bad],
+        ["images: not JPEG, PNG, GIF, BMP or WebP at these positions of the request:", bad],
     )

@@ -159,9 +159,9 @@ def test_unreadable_images_are_named(tmp_path):
     empty.touch()
     for image, message in (
         (missing, f"{missing}: No such file or directory"),
-        (text, f"{text}: not a readable JPEG, PNG, GIF or BMP image"),
+        (text, f"{text}: not a readable JPEG, PNG, GIF, BMP or WebP image"),
         (empty, f"{empty}: empty"),
-        (b"\xff\xd8\xff damaged", "image bytes: not a readable JPEG, PNG, GIF or BMP image"),
+        (b"\xff\xd8\xff damaged", "image bytes: not a readable JPEG, PNG, GIF, BMP or WebP image"),
         (np.zeros((4, 4)), "image array: float64 [4, 4] is not uint8 [height, width, 3]"),
     ):
         with pytest.raises(ImageError) as error:

@@ -51,7 +51,7 @@ def test_names_and_counts_what_cannot_be_read(done, pictures):
     assert process.returncode == 1
     assert process.stdout == f"{found} detections in 2 images, written to {output}\n"
     assert process.stderr.splitlines() == [
-        f"skipped {pictures}/broken.png: not a readable JPEG, PNG, GIF or BMP image",
+        f"skipped {pictures}/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
         "predict: 1 of 3 images could not be read",
     ]
 

@@ -9,6 +9,9 @@ To add one, write the module and name it in `FORMATS`.
 """
 
 from pathlib import Path
+from types import ModuleType
+
+from absl import logging
 
 from efficientdet_tf.data import coco, digits, tfrecord, validation, voc, yolo
 from efficientdet_tf.data.records import DataError, DetectionData
@@ -47,9 +50,15 @@ def load(
     """
     if BUILT_IN in (path, format):
         return digits.load(split)
-    module = FORMATS[_recognise(path) if format == "auto" else _known(format)]
-    annotations = module.read(path, images=images, split=split)
+    annotations = _format_of(path, format).read(path, images=images, split=split)
+    for note in annotations.notes:
+        logging.warning("%s", note)
     return validation.validate(annotations, verify, strict, use_difficult)
+
+
+def _format_of(path: str, format: str) -> ModuleType:
+    """The module that reads `path`."""
+    return FORMATS[_recognise(path) if format == "auto" else _known(format)]
 
 
 def _known(format: str) -> str:

@@ -2,13 +2,27 @@
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.data.records import DataError, LabelMap
 
-# File name endings of the image formats that `decoding.decode_image` reads.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+# The image formats that `decoding.decode_image` reads, and their file name endings.
+IMAGE_FORMATS = "JPEG, PNG, GIF, BMP or WebP"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp")
+# Those of images that it does not read; other files in a folder of images are no problem.
+OTHER_IMAGE_SUFFIXES = (
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpeg2000"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".pcx", ".ico", ".dib", ".svg", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raw", ".exr", ".hdr", ".dcm"),
+)
+# Ids are stored in 64 bits, in TFRecord files and exported models.
+_LARGEST_ID = 2**63 - 1
+# Far above any image's side, and far below what overflows in float32.
+_LARGEST_COORDINATE = 1e30
+# A fraction of an image's size never reaches it; a position in pixels nearly always does.
+_SURELY_PIXELS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +38,7 @@ class AnnotatedImage:
       boxes: float64 [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
         of the image's size.
       labels: [n], the categories in the format's own terms: an id or a name.
-      numbers: [n], how the file numbers the objects, for messages.
+      numbers: [n], how the file numbers or names the objects, for messages.
       is_crowd: [n], empty for none.
       area: [n] in pixels, empty where the format has none.
       is_difficult: [n], Pascal VOC's flag, empty where the format has none.
@@ -40,7 +54,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None
     boxes: np.ndarray
     labels: Sequence[Hashable]
-    numbers: Sequence[int]
+    numbers: Sequence[int | str]
     is_crowd: Sequence[bool] = ()
     area: Sequence[float] = ()
     is_difficult: Sequence[bool] = ()
@@ -61,6 +75,8 @@ class Annotations:
       label_field: what the format calls its category.
       fractions: whether boxes are fractions of the image's size.
       problems: one line for each thing the reader had to leave out.
+      notes: one line for each kind of thing that was read, but not as it is
+        written.
     """
 
     images: Sequence[AnnotatedImage]
@@ -72,8 +88,56 @@ class Annotations:
     label_field: str
     fractions: bool = False
     problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def boxes_array(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """float64 [n, 4], also for no boxes at all."""
-    return np.array(boxes, np.float64).reshape(-1, 4)
+    """float64 [n, 4], also for no boxes at all; numbers beyond any image are infinite."""
+    array = np.array(boxes, np.float64).reshape(-1, 4)
+    return np.where(np.abs(array) > _LARGEST_COORDINATE, np.copysign(np.inf, array), array)
+
+
+def as_id(value: object) -> int | None:
+    """A whole number of 64 bits as it is meant; None for everything else, texts among them."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    return int(value) if abs(value) <= _LARGEST_ID else None
+
+
+def pixels_among_fractions(numbers: Sequence[float]) -> str:
+    """What is wrong with coordinates that are no fractions of an image's size, or ""."""
+    for number in numbers:
+        if _SURELY_PIXELS <= abs(number) < np.inf:
+            return (
+                f"{number:g} looks like pixels; it must be a fraction of the image's size, 0 to 1"
+            )
+    return ""
+
+
+def file_name_problem(name: str) -> str:
+    """What is wrong with an image's file name whatever is on the disk, or ""."""
+    if not name.strip():
+        return "is empty"
+    if any(ord(character) < 32 for character in name):
+        return f"{name!r} holds control characters"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"{name!r} is not valid UTF-8; rename the file"
+    return ""
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, without the byte-order mark that some editors put first.
+
+    Raises:
+      DataError: when it cannot be read, or is in another encoding.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a text file in UTF-8") from error

@@ -7,19 +7,37 @@ are [xmin, ymin, width, height] in pixels from the image's top left corner.
 import collections
 import json
 import math
+import reprlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
+from efficientdet_tf.data.annotations import (
+    AnnotatedImage,
+    Annotations,
+    as_id,
+    boxes_array,
+    file_name_problem,
+    read_text,
+)
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # How many images are looked for to tell whether a folder is the right one.
 _PROBED = 20
+# What writers of COCO files put where the format has 1.
+_CROWD = (1, "1", "true", "True")
+# Above any image's, and what float32 holds.
+_LARGEST_AREA = 1e30
 
 
 def recognises(path: str) -> bool:
     """Whether `path` looks like a COCO annotation file."""
     return path.lower().endswith(".json")
+
+
+def holds_both_parts(path: str) -> bool:
+    """Whether `path` has a training and a validation part: a file is one of them."""
+    return False
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -30,20 +48,20 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       images: the folder that file names are relative to; "" looks for it beside
         the JSON file, and in folders called images, JPEGImages or like the
         split there and one level up.
-      split: not used: a file is one split.
+      split: of the run, for messages: a file is one split.
 
     Raises:
-      DataError: when the file is missing or no COCO annotation file, or no
-        folder of its images is found.
+      DataError: when the file is missing or no COCO annotation file, no entry
+        of its images can be used, or no folder of its images is found.
     """
     content = _load(path)
     problems: list[str] = []
     label_map = _label_map(path, content["categories"])
     entries = _image_entries(path, content["images"], problems)
-    objects = _objects_of_images(path, content["annotations"], entries, problems)
-    folder = _image_folder(path, images, list(entries.values()))
+    objects, unplaced = _objects_of_images(path, content["annotations"], entries, problems)
+    folder = _image_folder(path, images, list(entries.values()), split)
     annotated = [
-        _annotated_image(path, folder, image_id, entry, objects[image_id])
+        _annotated_image(path, folder, image_id, entry, objects[image_id], unplaced[image_id])
         for image_id, entry in entries.items()
     ]
     return Annotations(
@@ -55,19 +73,21 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_field="bbox",
         label_field="category_id",
         problems=problems,
+        notes=_repeated_ids(path, content["annotations"]),
     )
 
 
 def _load(path: str) -> dict[str, list]:
+    text = read_text(Path(path))
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not valid JSON: brackets within brackets without end") from error
+    except ValueError as error:
+        # A number of thousands of digits.
+        raise DataError(f"{path}: not valid JSON: {error}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: {key}: no such list; is it a COCO annotation file?")
@@ -75,84 +95,177 @@ def _load(path: str) -> dict[str, list]:
 
 
 def _label_map(path: str, categories: list) -> LabelMap:
-    try:
-        named = sorted((int(category["id"]), str(category["name"])) for category in categories)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: categories: each needs an id, a number, and a name") from error
+    named = sorted(_category(path, category) for category in categories)
     ids = [category for category, _ in named]
     if not ids or len(set(ids)) != len(ids):
         raise DataError(f"{path}: categories: {'an id occurs twice' if ids else 'is empty'}")
     return LabelMap(tuple(ids), tuple(name for _, name in named))
 
 
+def _category(path: str, category: Any) -> tuple[int, str]:
+    """The id and the name of an entry of the categories."""
+    if not isinstance(category, dict) or "id" not in category or "name" not in category:
+        raise DataError(f"{path}: categories: each needs an id, a number, and a name")
+    category_id, name = as_id(category["id"]), category["name"]
+    if category_id is None:
+        raise DataError(f"{path}: categories: {_no_id('category id', category['id'])}")
+    if not isinstance(name, (str, int, float)):
+        raise DataError(f"{path}: categories: name of {category_id}: must be a text")
+    # Halves of characters, which JSON can hold, cannot be written to any file.
+    return category_id, str(name).encode("utf-8", "replace").decode()
+
+
+def _no_id(what: str, value: Any) -> str:
+    """Why `value` is no id."""
+    if isinstance(value, str):
+        return f"{what} {_short(value)} is a string; ids must be whole numbers"
+    return f"{what} {_short(value)} is not a whole number of 64 bits"
+
+
+def _short(value: Any) -> str:
+    """A value of the file in a message of one line, whatever it is."""
+    return reprlib.repr(value)
+
+
 def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, dict]:
     """The usable entries by image id, in the order of the file."""
     usable: dict[int, dict] = {}
     for number, entry in enumerate(entries, 1):
-        where = f"{path}: image {number} of the list"
-        image_id = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(image_id, int):
-            problems.append(f"{where}: id: must be a whole number, is {image_id!r}")
-        elif not isinstance(entry.get("file_name"), str):
-            problems.append(f"{where}: file_name: is missing")
-        elif image_id in usable:
-            problems.append(f"{where}: id: {image_id} occurs twice")
+        problem = _entry_problem(entry)
+        image_id = None if problem else as_id(entry["id"])
+        if problem or image_id in usable:
+            problem = problem or f"image id {image_id} occurs twice"
+            problems.append(f"{path}: image {number} of the list: {problem}")
         else:
             usable[image_id] = entry
+    if not usable:
+        first = problems[0].removeprefix(f"{path}: ") if problems else ""
+        reason = f"none can be used; the first problem: {first}" if problems else "is empty"
+        raise DataError(f"{path}: images: {reason}")
     return usable
+
+
+def _entry_problem(entry: Any) -> str:
+    """What is wrong with an entry of the images by itself, or ""."""
+    if not isinstance(entry, dict):
+        return "is not an object"
+    if as_id(entry.get("id")) is None:
+        return _no_id("image id", entry.get("id"))
+    file_name = entry.get("file_name")
+    if not isinstance(file_name, str):
+        return "file_name: is missing"
+    problem = file_name_problem(file_name)
+    return f"file_name: {problem}" if problem else ""
 
 
 def _objects_of_images(
     path: str, annotations: list, entries: dict[int, dict], problems: list[str]
-) -> dict[int, list[dict]]:
+) -> tuple[dict[int, list[dict]], dict[int, list[str]]]:
+    """The annotations of each image, and one line for each whose box cannot be read."""
     objects: dict[int, list[dict]] = collections.defaultdict(list)
+    unplaced: dict[int, list[str]] = collections.defaultdict(list)
     for position, annotation in enumerate(annotations, 1):
         if not isinstance(annotation, dict):
             problems.append(f"{path}: annotation {position} of the list: is not an object")
             continue
-        where = f"{path}: annotation {annotation.get('id', position)}"
-        if annotation.get("image_id") not in entries:
-            found = annotation.get("image_id")
-            problems.append(f"{where}: image_id: {found!r} is not among the images")
-        elif not _is_box(annotation.get("bbox")):
-            problems.append(f"{where}: bbox: must be four numbers, is {annotation.get('bbox')!r}")
+        annotation_id = _short(annotation.get("id", position))
+        where = f"{path}: annotation {annotation_id}"
+        image_id = as_id(annotation.get("image_id"))
+        if image_id not in entries:
+            problems.append(f"{where}: image_id: {_unknown(annotation.get('image_id'), image_id)}")
+        elif _box(annotation.get("bbox")) is None:
+            found = _short(annotation.get("bbox"))
+            unplaced[image_id].append(f"{where}: bbox: must be four numbers, is {found}")
         else:
-            objects[annotation["image_id"]].append({"id": position, **annotation})
-    return objects
+            objects[image_id].append(annotation | {"id": annotation_id})
+    return objects, unplaced
 
 
-def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(number, (int, float)) for number in value)
-    )
+def _unknown(value: Any, image_id: int | None) -> str:
+    if image_id is None:
+        return _no_id("image id", value)
+    return f"{image_id} is not among the images"
+
+
+def _box(value: Any) -> list[float] | None:
+    """The numbers of a box as floats, or None where it is not four numbers."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in value):
+        return None
+    return [_as_float(number) for number in value]
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _repeated_ids(path: str, annotations: list) -> list[str]:
+    """A note on annotation ids that occur twice, if there are any."""
+    ids = [as_id(item.get("id")) for item in annotations if isinstance(item, dict)]
+    counts = collections.Counter(number for number in ids if number is not None)
+    repeated = [number for number, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    what = "annotation id occurs" if len(repeated) == 1 else "annotation ids occur"
+    return [
+        f"{path}: {len(repeated)} {what} more than once, e.g. {repeated[0]}; all of these "
+        "annotations are used, where pycocotools takes the last of an id for each"
+    ]
 
 
 def _annotated_image(
-    path: str, folder: Path, image_id: int, entry: dict, objects: list[dict]
+    path: str,
+    folder: Path,
+    image_id: int,
+    entry: dict,
+    objects: list[dict],
+    unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
-    boxes = [(y, x, y + height, x + width) for x, y, width, height in (o["bbox"] for o in objects)]
+    boxes = [
+        (y, x, y + height, x + width) for x, y, width, height in (_box(o["bbox"]) for o in objects)
+    ]
     return AnnotatedImage(
         image_id=image_id,
         image=file,
         name=file,
         annotation_file=path,
-        size=(entry.get("height") or 0, entry.get("width") or 0),
+        size=(_side(entry.get("height")), _side(entry.get("width"))),
         boxes=boxes_array(boxes),
-        labels=[o.get("category_id") for o in objects],
+        labels=[_label(o.get("category_id")) for o in objects],
         numbers=[o["id"] for o in objects],
-        is_crowd=[bool(o.get("iscrowd", 0)) for o in objects],
-        area=[_number_or_nan(o.get("area")) for o in objects],
+        is_crowd=[o.get("iscrowd") in _CROWD for o in objects],
+        area=[_area(o.get("area")) for o in objects],
+        unplaced=unplaced,
     )
 
 
-def _number_or_nan(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+def _side(value: Any) -> int:
+    """Pixels of an image's height or width; 0 where the file does not say."""
+    if isinstance(value, str) and value.isdecimal():
+        value = float(value)
+    return as_id(value) or 0
 
 
-def _image_folder(path: str, images: str, entries: list[dict]) -> Path:
+def _label(value: Any) -> Hashable:
+    """A category as it can be looked up: what is no number is in no label map."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number or value is None or isinstance(value, str) else _short(value)
+
+
+def _area(value: Any) -> float:
+    """An annotated area in pixels, NaN where there is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    area = _as_float(value)
+    return area if abs(area) < _LARGEST_AREA else math.nan
+
+
+def _image_folder(path: str, images: str, entries: list[dict], split: str) -> Path:
     """The folder that the file names are relative to."""
     if images:
         if not Path(images).is_dir():
@@ -163,7 +276,11 @@ def _image_folder(path: str, images: str, entries: list[dict]) -> Path:
         if any((folder / entry["file_name"]).is_file() for entry in entries[:_PROBED]):
             return folder
     looked_in = ", ".join(str(folder) for folder in candidates)
-    raise DataError(f"{path}: its images are not in any of {looked_in}; say where they are")
+    setting = "data.train_images" if split == "train" else "data.val_images"
+    raise DataError(
+        f"{path}: its images, e.g. {entries[0]['file_name']}, are not in any of {looked_in}; name "
+        f"their folder: --set {setting}=FOLDER, or --images=FOLDER for eval.py"
+    )
 
 
 def _candidate_folders(path: Path) -> list[Path]:

@@ -8,10 +8,12 @@ import tensorflow as tf
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION_TAG = 0x0112
 _APP1 = b"\xff\xe1"
+# Bits of the flags of a WebP file.
+_WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 
 
 def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.Tensor:
-    """The pixels of a JPEG, PNG, GIF or BMP file as upright RGB.
+    """The pixels of a JPEG, PNG, GIF, BMP or WebP file as upright RGB.
 
     Grey and palette images become RGB, CMYK is converted, 16-bit samples keep
     their high byte, transparency is dropped, and of an animation the first
@@ -106,12 +108,60 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_other_than_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+    return tf.cond(is_bmp, lambda: _decode_bmp(encoded), lambda: _decode_other_than_bmp(encoded))
+
+
+def _decode_other_than_bmp(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
-        is_bmp,
-        lambda: _decode_bmp(encoded),
+        is_webp(encoded),
+        lambda: _decode_webp(encoded),
         # PNG and GIF, and the error message for anything else.
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
+
+
+def is_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether files begin as WebP images do: bool, of the shape of `encoded`, string."""
+    is_riff = tf.strings.substr(encoded, 0, 4) == b"RIFF"
+    # What is shorter has no such part.
+    padded = tf.strings.join([encoded, b" " * 12])
+    return is_riff & (tf.strings.substr(padded, 8, 4) == b"WEBP")
+
+
+def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """The first frame of a WebP file, uint8 [h, w, 3].
+
+    `tf.io.decode_image` rather than `tf.io.decode_webp`: TensorFlow before 2.20
+    knows it, too, so an exported model loads there, only without WebP. With the
+    number of channels left to the file (other than for PNG, three are refused
+    where there is transparency).
+    """
+    encoded = _declare_animation_transparent(encoded)
+    image = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    return image[:, :, :3]
+
+
+def _declare_animation_transparent(encoded: tf.Tensor) -> tf.Tensor:
+    """`encoded` WebP with the transparency flag set if it is an animation.
+
+    The decoder of TensorFlow 2.20 writes four channels of each frame, into memory
+    for three if the file says that nothing is transparent: the process dies. The
+    flags are byte 20 of a file with an extended header
+    (https://developers.google.com/speed/webp/docs/riff_container).
+    """
+    position = 20
+    flags = tf.strings.substr(tf.strings.join([encoded, b"\x00" * 21]), position, 1)
+    flags = tf.io.decode_raw(flags, tf.uint8)[0]
+    is_extended = tf.strings.substr(tf.strings.join([encoded, b" " * 16]), 12, 4) == b"VP8X"
+
+    def transparent() -> tf.Tensor:
+        every_byte = tf.constant([bytes([value]) for value in range(256)])
+        byte = every_byte[tf.cast(tf.bitwise.bitwise_or(flags, _WEBP_ALPHA), tf.int32)]
+        rest = tf.strings.substr(encoded, position + 1, tf.strings.length(encoded))
+        return tf.strings.join([tf.strings.substr(encoded, 0, position), byte, rest])
+
+    is_animation = tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) != 0
+    return tf.cond(is_extended & is_animation, transparent, lambda: encoded)
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ data sets larger than that use the original files.
 
 import glob
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,43 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
-from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
+from efficientdet_tf.data.annotations import (
+    AnnotatedImage,
+    Annotations,
+    boxes_array,
+    pixels_among_fractions,
+    read_text,
+)
+from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 
 LABEL_MAP_FILE = "label_map.json"
 # Class label of an ignored object of no class: no category has this id.
 NO_CLASS = -1
 
-_ORIENTATION_TAG = 0x0112
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
+# What is read of a record, and as which kind of feature; numbers are of either kind.
+_NUMBERS = ("int64_list", "float_list")
+_KINDS = {
+    "image/encoded": ("bytes_list",),
+    "image/source_id": ("bytes_list",),
+    "image/height": ("int64_list",),
+    "image/width": ("int64_list",),
+    **{f"image/object/bbox/{corner}": _NUMBERS for corner in _CORNERS},
+    "image/object/class/label": ("int64_list",),
+    "image/object/class/text": ("bytes_list",),
+    "image/object/is_crowd": ("int64_list",),
+    "image/object/difficult": ("int64_list",),
+    "image/object/area": _NUMBERS,
+}
+# Words in a file's name that tell which part of a data set it is.
+_PARTS = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+# Digits of a whole number that surely fits 64 bits.
+_MOST_DIGITS = 18
 
 
 def recognises(path: str) -> bool:
@@ -33,25 +62,32 @@ def recognises(path: str) -> bool:
     return ".tfrecord" in Path(path).name or any(Path(path).glob("*.tfrecord*"))
 
 
+def holds_both_parts(path: str) -> bool:
+    """Whether `path` has a training and a validation part: a folder whose files say so."""
+    return any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+
+
 def read(path: str, *, images: str, split: str) -> Annotations:
     """Reads all records of a set of files.
 
     Args:
       path: a file, a pattern such as "train-*.tfrecord", or a folder. Of a
-        folder with files called like the split ("train-00000-of-00004.tfrecord",
-        "train.tfrecord") these are read, else all of them.
+        folder whose files are called by parts ("train-00000-of-00004.tfrecord",
+        "coco-validation.tfrecord") those of the split are read, else all of them.
       images: not used: the images are in the records.
       split: see `path`.
 
     Raises:
-      DataError: when there is no such file, or one is no TFRecord file.
+      DataError: when there is no such file, or none of the split, or one is no
+        TFRecord file.
     """
+    files = _files(path, split)
     examples = [
         (f"{file}: record {number}", example)
-        for file in _files(path, split)
+        for file in files
         for number, example in enumerate(_examples(file), 1)
     ]
-    label_map = _label_map(Path(_files(path, split)[0]).parent, [e for _, e in examples])
+    label_map = _label_map(Path(files[0]).parent, [e for _, e in examples])
     ids = _image_ids([example for _, example in examples])
     problems: list[str] = []
     annotated = [
@@ -75,8 +111,9 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     """Writes a data set that `read`, and tf-models-official, can read.
 
     JPEG files that are stored turned are turned upright and encoded again,
-    because other readers do not heed the orientation tag. An ignored object has
-    the class label `NO_CLASS`, which is an unknown category to `read`.
+    because other readers do not heed the orientation tag. WebP becomes PNG. An
+    ignored object has the class label `NO_CLASS`, which is an unknown category to
+    `read`.
 
     Args:
       data: the data set.
@@ -106,8 +143,7 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
 
 def _files(path: str, split: str) -> list[str]:
     if Path(path).is_dir():
-        every = sorted(str(file) for file in Path(path).glob("*.tfrecord*"))
-        files = [file for file in every if Path(file).name.startswith(split)] or every
+        files = _files_of_split(path, split)
     else:
         files = [path] if Path(path).is_file() else sorted(glob.glob(path))
     if not files:
@@ -115,33 +151,75 @@ def _files(path: str, split: str) -> list[str]:
     return files
 
 
+def _files_of_split(folder: str, split: str) -> list[str]:
+    """The files of one part, or all of a folder whose files are of no part."""
+    every = sorted(Path(folder).glob("*.tfrecord*"))
+    files = [str(file) for file in every if _is_part(split, file)]
+    if files or not any(_is_part(part, file) for part in _PARTS for file in every):
+        return files or [str(file) for file in every]
+    raise DataError(
+        f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the files "
+        f"themselves: {_flags(split)}"
+    )
+
+
+def _is_part(part: str, file: Path) -> bool:
+    """Whether the name of a file says that it is of a part, e.g. "train"."""
+    words = re.split("[^a-z]+", file.name.lower())
+    return not {*_PARTS.get(part, (part,))}.isdisjoint(words)
+
+
+def _flags(split: str) -> str:
+    return "--train_data=FILES" if split == "train" else "--val_data=FILES, or --data for eval.py"
+
+
 def _examples(file: str) -> list[dict]:
-    """The feature lists of every record of a file, by key."""
+    """The feature lists of every record of a file, by key; of a wrong kind, the key alone."""
+    examples = []
     try:
-        serialized = list(tf.data.TFRecordDataset(file).as_numpy_iterator())
-        parsed = [tf.train.Example.FromString(item) for item in serialized]
+        for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
+            examples.append(_features(tf.train.Example.FromString(serialized)))
     except (tf.errors.OpError, DecodeError) as error:
-        raise DataError(f"{file}: damaged, or not a TFRecord file of tf.train.Example") from error
-    return [
-        {
-            key: list(getattr(feature, feature.WhichOneof("kind") or "int64_list").value)
-            for key, feature in example.features.feature.items()
-        }
-        for example in parsed
-    ]
+        if examples:
+            reason = f"damaged after record {len(examples)}; copy or write it again"
+        else:
+            reason = "damaged, or not a TFRecord file of tf.train.Example"
+        raise DataError(f"{file}: {reason}") from error
+    return examples
+
+
+def _features(example: tf.train.Example) -> dict[str, list | None]:
+    """What is read of a record; None for a feature of the wrong kind."""
+    features = {}
+    for key, kinds in _KINDS.items():
+        feature = example.features.feature.get(key)
+        kind = feature.WhichOneof("kind") if feature is not None else None
+        # Empty lists are written as any kind.
+        if kind is not None and getattr(feature, kind).value:
+            features[key] = list(getattr(feature, kind).value) if kind in kinds else None
+    return features
 
 
 def _annotated_image(
     image_id: int, name: str, example: dict, problems: list[str]
 ) -> AnnotatedImage | None:
+    wrong = [key for key, values in example.items() if values is None]
+    if wrong:
+        kinds = " or ".join(_KINDS[wrong[0]])
+        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; its image is left out")
+        return None
     corners = [example.get(f"image/object/bbox/{corner}", []) for corner in _CORNERS]
     labels = example.get("image/object/class/label", [])
     if not example.get("image/encoded"):
         problems.append(f"{name}: image/encoded: is missing")
         return None
+    unplaced = []
     if any(len(values) != len(labels) for values in corners):
-        problems.append(f"{name}: image/object/bbox: needs one box for each class label")
-        return None
+        unplaced = [f"{name}: image/object/bbox: needs one box for each class label"]
+    elif pixels := pixels_among_fractions(np.ravel(corners)):
+        unplaced = [f"{name}: image/object/bbox: {pixels}"]
+    if unplaced:
+        corners, labels = [[]] * len(_CORNERS), []
     size = (example.get("image/height"), example.get("image/width"))
     return AnnotatedImage(
         image_id=image_id,
@@ -154,6 +232,8 @@ def _annotated_image(
         numbers=range(1, len(labels) + 1),
         is_crowd=_if_complete(example.get("image/object/is_crowd"), labels),
         area=_if_complete(example.get("image/object/area"), labels),
+        is_difficult=[bool(f) for f in _if_complete(example.get("image/object/difficult"), labels)],
+        unplaced=unplaced,
     )
 
 
@@ -164,7 +244,7 @@ def _if_complete(values: list | None, labels: list) -> list:
 def _image_ids(examples: list[dict]) -> list[int]:
     """The source ids where all are distinct numbers, else counted from 1."""
     sources = [(e.get("image/source_id") or [b""])[0].decode(errors="replace") for e in examples]
-    if all(source.isdecimal() for source in sources):
+    if all(source.isdecimal() and len(source) <= _MOST_DIGITS for source in sources):
         ids = [int(source) for source in sources]
         if len(set(ids)) == len(ids):
             return ids
@@ -174,13 +254,14 @@ def _image_ids(examples: list[dict]) -> list[int]:
 def _label_map(folder: Path, examples: list[dict]) -> LabelMap:
     file = folder / LABEL_MAP_FILE
     if file.is_file():
+        text = read_text(file)
         try:
-            return LabelMap.from_json(file.read_text(encoding="utf-8"))
-        except (DataError, UnicodeDecodeError) as error:
+            return LabelMap.from_json(text)
+        except DataError as error:
             raise DataError(f"{file}: {error}") from error
     names: dict[int, str] = {}
     for example in examples:
-        labels = example.get("image/object/class/label", [])
+        labels = example.get("image/object/class/label") or []
         texts = example.get("image/object/class/text") or [str(n).encode() for n in labels]
         for label, text in zip(labels, texts, strict=False):
             names.setdefault(label, text.decode(errors="replace"))
@@ -230,11 +311,15 @@ def _upright_file(record: Record) -> tuple[bytes, str]:
     if isinstance(encoded, str):
         encoded = Path(encoded).read_bytes()
     with Image.open(io.BytesIO(encoded)) as image:
-        # MPO is JPEG with more pictures behind the first.
+        file = io.BytesIO()
+        if image.format == "WEBP":
+            # Not every reader knows it, and PNG loses nothing.
+            image.convert("RGB").save(file, "PNG")
+            return file.getvalue(), "PNG"
+        # MPO is JPEG with more images behind the first.
         image_format = "JPEG" if image.format == "MPO" else image.format
-        turned = image_format == "JPEG" and image.getexif().get(_ORIENTATION_TAG, 1) != 1
+        turned = exif_orientation(image) != 1
         if not (turned and record.apply_exif):
             return encoded, image_format
-        file = io.BytesIO()
         ImageOps.exif_transpose(image).save(file, "JPEG", quality=95)
         return file.getvalue(), "JPEG"

@@ -22,15 +22,15 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
-from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage, Annotations
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.object_checks import check_objects
+from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
 
 # What Pillow calls the formats that `decode_image` reads; MPO is JPEG with more behind it.
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")
-_ORIENTATION_TAG = 0x0112
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
 # Orientations that exchange width and height.
 _SIDEWAYS = (5, 6, 7, 8)
 _PROBLEMS_SHOWN = 10
@@ -171,14 +171,13 @@ def _read_header(image: str | bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             if opened.format not in _FORMATS:
-                raise _BadImage(f"is a {opened.format} file; use JPEG, PNG, GIF or BMP")
+                raise _BadImage(f"is a {opened.format} file; use {IMAGE_FORMATS}")
             stored = (opened.height, opened.width)
-            is_jpeg = opened.format in ("JPEG", "MPO")
-            orientation = opened.getexif().get(_ORIENTATION_TAG, 1) if is_jpeg else 1
+            orientation = exif_orientation(opened)
     except FileNotFoundError as error:
         raise _BadImage("image file is missing") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _BadImage("image file cannot be read; it must be JPEG, PNG, GIF or BMP") from error
+        raise _BadImage(f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
     upright = stored[::-1] if orientation in _SIDEWAYS else stored
     return ImageHeader(stored, upright, is_turned=orientation != 1)
 

@@ -4,8 +4,7 @@ Categories have names only. They are sorted by name and counted from 1, over
 every annotation of the folder, so that all splits agree; a file labels.txt in
 the folder, one name in each line, sets another order. Coordinates are taken as
 they are, without the shift by one pixel of the original Pascal data, as the
-tools that write this format today mean them. "Difficult" objects are objects
-like any other.
+tools that write this format today mean them.
 """
 
 from pathlib import Path
@@ -16,6 +15,8 @@ from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
     boxes_array,
+    file_name_problem,
+    read_text,
 )
 from efficientdet_tf.data.records import DataError, LabelMap
 
@@ -27,6 +28,11 @@ def recognises(path: str) -> bool:
     return (Path(path) / "Annotations").is_dir()
 
 
+def holds_both_parts(path: str) -> bool:
+    """Whether `path` has a training and a validation part: lists tell them apart."""
+    return (Path(path) / "ImageSets").is_dir()
+
+
 def read(path: str, *, images: str, split: str) -> Annotations:
     """Reads a folder.
 
@@ -34,7 +40,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       path: the folder that holds Annotations.
       images: the folder of the images; "" is JPEGImages in that folder.
       split: the name of a file in ImageSets/Main that lists the images; a
-        folder without ImageSets is one split, with all of its annotations.
+        folder without ImageSets is one split, with all of its annotations
+        (see `holds_both_parts`).
 
     Raises:
       DataError: when a folder or the split's file is missing, or is empty.
@@ -48,10 +55,14 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     label_map = _label_map(root)
     annotated = []
     for image_id, stem in _stems(root, split):
+        problem = file_name_problem(stem)
+        if problem:
+            problems.append(f"{root / 'Annotations'}: file name {problem}")
+            continue
         file = root / "Annotations" / f"{stem}.xml"
         tree = _parse(file, problems)
         if tree is not None:
-            annotated.append(_annotated_image(image_id, file, tree, image_folder, problems))
+            annotated.append(_annotated_image(image_id, file, tree, image_folder))
     return Annotations(
         images=annotated,
         label_map=label_map,
@@ -76,9 +87,9 @@ def _stems(root: Path, split: str) -> list[tuple[int, str]]:
     list_file = root / "ImageSets" / "Main" / f"{split}.txt"
     if not list_file.is_file():
         raise DataError(f"{list_file}: no such file; it lists the images of the split {split!r}")
-    lines = list_file.read_text(encoding="utf-8").splitlines()
-    # Lists of one class have a second column.
-    stems = dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    lines = [line.strip() for line in read_text(list_file).splitlines()]
+    # Lists of one class have a second column; a file name may have spaces.
+    stems = dict.fromkeys(line if line in ids else line.split()[0] for line in lines if line)
     # An image without an annotation file is reported when that is opened.
     return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
 
@@ -86,7 +97,7 @@ def _stems(root: Path, split: str) -> list[tuple[int, str]]:
 def _label_map(root: Path) -> LabelMap:
     label_file = root / "labels.txt"
     if label_file.is_file():
-        lines = label_file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(label_file).splitlines()
         names = [line.strip() for line in lines if line.strip()]
     else:
         names = sorted(_used_names(root))
@@ -112,26 +123,28 @@ def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:
         problems.append(f"{file}: annotation file is missing")
     except ElementTree.ParseError as error:
         problems.append(f"{file}: line {error.position[0]}: not valid XML")
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+    except (ValueError, LookupError) as error:
+        # An encoding that the parser does not know.
+        problems.append(f"{file}: not valid XML: {error}")
     return None
 
 
 def _annotated_image(
-    image_id: int,
-    file: Path,
-    tree: ElementTree.Element,
-    image_folder: Path,
-    problems: list[str],
+    image_id: int, file: Path, tree: ElementTree.Element, image_folder: Path
 ) -> AnnotatedImage:
-    boxes, labels, numbers = [], [], []
+    boxes, labels, numbers, is_difficult, unplaced = [], [], [], [], []
     for number, item in enumerate(tree.iter("object"), 1):
         try:
             boxes.append([float(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS])
         except (TypeError, ValueError):
             corners = ", ".join(_CORNERS)
-            problems.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
+            unplaced.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
             continue
         labels.append((item.findtext("name") or "").strip())
         numbers.append(number)
+        is_difficult.append((item.findtext("difficult") or "").strip() == "1")
     image = str(_image_file(image_folder, file.stem, tree.findtext("filename")))
     return AnnotatedImage(
         image_id=image_id,
@@ -142,6 +155,8 @@ def _annotated_image(
         boxes=boxes_array(boxes),
         labels=labels,
         numbers=numbers,
+        is_difficult=is_difficult,
+        unplaced=unplaced,
     )
 
 

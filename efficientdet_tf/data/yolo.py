@@ -1,30 +1,49 @@
 """YOLO: a data.yaml that names the classes and the image folders of each split.
 
 Each image has a text file of the same name in the folder "labels" beside the
-folder "images" (or beside the image itself): one line an object, with class,
-x_center, y_center, width and height, the last four as fractions of the image's
-size. An image without such a file shows background only. Category ids are the
-class numbers, from 0. Images are ordered, and counted from 1, by path.
+folder "images" (or beside the image itself), one line an object:
+
+- class, x_center, y_center, width and height, the last four as fractions of the
+  image's size; a confidence behind them, as in saved predictions, is ignored;
+- or class and the points of a polygon, x y x y ..., as fractions: its box is used;
+- with `kpt_shape` in data.yaml, keypoints behind the box are ignored.
+
+An image without such a file shows background only. Category ids are the class
+numbers, from 0. Images are ordered, and counted from 1, by path.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
 
+from efficientdet_tf.data import yolo_images
 from efficientdet_tf.data.annotations import (
-    IMAGE_SUFFIXES,
     AnnotatedImage,
     Annotations,
+    as_id,
     boxes_array,
+    pixels_among_fractions,
+    read_text,
 )
 from efficientdet_tf.data.records import DataError, LabelMap
 
 _FIELDS = "class x_center y_center width height"
+_BOX_COLUMNS = 5
+# Three points, the fewest of a polygon, behind the class.
+_POLYGON_COLUMNS = 7
 
 
 def recognises(path: str) -> bool:
     """Whether `path` is a YAML file or a folder with a data.yaml."""
     return path.lower().endswith((".yaml", ".yml")) or (Path(path) / "data.yaml").is_file()
+
+
+def holds_both_parts(path: str) -> bool:
+    """Whether `path` has a training and a validation part: the YAML file names them."""
+    return True
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -42,10 +61,12 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     file = Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
     content = _load(file)
     label_map = _label_map(file, content.get("names"))
-    problems: list[str] = []
+    columns = _pose_columns(file, content.get("kpt_shape"))
+    files, problems = yolo_images.find(file, content, images, split)
+    with_confidence: list[str] = []
     annotated = [
-        _annotated_image(image_id, image, problems)
-        for image_id, image in enumerate(_image_files(file, content, images, split), 1)
+        _annotated_image(image_id, image, columns, with_confidence)
+        for image_id, image in enumerate(files, 1)
     ]
     if not any(Path(image.annotation_file).is_file() for image in annotated):
         example = annotated[0].annotation_file
@@ -60,15 +81,15 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         label_field="class",
         fractions=True,
         problems=problems,
+        notes=_confidence_note(file, split, with_confidence),
     )
 
 
 def _load(file: Path) -> dict:
+    text = read_text(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise DataError(f"{file}: {line}not valid YAML") from error
@@ -82,45 +103,32 @@ def _label_map(file: Path, names) -> LabelMap:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
         raise DataError(f"{file}: names: must be the list of the class names")
-    if not all(isinstance(number, int) for number in names):
+    if any(as_id(number) is None for number in names):
         raise DataError(f"{file}: names: class numbers must be whole numbers")
+    for number, name in names.items():
+        if name is None or isinstance(name, (list, dict)):
+            raise DataError(f"{file}: names: name of class {number}: must be a text")
     numbers = sorted(names)
-    return LabelMap(tuple(numbers), tuple(str(names[number]) for number in numbers))
+    return LabelMap(tuple(map(as_id, numbers)), tuple(str(names[number]) for number in numbers))
 
 
-def _image_files(file: Path, content: dict, images: str, split: str) -> list[Path]:
-    if images:
-        entries = [images]
-    elif split in content:
-        entries = content[split] if isinstance(content[split], list) else [content[split]]
-    else:
-        raise DataError(f"{file}: {split}: is missing; it names the image folder of this split")
-    places = [_existing(file, content, str(entry), split) for entry in entries]
-    found = {image for place in places for image in _images_at(place)}
-    if not found:
-        raise DataError(f"{file}: {split}: there are no images in {places[0]}")
-    return sorted(found)
+def _pose_columns(file: Path, shape) -> int:
+    """The columns of a line with keypoints; 0 in data sets without."""
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or any(not as_id(n) for n in shape):
+        raise DataError(f"{file}: kpt_shape: must be the two numbers [keypoints, dimensions]")
+    return _BOX_COLUMNS + math.prod(shape)
 
 
-def _existing(file: Path, content: dict, entry: str, split: str) -> Path:
-    """The folder or list that `entry` means.
-
-    Paths are relative to the key "path" or to the YAML file. Exported data sets
-    often have a "../" too many.
-    """
-    roots = [file.parent / str(content.get("path") or ""), file.parent, Path()]
-    guesses = [root / name for root in roots for name in (entry, entry.removeprefix("../"))]
-    for guess in guesses:
-        if guess.exists():
-            return guess
-    raise DataError(f"{file}: {split}: no such folder or list of images: {guesses[0]}")
-
-
-def _images_at(place: Path) -> list[Path]:
-    if place.is_dir():
-        return [item for item in place.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES]
-    lines = place.read_text(encoding="utf-8").splitlines()
-    return [place.parent / line.strip() for line in lines if line.strip()]
+def _confidence_note(file: Path, split: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    have = "line has" if len(lines) == 1 else "lines have"
+    return [
+        f"{file} ({split}): {len(lines)} {have} a sixth column, e.g. {lines[0]}; it is taken for "
+        "the confidence of a prediction and ignored: every box counts as a whole object"
+    ]
 
 
 def _label_file(image: Path) -> Path:
@@ -132,15 +140,28 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _annotated_image(image_id: int, image: Path, problems: list[str]) -> AnnotatedImage:
+def _annotated_image(
+    image_id: int, image: Path, pose_columns: int, with_confidence: list[str]
+) -> AnnotatedImage:
+    """One image; its lines with a sixth column are added to `with_confidence`."""
     label_file = _label_file(image)
-    boxes, labels, numbers = [], [], []
-    for number, line in _lines(label_file):
+    boxes, labels, numbers, unplaced = [], [], [], []
+    lines, problem = _lines(label_file)
+    if problem:
+        unplaced.append(problem)
+    for number, line in lines:
+        where = f"{label_file}: line {number}"
+        columns = line.split()
         try:
-            label, box = _read_line(line)
-        except (ValueError, OverflowError):
-            problems.append(f"{label_file}: line {number}: must be five numbers, {_FIELDS}")
+            label, box = _read_line(columns, pose_columns)
+        except _BadBoxError as error:
+            unplaced.append(f"{where}: box: {error}")
             continue
+        except (ValueError, OverflowError):
+            unplaced.append(f"{where}: must be five numbers, {_FIELDS}, or class and a polygon")
+            continue
+        if len(columns) == _BOX_COLUMNS + 1:
+            with_confidence.append(where)
         boxes.append(box)
         labels.append(label)
         numbers.append(number)
@@ -153,19 +174,43 @@ def _annotated_image(image_id: int, image: Path, problems: list[str]) -> Annotat
         boxes=boxes_array(boxes),
         labels=labels,
         numbers=numbers,
+        unplaced=unplaced,
     )
 
 
-def _lines(label_file: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers; none if there is no such file."""
-    if not label_file.is_file():
-        return []
-    lines = label_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+def _lines(label_file: Path) -> tuple[list[tuple[int, str]], str]:
+    """The lines that are not empty, with their numbers, and why there are none to read."""
+    try:
+        text = label_file.read_text(encoding="utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        return [], ""
+    except OSError as error:
+        return [], f"{label_file}: cannot be read: {error.strerror}"
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip()], ""
 
 
-def _read_line(line: str) -> tuple[float, tuple[float, float, float, float]]:
+class _BadBoxError(ValueError):
+    """What is wrong with the box of a line that has the right columns."""
+
+
+def _read_line(
+    columns: Sequence[str], pose_columns: int
+) -> tuple[float, tuple[float, float, float, float]]:
     """The class, and the box as ymin, xmin, ymax, xmax; ValueError if it is none."""
-    number, x, y, width, height = (float(value) for value in line.split())
+    number, *numbers = (float(value) for value in columns)
     label = int(number) if number == int(number) else number
-    return label, (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+    is_box = len(columns) in (_BOX_COLUMNS, _BOX_COLUMNS + 1, pose_columns)
+    if not is_box and (len(columns) < _POLYGON_COLUMNS or len(numbers) % 2):
+        raise ValueError("neither a box nor a polygon")
+    # Of a box, what follows is a confidence or keypoints.
+    numbers = numbers[:4] if is_box else numbers
+    pixels = pixels_among_fractions(numbers)
+    if pixels:
+        raise _BadBoxError(pixels)
+    if is_box:
+        x, y, width, height = numbers
+        return label, (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+    points = np.reshape(numbers, (-1, 2))
+    (xmin, ymin), (xmax, ymax) = points.min(axis=0), points.max(axis=0)
+    return label, (ymin, xmin, ymax, xmax)

@@ -74,7 +74,14 @@ def test_finds_the_images(write, folder):
 
 def test_images_elsewhere_are_told(write, tmp_path):
     path = write(content(), "elsewhere")
-    with pytest.raises(DataError, match=r"its images are not in any of .*; say where they are$"):
+    with pytest.raises(DataError) as error:
+        data.load(path, split="val")
+    message = str(error.value)
+    assert message.startswith(f"{path}: its images, e.g. a.jpg, are not in any of ")
+    assert message.endswith(
+        "; name their folder: --set data.val_images=FOLDER, or --images=FOLDER for eval.py"
+    )
+    with pytest.raises(DataError, match="--set data.train_images=FOLDER"):
         data.load(path)
     assert len(data.load(path, images=str(tmp_path / "elsewhere"))) == 2
     missing = str(tmp_path / "missing")
@@ -86,9 +93,10 @@ def test_images_elsewhere_are_told(write, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bbox": [1, 2, 3]}, "bbox: must be four numbers, is [1, 2, 3]"),
-        ({"bbox": None}, "bbox: must be four numbers, is None"),
         ({"image_id": 99}, "image_id: 99 is not among the images"),
+        ({"image_id": "7"}, "image_id: image id '7' is a string; ids must be whole numbers"),
+        ({"image_id": [7]}, "image_id: image id [7] is not a whole number of 64 bits"),
+        ({"image_id": None}, "image_id: image id None is not a whole number of 64 bits"),
     ],
 )
 def test_an_annotation_that_cannot_be_read_is_left_out_and_named(write, change, message):
@@ -99,12 +107,27 @@ def test_an_annotation_that_cannot_be_read_is_left_out_and_named(write, change, 
     assert [len(record.boxes) for record in loaded.records] == [1, 1]
 
 
+@pytest.mark.parametrize("box", [[1, 2, 3], None, [1, 2, 3, "4"], "1 2 3 4"])
+def test_an_image_with_an_annotation_without_a_box_is_left_out(write, box):
+    values = content()
+    values["annotations"][1]["bbox"] = box
+    message = f"bbox: must be four numbers, is {box!r}; its image is left out"
+    assert problems_of(values, write) == [f"FILE: annotation 2: {message}"]
+    assert [record.image_id for record in data.load(write(values)).records] == [3]
+
+
+NUL = "image 1 of the list: file_name: 'a\\x00.jpg' holds control characters"
+SURROGATE = "image 1 of the list: file_name: '\\ud800.jpg' is not valid UTF-8; rename the file"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"category_id": 6}, "category_id: 6 is not a known category"),
         ({"bbox": [10, 5, 0, 30]}, "bbox: has no width or no height"),
         ({"bbox": [10, 5, 20, -1]}, "bbox: has no width or no height"),
+        ({"category_id": [5]}, "category_id: '[5]' is not a known category"),
+        ({"category_id": {"id": 5}}, "category_id: \"{'id': 5}\" is not a known category"),
     ],
 )
 def test_an_unusable_annotation_is_ignored_and_named(write, change, message):
@@ -122,6 +145,9 @@ def test_an_unusable_annotation_is_ignored_and_named(write, change, message):
         ([64, 5, 20, 30], "lies outside the image of 64 x 48 pixels"),
         ([-30, 5, 20, 30], "lies outside the image of 64 x 48 pixels"),
         ([float("nan"), 5, 20, 30], "is not finite"),
+        ([1e400, 5, 20, 30], "is not finite"),
+        ([10**400, 5, 20, 30], "is not finite"),
+        ([1e300, 5, 20, 30], "is not finite"),
         ([0, 0, 0, 0], "is all zeros"),
     ],
 )
@@ -136,9 +162,16 @@ def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(write, bbo
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": "7"}, "image 1 of the list: id: must be a whole number, is '7'"),
-        ({"id": 3}, "image 2 of the list: id: 3 occurs twice"),
+        ({"id": "7"}, "image 1 of the list: image id '7' is a string; ids must be whole numbers"),
+        ({"id": True}, "image 1 of the list: image id True is not a whole number of 64 bits"),
+        ({"id": [7]}, "image 1 of the list: image id [7] is not a whole number of 64 bits"),
+        ({"id": 7.5}, "image 1 of the list: image id 7.5 is not a whole number of 64 bits"),
+        ({"id": 2**63}, f"image 1 of the list: image id {2**63} is not a whole number of 64 bits"),
+        ({"id": 3}, "image 2 of the list: image id 3 occurs twice"),
         ({"file_name": None}, "image 1 of the list: file_name: is missing"),
+        ({"file_name": " "}, "image 1 of the list: file_name: is empty"),
+        ({"file_name": "a\0.jpg"}, NUL),
+        ({"file_name": "\ud800.jpg"}, SURROGATE),
     ],
 )
 def test_a_bad_image_entry_is_left_out_and_named(write, change, message):
@@ -155,9 +188,28 @@ def test_a_bad_image_entry_is_left_out_and_named(write, change, message):
             '{"images": [],\n oops',
             "line 2: not valid JSON: Expecting property name enclosed in double quotes",
         ),
+        ("[" * 100_000, "not valid JSON: brackets within brackets without end"),
         ("[]", "images: no such list; is it a COCO annotation file?"),
         ({"images": []}, "annotations: no such list; is it a COCO annotation file?"),
         (content() | {"categories": []}, "categories: is empty"),
+        (content() | {"images": []}, "images: is empty"),
+        (
+            content() | {"images": [{"id": "12", "file_name": "a.jpg"}]},
+            "images: none can be used; the first problem: image 1 of the list: image id '12' is a "
+            "string; ids must be whole numbers",
+        ),
+        (
+            content() | {"categories": [{"id": "1", "name": "a"}]},
+            "categories: category id '1' is a string; ids must be whole numbers",
+        ),
+        (
+            content() | {"categories": [{"id": 10**30, "name": "a"}]},
+            f"categories: category id {10**30} is not a whole number of 64 bits",
+        ),
+        (
+            content() | {"categories": [{"id": 1, "name": ["a"]}]},
+            "categories: name of 1: must be a text",
+        ),
         (
             content() | {"categories": [{"id": 1}]},
             "categories: each needs an id, a number, and a name",
@@ -182,6 +234,64 @@ def test_a_missing_file_is_an_error(tmp_path):
     assert str(error.value) == f"{path}: cannot be read: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("value", "is_crowd"),
+    [(0, False), ("0", False), ("", False), ([1], False), (1, True), ("1", True), (True, True)],
+)
+def test_iscrowd_may_be_a_text(write, value, is_crowd):
+    values = content()
+    values["annotations"][0]["iscrowd"] = value
+    assert data.load(write(values)).records[0].is_crowd.tolist() == [is_crowd, True]
+
+
+@pytest.mark.parametrize("area", [1e400, "12", [12], True, None])
+def test_an_area_that_is_no_number_is_that_of_the_box(write, area):
+    values = content()
+    values["annotations"][0]["area"] = area
+    assert data.load(write(values)).records[0].area.tolist() == [600, 64 * 48]
+
+
+def test_annotation_ids_that_occur_twice_are_told_and_all_used(write, warnings_of):
+    values = content()
+    values["annotations"][1]["id"] = 1
+    path = write(values)
+    loaded = data.load(path)
+    assert [len(record.boxes) for record in loaded.records] == [2, 1]
+    assert loaded.problems == ()
+    assert warnings_of()[0] == (
+        f"{path}: 1 annotation id occurs more than once, e.g. 1; all of these annotations are "
+        "used, where pycocotools takes the last of an id for each"
+    )
+
+
+def test_a_byte_order_mark_costs_nothing(write):
+    path = write("\ufeff" + json.dumps(content()))
+    assert len(data.load(path)) == 2
+
+
+def test_a_number_of_thousands_of_digits_is_one_line(write):
+    path = write('{"images": [' + "1" * 5000 + "]}")
+    with pytest.raises(DataError) as error:
+        data.load(path)
+    assert str(error.value).startswith(f"{path}: not valid JSON: Exceeds the limit (4300 digits)")
+    assert "\n" not in str(error.value)
+
+
+def test_xmp_orientation_does_not_turn_the_size(write, write_image, tmp_path):
+    path = write(content())
+    write_image(tmp_path / "images" / "a.jpg", xmp=b'<rdf tiff:Orientation="6"/>')
+    loaded = data.load(path)
+    assert loaded.problems == ()
+    assert (loaded.records[0].height, loaded.records[0].width) == (48, 64)
+
+
+def test_sizes_may_be_texts_or_nonsense(write):
+    values = content()
+    values["images"][0].update(width="64", height=48.0)
+    values["images"][1].update(width=[64], height="tall")
+    assert data.load(write(values)).problems == ()
+
+
 def test_a_missing_or_damaged_image_is_left_out_and_named(write, tmp_path):
     path = write(content())
     broken, whole = tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.png"
@@ -193,12 +303,12 @@ def test_a_missing_or_damaged_image_is_left_out_and_named(write, tmp_path):
     assert data.load(path, verify="header").problems == ()
     for verify in ("full", "header"):
         broken.write_text("no image at all")
-        message = f"{broken}: image file cannot be read; it must be JPEG, PNG, GIF or BMP"
+        message = f"{broken}: image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP"
         assert list(data.load(path, verify=verify).problems) == [message]
     broken.unlink()
     assert list(data.load(path).problems) == [f"{broken}: image file is missing"]
     Image.open(whole).save(broken, "TIFF")
-    message = f"{broken}: is a TIFF file; use JPEG, PNG, GIF or BMP"
+    message = f"{broken}: is a TIFF file; use JPEG, PNG, GIF, BMP or WebP"
     assert list(data.load(path).problems) == [message]
 
 
@@ -221,7 +331,7 @@ def test_nothing_usable_is_an_error(write, tmp_path):
         data.load(path)
     assert str(error.value) == (
         f"{path}: has no usable image; the first problem: {image}: image file cannot be read; "
-        "it must be JPEG, PNG, GIF or BMP"
+        "it must be JPEG, PNG, GIF, BMP or WebP"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from efficientdet_tf.data import orientation
 from efficientdet_tf.data.decoding import decode_image, exif_orientation
 
 ORIENTATION = 0x0112
@@ -50,6 +51,9 @@ def encode(picture: Image.Image, format: str, **options) -> bytes:
         ("BMP", "L"),
         ("BMP", "P"),
         ("BMP", "RGBA"),
+        ("WEBP", "RGB"),
+        ("WEBP", "L"),
+        ("WEBP", "RGBA"),
     ],
 )
 def test_decodes_as_pillow_does(picture, decode, format, mode):
@@ -76,26 +80,67 @@ def test_animation_gives_its_first_frame(picture, decode):
     np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_webp_with_and_without_transparency_and_metadata(picture, decode, mode, lossless):
+    """Metadata make the header of an extended one, which says by itself what is transparent."""
+    metadata = {"exif": Image.Exif().tobytes(), "xmp": b"<x/>"}
+    with_alpha = picture.convert(mode)
+    if mode == "RGBA":
+        with_alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+    for extra in ({}, metadata):
+        encoded = encode(with_alpha, "WEBP", lossless=lossless, **extra)
+        assert (encoded[12:16] == b"VP8X") == (bool(extra) or (mode == "RGBA" and not lossless))
+        expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_animated_webp_gives_its_first_frame(picture, decode, mode):
+    """TensorFlow's own decoder writes over memory that is not its own in the first case."""
+    frames = [picture.convert(mode), picture.rotate(180).convert(mode)]
+    if mode == "RGBA":
+        frames[0].putalpha(Image.linear_gradient("L").resize(picture.size))
+    encoded = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert Image.open(io.BytesIO(encoded)).n_frames == 2
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    for _ in range(20):
+        np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+
+
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_turns_the_image_upright(picture, decode, byte_order, orientation):
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_exif_orientation_turns_the_image_upright(picture, decode, byte_order, tag):
     exif = Image.Exif()
     exif.endian = byte_order
     exif[0x010F] = "a maker"
-    exif[ORIENTATION] = orientation
+    exif[ORIENTATION] = tag
     encoded = encode(picture, "JPEG", exif=exif.tobytes(), comment=b"before the image data")
     stored = Image.open(io.BytesIO(encoded))
-    assert exif_orientation(tf.constant(encoded)) == orientation
+    assert exif_orientation(tf.constant(encoded)) == tag
     np.testing.assert_array_equal(decode(encoded, False).numpy(), np.asarray(stored))
     upright = np.asarray(ImageOps.exif_transpose(stored))
     np.testing.assert_array_equal(decode(encoded, True).numpy(), upright)
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 255])
-def test_an_impossible_orientation_is_upright(picture, orientation):
+@pytest.mark.parametrize("tag", [0, 9, 255])
+def test_an_impossible_orientation_is_upright(picture, tag):
     exif = Image.Exif()
-    exif[ORIENTATION] = orientation
+    exif[ORIENTATION] = tag
     assert exif_orientation(tf.constant(encode(picture, "JPEG", exif=exif.tobytes()))) == 1
+
+
+@pytest.mark.parametrize("exif_orientation_tag", [None, 1, 6])
+def test_pillow_and_the_graph_read_the_same_orientation(picture, exif_orientation_tag):
+    """XMP data tell an orientation, too, which neither heeds."""
+    exif, xmp = Image.Exif(), b'<rdf tiff:Orientation="8"/>'
+    if exif_orientation_tag:
+        exif[ORIENTATION] = exif_orientation_tag
+    encoded = encode(picture, "JPEG", exif=exif.tobytes(), xmp=xmp)
+    opened = Image.open(io.BytesIO(encoded))
+    assert opened.getexif()[ORIENTATION] == (exif_orientation_tag or 8)
+    assert orientation.exif_orientation(opened) == (exif_orientation_tag or 1)
+    assert exif_orientation(tf.constant(encoded)) == (exif_orientation_tag or 1)
 
 
 def test_damaged_exif_data_is_upright(picture):
@@ -110,7 +155,12 @@ def test_damaged_exif_data_is_upright(picture):
 
 
 @pytest.mark.parametrize(
-    "encoded", [b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"BM" * 40]
+    "encoded",
+    [
+        *(b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"BM" * 40),
+        *(b"RIFF", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X", b"RIFF\0\0\0\0WAVEfmt "),
+        b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(40),
+    ],
 )
 def test_what_is_no_image_raises(decode, encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -131,5 +181,8 @@ def test_decodes_inside_a_saved_model(picture, tmp_path):
     exif[ORIENTATION] = 6
     encoded = encode(picture, "JPEG", exif=exif.tobytes())
     loaded = tf.saved_model.load(str(tmp_path))
+    webp = encode(picture, "WEBP")
+    expected = np.asarray(Image.open(io.BytesIO(webp)))
+    np.testing.assert_array_equal(loaded.decode(webp).numpy(), expected)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
     np.testing.assert_array_equal(loaded.decode(encoded).numpy(), upright)

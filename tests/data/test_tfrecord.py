@@ -10,7 +10,7 @@ from official.vision.dataloaders import tf_example_decoder
 from PIL import Image
 
 from efficientdet_tf import data
-from efficientdet_tf.data import DataError, digits
+from efficientdet_tf.data import DataError, digits, tfrecord
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.data.tfrecord import write_tfrecord
 
@@ -110,6 +110,54 @@ def test_shards_share_the_records_of_a_split(tmp_path):
     assert len(data.load(str(tmp_path / "train-*.tfrecord"))) == 5
 
 
+@pytest.mark.parametrize(
+    ("names", "split", "expected"),
+    [
+        (["coco-train.tfrecord-00000-of-00001", "coco-validation.tfrecord"], "train", [0]),
+        (["coco-train.tfrecord-00000-of-00001", "coco-validation.tfrecord"], "val", [1]),
+        (["train2017-0.tfrecord", "val2017-0.tfrecord", "other.tfrecord"], "val", [1]),
+        (["part-0.tfrecord", "part-1.tfrecord"], "train", [0, 1]),
+        # A folder of validation files alone, whatever their names.
+        (["part-0.tfrecord", "part-1.tfrecord"], "val", [0, 1]),
+        (["mine-0.tfrecord", "part-1.tfrecord"], "mine", [0]),
+        (["values.tfrecord", "trainer.tfrecord"], "val", [0, 1]),
+    ],
+)
+def test_names_of_files_tell_their_part(tmp_path, names, split, expected):
+    for name in names:
+        write_records(tmp_path / name, {"image/source_id": [name.encode()]})
+    loaded = data.load(str(tmp_path), split=split)
+    files = {record.name.partition(": ")[0] for record in loaded.records}
+    assert files == {str(tmp_path / names[index]) for index in expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "flags"),
+    [
+        ("train-00000-of-00001.tfrecord", "val", "--val_data=FILES, or --data for eval.py"),
+        ("val.tfrecord", "train", "--train_data=FILES"),
+        ("test.tfrecord", "val", "--val_data=FILES, or --data for eval.py"),
+    ],
+)
+def test_a_folder_without_the_split_is_an_error(tmp_path, name, split, flags):
+    write_records(tmp_path / name, {})
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), split=split)
+    assert str(error.value) == (
+        f"{tmp_path}: no {split}*.tfrecord in it, only files such as {name}; "
+        f"name the files themselves: {flags}"
+    )
+
+
+def test_a_file_that_breaks_off_says_after_how_many_records(tmp_path):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {}, {}, {})
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError) as error:
+        data.load(str(file))
+    assert str(error.value) == f"{file}: damaged after record 2; copy or write it again"
+
+
 def test_without_a_label_map_the_records_tell_the_classes(made, tmp_path):
     [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
     (tmp_path / "label_map.json").unlink()
@@ -150,10 +198,35 @@ def write_records(file, *records: dict):
     ("changes", "message"),
     [
         ({"image/encoded": []}, "image/encoded: is missing"),
-        ({"image/encoded": [b"x"]}, "image file cannot be read; it must be JPEG, PNG, GIF or BMP"),
+        (
+            {"image/encoded": [b"x"]},
+            "image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP",
+        ),
         (
             {"image/object/bbox/xmin": []},
-            "image/object/bbox: needs one box for each class label",
+            "image/object/bbox: needs one box for each class label; its image is left out",
+        ),
+        (
+            {"image/object/bbox/xmax": [320.0]},
+            "image/object/bbox: 320 looks like pixels; it must be a fraction of the image's size, "
+            "0 to 1; its image is left out",
+        ),
+        (
+            {"image/object/class/label": [b"cat"]},
+            "image/object/class/label: must be of kind int64_list; its image is left out",
+        ),
+        (
+            {"image/object/bbox/xmax": [b"wide"]},
+            "image/object/bbox/xmax: must be of kind int64_list or float_list; "
+            "its image is left out",
+        ),
+        (
+            {"image/encoded": [7]},
+            "image/encoded: must be of kind bytes_list; its image is left out",
+        ),
+        (
+            {"image/height": [b"8"]},
+            "image/height: must be of kind int64_list; its image is left out",
         ),
         (
             {"image/object/bbox/xmin": [0.75]},
@@ -166,6 +239,47 @@ def test_a_bad_record_is_left_out_and_named(tmp_path, changes, message):
     file = tmp_path / "some.tfrecord"
     write_records(file, {}, changes)
     assert list(data.load(str(file)).problems) == [f"{file}: record 2: {message}"]
+
+
+def test_difficult_objects_are_marked(tmp_path):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {"image/object/difficult": [1]}, {"image/object/difficult": [0]}, {})
+    images = tfrecord.read(str(file), images="", split="train").images
+    assert [list(image.is_difficult) for image in images] == [[True], [False], []]
+
+
+def test_ids_of_thousands_of_digits_are_counted_instead(tmp_path):
+    file = tmp_path / "some.tfrecord"
+    write_records(file, {"image/source_id": [b"1" * 5000]}, {"image/source_id": [b"2"]})
+    assert [record.image_id for record in data.load(str(file)).records] == [1, 2]
+
+
+def test_a_label_map_with_a_byte_order_mark_can_be_read(made, tmp_path):
+    [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
+    label_map = tmp_path / "label_map.json"
+    label_map.write_bytes(b"\xef\xbb\xbf" + label_map.read_bytes())
+    assert data.load(file).label_map == made.label_map
+
+
+def test_webp_is_written_as_png_with_the_same_pixels(tmp_path):
+    file = io.BytesIO()
+    picture = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    picture.save(file, "WEBP", lossless=True)
+    record = Record(
+        image_id=1,
+        image=file.getvalue(),
+        height=20,
+        width=30,
+        boxes=np.array([[3, 2, 15, 10]], np.float32),
+        classes=np.zeros(1, np.int32),
+        is_crowd=np.zeros(1, bool),
+        area=np.ones(1, np.float32),
+    )
+    source = DetectionData([record], LabelMap((1,), ("thing",)))
+    [written] = write_tfrecord(source, str(tmp_path / "train.tfrecord"))
+    image = Image.open(io.BytesIO(data.load(written).records[0].image))
+    assert image.format == "PNG"
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(picture))
 
 
 def test_records_without_ids_sizes_and_names_can_be_read(tmp_path):

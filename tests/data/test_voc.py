@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efficientdet_tf import data
-from efficientdet_tf.data import DataError
+from efficientdet_tf.data import DataError, voc
 
 OBJECT = """<object><name>{name}</name><difficult>0</difficult><bndbox>
 <xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"""
@@ -67,24 +67,6 @@ def test_a_folder_without_image_sets_is_one_split(folder):
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (thing(xmax=""), "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax"),
-        (
-            "<object><name>cat</name></object>",
-            "object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax",
-        ),
-    ],
-)
-def test_an_object_that_cannot_be_read_is_left_out_and_named(folder, bad, message):
-    file = folder / "Annotations" / "a.xml"
-    file.write_text(annotation(thing(), bad, thing("dog"), file_name="a.jpg"))
-    loaded = data.load(str(folder))
-    assert list(loaded.problems) == [f"{file}: {message}"]
-    np.testing.assert_array_equal(loaded.records[0].classes, [1, 2])
-
-
-@pytest.mark.parametrize(
     ("bad", "fault"),
     [
         (thing(xmax=10), "bndbox: has no width or no height"),
@@ -117,6 +99,27 @@ def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, ba
     assert [record.image_id for record in loaded.records] == [2]
 
 
+@pytest.mark.parametrize("bad", [thing(xmax=""), "<object><name>cat</name></object>"])
+def test_an_image_with_an_object_without_a_box_is_left_out(folder, bad):
+    file = folder / "Annotations" / "a.xml"
+    file.write_text(annotation(thing(), bad, file_name="a.jpg"))
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [
+        f"{file}: object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax; "
+        "its image is left out"
+    ]
+    assert [record.image_id for record in loaded.records] == [2]
+
+
+def test_difficult_objects_are_marked(folder):
+    difficult = thing("dog").replace("<difficult>0<", "<difficult> 1 <")
+    unsaid = thing("bird").replace("<difficult>0</difficult>", "")
+    file = folder / "Annotations" / "a.xml"
+    file.write_text(annotation(thing(), difficult, unsaid, file_name="a.jpg"))
+    image = voc.read(str(folder), images="", split="train").images[0]
+    assert image.is_difficult == [False, True, False]
+
+
 def test_a_bad_record_is_left_out_and_named(folder):
     annotation_file = folder / "Annotations" / "a.xml"
     annotation_file.write_text("<annotation>\n<object>")
@@ -136,6 +139,53 @@ def test_a_bad_record_is_left_out_and_named(folder):
     )
     with pytest.raises(DataError, match="annotation file is missing"):
         data.load(str(folder), strict=True)
+
+
+def test_byte_order_marks_cost_nothing(folder):
+    (folder / "labels.txt").write_text("bird\ncat\ndog\n")
+    lists = folder / "ImageSets" / "Main"
+    for file in (folder / "labels.txt", lists / "train.txt", folder / "Annotations" / "a.xml"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    assert loaded.label_map.names == ("bird", "cat", "dog")
+    assert [len(record.boxes) for record in loaded.records] == [1, 1]
+
+
+def test_lists_in_another_encoding_are_an_error(folder):
+    for file in (folder / "ImageSets" / "Main" / "train.txt", folder / "labels.txt"):
+        file.write_bytes(b"\xe4\n")
+        with pytest.raises(DataError) as error:
+            data.load(str(folder))
+        assert str(error.value) == f"{file}: not a text file in UTF-8"
+
+
+def test_names_of_files_may_have_spaces(folder):
+    for name in ("JPEGImages/a.jpg", "Annotations/a.xml"):
+        file = folder / name
+        file.rename(file.with_stem("a b"))
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a b\nb  1\n")
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    assert [record.name[-7:] for record in loaded.records] == ["a b.jpg", "s/b.jpg"]
+
+
+def test_an_annotation_in_an_unknown_encoding_is_named(folder):
+    file = folder / "Annotations" / "a.xml"
+    header = '<?xml version="1.0" encoding="{}"?>'
+    for encoding, reason in (
+        ("gb2312", "multi-byte encodings are not supported"),
+        ("klingon", "unknown encoding: klingon"),
+    ):
+        file.write_text(header.format(encoding) + annotation(thing(), file_name="a.jpg"))
+        assert list(data.load(str(folder)).problems) == [f"{file}: not valid XML: {reason}"]
+    file.unlink()
+    file.mkdir()
+    assert list(data.load(str(folder)).problems) == [f"{file}: cannot be read: Is a directory"]
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a\0\nb\n")
+    assert list(data.load(str(folder)).problems) == [
+        f"{folder / 'Annotations'}: file name 'a\\x00' holds control characters"
+    ]
 
 
 def test_an_image_is_found_by_the_name_of_its_annotation_too(folder, write_image):

@@ -1,5 +1,7 @@
 """YOLO folders: what is read, and what is said about bad ones."""
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -71,25 +73,6 @@ def test_labels_may_lie_beside_the_images(folder):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("0 0.5 0.5 0.2", "must be five numbers, class x_center y_center width height"),
-        ("cat 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
-        ("nan 0.5 0.5 0.2 0.2", "must be five numbers, class x_center y_center width height"),
-    ],
-)
-def test_a_line_that_cannot_be_read_is_left_out_and_named(folder, line, message):
-    file = folder / "labels" / "train" / "a.txt"
-    file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n0 0.5 0.5 0.2 0.2\n")
-    loaded = data.load(str(folder))
-    assert list(loaded.problems) == [f"{file}: line 2: {message}"]
-    np.testing.assert_array_equal(loaded.records[0].classes, [1, 0])
-    with pytest.raises(DataError) as error:
-        data.load(str(folder), strict=True)
-    assert str(error.value) == loaded.problems[0]
-
-
-@pytest.mark.parametrize(
     ("line", "fault"),
     [
         ("2 0.5 0.5 0.2 0.2", "class: 2 is not a known category"),
@@ -104,6 +87,9 @@ def test_an_unusable_line_is_ignored_and_named(folder, line, fault):
     loaded = data.load(str(folder))
     assert list(loaded.problems) == [f"{file}: line 2: {fault}; ignored in training and evaluation"]
     assert loaded.records[0].is_ignored.tolist() == [False, True, False]
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), strict=True)
+    assert str(error.value) == loaded.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -123,12 +109,181 @@ def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, li
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "0 0.5 0.5 0.2",
+        "cat 0.5 0.5 0.2 0.2",
+        "nan 0.5 0.5 0.2 0.2",
+        "0",
+        "0 0.1 0.1 0.2 0.1 0.2 0.2 0.3",
+    ],
+)
+def test_an_image_with_an_unreadable_line_is_left_out(folder, line):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n")
+    (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [
+        f"{file}: line 2: must be five numbers, class x_center y_center width height, or class "
+        "and a polygon; its image is left out"
+    ]
+    assert [record.image_id for record in loaded.records] == [2]
+
+
+@pytest.mark.parametrize("line", ["0 16 24 32 24", "0 16 12 48 12 48 36", "0 0.5 0.5 16 0.5"])
+def test_a_box_in_pixels_is_named_as_such(folder, line):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text(line)
+    (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
+    [problem] = data.load(str(folder)).problems
+    assert problem == (
+        f"{file}: line 1: box: 16 looks like pixels; "
+        "it must be a fraction of the image's size, 0 to 1; its image is left out"
+    )
+
+
+def test_polygons_and_predictions_may_be_mixed_with_boxes(folder, warnings_of):
+    """Segmentation exports, and predictions saved with their confidence."""
+    file = folder / "labels" / "train" / "a.txt"
+    (folder / "labels" / "train" / "b.txt").write_text("1 0.5 0.5 0.25 0.5 0.42\n")
+    file.write_text(
+        "1 0.5 0.5 0.25 0.5\n"
+        "0 0.25 0.5 0.75 0.25 0.5 1.0\n"
+        "1 0.5 0.5 0.25 0.5 97\n"
+        "0 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n"
+    )
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    first, second = loaded.records
+    np.testing.assert_allclose(
+        first.boxes,
+        [[12, 24, 36, 40], [12, 16, 48, 48], [12, 24, 36, 40], [12, 16, 24, 32]],
+        atol=1e-5,
+    )
+    assert first.classes.tolist() == [1, 0, 1, 0]
+    np.testing.assert_allclose(second.boxes, [[12, 24, 36, 40]], atol=1e-5)
+    assert warnings_of() == [
+        f"{folder / 'data.yaml'} (train): 2 lines have a sixth column, e.g. {file}: line 3; it is "
+        "taken for the confidence of a prediction and ignored: every box counts as a whole object"
+    ]
+
+
+def test_keypoints_behind_the_box_are_no_polygon(folder):
+    """Two keypoints of three numbers: with the box ten, as many as a polygon of five points."""
+    keypoints = "0.1 0.1 2 0.9 0.9 2"
+    (folder / "labels" / "train" / "a.txt").write_text(f"1 0.5 0.5 0.25 0.5 {keypoints}\n")
+    write_yaml(folder, names=["cat", "dog"], train="images/train", kpt_shape=[2, 3])
+    loaded = data.load(str(folder))
+    np.testing.assert_allclose(loaded.records[0].boxes, [[12, 24, 36, 40]], atol=1e-5)
+    write_yaml(folder, names=["cat", "dog"], train="images/train", kpt_shape="two")
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    assert str(error.value) == (
+        f"{folder / 'data.yaml'}: kpt_shape: must be the two numbers [keypoints, dimensions]"
+    )
+
+
+def test_webp_and_jfif_are_images_and_others_are_named(folder, write_image):
+    images = folder / "images" / "train"
+    for name, format in (("w.webp", "WEBP"), ("j.jfif", "JPEG"), ("m.MPO", "JPEG")):
+        write_image(images / name, format=format)
+    write_image(images / "t.TIF", format="TIFF")
+    (images / "i.heic").touch()
+    (images / "notes.txt").touch()
+    loaded = data.load(str(folder))
+    assert [record.name for record in loaded.records] == [
+        str(images / name) for name in ("a.jpg", "b.jpg", "j.jfif", "m.MPO", "w.webp")
+    ]
+    advice = "images are not read; convert it to JPEG, PNG, GIF, BMP or WebP"
+    assert list(loaded.problems) == [
+        f"{images / 'i.heic'}: .heic {advice}",
+        f"{images / 't.TIF'}: .tif {advice}",
+    ]
+    for name in ("a.jpg", "b.jpg", "j.jfif", "m.MPO", "w.webp", "i.heic"):
+        (images / name).unlink()
+    with pytest.raises(DataError) as error:
+        data.load(str(folder))
+    assert str(error.value) == (
+        f"{folder / 'data.yaml'}: train: there are no images in {images}; "
+        f"the first problem: {images / 't.TIF'}: .tif {advice}"
+    )
+
+
+def test_lines_of_a_list_are_relative_to_the_list_or_the_data_set(folder, monkeypatch):
+    root = folder / "set"
+    root.mkdir()
+    for name in ("images", "labels"):
+        (folder / name).rename(root / name)
+    lists = root / "lists"
+    lists.mkdir()
+    write_yaml(folder, path="set", names=["cat", "dog"], train="lists/train.txt")
+    write = (lists / "train.txt").write_text
+    for prefix in ("", f"{root}/", "./../"):
+        write(f"\ufeff{prefix}images/train/a.jpg\n\n{prefix}images/train/b.jpg\n")
+        assert [len(record.boxes) for record in data.load(str(folder)).records] == [2, 0]
+    write("./images/train/a.jpg\nimages/train/b.jpg\nimages/train/b\n.\na\0.jpg\n")
+    with pytest.raises(DataError, match="no image has a label file"):
+        data.load(str(folder))
+    write("images/train/a.jpg\nimages/train/gone.jpg\nimages/train/a\na\0.jpg\n")
+    unnamed = "is not the name of an image file; use JPEG, PNG, GIF, BMP or WebP"
+    assert list(data.load(str(folder)).problems) == [
+        f"image file '{lists}/a\\x00.jpg' holds control characters",
+        f"{lists}/images/train/a: {unnamed}",
+        f"{lists}/images/train/gone.jpg: image file is missing",
+    ]
+    monkeypatch.chdir(root)
+    (folder / "data.yaml").write_text("names: [cat, dog]\ntrain: set/lists/train.txt\n")
+    write("images/train/a.jpg\n")
+    assert len(data.load(str(folder)).records) == 1
+
+
+def test_a_single_image_may_be_a_split_and_an_empty_list_is_an_error(folder):
+    write_yaml(folder, names=["cat", "dog"], train="images/train/a.jpg", val=[])
+    assert len(data.load(str(folder))) == 1
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), split="val")
+    message = "val: there are no images in an empty list"
+    assert str(error.value) == f"{folder / 'data.yaml'}: {message}"
+
+
+def test_a_byte_order_mark_costs_no_object(folder):
+    for file in (folder / "data.yaml", folder / "labels" / "train" / "a.txt"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    loaded = data.load(str(folder))
+    assert loaded.problems == ()
+    assert loaded.records[0].classes.tolist() == [1, 0]
+
+
+def test_an_image_whose_name_is_no_utf_8_is_named(folder):
+    image = os.fsencode(folder / "images" / "train" / "b.jpg")
+    os.rename(image, image.replace(b"b.jpg", b"\xe4.jpg"))
+    [problem] = data.load(str(folder)).problems
+    images = folder / "images" / "train"
+    assert problem == f"image file '{images}/\\udce4.jpg' is not valid UTF-8; rename the file"
+
+
+def test_a_label_file_that_cannot_be_read_leaves_its_image_out(folder):
+    file = folder / "labels" / "train" / "a.txt"
+    file.unlink()
+    file.mkdir()
+    (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
+    loaded = data.load(str(folder))
+    assert list(loaded.problems) == [
+        f"{file}: cannot be read: Is a directory; its image is left out"
+    ]
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("names: [cat\ntrain: x", "line 2: not valid YAML"),
         ("just text", "must hold keys and values; is it a YOLO data.yaml?"),
         ("train: images/train", "names: must be the list of the class names"),
         ("names: {a: cat}", "names: class numbers must be whole numbers"),
+        (f"names: {{{10**30}: cat}}", "names: class numbers must be whole numbers"),
+        ("names: [[cat, dog]]", "names: name of class 0: must be a text"),
+        ("names: 2020-99-99", "not valid YAML"),
         ("names: [cat]", "train: is missing; it names the image folder of this split"),
     ],
 )

@@ -1,5 +1,6 @@
 """The SavedModel: alone with TensorFlow, its two signatures, and what is beside the graph."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.detector import read_image
@@ -81,18 +83,21 @@ def test_classes_are_the_data_sets_own(signatures, photograph):
 
 def test_images_of_different_sizes_in_one_request(signatures, photograph):
     small = tf.io.encode_png(read_image(photograph)[:100, :50]).numpy()
-    images = tf.constant([photograph.read_bytes(), small])
+    file = io.BytesIO()
+    Image.fromarray(read_image(photograph)[:60, :90]).save(file, "WEBP")
+    images = tf.constant([photograph.read_bytes(), small, file.getvalue()])
     found = signatures["serving_default"](images=images)
-    alone = signatures["serving_default"](images=images[1:])
+    alone = signatures["serving_default"](images=images[1:2])
     np.testing.assert_allclose(found["boxes"][1], alone["boxes"][0], atol=1e-2)
     assert (found["boxes"][1].numpy() <= [100, 50, 100, 50]).all()
+    assert (found["boxes"][2].numpy() <= [60, 90, 60, 90]).all()
 
 
 def test_an_item_that_is_no_image_is_named(signatures, photograph):
     images = tf.constant([photograph.read_bytes(), b"text", photograph.read_bytes(), b""])
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         signatures["serving_default"](images=images)
-    assert "neither JPEG, PNG, GIF nor BMP at these positions of the request:] [1 3]" in str(
+    assert "not JPEG, PNG, GIF, BMP or WebP at these positions of the request:] [1 3]" in str(
         error.value
     )
 

@@ -1,0 +1,98 @@
+"""The image files of a split of a YOLO data set: from folders and from lists of images."""
+
+from pathlib import Path
+
+from efficientdet_tf.data.annotations import (
+    IMAGE_FORMATS,
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    file_name_problem,
+    read_text,
+)
+from efficientdet_tf.data.records import DataError
+
+
+def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path], list[str]]:
+    """Find the images of a split.
+
+    Args:
+      file: the YAML file.
+      content: what it holds.
+      images: an image folder or list to use instead of those of `content`, or "".
+      split: the key of `content`; its value is a folder, a list of images, or
+        several of them.
+
+    Returns:
+      The images by path, each once, and one line for each that cannot be one.
+
+    Raises:
+      DataError: when there is no such key, folder or list, or no image.
+    """
+    if images:
+        entries = [images]
+    elif split in content:
+        entries = content[split] if isinstance(content[split], list) else [content[split]]
+    else:
+        raise DataError(f"{file}: {split}: is missing; it names the image folder of this split")
+    roots = _roots(file, content)
+    places = [_existing(file, roots, str(entry), split) for entry in entries]
+    found = sorted({image for place in places for image in _images_at(place, roots)})
+    problems = {image: _problem(image) for image in found}
+    usable = [image for image in found if not problems[image]]
+    named = [problem for problem in problems.values() if problem]
+    if not usable:
+        where = places[0] if places else "an empty list"
+        first = f"; the first problem: {named[0]}" if named else ""
+        raise DataError(f"{file}: {split}: there are no images in {where}{first}")
+    return usable, named
+
+
+def _roots(file: Path, content: dict) -> list[Path]:
+    """The folders that paths may be relative to: the key "path", the YAML file's, the current."""
+    path = str(content.get("path") or "")
+    return list(dict.fromkeys([file.parent / path, file.parent, Path(path), Path()]))
+
+
+def _existing(file: Path, roots: list[Path], entry: str, split: str) -> Path:
+    """The folder or list that `entry` means; exported data sets often have a "../" too many."""
+    guesses = [root / name for root in roots for name in (entry, entry.removeprefix("../"))]
+    for guess in guesses:
+        if guess.exists():
+            return guess
+    raise DataError(f"{file}: {split}: no such folder or list of images: {guesses[0]}")
+
+
+def _images_at(place: Path, roots: list[Path]) -> list[Path]:
+    if place.is_dir():
+        known = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+        return [item for item in place.rglob("*") if item.suffix.lower() in known]
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        return [place]
+    lines = [line.strip() for line in read_text(place).splitlines()]
+    return [_listed(place, roots, line) for line in lines if line]
+
+
+def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
+    """The image that a line of a list means.
+
+    A line that begins with "./" is relative to the list, as Ultralytics' tools
+    have it; others to wherever the image is.
+    """
+    beside = list_file.parent / line
+    if line.startswith("./") or beside.is_file():
+        return beside
+    guesses = (root / line for root in roots)
+    return next((guess for guess in guesses if guess.is_file()), beside)
+
+
+def _problem(image: Path) -> str:
+    """Why a file cannot be an image of the data set, or ""."""
+    problem = file_name_problem(str(image))
+    if problem:
+        return f"image file {problem}"
+    suffix = image.suffix.lower()
+    if suffix in OTHER_IMAGE_SUFFIXES:
+        return f"{image}: {suffix} images are not read; convert it to {IMAGE_FORMATS}"
+    if suffix not in IMAGE_SUFFIXES:
+        return f"{image}: is not the name of an image file; use {IMAGE_FORMATS}"
+    return ""
