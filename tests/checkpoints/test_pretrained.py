@@ -24,8 +24,8 @@ def tiny(num_classes, **overrides):
         {
             "model.num_classes": num_classes,
             "model.image_size": 64,
-            "model.num_filters": 16,
-            "model.fpn_repeats": 1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
             "model.head_repeats": 1,
             "model.backbone_depth": 0.1,
         }
@@ -43,7 +43,7 @@ def randomized(model):
 def write_published(model, config, prefix):
     """Writes a TF1 checkpoint of a model, under the published names."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    values = {reference_name(v.name, config.model): v.numpy() for v in model.weights}
+    values = {reference_name(v.name, config): v.numpy() for v in model.weights}
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=list(values),
@@ -144,8 +144,8 @@ def test_the_moving_average_starts_from_them_too(trained, sources):
     ("kind", "key", "value", "error", "message"),
     [
         (
-            *("run", "model.fusion", "fast", PretrainedError),
-            "was trained with model.fusion sum, the model has fast; "
+            *("run", "neck.fusion", "fast", PretrainedError),
+            "was trained with neck.fusion sum, the model has fast; "
             "choose the same --model and settings",
         ),
         (
@@ -159,7 +159,7 @@ def test_the_moving_average_starts_from_them_too(trained, sources):
             "not used: .* and .* more",
         ),
         (
-            *("published", "model.num_filters", 24, WeightsMismatch),
+            *("published", "neck.num_filters", 24, WeightsMismatch),
             "weights do not fit efficientdet-lite0: of another shape: "
             r"box_net/box-0-bn-3/beta \(16,\) for \(24,\), .* and .* more",
         ),
@@ -179,7 +179,7 @@ def test_another_network_is_refused(sources, kind, key, value, error, message):
 
 
 def test_weights_alone_of_another_width_are_refused(weights_alone):
-    config = tiny(3, **{"model.num_filters": 24})
+    config = tiny(3, **{"neck.num_filters": 24})
     with pytest.raises(PretrainedError) as error:
         load_pretrained(model_lib.build(config), config, str(weights_alone))
     message = (
@@ -189,7 +189,7 @@ def test_weights_alone_of_another_width_are_refused(weights_alone):
 
 
 def test_weights_of_a_larger_network_are_refused(unchanged, tmp_path):
-    larger = tiny(3, **{"model.fpn_repeats": 2})
+    larger = tiny(3, **{"neck.num_repeats": 2})
     path = tmp_path / "larger.weights.h5"
     model = model_lib.build(larger)
     model.save_weights(str(path))
