@@ -212,6 +212,31 @@ def test_built_in_configs_are_valid():
         assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))
 
 
+@pytest.mark.parametrize("value", ["{variant: lin2017}", {"variant": "lin2017"}])
+def test_options_of_the_neck(tmp_path, value):
+    config = Config().override({"neck.name": "fpn", "neck.options": value})
+    assert config.neck.options == {"variant": "lin2017"}
+    assert config == Config().override({"neck.name": "fpn", "neck.options.variant": "lin2017"})
+    more = config.override({"neck.options.conv_block": "{separable: false}"})
+    assert more.neck.options == {"variant": "lin2017", "conv_block": {"separable": False}}
+    assert Config.from_yaml(write(tmp_path, more.to_yaml())) == more
+
+
+def test_a_backbone_brings_what_its_weights_need():
+    lite = Config.for_model("efficientdet-lite0")
+    resnet = lite.override({"model.backbone": "resnet50"}).model
+    assert resnet.pixel_mean == (123.68, 116.779, 103.939) and resnet.pixel_std == (1, 1, 1)
+    assert resnet.backbone_survival_prob == 1
+    back = lite.override({"model.backbone": "resnet50"}).override(
+        {"model.backbone": "efficientnet-lite0"}
+    )
+    assert back == lite
+    own = {"model.backbone": "efficientnet-b0", "model.pixel_mean": [1, 2, 3]}
+    assert lite.override(own).model.pixel_mean == (1, 2, 3)
+    same = lite.override({"model.pixel_mean": [1, 2, 3]})
+    assert same.override({"model.backbone": "efficientnet-lite0"}) == same
+
+
 # Complaints.
 
 
@@ -276,6 +301,30 @@ def test_an_unknown_key(key, expected):
         ("data.verify", "no", "data.verify: 'no' is not one of full, header"),
         ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
         (
+            "neck.name",
+            "bifpm",
+            "neck.name: 'bifpm' is not one of bifpn, fpn, pafpn, panet, "
+            "bottom_up_path_augmentation",
+        ),
+        ("neck.num_repeats", 0, "neck.num_repeats: 0 is below 1"),
+        ("neck.options", "[1]", "neck.options: [1] is not names and values, e.g. {name: value}"),
+        (
+            "neck.options",
+            {1: 2},
+            "neck.options: {1: 2} is not names and values, e.g. {name: value}",
+        ),
+        (
+            "neck.options.chain",
+            "post",
+            "neck.options.chain: bifpn has no such option; known: conv_block",
+        ),
+        (
+            "neck.options.conv_block",
+            "heavy",
+            "neck.options.conv_block: 'heavy' is not one of light, dense, and not a mapping of "
+            "fields",
+        ),
+        (
             "model.name",
             "efficientdet-d1",
             "model.name: is 'efficientdet-d0' here; choose a model by --model",
@@ -287,8 +336,28 @@ def test_a_value_that_no_run_could_use(key, value, expected):
 
 
 @pytest.mark.parametrize(
+    ("setting", "value"),
+    [("backbone_width", 0.5), ("backbone_depth", 0.5), ("backbone_survival_prob", 0.8)],
+)
+def test_a_backbone_of_one_size(setting, value):
+    config = Config().override({"model.backbone": "resnet50"})
+    argument = setting.removeprefix("backbone_")
+    assert message(config.override, {f"model.{setting}": value}) == (
+        f"model.backbone_{argument}: resnet50 has no such choice; leave it at 1, not {value}"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            "neck: {options: {variant: lin2017}}",
+            "neck.options.variant: bifpn has no such option; known: conv_block",
+        ),
+        (
+            "neck: {name: pafpn, options: {chian: pre}}",
+            "neck.options.chian: pafpn has no such option; did you mean 'chain'?",
+        ),
         ("- a", "must hold keys and values"),
         ("model: efficientdet-d1", "model: must hold keys and values"),
         ("model: {name: d1}", f"unknown model 'd1'; known: {ALL_NAMES}"),
