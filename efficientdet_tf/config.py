@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from efficientdet_tf.backbones import BACKBONES, Backbone, check_scale
 from efficientdet_tf.config_sections import (
     AnchorConfig,
     AugmentationConfig,
@@ -30,11 +31,13 @@ from efficientdet_tf.config_sections import (
     DetectionConfig,
     LossConfig,
     ModelConfig,
+    NeckConfig,
     OptimizerConfig,
     TrainingConfig,
 )
-from efficientdet_tf.config_values import ConfigError, check, coerce, did_you_mean
+from efficientdet_tf.config_values import ConfigError, check, coerce, did_you_mean, from_text
 from efficientdet_tf.model_table import MODELS, compound_scaling
+from keras_layers.feature_network import build_feature_network
 
 __all__ = [
     "MODELS",
@@ -46,6 +49,7 @@ __all__ = [
     "DetectionConfig",
     "LossConfig",
     "ModelConfig",
+    "NeckConfig",
     "OptimizerConfig",
     "TrainingConfig",
     "compound_scaling",
@@ -57,11 +61,16 @@ __all__ = [
 _BUILT_IN = pathlib.Path(__file__).parent / "configs"
 
 
+# How keys of single options of the neck begin.
+_OPTION = "neck.options."
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration of a run. Make one with `Config.for_model`."""
 
     model: ModelConfig = ModelConfig()
+    neck: NeckConfig = NeckConfig()
     anchors: AnchorConfig = AnchorConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
@@ -128,12 +137,18 @@ class Config:
         Args:
           values: e.g. `{"optimizer.learning_rate": 0.04, "model.image_size":
             "384x640"}`. Strings are read as YAML, so values may come straight
-            from a command line.
+            from a command line. One option of the neck alone is
+            `neck.options.<option>`. With another `model.backbone` go the pixel
+            statistics and the survival probability that it needs, unless `values`
+            has them.
 
         Raises:
           ConfigError: for an unknown key or a value of the wrong type.
         """
         config = self
+        backbone = str(values.get("model.backbone", self.model.backbone))
+        if backbone != self.model.backbone and backbone in BACKBONES:
+            values = {**_needs(BACKBONES[backbone]), **values}
         for key, value in values.items():
             config = config._replace_one(key, value)
         _check(config)
@@ -148,6 +163,10 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def _replace_one(self, key: str, value: Any) -> "Config":
+        option = key.removeprefix(_OPTION)
+        if option != key:
+            value = from_text(key, value) if isinstance(value, str) else value
+            key, value = "neck.options", {**self.neck.options, option: value}
         section_name, _, field_name = key.partition(".")
         if key not in known_keys():
             raise ConfigError(f"unknown key {key!r}{_nearest_key(key)}")
@@ -190,11 +209,8 @@ def _check(config: Config) -> None:
     for key in known_keys():
         section, field = key.split(".")
         check(key, getattr(getattr(config, section), field))
-    backbones = dict.fromkeys(row["model"].backbone for row in MODELS.values())
-    if config.model.backbone not in backbones:
-        raise ConfigError(
-            f"model.backbone: {config.model.backbone!r} is not one of {', '.join(backbones)}"
-        )
+    _check_scale(config.model)
+    _check_options(config)
     if min(config.model.image_size) < 64:
         raise ConfigError(f"model.image_size: {config.model.image_size} has a side below 64 pixels")
     try:
@@ -209,6 +225,45 @@ def _check(config: Config) -> None:
         raise ConfigError("augmentation.scale_max: is below augmentation.scale_min")
     if not 1 <= config.model.min_level < config.model.max_level:
         raise ConfigError("model.min_level: must be below model.max_level")
+
+
+def _needs(backbone: Backbone) -> dict[str, Any]:
+    """What settings a backbone brings with it."""
+    return {
+        "model.pixel_mean": backbone.pixel_mean,
+        "model.pixel_std": backbone.pixel_std,
+        "model.backbone_survival_prob": backbone.survival_prob,
+    }
+
+
+def _check_scale(model: ModelConfig) -> None:
+    try:
+        check_scale(
+            model.backbone,
+            survival_prob=model.backbone_survival_prob,
+            width=model.backbone_width,
+            depth=model.backbone_depth,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.backbone_{error}") from error
+
+
+def _check_options(config: Config) -> None:
+    """Builds the network's layer, which needs TensorFlow, only if there are options."""
+    if not config.neck.options:
+        return
+    neck = config.neck
+    try:
+        build_feature_network(
+            neck.name,
+            neck.options,
+            num_filters=neck.num_filters,
+            num_repeats=neck.num_repeats,
+            fusion=neck.fusion,
+            activation=config.model.activation,
+        )
+    except ValueError as error:
+        raise ConfigError(f"neck.{error}") from error
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:

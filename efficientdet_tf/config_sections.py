@@ -12,6 +12,8 @@ class ModelConfig:
     num_classes: int = 90
     # (height, width) of the network's input in pixels, each at least 64.
     image_size: tuple[int, int] = (512, 512)
+    # A name in `efficientdet_tf.backbones.BACKBONES`. Setting another one sets the pixel
+    # statistics and the survival probability to those of the new one.
     backbone: str = "efficientnet-b0"
     # Factors of the backbone's published width and depth; below 1 makes networks
     # smaller than any published one.
@@ -19,14 +21,11 @@ class ModelConfig:
     backbone_depth: float = 1.0
     # Probability with which a residual block survives a training step; 1 is off.
     backbone_survival_prob: float = 1.0
-    feature_network: str = "bifpn"
-    # Fusion of a feature-network node: see `keras_layers.fusion.METHODS`.
-    fusion: str = "fast"
-    num_filters: int = 64
-    fpn_repeats: int = 3
+    # Inner convolutions of each head; their width is that of the neck.
     head_repeats: int = 3
     min_level: int = 3
     max_level: int = 7
+    # Of the neck and the heads.
     activation: str = "swish"
     # RGB mean and standard deviation on the 0..255 scale.
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -34,6 +33,24 @@ class ModelConfig:
     # Layers whose variables' names match this regular expression are not trained,
     # e.g. "backbone/.*"; their BatchNorm works in inference mode. "" is off.
     freeze: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeckConfig:
+    """The feature network between backbone and heads."""
+
+    # A name in `keras_layers.feature_network.NETWORKS`.
+    name: str = "bifpn"
+    # Width of every level, and of the heads.
+    num_filters: int = 64
+    # Number of cells, each with weights of its own.
+    num_repeats: int = 3
+    # How a node fuses its inputs: see `keras_layers.feature_network.METHODS`.
+    fusion: str = "fast"
+    # What this network has beside the above, e.g. {variant: lin2017} of "fpn", and
+    # `conv_block`: "light", "dense", or fields of `keras_layers.conv_block.ConvBlock`. A
+    # single one is set by `neck.options.<option>`.
+    options: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

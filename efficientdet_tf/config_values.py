@@ -3,12 +3,14 @@
 import difflib
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
+from efficientdet_tf.backbones import BACKBONES
 from efficientdet_tf.errors import UserError
+from keras_layers.feature_network import METHODS, NETWORKS
 
 
 class ConfigError(UserError):
@@ -16,8 +18,9 @@ class ConfigError(UserError):
 
 
 _CHOICES = {
-    "model.feature_network": ("bifpn",),
-    "model.fusion": ("fast", "softmax", "sum", "unbounded", "channel_fast", "channel_softmax"),
+    "model.backbone": tuple(BACKBONES),
+    "neck.name": tuple(NETWORKS),
+    "neck.fusion": METHODS,
     "model.activation": ("swish", "relu6", "relu"),
     "loss.iou_loss": ("none", "iou", "giou", "diou", "ciou"),
     "loss.class_weights": ("none", "inverse", "effective"),
@@ -34,8 +37,8 @@ _CHOICES = {
 _INF = math.inf
 _RANGES = {
     "model.num_classes": (1, _INF),
-    "model.num_filters": (1, _INF),
-    "model.fpn_repeats": (1, _INF),
+    "neck.num_filters": (1, _INF),
+    "neck.num_repeats": (1, _INF),
     "model.head_repeats": (1, _INF),
     "model.backbone_width": (0.1, _INF),
     "model.backbone_depth": (0.1, _INF),
@@ -97,9 +100,11 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
         return str(value)
     given = value
     if isinstance(value, str):
-        value = _from_text(key, value)
+        value = from_text(key, value)
     if origin is tuple:
         return _coerce_tuple(key, value, typing.get_args(wanted))
+    if wanted is dict:
+        return _coerce_mapping(key, value)
     if wanted is bool and isinstance(value, bool):
         return value
     if wanted in (int, float) and not isinstance(value, bool):
@@ -115,6 +120,12 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
+def _coerce_mapping(key: str, value: Any) -> dict:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{key}: {value!r} is not names and values, e.g. {{name: value}}")
+    return dict(value)
+
+
 def _coerce_tuple(key: str, value: Any, item_types: tuple) -> tuple:
     variadic = len(item_types) == 2 and item_types[1] is Ellipsis
     if key == "model.image_size" and isinstance(value, int):
@@ -126,7 +137,8 @@ def _coerce_tuple(key: str, value: Any, item_types: tuple) -> tuple:
     return tuple(coerce(key, item, item_type) for item in value)
 
 
-def _from_text(key: str, text: str) -> Any:
+def from_text(key: str, text: str) -> Any:
+    """Read a setting's text as YAML."""
     if key == "model.image_size" and "x" in text:
         return [part.strip() for part in text.split("x")]
     try:

@@ -2,10 +2,11 @@
 
 import tf_keras as keras
 
-from efficientdet_tf.backbones.efficientnet import EfficientNet
-from efficientdet_tf.config import Config
+from efficientdet_tf.backbones import build_backbone
+from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.detection_model import EfficientDet
-from keras_layers.bifpn import BiFPN
+from keras_layers.conv_block import ConvBlock
+from keras_layers.feature_network import build_feature_network
 from keras_layers.heads import PredictionHead
 from keras_layers.pixels import NormalizePixels
 from keras_layers.resample import ExtraLevels
@@ -26,31 +27,27 @@ def build(config: Config) -> EfficientDet:
     [B, h, w, anchors * 4], (ty, tx, th, tw) relative to the anchors.
 
     Args:
-      config: `model` and `anchors` are read.
+      config: `model`, `neck` and `anchors` are read.
 
     Returns:
       A Keras model whose layers are `pixels`, `backbone`, `extra_levels`,
       `feature_network`, `class_head` and `box_head`.
+
+    Raises:
+      ConfigError: for settings of the neck that it cannot have.
     """
     model = config.model
     images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
     normalized = NormalizePixels(model.pixel_mean, model.pixel_std, name="pixels")(images)
-    features = EfficientNet(
+    backbone = build_backbone(
         model.backbone,
-        model.backbone_survival_prob,
-        model.backbone_width,
-        model.backbone_depth,
-        name="backbone",
-    )(normalized)
+        survival_prob=model.backbone_survival_prob,
+        width=model.backbone_width,
+        depth=model.backbone_depth,
+    )
+    features = backbone(normalized)
     features = {level: x for level, x in features.items() if level >= model.min_level}
-    features = ExtraLevels(model.num_filters, model.max_level, name="extra_levels")(features)
-    features = BiFPN(
-        model.num_filters,
-        model.fpn_repeats,
-        model.fusion,
-        model.activation,
-        name="feature_network",
-    )(features)
+    features = _neck(config, features)
     outputs = {}
     for short_name, head in _heads(config).items():
         for level, x in head(features).items():
@@ -60,13 +57,37 @@ def build(config: Config) -> EfficientDet:
     return EfficientDet(images, outputs, name=model.name.replace("-", "_"))
 
 
+def _neck(config: Config, features: dict) -> dict:
+    """The levels above the backbone's, then the feature network."""
+    neck = config.neck
+    try:
+        network = build_feature_network(
+            neck.name,
+            neck.options,
+            num_filters=neck.num_filters,
+            num_repeats=neck.num_repeats,
+            fusion=neck.fusion,
+            activation=config.model.activation,
+        )
+    except ValueError as error:
+        raise ConfigError(f"neck.{error}") from error
+    extra_levels = ExtraLevels(
+        neck.num_filters,
+        config.model.max_level,
+        network.conv_block,
+        project=network.reads_extra_levels,
+        name="extra_levels",
+    )
+    return network(extra_levels(features))
+
+
 def _heads(config: Config) -> dict[str, PredictionHead]:
     model = config.model
     num_anchors = config.anchors.num_scales * len(config.anchors.aspect_ratios)
     common = dict(
-        num_filters=model.num_filters,
+        num_filters=config.neck.num_filters,
         num_repeats=model.head_repeats,
-        activation=model.activation,
+        conv_block=ConvBlock(activation=model.activation, order="conv_bn_act"),
     )
     return {
         "cls": PredictionHead(

@@ -2,7 +2,13 @@
 
 import math
 
-from efficientdet_tf.config_sections import AnchorConfig, ModelConfig, TrainingConfig
+from efficientdet_tf.backbones import BACKBONES
+from efficientdet_tf.config_sections import (
+    AnchorConfig,
+    ModelConfig,
+    NeckConfig,
+    TrainingConfig,
+)
 from efficientdet_tf.config_values import ConfigError
 
 
@@ -19,7 +25,8 @@ def compound_scaling(phi: float) -> dict[str, int]:
       phi: the compound coefficient; 0 gives D0.
 
     Returns:
-      `num_filters`, `fpn_repeats`, `head_repeats`, `image_size` (pixels).
+      Settings: `neck.num_filters`, `neck.num_repeats`, `model.head_repeats`,
+      `model.image_size` (pixels).
 
     Raises:
       ConfigError: when a size would be zero or negative.
@@ -27,10 +34,10 @@ def compound_scaling(phi: float) -> dict[str, int]:
     if not math.isfinite(phi):
         raise ConfigError(f"compound coefficient {phi} is not a finite number")
     sizes = {
-        "num_filters": 8 * _nearest(64 * 1.35**phi / 8),
-        "fpn_repeats": _nearest(3 + phi),
-        "head_repeats": 3 + math.floor(phi / 3),
-        "image_size": 128 * _nearest((512 + 128 * phi) / 128),
+        "neck.num_filters": 8 * _nearest(64 * 1.35**phi / 8),
+        "neck.num_repeats": _nearest(3 + phi),
+        "model.head_repeats": 3 + math.floor(phi / 3),
+        "model.image_size": 128 * _nearest((512 + 128 * phi) / 128),
     }
     if min(sizes.values()) <= 0:
         raise ConfigError(f"compound coefficient {phi} leaves nothing: {sizes}")
@@ -56,27 +63,22 @@ def _published(
     epochs=300,
 ) -> dict:
     """A row of `MODELS` from the columns that differ between models."""
-    lite = "lite" in name
-    family = (
-        dict(activation="relu6", pixel_mean=(127.0, 127.0, 127.0), pixel_std=(128.0, 128.0, 128.0))
-        if lite
-        else {}
-    )
+    backbone_name = f"efficientnet-{backbone}"
+    needs = BACKBONES[backbone_name]
     model = ModelConfig(
         name=f"efficientdet-{name}",
         image_size=(size, size),
-        backbone=f"efficientnet-{backbone}",
-        # The published backbones keep 0.8 of their blocks, but for B0.
-        backbone_survival_prob=1.0 if backbone == "b0" else 0.8,
-        fusion=fusion,
-        num_filters=width,
-        fpn_repeats=cells,
+        backbone=backbone_name,
+        backbone_survival_prob=needs.survival_prob,
         head_repeats=head,
         max_level=max_level,
-        **family,
+        activation="relu6" if "lite" in name else "swish",
+        pixel_mean=needs.pixel_mean,
+        pixel_std=needs.pixel_std,
     )
     return {
         "model": model,
+        "neck": NeckConfig(num_filters=width, num_repeats=cells, fusion=fusion),
         "anchors": AnchorConfig(scale=anchor_scale),
         "training": TrainingConfig(epochs=epochs),
     }

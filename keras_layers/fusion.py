@@ -1,9 +1,11 @@
 """Weighted fusion of feature maps (paper, section 3.3)."""
 
+import functools
+
 import tensorflow as tf
 import tf_keras as keras
 
-METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
+from keras_layers.feature_network import METHODS
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
@@ -27,7 +29,7 @@ class WeightedFusion(keras.layers.Layer):
       TensorShape([1, 4, 4, 8])
 
     Args:
-      method: one of `METHODS`.
+      method: one of `keras_layers.feature_network.METHODS`.
 
     Raises:
       ValueError: for an unknown method.
@@ -61,10 +63,11 @@ class WeightedFusion(keras.layers.Layer):
         Returns:
           Float [B, H, W, C] of the same dtype.
         """
-        if self.method == "sum":
-            return tf.add_n(inputs)
-        weights = tf.cast(self.normalized_weights(), inputs[0].dtype)
-        return tf.add_n([x * weights[i] for i, x in enumerate(inputs)])
+        if self.method != "sum":
+            weights = tf.cast(self.normalized_weights(), inputs[0].dtype)
+            inputs = [x * weights[i] for i, x in enumerate(inputs)]
+        # Pairs, because TFLite's ADD_N has no int8 kernel.
+        return functools.reduce(tf.add, inputs)
 
     def normalized_weights(self) -> tf.Tensor:
         """The factors of the inputs: float32 [n] or [n, C]."""

@@ -1,15 +1,19 @@
 """Class and box heads, shared over levels (paper, section 4.2)."""
 
 import math
+from typing import Any
 
 import tf_keras as keras
 
+from keras_layers.conv_block import ConvBlock
 from keras_layers.normalization import batch_norm
+
+_INITIALIZER = "variance_scaling"
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class PredictionHead(keras.layers.Layer):
-    """Separable convolutions, then one prediction for each anchor.
+    """Convolutions, then one prediction for each anchor.
 
     All levels share the convolutions; every level has BatchNorms of its own,
     because the statistics of levels differ.
@@ -23,7 +27,8 @@ class PredictionHead(keras.layers.Layer):
       num_outputs: channels of the prediction: anchors times what each predicts.
       num_filters: width of the inner convolutions.
       num_repeats: number of inner convolutions.
-      activation: name of a Keras activation.
+      conv_block: of all convolutions, as of `ConvBlock.from_value`; the prediction's has
+        no norm and no activation. Default: the profile "light", in the order "conv_bn_act".
       prior_probability: sigmoid of the prediction at the start, set through its
         bias (focal-loss paper, section 4.1); None starts the bias at 0.
     """
@@ -33,7 +38,7 @@ class PredictionHead(keras.layers.Layer):
         num_outputs: int,
         num_filters: int = 64,
         num_repeats: int = 3,
-        activation: str = "swish",
+        conv_block: Any = None,
         prior_probability: float | None = None,
         **kwargs,
     ):
@@ -41,14 +46,23 @@ class PredictionHead(keras.layers.Layer):
         self.num_outputs = num_outputs
         self.num_filters = num_filters
         self.num_repeats = num_repeats
-        self.activation_name = activation
-        self.activation = keras.activations.get(activation)
+        if not isinstance(conv_block, ConvBlock):
+            conv_block = ConvBlock.from_value({"order": "conv_bn_act", **(conv_block or {})})
+        self.conv_block = conv_block
+        self.activation = conv_block.make_activation()
         self.prior_probability = prior_probability
-        self.convs = [_separable_conv(num_filters, name=f"conv_{i}") for i in range(num_repeats)]
+        self.convs = [
+            conv_block.make_conv(num_filters, name=f"conv_{i}", initializer=_INITIALIZER)
+            for i in range(num_repeats)
+        ]
         prior = prior_probability
         bias = 0.0 if prior is None else -math.log((1 - prior) / prior)
-        self.predict = _separable_conv(
-            num_outputs, name="predict", bias_initializer=keras.initializers.Constant(bias)
+        self.predict = conv_block.make_conv(
+            num_outputs,
+            name="predict",
+            use_bias=True,
+            initializer=_INITIALIZER,
+            bias_initializer=keras.initializers.Constant(bias),
         )
 
     def build(self, input_shapes):
@@ -58,6 +72,7 @@ class PredictionHead(keras.layers.Layer):
             batch_norm(f"bn_{i}_level_{level}")
             for level in sorted(int(level) for level in input_shapes)
             for i in range(self.num_repeats)
+            if self.conv_block.norm
         ]
         super().build(input_shapes)
 
@@ -71,10 +86,14 @@ class PredictionHead(keras.layers.Layer):
           Dict {level: float [B, H_l, W_l, num_outputs]}.
         """
         outputs, norms = {}, iter(self.norms)
+        activates_first = self.conv_block.order == "act_conv_bn"
         for level in sorted(features, key=int):
             x = features[level]
             for conv in self.convs:
-                x = self.activation(next(norms)(conv(x), training=training))
+                x = conv(self.activation(x) if activates_first else x)
+                if self.conv_block.norm:
+                    x = next(norms)(x, training=training)
+                x = x if activates_first else self.activation(x)
             outputs[int(level)] = self.predict(x)
         return outputs
 
@@ -84,18 +103,6 @@ class PredictionHead(keras.layers.Layer):
             "num_outputs": self.num_outputs,
             "num_filters": self.num_filters,
             "num_repeats": self.num_repeats,
-            "activation": self.activation_name,
+            "conv_block": self.conv_block.to_dict(),
             "prior_probability": self.prior_probability,
         }
-
-
-def _separable_conv(filters: int, name: str, bias_initializer="zeros"):
-    return keras.layers.SeparableConv2D(
-        filters,
-        3,
-        padding="same",
-        name=name,
-        depthwise_initializer=keras.initializers.VarianceScaling(),
-        pointwise_initializer=keras.initializers.VarianceScaling(),
-        bias_initializer=bias_initializer,
-    )

@@ -1,8 +1,12 @@
 """Bring a feature map to a level's size and width."""
 
+import dataclasses
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.conv_block import ConvBlock
 from keras_layers.normalization import batch_norm
 
 
@@ -62,31 +66,40 @@ def resize_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class Projection(keras.layers.Layer):
-    """1x1 convolution with bias and BatchNorm; the identity where the width fits.
+    """1x1 convolution and BatchNorm; the identity where the width fits.
 
     Args:
       num_filters: width C of the output.
+      conv_block: whose norm and bias it has, as of `ConvBlock.from_value`; without
+        activation. Default: the profile "light", with both.
     """
 
-    def __init__(self, num_filters: int, **kwargs):
+    def __init__(self, num_filters: int, conv_block: Any = None, **kwargs):
         super().__init__(**kwargs)
         self.num_filters = num_filters
+        block = ConvBlock.from_value(conv_block)
+        self.conv_block = dataclasses.replace(block, kernel_size=1, activation=None)
 
     def build(self, input_shape):
         self.conv = self.norm = None
         if input_shape[-1] != self.num_filters:
-            self.conv = keras.layers.Conv2D(self.num_filters, 1, name="conv")
-            self.norm = batch_norm("bn")
+            self.conv = self.conv_block.make_conv(self.num_filters, name="conv")
+            self.norm = batch_norm("bn") if self.conv_block.norm else None
         super().build(input_shape)
 
     def call(self, x, training=None):
         """Float [B, H, W, any] to float [B, H, W, C]."""
         if self.conv is None:
             return x
-        return self.norm(self.conv(x), training=training)
+        x = self.conv(x)
+        return x if self.norm is None else self.norm(x, training=training)
 
     def get_config(self):
-        return {**super().get_config(), "num_filters": self.num_filters}
+        return {
+            **super().get_config(),
+            "num_filters": self.num_filters,
+            "conv_block": self.conv_block.to_dict(),
+        }
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -99,20 +112,34 @@ class ExtraLevels(keras.layers.Layer):
     Args:
       num_filters: width C of the added levels.
       max_level: the coarsest level to add.
+      conv_block: whose norm and bias the projection has, as of `ConvBlock.from_value`.
+        Default: the profile "light", with both.
+      project: whether there is a projection; without, the added levels have the width of
+        the coarsest one and no weights. Default True.
     """
 
-    def __init__(self, num_filters: int, max_level: int, **kwargs):
+    def __init__(
+        self,
+        num_filters: int,
+        max_level: int,
+        conv_block: Any = None,
+        project: bool = True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.max_level = max_level
-        self.projection = Projection(num_filters, name="projection")
+        self.conv_block = ConvBlock.from_value(conv_block)
+        self.projection = None
+        if project:
+            self.projection = Projection(num_filters, self.conv_block, name="projection")
 
     def call(self, features, training=None):
         """Dict {level: float [B, H, W, c]} to the same dict up to `max_level`."""
         features = dict(features)
         top = max(features)
         x = features[top]
-        if top < self.max_level:
+        if top < self.max_level and self.projection is not None:
             x = self.projection(x, training=training)
         for level in range(top + 1, self.max_level + 1):
             x = max_pool_to(x, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
@@ -124,4 +151,6 @@ class ExtraLevels(keras.layers.Layer):
             **super().get_config(),
             "num_filters": self.num_filters,
             "max_level": self.max_level,
+            "conv_block": self.conv_block.to_dict(),
+            "project": self.projection is not None,
         }

@@ -99,8 +99,8 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
         **{
             "model.num_classes": 3,
             "model.image_size": "128x160",
-            "model.num_filters": 16,
-            "model.fpn_repeats": 1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
             "model.head_repeats": 1,
             "detection.nms": "hard",
         },

@@ -28,7 +28,7 @@ def test_nothing_on_the_default_path_imports_it():
         from efficientdet_tf.training import run
 
         config = Config.for_model("efficientdet-lite0").override({
-            "model.image_size": 64, "model.num_filters": 16, "model.fpn_repeats": 1,
+            "model.image_size": 64, "neck.num_filters": 16, "neck.num_repeats": 1,
             "model.head_repeats": 1, "model.backbone_depth": 0.3, "model.num_classes": 10})
         model = run.compiled_model(config, steps=1)
         batches = pipeline.training_dataset(digits.load("train", num_images=2), config, 2)

@@ -1,6 +1,7 @@
 """The configuration: the published table, overrides, files, and every complaint."""
 
 import json
+import operator
 
 import pytest
 
@@ -15,9 +16,11 @@ from efficientdet_tf.config import (
 )
 
 ALL_NAMES = ", ".join(MODELS)
-SECTIONS = "model, anchors, loss, data, augmentation, optimizer, training, detection"
+SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training, detection"
 BACKBONES = ", ".join(
-    [f"efficientnet-b{i}" for i in range(8)] + [f"efficientnet-lite{i}" for i in range(5)]
+    [f"efficientnet-b{i}" for i in range(8)]
+    + [f"efficientnet-lite{i}" for i in range(5)]
+    + ["resnet50"]
 )
 
 
@@ -56,9 +59,11 @@ def test_a_row_says_what_was_published(published, name):
     assert model.name == reference["name"] == name
     assert model.image_size == (size if isinstance(size, tuple) else (size, size))
     assert model.backbone == reference["backbone_name"]
-    assert model.fusion == {"fastattn": "fast", "sum": "sum"}[golden["resolved_fpn_weight_method"]]
-    assert model.num_filters == reference["fpn_num_filters"]
-    assert model.fpn_repeats == reference["fpn_cell_repeats"]
+    neck = config.neck
+    assert neck.name == "bifpn"
+    assert neck.fusion == {"fastattn": "fast", "sum": "sum"}[golden["resolved_fpn_weight_method"]]
+    assert neck.num_filters == reference["fpn_num_filters"]
+    assert neck.num_repeats == reference["fpn_cell_repeats"]
     assert model.head_repeats == reference["box_class_repeats"]
     assert model.activation == reference["act_type"]
     assert (model.min_level, model.max_level) == (reference["min_level"], reference["max_level"])
@@ -102,41 +107,42 @@ def test_the_recipe_is_the_published_one(published):
 @pytest.mark.parametrize(
     ("phi", "same"),
     [
-        (0, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
-        (1, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
-        (2, {"fpn_repeats", "head_repeats", "image_size"}),
-        (3, {"num_filters", "fpn_repeats", "head_repeats", "image_size"}),
-        (4, {"fpn_repeats", "head_repeats", "image_size"}),
-        (5, {"num_filters", "head_repeats"}),
-        (6, {"num_filters", "head_repeats", "image_size"}),
+        (0, {"neck.num_filters", "neck.num_repeats", "model.head_repeats", "model.image_size"}),
+        (1, {"neck.num_filters", "neck.num_repeats", "model.head_repeats", "model.image_size"}),
+        (2, {"neck.num_repeats", "model.head_repeats", "model.image_size"}),
+        (3, {"neck.num_filters", "neck.num_repeats", "model.head_repeats", "model.image_size"}),
+        (4, {"neck.num_repeats", "model.head_repeats", "model.image_size"}),
+        (5, {"neck.num_filters", "model.head_repeats"}),
+        (6, {"neck.num_filters", "model.head_repeats", "model.image_size"}),
     ],
 )
 def test_the_formulas_give_the_table_where_the_paper_follows_them(phi, same):
-    model = Config.for_model(f"efficientdet-d{phi}").model
+    config = Config.for_model(f"efficientdet-d{phi}")
     sizes = compound_scaling(phi)
-    row = {key: getattr(model, key) for key in sizes} | {"image_size": model.image_size[0]}
+    row = {key: operator.attrgetter(key)(config) for key in sizes}
+    row["model.image_size"] = config.model.image_size[0]
     assert {key for key in sizes if sizes[key] == row[key]} == same
 
 
 def test_sizes_between_the_models():
     assert compound_scaling(0.5) == {
-        "num_filters": 72,
-        "fpn_repeats": 4,
-        "head_repeats": 3,
-        "image_size": 640,
+        "neck.num_filters": 72,
+        "neck.num_repeats": 4,
+        "model.head_repeats": 3,
+        "model.image_size": 640,
     }
     assert compound_scaling(-1) == {
-        "num_filters": 48,
-        "fpn_repeats": 2,
-        "head_repeats": 2,
-        "image_size": 384,
+        "neck.num_filters": 48,
+        "neck.num_repeats": 2,
+        "model.head_repeats": 2,
+        "model.image_size": 384,
     }
 
 
 def test_a_coefficient_that_leaves_nothing_is_refused():
     assert message(compound_scaling, -4) == (
-        "compound coefficient -4 leaves nothing: {'num_filters': 16, 'fpn_repeats': -1, "
-        "'head_repeats': 1, 'image_size': 0}"
+        "compound coefficient -4 leaves nothing: {'neck.num_filters': 16, 'neck.num_repeats': -1, "
+        "'model.head_repeats': 1, 'model.image_size': 0}"
     )
     assert message(compound_scaling, float("nan")) == (
         "compound coefficient nan is not a finite number"
@@ -166,7 +172,7 @@ def test_every_key_can_be_set_to_its_own_value(key):
 def test_a_file_overrides_the_table_and_the_command_line_the_file(tmp_path):
     path = write(tmp_path, "model: {name: efficientdet-d1}\noptimizer: {learning_rate: 0.02}\n")
     config = Config.from_yaml(path)
-    assert config.model.num_filters == 88
+    assert config.neck.num_filters == 88
     assert config.optimizer.learning_rate == 0.02
     config = config.override(parse_assignments(["optimizer.learning_rate=4e-3", "data.val=a=b"]))
     assert config.optimizer.learning_rate == 0.004
@@ -177,7 +183,7 @@ def test_the_model_of_the_command_line_replaces_that_of_the_file(tmp_path):
     path = write(tmp_path, "model: {name: efficientdet-d1, num_classes: 7}\n")
     config = Config.from_yaml(path, model="efficientdet-d2")
     assert config.model.name == "efficientdet-d2"
-    assert (config.model.num_filters, config.model.num_classes) == (112, 7)
+    assert (config.neck.num_filters, config.model.num_classes) == (112, 7)
 
 
 def test_empty_files_and_sections_change_nothing(tmp_path):
@@ -204,6 +210,31 @@ def test_built_in_configs_are_valid():
     assert "digits" in [file.stem for file in files]
     for file in files:
         assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))
+
+
+@pytest.mark.parametrize("value", ["{variant: lin2017}", {"variant": "lin2017"}])
+def test_options_of_the_neck(tmp_path, value):
+    config = Config().override({"neck.name": "fpn", "neck.options": value})
+    assert config.neck.options == {"variant": "lin2017"}
+    assert config == Config().override({"neck.name": "fpn", "neck.options.variant": "lin2017"})
+    more = config.override({"neck.options.conv_block": "{separable: false}"})
+    assert more.neck.options == {"variant": "lin2017", "conv_block": {"separable": False}}
+    assert Config.from_yaml(write(tmp_path, more.to_yaml())) == more
+
+
+def test_a_backbone_brings_what_its_weights_need():
+    lite = Config.for_model("efficientdet-lite0")
+    resnet = lite.override({"model.backbone": "resnet50"}).model
+    assert resnet.pixel_mean == (123.68, 116.779, 103.939) and resnet.pixel_std == (1, 1, 1)
+    assert resnet.backbone_survival_prob == 1
+    back = lite.override({"model.backbone": "resnet50"}).override(
+        {"model.backbone": "efficientnet-lite0"}
+    )
+    assert back == lite
+    own = {"model.backbone": "efficientnet-b0", "model.pixel_mean": [1, 2, 3]}
+    assert lite.override(own).model.pixel_mean == (1, 2, 3)
+    same = lite.override({"model.pixel_mean": [1, 2, 3]})
+    assert same.override({"model.backbone": "efficientnet-lite0"}) == same
 
 
 # Complaints.
@@ -270,6 +301,30 @@ def test_an_unknown_key(key, expected):
         ("data.verify", "no", "data.verify: 'no' is not one of full, header"),
         ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
         (
+            "neck.name",
+            "bifpm",
+            "neck.name: 'bifpm' is not one of bifpn, fpn, pafpn, panet, "
+            "bottom_up_path_augmentation",
+        ),
+        ("neck.num_repeats", 0, "neck.num_repeats: 0 is below 1"),
+        ("neck.options", "[1]", "neck.options: [1] is not names and values, e.g. {name: value}"),
+        (
+            "neck.options",
+            {1: 2},
+            "neck.options: {1: 2} is not names and values, e.g. {name: value}",
+        ),
+        (
+            "neck.options.chain",
+            "post",
+            "neck.options.chain: bifpn has no such option; known: conv_block",
+        ),
+        (
+            "neck.options.conv_block",
+            "heavy",
+            "neck.options.conv_block: 'heavy' is not one of light, dense, and not a mapping of "
+            "fields",
+        ),
+        (
             "model.name",
             "efficientdet-d1",
             "model.name: is 'efficientdet-d0' here; choose a model by --model",
@@ -281,8 +336,28 @@ def test_a_value_that_no_run_could_use(key, value, expected):
 
 
 @pytest.mark.parametrize(
+    ("setting", "value"),
+    [("backbone_width", 0.5), ("backbone_depth", 0.5), ("backbone_survival_prob", 0.8)],
+)
+def test_a_backbone_of_one_size(setting, value):
+    config = Config().override({"model.backbone": "resnet50"})
+    argument = setting.removeprefix("backbone_")
+    assert message(config.override, {f"model.{setting}": value}) == (
+        f"model.backbone_{argument}: resnet50 has no such choice; leave it at 1, not {value}"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            "neck: {options: {variant: lin2017}}",
+            "neck.options.variant: bifpn has no such option; known: conv_block",
+        ),
+        (
+            "neck: {name: pafpn, options: {chian: pre}}",
+            "neck.options.chian: pafpn has no such option; did you mean 'chain'?",
+        ),
         ("- a", "must hold keys and values"),
         ("model: efficientdet-d1", "model: must hold keys and values"),
         ("model: {name: d1}", f"unknown model 'd1'; known: {ALL_NAMES}"),

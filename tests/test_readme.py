@@ -28,8 +28,8 @@ SMALL = [
     "--set=training.steps_per_epoch=1",
     "--set=model.image_size=64",
     "--set=model.max_level=5",
-    "--set=model.num_filters=16",
-    "--set=model.fpn_repeats=1",
+    "--set=neck.num_filters=16",
+    "--set=neck.num_repeats=1",
     "--set=model.head_repeats=1",
 ]
 

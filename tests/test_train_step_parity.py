@@ -67,7 +67,7 @@ def run(golden, goldens, batch):
     model = model_lib.build(CONFIG)
     weights = dict(np.load(goldens / "efficientdet-d0" / "weights.npz"))
     weights["class_net/class-predict/pointwise_kernel:0"] *= 0.125
-    load_reference_weights(model, weights, CONFIG.model)
+    load_reference_weights(model, weights, CONFIG)
     recipe = CONFIG.optimizer
     model.compile(
         optimizers.build(recipe, total_steps=50, steps_per_epoch=10, batch_size=64),
@@ -79,7 +79,7 @@ def run(golden, goldens, batch):
         run_eagerly=True,
     )
     gradients = _gradients(model, *batch)
-    load_reference_weights(model, weights, CONFIG.model)
+    load_reference_weights(model, weights, CONFIG)
     steps = []
     for _ in range(3):
         rate = float(model.optimizer._learning_rate(model.optimizer.iterations))
@@ -140,7 +140,7 @@ def _by_name(variables) -> dict[str, np.ndarray]:
 
 
 def _published(variable) -> str:
-    return reference_name(variable.name, CONFIG.model) + ":0"
+    return reference_name(variable.name, CONFIG) + ":0"
 
 
 def _assert_near(actual, expected, tolerance):

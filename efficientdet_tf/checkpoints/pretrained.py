@@ -18,11 +18,12 @@ from keras_layers.heads import PredictionHead
 # Its variables belong to the classes they were trained on.
 _CLASS_LAYER = "class_head/predict/"
 
+_BACKBONE = ("model.backbone", "model.backbone_width", "model.backbone_depth")
 # What makes one network fit another's weights. The values of those that change
 # no shape, e.g. of the activation, would otherwise pass unnoticed.
 _NETWORK = (
-    *("model.backbone", "model.backbone_width", "model.backbone_depth"),
-    *("model.feature_network", "model.fusion", "model.num_filters", "model.fpn_repeats"),
+    *_BACKBONE,
+    *("neck.name", "neck.options", "neck.fusion", "neck.num_filters", "neck.num_repeats"),
     *("model.head_repeats", "model.min_level", "model.max_level", "model.activation"),
     *("anchors.num_scales", "anchors.aspect_ratios"),
 )
@@ -77,7 +78,11 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
     elif found.url is None:
         kind, path = found.kind, pathlib.Path(found.name)
     else:
-        _check_same_network(Config.for_model(found.model), config, source)
+        published_config = Config.for_model(found.model)
+        # Of a network with another neck, less is loaded.
+        is_same_neck = config.neck.name == published_config.neck.name
+        settings = _NETWORK if is_same_neck else _BACKBONE
+        _check_same_network(published_config, config, source, settings)
         kind, path = found.kind, download.fetch(found)
     report = LOADERS[kind](model, config, path)
     average = getattr(model, "moving_average", None)
@@ -106,14 +111,19 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _from_published(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
-    weights = published.read(path, config.model)
+    weights = published.read(path, config)
     bias = weights.get("class_net/class-predict/bias")
     num_classes = config.model.num_classes
     if bias is not None and bias.size % _anchors_per_cell(config) == 0:
         num_classes = bias.size // _anchors_per_cell(config)
     keep, rest = _class_layer(model, config, num_classes)
-    loaded = load_reference_weights(model, weights, config.model, str(path), keep)
-    return Report(str(path), loaded, len(model.weights), rest)
+    loaded = load_reference_weights(model, weights, config, str(path), keep)
+    if loaded.parts_anew:
+        parts = ", ".join(loaded.parts_anew)
+        parts = f"{parts} re-initialised: the weights are of another network"
+        # The class layer is in one of the parts, or fits but for the classes.
+        rest = f"{parts}; {rest}" if rest and "class_head" not in loaded.parts_anew else parts
+    return Report(str(path), loaded.count, len(model.weights), rest)
 
 
 def _from_run(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
@@ -161,9 +171,11 @@ LOADERS = {
 }
 
 
-def _check_same_network(trained: Config, config: Config, source: str) -> None:
+def _check_same_network(
+    trained: Config, config: Config, source: str, settings: Collection[str] = _NETWORK
+) -> None:
     there, here = trained.to_dict(), config.to_dict()
-    for setting in _NETWORK:
+    for setting in settings:
         section, key = setting.split(".")
         if there[section][key] != here[section][key]:
             raise PretrainedError(

@@ -1,5 +1,6 @@
 """Weights files of the published implementation, read into arrays by name."""
 
+import dataclasses
 import pathlib
 import re
 import zipfile
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from efficientdet_tf.checkpoints import object_paths
 from efficientdet_tf.checkpoints.reference import reference_name
-from efficientdet_tf.config import ModelConfig
+from efficientdet_tf.config import Config, NeckConfig
 from efficientdet_tf.errors import UserError
 
 _AVERAGE = "/ExponentialMovingAverage"
@@ -21,7 +22,7 @@ class CheckpointError(UserError):
     """A weights file that is missing, damaged, or of another kind."""
 
 
-def read(path: str | pathlib.Path, config: ModelConfig) -> dict[str, np.ndarray]:
+def read(path: str | pathlib.Path, config: Config) -> dict[str, np.ndarray]:
     """The network's variables in a published weights file.
 
     Where a checkpoint has the moving average of a variable, that is what is
@@ -93,7 +94,7 @@ def _from_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def _read_checkpoint(path: pathlib.Path, config: ModelConfig) -> dict[str, np.ndarray]:
+def _read_checkpoint(path: pathlib.Path, config: Config) -> dict[str, np.ndarray]:
     prefix = _prefix(path)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -130,7 +131,7 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
     return prefix
 
 
-def _keys_by_name(shapes: Mapping[str, object], config: ModelConfig) -> dict[str, str]:
+def _keys_by_name(shapes: Mapping[str, object], config: Config) -> dict[str, str]:
     """{published name: the checkpoint's key}, without bookkeeping."""
     if "_CHECKPOINTABLE_OBJECT_GRAPH" not in shapes:
         return _keys_of_graph(shapes)
@@ -153,8 +154,10 @@ def _keys_of_graph(shapes: Mapping[str, object]) -> dict[str, str]:
     return keys
 
 
-def _name_of_object(key: str, config: ModelConfig) -> str:
-    name = object_paths.our_name(key, config.min_level)
+def _name_of_object(key: str, config: Config) -> str:
+    name = object_paths.our_name(key, config.model.min_level)
+    # Whatever the model's, that of the checkpoint is a published one.
+    config = dataclasses.replace(config, neck=NeckConfig())
     try:
         return reference_name(name, config) if name else key
     except ValueError:

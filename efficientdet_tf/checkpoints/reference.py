@@ -6,13 +6,15 @@ same ones. Trailing `:0` is not part of a name here.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf.backbones.efficientnet import scaled_stages
-from efficientdet_tf.config import ModelConfig
+from efficientdet_tf.backbones.efficientnet import SCALES, scaled_stages
+from efficientdet_tf.config import Config, ModelConfig
 from efficientdet_tf.errors import UserError
 from keras_layers.bifpn import bifpn_nodes
 
@@ -24,8 +26,20 @@ class WeightsMismatch(UserError):
     """Weights of another network than the model's."""
 
 
-def reference_name(name: str, config: ModelConfig) -> str:
-    """The published name of the variable that we call `name`.
+class Loaded(NamedTuple):
+    """What was loaded into a model.
+
+    Args:
+      count: number of variables that were set.
+      parts_anew: names of the model's parts that keep their initial values.
+    """
+
+    count: int
+    parts_anew: tuple[str, ...] = ()
+
+
+def reference_name(name: str, config: Config) -> str:
+    """Return the published name of the variable that we call `name`.
 
     Args:
       name: e.g. `backbone/block_3/se/expand/bias`, with or without `:0`.
@@ -35,12 +49,13 @@ def reference_name(name: str, config: ModelConfig) -> str:
       ValueError: for a name that no published model has.
     """
     part, _, rest = name.removesuffix(":0").partition("/")
-    if part == "backbone":
-        return f"{config.backbone}/{_backbone(rest, config)}"
+    model, neck = config.model, config.neck.name
+    if part == "backbone" and model.backbone in SCALES:
+        return f"{model.backbone}/{_backbone(rest, model)}"
     if part == "extra_levels":
         return f"resample_p6/{_projection(rest.removeprefix('projection/'))}"
-    if part == "feature_network":
-        return f"fpn_cells/{_feature_network(rest, config)}"
+    if part == "feature_network" and neck in _NECKS:
+        return _NECKS[neck](rest, model)
     if part == "class_head":
         return f"class_net/{_head(rest, 'class')}"
     if part == "box_head":
@@ -51,11 +66,14 @@ def reference_name(name: str, config: ModelConfig) -> str:
 def load_reference_weights(
     model: keras.Model,
     weights: Mapping[str, np.ndarray],
-    config: ModelConfig,
+    config: Config,
     source: str = "published weights",
     keep: Collection[str] = (),
-) -> int:
-    """Puts published weights into a model.
+) -> Loaded:
+    """Put published weights into a model.
+
+    All of them have to fit a model whose feature network is a published one. Of another
+    model, the backbone has to, and each other part is loaded if it does.
 
     Args:
       model: of `efficientdet_tf.model.build`.
@@ -65,26 +83,81 @@ def load_reference_weights(
       keep: our names of variables that keep their values, whatever `weights` has
         for them.
 
-    Returns:
-      The number of variables that were set.
-
     Raises:
       WeightsMismatch: naming the variables that are missing, left over, or of
         another shape; the model is unchanged then.
     """
-    kept = {reference_name(name, config) for name in keep}
-    weights = {name.removesuffix(":0"): value for name, value in weights.items()}
-    weights = {name: value for name, value in weights.items() if name not in kept}
-    wanted = {reference_name(variable.name, config): variable for variable in model.weights}
-    wanted = {name: variable for name, variable in wanted.items() if name not in kept}
-    check_fit(
-        {name: tuple(array.shape) for name, array in weights.items()},
-        {name: tuple(variable.shape) for name, variable in wanted.items()},
-        f"{source}: weights do not fit {config.name}",
-    )
+    if config.model.backbone not in SCALES:
+        raise WeightsMismatch(
+            f"{source}: weights do not fit {config.model.name}: no published model has the "
+            f"backbone {config.model.backbone}; choose one of {', '.join(SCALES)}"
+        )
+    given = {name.removesuffix(":0"): value for name, value in weights.items()}
+    message = f"{source}: weights do not fit {config.model.name}"
+    if config.neck.name in _NECKS:
+        wanted, given = _counterparts(model.weights, given, config, keep)
+        _check_shapes(given, wanted, message)
+        parts_anew = ()
+    else:
+        wanted, given, parts_anew = _fitting_parts(model, given, config, keep, message)
     for name, variable in wanted.items():
-        variable.assign(weights[name])
-    return len(wanted)
+        variable.assign(given[name])
+    return Loaded(len(wanted), parts_anew)
+
+
+def _counterparts(
+    variables: Iterable[tf.Variable],
+    given: Mapping[str, np.ndarray],
+    config: Config,
+    keep: Collection[str],
+) -> tuple[dict[str, tf.Variable], dict[str, np.ndarray]]:
+    """{published name: variable} of those to be set, and the arrays without the others."""
+    wanted = {reference_name(variable.name, config): variable for variable in variables}
+    kept = {name for name, variable in wanted.items() if variable.name in keep}
+    return (
+        {name: variable for name, variable in wanted.items() if name not in kept},
+        {name: array for name, array in given.items() if name not in kept},
+    )
+
+
+def _fitting_parts(
+    model: keras.Model,
+    given: Mapping[str, np.ndarray],
+    config: Config,
+    keep: Collection[str],
+    message: str,
+) -> tuple[dict[str, tf.Variable], dict[str, np.ndarray], tuple[str, ...]]:
+    """What `_counterparts` gives of the parts that fit, and the parts that do not."""
+    scopes = {
+        "backbone": f"{config.model.backbone}/",
+        "extra_levels": "resample_p6/",
+        "class_head": "class_net/",
+        "box_head": "box_net/",
+    }
+    fitting, parts_anew = {}, ["feature_network"]
+    for part, scope in scopes.items():
+        variables = [v for v in model.weights if v.name.startswith(f"{part}/")]
+        arrays = {name: array for name, array in given.items() if name.startswith(scope)}
+        wanted, arrays = _counterparts(variables, arrays, config, keep)
+        if not variables:
+            continue
+        try:
+            _check_shapes(arrays, wanted, message)
+        except WeightsMismatch:
+            if part == "backbone":
+                raise
+            parts_anew.append(part)
+        else:
+            fitting |= wanted
+    return fitting, dict(given), tuple(parts_anew)
+
+
+def _check_shapes(given: Mapping[str, np.ndarray], wanted: Mapping, message: str) -> None:
+    check_fit(
+        {name: tuple(array.shape) for name, array in given.items()},
+        {name: tuple(variable.shape) for name, variable in wanted.items()},
+        message,
+    )
 
 
 def check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: str) -> None:
@@ -160,14 +233,17 @@ def _projection(rest: str) -> str:
     return rest.replace("conv/", "conv2d/", 1) if rest.startswith("conv/") else rest
 
 
-def _feature_network(rest: str, config: ModelConfig) -> str:
-    node_name, rest = rest.split("/", 1)
-    cell, index = map(int, re.fullmatch(r"cell_(\d+)_node_(\d+)", node_name).groups())
+def _bifpn(rest: str, config: ModelConfig) -> str:
+    node_name, _, rest = rest.partition("/")
+    match = re.fullmatch(r"cell_(\d+)_node_(\d+)", node_name)
+    if match is None:
+        raise ValueError(f"the feature network of {config.name} has no {node_name}")
+    cell, index = map(int, match.groups())
     levels = config.max_level - config.min_level + 1
-    nodes = bifpn_nodes(config.min_level, config.max_level)
+    nodes = bifpn_nodes(list(range(config.min_level, config.max_level + 1)))
     if index >= len(nodes):
         raise ValueError(f"the feature network of {config.name} has no {node_name}")
-    prefix = f"cell_{cell}/fnode{index}"
+    prefix = f"fpn_cells/cell_{cell}/fnode{index}"
     if rest.startswith("fusion/weight_"):
         edge = int(rest.removeprefix("fusion/weight_"))
         return f"{prefix}/WSM" + (f"_{edge}" if edge else "")
@@ -178,7 +254,11 @@ def _feature_network(rest: str, config: ModelConfig) -> str:
             raise ValueError(f"{node_name} of {config.name} has no {projection}")
         source = nodes[index].inputs[edge]
         return f"{prefix}/resample_{edge}_{source}_{levels + index}/{_projection(rest)}"
-    return f"{prefix}/op_after_combine{levels + index}/{rest}"
+    return f"{prefix}/op_after_combine{levels + index}/{rest.removeprefix('block/')}"
+
+
+# Of each feature network that was published: the names of its variables.
+_NECKS = {"bifpn": _bifpn}
 
 
 def _head(rest: str, name: str) -> str:

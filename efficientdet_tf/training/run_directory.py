@@ -157,7 +157,7 @@ class RunDirectory:
         if not self.exists():
             return
         before = self.config()
-        for section in ("model", "anchors"):
+        for section in ("model", "neck", "anchors"):
             old, new = before.to_dict()[section], config.to_dict()[section]
             for key in (key for key in old if old[key] != new[key]):
                 raise RunDirectoryError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.applications import resnet
 from tf_keras.src.applications.efficientnet import BASE_WEIGHTS_PATH, WEIGHTS_HASHES
 
 from efficientdet_tf import model as model_lib
@@ -186,5 +187,7 @@ def test_the_weights_of_a_large_model_are_fetched_to_the_cache_and_checked(tmp_p
 
 
 def test_the_pinned_hashes_are_those_of_keras():
-    assert imagenet._KERAS_MD5 == {name: files[1] for name, files in WEIGHTS_HASHES.items()}
+    files = {f"efficientnet-{name}": hashes[1] for name, hashes in WEIGHTS_HASHES.items()}
+    files["resnet50"] = resnet.WEIGHTS_HASHES["resnet50"][1]
+    assert {name: md5 for name, (_, md5) in imagenet._KERAS_FILES.items()} == files
     assert imagenet._KERAS_FILES == BASE_WEIGHTS_PATH

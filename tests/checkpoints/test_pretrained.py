@@ -24,8 +24,8 @@ def tiny(num_classes, **overrides):
         {
             "model.num_classes": num_classes,
             "model.image_size": 64,
-            "model.num_filters": 16,
-            "model.fpn_repeats": 1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
             "model.head_repeats": 1,
             "model.backbone_depth": 0.1,
         }
@@ -43,7 +43,7 @@ def randomized(model):
 def write_published(model, config, prefix):
     """Writes a TF1 checkpoint of a model, under the published names."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    values = {reference_name(v.name, config.model): v.numpy() for v in model.weights}
+    values = {reference_name(v.name, config): v.numpy() for v in model.weights}
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=list(values),
@@ -144,8 +144,8 @@ def test_the_moving_average_starts_from_them_too(trained, sources):
     ("kind", "key", "value", "error", "message"),
     [
         (
-            *("run", "model.fusion", "fast", PretrainedError),
-            "was trained with model.fusion sum, the model has fast; "
+            *("run", "neck.fusion", "fast", PretrainedError),
+            "was trained with neck.fusion sum, the model has fast; "
             "choose the same --model and settings",
         ),
         (
@@ -159,7 +159,7 @@ def test_the_moving_average_starts_from_them_too(trained, sources):
             "not used: .* and .* more",
         ),
         (
-            *("published", "model.num_filters", 24, WeightsMismatch),
+            *("published", "neck.num_filters", 24, WeightsMismatch),
             "weights do not fit efficientdet-lite0: of another shape: "
             r"box_net/box-0-bn-3/beta \(16,\) for \(24,\), .* and .* more",
         ),
@@ -179,7 +179,7 @@ def test_another_network_is_refused(sources, kind, key, value, error, message):
 
 
 def test_weights_alone_of_another_width_are_refused(weights_alone):
-    config = tiny(3, **{"model.num_filters": 24})
+    config = tiny(3, **{"neck.num_filters": 24})
     with pytest.raises(PretrainedError) as error:
         load_pretrained(model_lib.build(config), config, str(weights_alone))
     message = (
@@ -189,7 +189,7 @@ def test_weights_alone_of_another_width_are_refused(weights_alone):
 
 
 def test_weights_of_a_larger_network_are_refused(unchanged, tmp_path):
-    larger = tiny(3, **{"model.fpn_repeats": 2})
+    larger = tiny(3, **{"neck.num_repeats": 2})
     path = tmp_path / "larger.weights.h5"
     model = model_lib.build(larger)
     model.save_weights(str(path))
@@ -289,3 +289,81 @@ def test_a_backbone_of_keras_applications(tmp_path):
     stem = network.get_layer("stem_conv").kernel
     [ours] = [v for v in model.weights if v.name.startswith("backbone/stem_conv/kernel")]
     np.testing.assert_array_equal(ours, stem)
+
+
+def fpn(num_classes, **overrides):
+    return tiny(num_classes, **{"neck.name": "fpn"} | overrides)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts", "rest"),
+    [
+        ({}, ("feature_network",), ""),
+        (
+            {"model.num_classes": 4},
+            ("feature_network",),
+            "; the 3 of class_head/predict are initialised anew, for 4 classes instead of 3",
+        ),
+        (
+            {"neck.num_filters": 24, "model.num_classes": 4},
+            ("feature_network", "extra_levels", "class_head", "box_head"),
+            "",
+        ),
+        ({"model.head_repeats": 2}, ("feature_network", "class_head", "box_head"), ""),
+        ({"neck.options.coarse_levels": "strided"}, ("feature_network",), ""),
+    ],
+)
+def test_a_network_that_was_never_published_loads_what_fits(
+    trained, sources, settings, parts, rest
+):
+    config = fpn(3, **settings)
+    model = model_lib.build(config)
+    before = {variable.name: variable.numpy() for variable in model.weights}
+    report = load_pretrained(model, config, str(sources["published"]))
+    wanted = {variable.name: variable.numpy() for variable in trained.weights}
+    classes = ("class_head/predict/",) if "class_head/predict" in rest else ()
+    anew = tuple(f"{part}/" for part in parts) + classes
+    for variable in model.weights:
+        expected = before if variable.name.startswith(anew) else wanted
+        np.testing.assert_array_equal(variable, expected[variable.name], variable.name)
+    loaded = sum(not name.startswith(anew) for name in before)
+    assert str(report) == (
+        f"{sources['published']}: {loaded} of {len(before)} variables loaded; "
+        f"{', '.join(parts)} re-initialised: the weights are of another network{rest}"
+    )
+
+
+def test_another_backbone_is_refused_for_every_network(sources):
+    config = fpn(3, **{"model.backbone_depth": 0.3})
+    model = model_lib.build(config)
+    before = model.get_weights()
+    with pytest.raises(WeightsMismatch) as error:
+        load_pretrained(model, config, str(sources["published"]))
+    assert str(error.value).startswith(
+        f"{sources['published']}: weights do not fit efficientdet-lite0: missing: "
+        "efficientnet-lite0/blocks_"
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
+
+
+def test_a_backbone_that_was_never_published(sources):
+    overrides = {"model.backbone": "resnet50", "model.backbone_depth": 1.0}
+    config = tiny(3, **overrides)
+    with pytest.raises(WeightsMismatch) as error:
+        load_pretrained(model_lib.build(config), config, str(sources["published"]))
+    assert str(error.value).startswith(
+        f"{sources['published']}: weights do not fit efficientdet-lite0: no published model has "
+        "the backbone resnet50; choose one of efficientnet-b0, "
+    )
+
+
+def test_names_of_a_network_that_was_never_published():
+    config = fpn(3)
+    for name in ("cell_0_node_0/block/conv/bias", "projection_3/conv/kernel", "coarse_6/bn/beta"):
+        with pytest.raises(ValueError) as error:
+            reference_name(f"feature_network/{name}", config)
+        assert str(error.value) == (
+            f"variable 'feature_network/{name}' has no published counterpart"
+        )
+    with pytest.raises(ValueError, match="the feature network of efficientdet-lite0 has no coarse"):
+        reference_name("feature_network/coarse_6/bn/beta", tiny(3))

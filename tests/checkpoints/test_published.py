@@ -87,12 +87,12 @@ def test_the_inverse_gives_the_real_objects(goldens):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_objects_of_every_model(goldens, model):
-    config = MODELS[model]["model"]
+    config = Config.for_model(model)
     names = published_names(goldens, model)
     keys = [object_path(name, names) + VALUE for name in names]
     assert len(set(keys)) == len(keys)
     assert not [key for key in keys if object_paths.is_bookkeeping(key)]
-    ours = [object_paths.our_name(key, config.min_level) for key in keys]
+    ours = [object_paths.our_name(key, config.model.min_level) for key in keys]
     assert [reference_name(name, config) for name in ours] == names
 
 
@@ -170,18 +170,18 @@ def golden(request, goldens):
 def test_each_format_gives_the_published_outputs(golden, goldens, tmp_path, kind):
     name, config, model, weights, outputs = golden
     path = WRITERS[kind](tmp_path, weights, goldens, name)
-    found = read(path, config.model)
+    found = read(path, config)
     assert found.keys() == weights.keys()
     assert all(np.array_equal(found[key], weights[key]) for key in weights)
     model.set_weights([np.zeros_like(array) for array in model.get_weights()])
-    assert load_reference_weights(model, found, config.model) == len(weights)
+    assert load_reference_weights(model, found, config) == (len(weights), ())
     raw = model(outputs["image_uint8"].astype(np.float32), training=False)
     for level in range(3, 8):
         for output in (f"cls_{level}", f"box_{level}"):
             np.testing.assert_allclose(raw[output], outputs[output], atol=1e-4, rtol=0)
 
 
-D0 = Config.for_model("efficientdet-d0").model
+D0 = Config.for_model("efficientdet-d0")
 
 
 def test_every_way_to_name_a_checkpoint(tmp_path):
@@ -302,14 +302,14 @@ def test_what_does_not_fit_is_named(golden):
     changed["box_net/box-9/bias"] = np.zeros(3, np.float32)
     changed["class_net/class-predict/bias"] = np.zeros(27, np.float32)
     with pytest.raises(WeightsMismatch) as error:
-        load_reference_weights(model, changed, config.model, source="some/file")
+        load_reference_weights(model, changed, config, source="some/file")
     assert str(error.value) == (
         f"some/file: weights do not fit {name}: missing: box_net/box-0/bias; "
         "not used: box_net/box-9/bias; "
         "of another shape: class_net/class-predict/bias (27,) for (810,)"
     )
     with pytest.raises(WeightsMismatch) as error:
-        load_reference_weights(model, {}, config.model)
+        load_reference_weights(model, {}, config)
     assert str(error.value).endswith(f" and {len(weights) - 4} more")
     assert len(str(error.value)) < 300
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
@@ -320,8 +320,8 @@ def test_variables_that_are_kept(golden):
     model.set_weights([np.zeros_like(array) for array in model.get_weights()])
     kept = [v.name for v in model.weights if v.name.startswith("class_head/predict/")]
     assert len(kept) == 3
-    count = load_reference_weights(model, weights, config.model, keep=kept)
-    assert count == len(weights) - 3
+    loaded = load_reference_weights(model, weights, config, keep=kept)
+    assert loaded == (len(weights) - 3, ())
     for variable in model.weights:
         loaded = not variable.name.startswith("class_head/predict/")
         assert np.any(variable) == loaded, variable.name

@@ -24,8 +24,8 @@ CONFIG = Config.for_model("efficientdet-lite0").override(
     {
         "model.image_size": 64,
         "model.num_classes": 2,
-        "model.num_filters": 16,
-        "model.fpn_repeats": 1,
+        "neck.num_filters": 16,
+        "neck.num_repeats": 1,
         "model.head_repeats": 1,
         "detection.max_detections": 20,
     }

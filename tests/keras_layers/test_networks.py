@@ -15,7 +15,8 @@ from efficientdet_tf.backbones.efficientnet import (
     scaled_stages,
 )
 from efficientdet_tf.config import Config
-from keras_layers.bifpn import BiFPN, FusionNode, Node, bifpn_nodes
+from keras_layers.bifpn import BiFPN, bifpn_nodes
+from keras_layers.fusion_graph import FusionNode, Node
 from keras_layers.heads import PredictionHead
 from keras_layers.pixels import NormalizePixels
 from keras_layers.resample import ExtraLevels, Projection, max_pool_to, resize_to, upsample_to
@@ -66,13 +67,13 @@ def test_lite0_sizes_at_320():
 
 
 def test_graph_of_a_cell():
-    assert bifpn_nodes(3, 5) == [
+    assert bifpn_nodes([3, 4, 5]) == [
         Node(4, (1, 2)),
         Node(3, (0, 3)),
         Node(4, (1, 3, 4)),
         Node(5, (2, 5)),
     ]
-    nodes = bifpn_nodes(3, 7)
+    nodes = bifpn_nodes([3, 4, 5, 6, 7])
     assert len(nodes) == 8
     assert sum(len(node.inputs) for node in nodes) == 19
 
@@ -81,14 +82,14 @@ def test_graph_of_a_cell():
     "method, count", [("fast", 196_281), ("sum", 196_224), ("channel_fast", 199_872)]
 )
 def test_parameters_of_the_neck_of_d0(method, count):
-    extra, network = ExtraLevels(64, 7), BiFPN(64, 3, method)
+    extra, network = ExtraLevels(64, 7), BiFPN(num_filters=64, num_repeats=3, fusion=method)
     network(extra(_features((64, 64))))
     trainable = extra.trainable_weights + network.trainable_weights
     assert sum(weight.shape.num_elements() for weight in trainable) == count
 
 
 def test_every_output_depends_on_every_input():
-    network = BiFPN(num_filters=8, num_repeats=1, method="sum")
+    network = BiFPN(num_filters=8, num_repeats=1, fusion="sum")
     features = ExtraLevels(8, 7)(_features((128, 128)))
     network(features)
     for source in features:
@@ -104,12 +105,12 @@ def test_levels_must_have_no_gap():
     features = _features((64, 64))
     del features[4]
     with pytest.raises(ValueError, match=r"features: levels \[3, 5\] are not two or more"):
-        BiFPN(8, 1)(features)
+        BiFPN(num_filters=8, num_repeats=1)(features)
 
 
 def test_bifpn_needs_a_cell():
     with pytest.raises(ValueError, match="num_repeats: 0 is below 1"):
-        BiFPN(8, 0)
+        BiFPN(num_filters=8, num_repeats=0)
 
 
 def test_heads_share_convolutions_and_keep_norms_apart():
@@ -179,9 +180,12 @@ LAYERS = [
     (NormalizePixels((127, 127, 127), (128, 128, 128)), tf.ones([1, 4, 4, 3])),
     (Projection(8), tf.ones([1, 4, 4, 3])),
     (ExtraLevels(8, 7), _features((64, 64))),
-    (FusionNode(8, "softmax", "relu6"), None),
-    (BiFPN(8, 2, "channel_fast", "relu6"), _features((64, 64))),
-    (PredictionHead(4, 8, 1, "relu", 0.05), {3: tf.ones([1, 4, 4, 8])}),
+    (FusionNode(8, "softmax", {"activation": "relu6"}), None),
+    (BiFPN(num_filters=8, num_repeats=2, fusion="channel_fast"), _features((64, 64))),
+    (
+        PredictionHead(4, 8, 1, {"separable": False, "activation": "relu"}, 0.05),
+        {3: tf.ones([1, 4, 4, 8])},
+    ),
     (StochasticDepth(0.7), tf.ones([1, 4, 4, 3])),
     (SqueezeExcite(2, "swish"), tf.ones([1, 4, 4, 8])),
     (MBConvBlock(8, 5, 2, 3, False, "relu6", 0.9), tf.ones([1, 8, 8, 4])),
@@ -204,7 +208,7 @@ def test_config_round_trip(layer, inputs):
 
 def test_weight_files_hold_every_weight(tmp_path):
     config = Config.for_model("efficientdet-d0").override(
-        {"model.image_size": 64, "model.num_filters": 8, "model.num_classes": 2}
+        {"model.image_size": 64, "neck.num_filters": 8, "model.num_classes": 2}
     )
     model = model_lib.build(config)
     values = [np.random.default_rng(0).normal(size=weight.shape) for weight in model.weights]

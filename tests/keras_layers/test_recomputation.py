@@ -116,7 +116,7 @@ def test_a_frozen_layer_keeps_its_statistics(images):
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_setting_switches_it_on(wanted):
     config = Config.for_model("efficientdet-lite0").override(
-        {"model.image_size": 64, "model.backbone_depth": 0.3, "model.num_filters": 16}
+        {"model.image_size": 64, "model.backbone_depth": 0.3, "neck.num_filters": 16}
         | {"training.gradient_checkpointing": wanted}
     )
     model = run_lib.compiled_model(config, steps=1)

@@ -235,8 +235,8 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
     config = Config.for_model("efficientdet-lite0").override(
         {
             "model.image_size": 64,
-            "model.num_filters": 16,
-            "model.fpn_repeats": 1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
             "model.head_repeats": 1,
             "model.backbone_depth": 0.1,
             "model.backbone_width": 0.25,

@@ -24,9 +24,9 @@ SCRIPT = Path(__file__).with_name("distributed_run.py")
 # An epoch is a step, so that metrics.csv has the loss of each.
 SETTINGS = {
     "model.image_size": 64,
-    "model.num_filters": 8,
+    "neck.num_filters": 8,
     "model.max_level": 5,
-    "model.fpn_repeats": 1,
+    "neck.num_repeats": 1,
     "model.head_repeats": 1,
     "model.backbone_width": 0.25,
     "model.backbone_depth": 0.1,

@@ -9,8 +9,9 @@ from efficientdet_tf.training import run as run_lib
 
 
 def _config(**settings):
-    small = {"num_filters": 16, "fpn_repeats": 1, "head_repeats": 1, "num_classes": 2}
-    small = {f"model.{key}": value for key, value in small.items()} | {"model.image_size": 64}
+    small = {"image_size": 64, "head_repeats": 1, "num_classes": 2}
+    small = {f"model.{key}": value for key, value in small.items()}
+    small |= {"neck.num_filters": 16, "neck.num_repeats": 1}
     return Config.for_model("efficientdet-lite0").override(small | settings)
 
 

@@ -13,8 +13,8 @@ from efficientdet_tf.training import run as run_lib
 
 SMALL = {
     "model.image_size": 64,
-    "model.num_filters": 16,
-    "model.fpn_repeats": 1,
+    "neck.num_filters": 16,
+    "neck.num_repeats": 1,
     "model.head_repeats": 1,
     "model.backbone_depth": 0.1,
     "model.num_classes": 3,

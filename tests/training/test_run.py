@@ -50,8 +50,8 @@ def _config(coco_file, **overrides):
             "model.max_level": 5,
             "model.backbone_width": 0.5,
             "model.backbone_depth": 0.1,
-            "model.num_filters": 16,
-            "model.fpn_repeats": 1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
             "model.head_repeats": 1,
             "data.train": coco_file,
             "data.val": coco_file,
@@ -147,11 +147,11 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, t
 
 
 def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file, tmp_path):
-    overrides = {"training.pretrained": str(finished[0]), "model.num_filters": 24}
+    overrides = {"training.pretrained": str(finished[0]), "neck.num_filters": 24}
     with pytest.raises(UserError) as error:
         run_lib.train(_config(coco_file, **overrides), str(tmp_path / "run"))
     assert str(error.value) == (
-        f"{finished[0]}: was trained with model.num_filters 16, the model has 24; "
+        f"{finished[0]}: was trained with neck.num_filters 16, the model has 24; "
         "choose the same --model and settings"
     )
     assert not (tmp_path / "run").exists()
@@ -241,9 +241,9 @@ def test_a_run_of_a_newer_version(finished, tmp_path):
 def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
     folder, _ = finished
     with pytest.raises(RunDirectoryError) as error:
-        run_lib.train(_config(coco_file, **{"model.num_filters": 24}), str(folder))
+        run_lib.train(_config(coco_file, **{"neck.num_filters": 24}), str(folder))
     assert str(error.value) == (
-        f"{folder}: holds a run with model.num_filters 16, not 24; "
+        f"{folder}: holds a run with neck.num_filters 16, not 24; "
         "use another --model_dir or the same settings"
     )
 
@@ -252,7 +252,7 @@ def test_other_weights_are_refused(finished, coco_file, tmp_path):
     folder, _ = finished
     other = RunDirectory(tmp_path)
     label_map = data_lib.load(coco_file).label_map
-    other.create(_config(coco_file, **{"model.num_filters": 24}), label_map)
+    other.create(_config(coco_file, **{"neck.num_filters": 24}), label_map)
     (tmp_path / "best.weights.h5").write_bytes((folder / "best.weights.h5").read_bytes())
     with pytest.raises(RunDirectoryError, match="best.weights.h5: does not fit config.yaml: "):
         other.load_model()

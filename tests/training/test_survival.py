@@ -26,9 +26,9 @@ REPOSITORY = Path(__file__).parents[2]
 # Dropped branches and crops are part of what has to come again.
 SETTINGS = {
     "model.image_size": 64,
-    "model.num_filters": 8,
+    "neck.num_filters": 8,
     "model.max_level": 5,
-    "model.fpn_repeats": 1,
+    "neck.num_repeats": 1,
     "model.head_repeats": 1,
     "model.backbone_width": 0.25,
     "model.backbone_depth": 0.1,

@@ -1,0 +1,107 @@
+"""ResNet-50, from `tf_keras.applications`.
+
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
+https://arxiv.org/abs/1512.03385; with the stride in the first convolution of a block.
+"""
+
+import types
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.normalization import BatchNormalization
+from keras_layers.recomputation import recomputed
+
+# name: (function of `tf_keras.applications`, {level: the last layer of its stage})
+NETWORKS = {
+    "resnet50": (
+        "ResNet50",
+        {
+            2: "conv2_block3_out",
+            3: "conv3_block4_out",
+            4: "conv4_block6_out",
+            5: "conv5_block3_out",
+        },
+    ),
+}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class ResNet(keras.layers.Layer):
+    """ResNet without its classifier.
+
+    Example:
+      >>> ResNet("resnet50")(tf.zeros([1, 64, 64, 3]))[5].shape
+      TensorShape([1, 2, 2, 2048])
+
+    Args:
+      model_name: a key of `NETWORKS`.
+
+    Attributes:
+      recompute: whether training keeps nothing of a stage but its input and output, and
+        computes the rest again in the backward pass; False at first. It takes less memory
+        and more time, and gives the same gradients.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+
+    def __init__(self, model_name: str, **kwargs):
+        super().__init__(**kwargs)
+        if model_name not in NETWORKS:
+            raise ValueError(f"backbone {model_name!r} is not one of {', '.join(NETWORKS)}")
+        self.model_name = model_name
+        self.recompute = False
+
+    def build(self, input_shape):
+        application, last_layers = NETWORKS[self.model_name]
+        network = getattr(keras.applications, application)(
+            include_top=False,
+            weights=None,
+            input_shape=(None, None, 3),
+            # A model inside a layer does not name its variables after the layer.
+            layers=_layers(self.name),
+        )
+        self.stages, inputs = [], network.input
+        for level, name in last_layers.items():
+            output = network.get_layer(name).output
+            self.stages.append(keras.Model(inputs, output, name=f"level_{level}"))
+            inputs = output
+        super().build(input_shape)
+
+    def call(self, images, training=None):
+        """Compute the features.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+
+        Returns:
+          Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes rounded up, for
+          levels 2 to 5.
+        """
+        x, features = images, {}
+        for level, stage in zip(NETWORKS[self.model_name][1], self.stages):
+            recompute = self.recompute and training
+            x = recomputed(stage, x) if recompute else stage(x, training=training)
+            features[level] = x
+        return features
+
+    def get_config(self):
+        return {**super().get_config(), "model_name": self.model_name}
+
+
+def _layers(scope: str) -> types.SimpleNamespace:
+    """Keras' layers for the network: variables named in the scope, and our BatchNorm."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+
+    def conv(*args, name: str, **kwargs):
+        return keras.layers.Conv2D(*args, name=f"{scope}/{name}", **kwargs)
+
+    def norm(*args, name: str, **kwargs):
+        return BatchNormalization(
+            *args, name=f"{scope}/{name}", synchronized=replicas > 1, **kwargs
+        )
+
+    return types.SimpleNamespace(
+        **{**vars(keras.layers), "Conv2D": conv, "BatchNormalization": norm}
+    )

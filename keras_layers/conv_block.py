@@ -1,0 +1,191 @@
+"""Convolution, BatchNorm and activation as one value that the parts of a detector share."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tf_keras as keras
+
+from keras_layers.normalization import batch_norm
+
+ORDERS = ("act_conv_bn", "conv_bn_act")
+BIASES = ("always", "without_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvBlock:
+    """How the convolutions of a network are made; numbers of filters and strides are not in it.
+
+    Example:
+      >>> block = ConvBlock(activation="relu6")
+      >>> block.build(64, name="block")(tf.ones([1, 8, 8, 32])).shape
+      TensorShape([1, 8, 8, 64])
+
+    Args:
+      separable: whether kernels larger than 1x1 are depthwise, then pointwise. Default True.
+      kernel_size: side of the kernel in pixels, 1 or more. Default 3.
+      norm: whether BatchNorm follows the convolution. Default True.
+      activation: name of a Keras activation; None is none. Default "swish".
+      order: one of `ORDERS`. Default "act_conv_bn".
+      bias: one of `BIASES`: whether a convolution that BatchNorm follows has a bias, too.
+        Default "always".
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    separable: bool = True
+    kernel_size: int = 3
+    norm: bool = True
+    activation: str | None = "swish"
+    order: str = "act_conv_bn"
+    bias: str = "always"
+
+    def __post_init__(self):
+        for field, choices in (("order", ORDERS), ("bias", BIASES)):
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"conv_block.{field}: {getattr(self, field)!r} is not one of "
+                    f"{', '.join(choices)}"
+                )
+        for field in ("separable", "norm"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(
+                    f"conv_block.{field}: {getattr(self, field)!r} is not true or false"
+                )
+        if not isinstance(self.kernel_size, int) or self.kernel_size < 1:
+            raise ValueError(f"conv_block.kernel_size: {self.kernel_size!r} is not 1 or more")
+        try:
+            keras.activations.get(self.activation)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"conv_block.activation: {self.activation!r} is not a Keras activation"
+            ) from error
+
+    @classmethod
+    def from_value(cls, value: Any = None, **defaults: Any) -> "ConvBlock":
+        """Make a block from what configs and `get_config` hold.
+
+        Args:
+          value: a `ConvBlock`; the name of one of `PROFILES`; a mapping of fields; or
+            None, which is the profile "light".
+          **defaults: fields that a profile, or a mapping that leaves them out, gets.
+
+        Raises:
+          ValueError: naming the field.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            fields = [field.name for field in dataclasses.fields(cls)]
+            for key in value:
+                if key not in fields:
+                    raise ValueError(
+                        f"conv_block.{key}: is not a field; known: {', '.join(fields)}"
+                    )
+            return cls(**{**defaults, **value})
+        if value is not None and value not in PROFILES:
+            raise ValueError(
+                f"conv_block: {value!r} is not one of {', '.join(PROFILES)}, "
+                "and not a mapping of fields"
+            )
+        return dataclasses.replace(PROFILES[value or "light"], **defaults)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, which `from_value` reads back."""
+        return dataclasses.asdict(self)
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether the convolution has a bias."""
+        return self.bias == "always" or not self.norm
+
+    def make_conv(
+        self,
+        filters: int,
+        *,
+        strides: int = 1,
+        name: str,
+        use_bias: bool | None = None,
+        initializer: str = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+    ) -> keras.layers.Layer:
+        """Make the convolution alone, with SAME padding.
+
+        Args:
+          filters: width of the output.
+          strides: in pixels, for both axes. Default 1.
+          name: of the layer.
+          use_bias: whether it has a bias. Default: what the block says.
+          initializer: name of a Keras initializer for all kernels.
+          bias_initializer: of the bias.
+        """
+        common = dict(
+            filters=filters,
+            kernel_size=self.kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=self.use_bias if use_bias is None else use_bias,
+            bias_initializer=bias_initializer,
+            name=name,
+        )
+        if self.separable and self.kernel_size > 1:
+            return keras.layers.SeparableConv2D(
+                depthwise_initializer=initializer, pointwise_initializer=initializer, **common
+            )
+        return keras.layers.Conv2D(kernel_initializer=initializer, **common)
+
+    def make_activation(self):
+        """Make the activation, a function of a tensor."""
+        return keras.activations.get(self.activation)
+
+    def build(self, filters: int, *, strides: int = 1, name: str) -> "ConvBlockLayer":
+        """Make the whole block as a layer.
+
+        Args:
+          filters: width of the output.
+          strides: of the convolution, in pixels. Default 1.
+          name: of the layer.
+        """
+        return ConvBlockLayer(filters, strides, self, name=name)
+
+
+# `light` is that of EfficientDet, `dense` that of the papers of most other networks.
+PROFILES = {"light": ConvBlock(), "dense": ConvBlock(separable=False, bias="without_norm")}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class ConvBlockLayer(keras.layers.Layer):
+    """Convolution, BatchNorm and activation, in the block's order.
+
+    Args:
+      filters: width of the output.
+      strides: of the convolution, in pixels. Default 1.
+      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+    """
+
+    def __init__(self, filters: int, strides: int = 1, conv_block: Any = None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.conv_block = ConvBlock.from_value(conv_block)
+        self.activation = self.conv_block.make_activation()
+        self.conv = self.conv_block.make_conv(filters, strides=strides, name="conv")
+        self.norm = batch_norm("bn") if self.conv_block.norm else None
+
+    def call(self, x, training=None):
+        """Float [B, H, W, any] to float [B, ceil(H / strides), ceil(W / strides), filters]."""
+        if self.conv_block.order == "act_conv_bn":
+            x = self.activation(x)
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, training=training)
+        return self.activation(x) if self.conv_block.order == "conv_bn_act" else x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "conv_block": self.conv_block.to_dict(),
+        }

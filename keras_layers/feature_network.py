@@ -1,0 +1,137 @@
+"""Registry and contract of the feature networks, the detector's neck.
+
+A feature network is a Keras layer:
+
+- Called with a dict {level: float [B, H_l, W_l, c_l]} of contiguous levels, and `training`,
+  it returns a dict of the same levels and sizes at width `num_filters`. Any size will do.
+- All hyper-parameters are keywords, and `get_config` holds them. Every network has those of
+  `COMMON`; the others are its own options.
+- A value that it cannot have is a ValueError that begins with the name of the field.
+- `reads_extra_levels` is False for a network that makes the levels above the backbone's by
+  itself: then they are given without weights, for their sizes alone.
+
+`keras_layers.feature_network_layer.FeatureNetwork` does the common part;
+`keras_layers.fusion_graph.FusionGraph` does all but a table of nodes.
+
+A new network is its file, a line of `NETWORKS`, and a row of the contract test. This module
+imports no TensorFlow, so that a command can check settings before that.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Name: where its class is. Names of one class are those of different papers for it.
+NETWORKS = {
+    "bifpn": "keras_layers.bifpn:BiFPN",
+    "fpn": "keras_layers.fpn:FPN",
+    "pafpn": "keras_layers.panet:PAFPN",
+    "panet": "keras_layers.panet:PAFPN",
+    "bottom_up_path_augmentation": "keras_layers.panet:PAFPN",
+}
+
+# Of `keras_layers.fusion.WeightedFusion`.
+METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
+
+# Hyper-parameters of every network.
+COMMON = ("num_filters", "num_repeats", "fusion", "conv_block")
+
+
+def network_class(name: str) -> type:
+    """Return the layer class of a network.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"name: {name!r} is not a feature network{nearest(name, NETWORKS)}")
+    module, attribute = NETWORKS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def own_options(name: str) -> list[str]:
+    """Return the names of the options that a network has beside `COMMON`."""
+    parameters = inspect.signature(network_class(name)).parameters.values()
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in COMMON
+    ]
+
+
+def build_feature_network(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    num_filters: int,
+    num_repeats: int = 1,
+    fusion: str = "sum",
+    activation: str = "swish",
+    layer_name: str = "feature_network",
+):
+    """Build a feature network by its name.
+
+    Args:
+      name: a key of `NETWORKS`.
+      options: of this network alone, and `conv_block`, as of `ConvBlock.from_value`.
+        Default: none.
+      num_filters: width C of every level of the output.
+      num_repeats: number of cells, 1 or more. Default 1.
+      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
+      activation: name of a Keras activation, for a `conv_block` that names none.
+        Default "swish".
+      layer_name: of the Keras layer.
+
+    Raises:
+      ValueError: beginning with the name of the field; that of an option is
+        `options.<option>`.
+    """
+    from keras_layers.conv_block import ConvBlock
+
+    cls, options = network_class(name), dict(options or {})
+    known = [*own_options(name), "conv_block"]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"options.{option}: {name} has no such option{nearest(str(option), known)}"
+            )
+    try:
+        block = ConvBlock.from_value(options.pop("conv_block", None), activation=activation)
+        return cls(
+            num_filters=num_filters,
+            num_repeats=num_repeats,
+            fusion=fusion,
+            conv_block=block,
+            name=layer_name,
+            **options,
+        )
+    except ValueError as error:
+        field = str(error).partition(":")[0].partition(".")[0]
+        prefix = "options." if field in known else ""
+        raise ValueError(f"{prefix}{error}") from error
+
+
+def check_levels(levels: Iterable[int | str]) -> list[int]:
+    """Return the levels in order.
+
+    Raises:
+      ValueError: when they are fewer than two or have gaps.
+    """
+    levels = sorted(int(level) for level in levels)
+    if len(levels) < 2 or levels != list(range(levels[0], levels[-1] + 1)):
+        raise ValueError(f"features: levels {levels} are not two or more without a gap")
+    return levels
+
+
+def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{field}: {value!r} is not one of {', '.join(choices)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown word: which one may be meant."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,145 @@
+"""FPN: feature pyramid network.
+
+Lin, Dollár, Girshick, He, Hariharan, Belongie, "Feature Pyramid Networks for Object
+Detection", CVPR 2017, https://arxiv.org/abs/1612.03144.
+"""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.conv_block import ConvBlock
+from keras_layers.feature_network import check_choice
+from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+
+VARIANTS = ("repeatable", "lin2017")
+COARSE_LEVELS = ("pooled", "strided")
+SOURCES = ("output", "input")
+# The coarsest level that backbones have.
+TOP_LEVEL = 5
+
+
+def add_top_down(table: NodeTable, variant: str) -> None:
+    """Add a top-down path, from the coarsest level to the finest.
+
+    Args:
+      table: of a cell, without nodes.
+      variant: "repeatable" carries convolved maps down; "lin2017" carries the sums, and
+        convolves them afterwards.
+    """
+    levels = sorted(table.inputs)
+    top = levels[-1]
+    if variant == "repeatable":
+        table.add(top, table.inputs[top])
+        for level in reversed(levels[:-1]):
+            table.add(level, table.inputs[level], table.newest[level + 1])
+        return
+    for level in reversed(levels[:-1]):
+        table.add(level, table.inputs[level], table.newest[level + 1], block=None)
+    for level in levels:
+        table.add(level, table.newest[level])
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class FPN(FusionGraph):
+    """Feature pyramid network: one top-down path.
+
+    The published network is `num_repeats=1, fusion="sum", variant="lin2017"` with
+    `conv_block={"separable": False, "norm": False, "activation": None}`; RetinaNet's has
+    `coarse_levels="strided"` besides.
+
+    Args:
+      num_filters: width C of every level of the output. Default 64.
+      num_repeats: number of cells, each with weights of its own. Default 1.
+      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      variant: "repeatable" carries convolved maps down; "lin2017" carries the sums.
+        Default "repeatable".
+      coarse_levels: "pooled" fuses the levels above 5 as it is given them; "strided" makes
+        them of level 5 by 3x3 convolutions with stride 2, and the path begins at level 5.
+        Default "pooled".
+      source: what "strided" levels are made of: the "output" or the "input" of level 5.
+        Default "output".
+      lateral_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
+        `conv_block` has any. Default True.
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_repeats: int = 1,
+        fusion: str = "sum",
+        conv_block: Any = None,
+        variant: str = "repeatable",
+        coarse_levels: str = "pooled",
+        source: str = "output",
+        lateral_norm: bool = True,
+        **kwargs,
+    ):
+        super().__init__(
+            num_filters=num_filters,
+            num_repeats=num_repeats,
+            fusion=fusion,
+            conv_block=conv_block,
+            **kwargs,
+        )
+        check_choice("variant", variant, VARIANTS)
+        check_choice("coarse_levels", coarse_levels, COARSE_LEVELS)
+        check_choice("source", source, SOURCES)
+        self.variant = variant
+        self.coarse_levels = coarse_levels
+        self.source = source
+        self.lateral_norm = bool(lateral_norm)
+
+    @property
+    def reads_extra_levels(self) -> bool:
+        return self.coarse_levels == "pooled"
+
+    def make_nodes(self, levels: list[int]) -> list[Node]:
+        table = NodeTable(levels)
+        add_top_down(table, self.variant)
+        return table.nodes
+
+    def projection_block(self) -> ConvBlock:
+        norm = self.conv_block.norm and self.lateral_norm
+        return dataclasses.replace(self.conv_block, norm=norm)
+
+    def fused_levels(self) -> list[int]:
+        if self.reads_extra_levels:
+            return self.levels
+        return [level for level in self.levels if level <= TOP_LEVEL]
+
+    def build(self, input_shapes):
+        super().build(input_shapes)
+        # RetinaNet's convolutions have nothing before them but the ReLU of `call`.
+        block = dataclasses.replace(self.conv_block, activation=None)
+        self.coarse_convs = [
+            block.build(self.num_filters, strides=2, name=f"coarse_{level}")
+            for level in self.levels
+            if level not in self.fused_levels()
+        ]
+
+    def call(self, features, training=None):
+        """Fuse, as `FusionGraph.call`."""
+        outputs = super().call(features, training=training)
+        level = max(outputs)
+        x = outputs[level] if self.source == "output" else features[level]
+        for number, conv in enumerate(self.coarse_convs):
+            x = conv(tf.nn.relu(x) if number else x, training=training)
+            outputs[level + 1 + number] = x
+        return outputs
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "variant": self.variant,
+            "coarse_levels": self.coarse_levels,
+            "source": self.source,
+            "lateral_norm": self.lateral_norm,
+        }

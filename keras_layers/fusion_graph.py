@@ -1,0 +1,232 @@
+"""Feature networks that are graphs of fusion nodes: a table of nodes, and its executor."""
+
+from typing import Any, NamedTuple
+
+import tf_keras as keras
+
+from keras_layers.conv_block import ConvBlock
+from keras_layers.feature_network_layer import FeatureNetwork
+from keras_layers.fusion import WeightedFusion
+from keras_layers.resample import Projection, resize_to
+
+
+class Node(NamedTuple):
+    """A node of a cell: bring the inputs to one size, fuse them, convolve.
+
+    Args:
+      level: of the node's map.
+      inputs: ids of the maps that are fused. Ids count the cell's inputs first (0 is the
+        finest level), then the nodes in order.
+      block: name of the convolution block of `FusionGraph.conv_blocks` that follows the
+        fusion; None is none.
+      downsample: name of the block that brings inputs of the next finer level to this one,
+        with stride 2; None is max pooling.
+    """
+
+    level: int
+    inputs: tuple[int, ...]
+    block: str | None = "main"
+    downsample: str | None = None
+
+
+class NodeTable:
+    """A cell's nodes while they are written down, with the newest map of every level.
+
+    Example:
+      >>> table = NodeTable([3, 4])
+      >>> table.add(3, table.newest[3], table.newest[4])
+      2
+      >>> table.nodes
+      [Node(level=3, inputs=(0, 1), block='main', downsample=None)]
+
+    Args:
+      levels: of the cell's inputs, in order.
+
+    Attributes:
+      inputs: {level: id} of the cell's inputs.
+      newest: {level: id} of the last map of each level.
+      nodes: list of `Node`.
+    """
+
+    def __init__(self, levels: list[int]):
+        self.inputs = {level: index for index, level in enumerate(levels)}
+        self.newest = dict(self.inputs)
+        self.nodes: list[Node] = []
+
+    def add(self, level: int, *inputs: int, **fields: Any) -> int:
+        """Append a node and return its id.
+
+        Args:
+          level: of the node's map.
+          *inputs: ids of what it fuses.
+          **fields: others of `Node`.
+        """
+        self.newest[level] = len(self.inputs) + len(self.nodes)
+        self.nodes.append(Node(level, inputs, **fields))
+        return self.newest[level]
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class FusionNode(keras.layers.Layer):
+    """Project and resize the inputs, fuse them, convolve.
+
+    Args:
+      num_filters: width C.
+      fusion: method of `WeightedFusion`; a single input is not weighted.
+      conv_block: of the convolution after the fusion, as of `ConvBlock.from_value`; False
+        is none. Default: the profile "light".
+      projection_block: whose norm and bias the projections have. Default: "light".
+      downsample_block: of the convolution with stride 2 for the inputs of `strided_inputs`.
+        Default: the profile "light".
+      strided_inputs: positions of the inputs that come from the next finer level through a
+        convolution; the others of finer levels are max-pooled. Default: none.
+    """
+
+    def __init__(
+        self,
+        num_filters: int,
+        fusion: str,
+        conv_block: Any = None,
+        projection_block: Any = None,
+        downsample_block: Any = None,
+        strided_inputs: tuple[int, ...] = (),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_filters = num_filters
+        self.method = fusion
+        self.conv_block = None if conv_block is False else ConvBlock.from_value(conv_block)
+        self.projection_block = ConvBlock.from_value(projection_block)
+        self.downsample_block = ConvBlock.from_value(downsample_block)
+        self.strided_inputs = tuple(strided_inputs)
+        self.block = None
+        if self.conv_block is not None:
+            self.block = self.conv_block.build(num_filters, name="block")
+
+    def build(self, input_shapes):
+        # Maps of the width C pass a projection unchanged.
+        self.projections = [
+            Projection(self.num_filters, self.projection_block, name=f"projection_{i}")
+            for i in range(len(input_shapes))
+        ]
+        self.downsamples = [
+            self.downsample_block.build(self.num_filters, strides=2, name=f"downsample_{i}")
+            for i in self.strided_inputs
+        ]
+        self.fusion = None
+        if len(input_shapes) > 1:
+            self.fusion = WeightedFusion(self.method, name="fusion")
+        super().build(input_shapes)
+
+    def call(self, inputs, size, training=None):
+        """Fuse.
+
+        Args:
+          inputs: list of float [B, h_i, w_i, c_i].
+          size: (H, W) of the node's level.
+
+        Returns:
+          Float [B, H, W, C].
+        """
+        maps = [project(x, training=training) for project, x in zip(self.projections, inputs)]
+        for index, downsample in zip(self.strided_inputs, self.downsamples):
+            maps[index] = downsample(maps[index], training=training)
+        maps = [resize_to(x, *size) for x in maps]
+        x = maps[0] if self.fusion is None else self.fusion(maps)
+        return x if self.block is None else self.block(x, training=training)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_filters": self.num_filters,
+            "fusion": self.method,
+            "conv_block": self.conv_block is not None and self.conv_block.to_dict(),
+            "projection_block": self.projection_block.to_dict(),
+            "downsample_block": self.downsample_block.to_dict(),
+            "strided_inputs": self.strided_inputs,
+        }
+
+
+class FusionGraph(FeatureNetwork):
+    """Executor of repeated cells of fusion nodes.
+
+    A network derives from it and has `make_nodes`; the last node of a level is the level's
+    output.
+
+    Attributes:
+      projects_per_edge: whether every use of an input of another width has a projection of
+        its own, instead of one for the level.
+    """
+
+    projects_per_edge = False
+
+    def make_nodes(self, levels: list[int]) -> list[Node]:
+        """Return the nodes of a cell over the levels, each after what it reads."""
+        raise NotImplementedError
+
+    def conv_blocks(self) -> dict[str, ConvBlock]:
+        """Return the convolution blocks by the names that nodes have for them."""
+        return {"main": self.conv_block}
+
+    def projection_block(self) -> ConvBlock:
+        """Return the block whose norm and bias the projections have."""
+        return self.conv_block
+
+    def fused_levels(self) -> list[int]:
+        """Return the levels that the graph is over."""
+        return self.levels
+
+    def build(self, input_shapes):
+        super().build(input_shapes)
+        levels = self.fused_levels()
+        self.graph = self.make_nodes(levels)
+        self.projections = []
+        if not self.projects_per_edge:
+            self.projections = [
+                Projection(self.num_filters, self.projection_block(), name=f"projection_{level}")
+                for level in levels
+            ]
+        # One flat list over all cells: Keras' weight files leave out layers in
+        # lists of lists.
+        self.nodes = [
+            self._make_node(node, levels, f"cell_{cell}_node_{index}")
+            for cell in range(self.num_repeats)
+            for index, node in enumerate(self.graph)
+        ]
+
+    def _make_node(self, node: Node, levels: list[int], name: str) -> FusionNode:
+        blocks = self.conv_blocks()
+        level_of = [*levels, *(other.level for other in self.graph)]
+        finer = [i for i, source in enumerate(node.inputs) if level_of[source] < node.level]
+        return FusionNode(
+            self.num_filters,
+            self.fusion,
+            blocks[node.block] if node.block else False,
+            self.projection_block(),
+            blocks[node.downsample] if node.downsample else None,
+            tuple(finer) if node.downsample else (),
+            name=name,
+        )
+
+    def call(self, features, training=None):
+        """Fuse.
+
+        Args:
+          features: dict {level: float [B, H_l, W_l, c_l]}, contiguous levels.
+
+        Returns:
+          Dict {level: float [B, H_l, W_l, C]} of the same levels and sizes.
+        """
+        features = {int(level): x for level, x in features.items()}
+        features = {level: features[level] for level in self.fused_levels()}
+        for level, project in zip(features, self.projections):
+            features[level] = project(features[level], training=training)
+        for first in range(0, len(self.nodes), len(self.graph)):
+            maps = list(features.values())
+            for node, fuse in zip(self.graph, self.nodes[first:]):
+                size = tuple(features[node.level].shape[1:3])
+                inputs = [maps[i] for i in node.inputs]
+                maps.append(fuse(inputs, size=size, training=training))
+            newest = {node.level: x for node, x in zip(self.graph, maps[len(features) :])}
+            features = {level: newest.get(level, x) for level, x in features.items()}
+        return features
