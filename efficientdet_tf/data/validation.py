@@ -46,7 +46,7 @@ def validate(
     strict: bool = False,
     use_difficult: bool = False,
 ) -> DetectionData:
-    """Checks every image and object, and keeps the usable ones.
+    """Check every image and object, and keep the usable ones.
 
     Left out are images that are missing, cannot be decoded or are not of the
     annotated size, and those with an object whose box is not finite, all zeros
