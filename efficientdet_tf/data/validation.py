@@ -80,6 +80,8 @@ def validate(annotations: Annotations, verify: str = "full", strict: bool = Fals
 
 def _check_all(annotations: Annotations, verify: str) -> Iterator[tuple[Record | None, list[str]]]:
     """`_check` of every image in order, in threads: reading and decoding release the lock."""
+    # Traced now: threads that make the first call together would be warned of retracing.
+    _decoded_size.get_concrete_function()
     with VerifiedImages() as verified:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
