@@ -45,7 +45,7 @@ class KerasBackend:
 
     def __init__(self, model: keras.Model, config: Config):
         self._letterbox = _compiled(Letterbox.of(config))
-        self._detect = detection_function(model, config)
+        self._detect = detection_function(model, config).get_concrete_function()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         inputs = zip(*(self._letterbox(image) for image in images))
@@ -145,5 +145,9 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
 
 
 def _compiled(letterbox: Letterbox):
-    """A `Letterbox` traced once for images of every size."""
-    return tf.function(letterbox, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    """A `Letterbox` traced once for images of every size.
+
+    Traced now: threads that make the first call together would be warned of retracing.
+    """
+    signature = tf.TensorSpec([None, None, 3], tf.uint8)
+    return tf.function(letterbox).get_concrete_function(signature)

@@ -69,6 +69,8 @@ class Detector:
     def __init__(self, backend: "backends.Backend", label_map: LabelMap):
         self._backend = backend
         self.label_map = label_map
+        # Traced now: threads that make the first call together would be warned of retracing.
+        _decode.get_concrete_function()
 
     @classmethod
     def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":

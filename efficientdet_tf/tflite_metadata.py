@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
@@ -74,14 +75,18 @@ def read_metadata(model: bytes) -> Metadata:
     """The metadata of a .tflite model.
 
     Raises:
-      MetadataError: when it has none.
+      MetadataError: when it has none, or is damaged.
     """
     if model[4:8] != b"TFL3":
         raise MetadataError("not a .tflite file")
-    root = schema.Model.GetRootAs(model, 0)
-    for i in range(root.MetadataLength()):
-        entry = root.Metadata(i)
-        if entry.Name() == ENTRY.encode():
-            data = root.Buffers(entry.Buffer()).DataAsNumpy()
-            return Metadata.from_json(bytes(data).decode())
+    try:
+        root = schema.Model.GetRootAs(model, 0)
+        for i in range(root.MetadataLength()):
+            entry = root.Metadata(i)
+            if entry.Name() == ENTRY.encode():
+                data = root.Buffers(entry.Buffer()).DataAsNumpy()
+                return Metadata.from_json(bytes(data).decode())
+    # Offsets that lead anywhere, which flatbuffers follow without looking.
+    except (struct.error, LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise MetadataError("damaged .tflite file") from error
     raise MetadataError(f"no metadata {ENTRY}")

@@ -106,7 +106,7 @@ expected = Detector.load(path).detect(images, batch_size=1)
 detector = Detector.load(path)
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
     found = list(pool.map(lambda i: detector.detect(images[i % 8])[0], range(80)))
-assert len({len(one) for one in expected}) > 1
+assert len({float(one.scores[0]) for one in expected}) == 8
 for i, one in enumerate(found):
     np.testing.assert_allclose(one.boxes, expected[i % 8].boxes, atol=1e-2)
     np.testing.assert_allclose(one.scores, expected[i % 8].scores, atol=1e-5)
@@ -126,6 +126,8 @@ def test_eight_threads_get_what_one_gets(artefact, tiny_run, exported, photograp
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-2000:]
+    # TensorFlow warns of it when threads make the first call of a function together.
+    assert "retracing" not in done.stderr
 
 
 def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
@@ -174,9 +176,10 @@ def test_what_holds_no_model_is_named(tmp_path):
         Detector.load(tmp_path / "nothing")
     with pytest.raises(ModelError, match=r": no model; a run directory \(with config.yaml\), "):
         Detector.load(tmp_path)
-    (tmp_path / "other.tflite").write_bytes(b"something else")
-    with pytest.raises(ArtefactError, match=r"other.tflite: not a model of `python -m export "):
-        Detector.load(tmp_path / "other.tflite")
+    for content in (b"something else", b"1234TFL3", b"\x00\xff\xff\x7fTFL3 damaged"):
+        (tmp_path / "other.tflite").write_bytes(content)
+        with pytest.raises(ArtefactError, match=r"other.tflite: not a model of `python -m export "):
+            Detector.load(tmp_path / "other.tflite")
     (tmp_path / "saved_model.pb").write_bytes(b"something else")
     with pytest.raises(ArtefactError, match=r": not a SavedModel of `python -m export`$"):
         Detector.load(tmp_path)

@@ -100,6 +100,8 @@ def _check_all(
     annotations: Annotations, verify: str, use_difficult: bool
 ) -> Iterator[tuple[Record | None, list[str], list[str]]]:
     """`_check` of every image in order, in threads: reading and decoding release the lock."""
+    # Traced now: threads that make the first call together would be warned of retracing.
+    _decoded_size.get_concrete_function()
     with VerifiedImages() as verified:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
