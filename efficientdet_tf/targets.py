@@ -8,6 +8,7 @@ object is left out; where two boxes force the same anchor the first one has it.
 import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
+from keras_layers.level_maps import box_map, class_map
 
 BACKGROUND = -1
 # An anchor whose class is left out of the loss.
@@ -82,8 +83,8 @@ def by_level(
         strict=True,
     ):
         height, width = sizes[level]
-        maps[f"cls_{level}"] = tf.reshape(level_classes, [height, width, shape_count])
-        maps[f"box_{level}"] = tf.reshape(level_boxes, [height, width, shape_count * 4])
+        maps[class_map(level)] = tf.reshape(level_classes, [height, width, shape_count])
+        maps[box_map(level)] = tf.reshape(level_boxes, [height, width, shape_count * 4])
     return maps
 
 
