@@ -11,6 +11,7 @@ import tensorflow as tf
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
 from efficientdet_tf.config import Config, ConfigError, LossConfig
+from keras_layers.level_maps import box_map, class_map, levels_of
 
 
 def focal_loss(
@@ -201,7 +202,10 @@ class DetectionLoss:
         if normalizer is None:
             normalizer = tf.reduce_sum(targets["num_positives"]) + 1.0
         class_loss = tf.add_n(
-            [self._class_loss(targets[name], outputs[name]) for name in _levels(outputs, "cls_")]
+            [
+                self._class_loss(targets[class_map(level)], outputs[class_map(level)])
+                for level in levels_of(outputs)
+            ]
         )
         box_loss, box_iou_loss = self._box_losses(targets, outputs)
         # A box has four coordinates; the IoU loss is published with the same divisor.
@@ -232,7 +236,7 @@ class DetectionLoss:
     def _box_losses(self, targets: dict, outputs: dict) -> tuple[tf.Tensor, tf.Tensor]:
         """Sums over all levels: Huber, and IoU."""
         config = self.config
-        names = _levels(outputs, "box_")
+        names = [box_map(level) for level in levels_of(outputs)]
         box_targets = _join([targets[name] for name in names], 4)
         box_outputs = _join([outputs[name] for name in names], 4)
         huber = tf.reduce_sum(huber_loss(box_targets, box_outputs, config.huber_delta))
@@ -287,11 +291,6 @@ def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 def _mask(box_targets: tf.Tensor) -> tf.Tensor:
     return tf.cast(box_targets != 0, tf.float32)
-
-
-def _levels(maps: dict[str, tf.Tensor], prefix: str) -> list[str]:
-    """The names of `maps` that begin with `prefix`, from the finest level on."""
-    return sorted((name for name in maps if name.startswith(prefix)), key=lambda n: int(n[4:]))
 
 
 def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:

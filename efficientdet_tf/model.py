@@ -1,5 +1,7 @@
 """EfficientDet: images -> backbone -> feature network -> heads."""
 
+from collections.abc import Callable
+
 import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
@@ -8,6 +10,7 @@ from efficientdet_tf.detection_model import EfficientDet
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import build_feature_network
 from keras_layers.heads import PredictionHead
+from keras_layers.level_maps import box_map, class_map
 from keras_layers.pixels import NormalizePixels
 from keras_layers.resample import ExtraLevels
 
@@ -49,9 +52,9 @@ def build(config: Config) -> EfficientDet:
     features = {level: x for level, x in features.items() if level >= model.min_level}
     features = _neck(config, features)
     outputs = {}
-    for short_name, head in _heads(config).items():
+    for name_of, head in _heads(config):
         for level, x in head(features).items():
-            name = f"{short_name}_{level}"
+            name = name_of(level)
             # Losses and decoding need float32 under every precision policy.
             outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
     return EfficientDet(images, outputs, name=model.name.replace("-", "_"))
@@ -81,7 +84,8 @@ def _neck(config: Config, features: dict) -> dict:
     return network(extra_levels(features))
 
 
-def _heads(config: Config) -> dict[str, PredictionHead]:
+def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:
+    """The function that names a level's output, and the head that computes it."""
     model = config.model
     num_anchors = config.anchors.num_scales * len(config.anchors.aspect_ratios)
     common = dict(
@@ -89,12 +93,11 @@ def _heads(config: Config) -> dict[str, PredictionHead]:
         num_repeats=model.head_repeats,
         conv_block=ConvBlock(activation=model.activation, order="conv_bn_act"),
     )
-    return {
-        "cls": PredictionHead(
-            num_anchors * model.num_classes,
-            prior_probability=PRIOR_PROBABILITY,
-            name="class_head",
-            **common,
-        ),
-        "box": PredictionHead(num_anchors * 4, name="box_head", **common),
-    }
+    class_head = PredictionHead(
+        num_anchors * model.num_classes,
+        prior_probability=PRIOR_PROBABILITY,
+        name="class_head",
+        **common,
+    )
+    box_head = PredictionHead(num_anchors * 4, name="box_head", **common)
+    return [(class_map, class_head), (box_map, box_head)]

@@ -11,6 +11,7 @@ positive for them, and are not for an object, are left out of the class loss.
 import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
+from keras_layers.level_maps import box_map, class_map
 
 BACKGROUND = -1
 # The class target of an anchor that is left out of the class loss, and the class
@@ -123,8 +124,8 @@ def by_level(
         strict=True,
     ):
         height, width = sizes[level]
-        maps[f"cls_{level}"] = tf.reshape(level_classes, [height, width, shape_count])
-        maps[f"box_{level}"] = tf.reshape(level_boxes, [height, width, shape_count * 4])
+        maps[class_map(level)] = tf.reshape(level_classes, [height, width, shape_count])
+        maps[box_map(level)] = tf.reshape(level_boxes, [height, width, shape_count * 4])
     return maps
 
 

@@ -13,6 +13,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, read_metadata, with_metadata
+from keras_layers.level_maps import box_map, class_map
 
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
@@ -97,9 +98,9 @@ def _detection_function(model: keras.Model, config: Config):
     def detect(images):
         outputs = model(images, training=False)
         levels = range(config.model.min_level, config.model.max_level + 1)
-        deltas = [tf.reshape(outputs[f"box_{level}"], [1, -1, 4]) for level in levels]
+        deltas = [tf.reshape(outputs[box_map(level)], [1, -1, 4]) for level in levels]
         logits = [
-            tf.reshape(outputs[f"cls_{level}"], [1, -1, config.model.num_classes])
+            tf.reshape(outputs[class_map(level)], [1, -1, config.model.num_classes])
             for level in levels
         ]
         logits = tf.pad(

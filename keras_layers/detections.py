@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 from official.vision.ops import box_ops
 
+from keras_layers.level_maps import box_map, class_map, levels_of
 from keras_layers.suppression import Suppression
 
 
@@ -190,10 +191,9 @@ class Detections(keras.layers.Layer):
 
 def by_anchor(outputs):
     """Lists by level, from the finest: logits [B, n, classes] and deltas [B, n, 4]."""
-    levels = sorted(int(name[4:]) for name in outputs if name.startswith("box_"))
     logits, deltas = [], []
-    for level in levels:
-        box, cls = outputs[f"box_{level}"], outputs[f"cls_{level}"]
+    for level in levels_of(outputs):
+        box, cls = outputs[box_map(level)], outputs[class_map(level)]
         height, width, channels = box.shape[1:]
         num_anchors = channels // 4
         num_classes = cls.shape[-1] // num_anchors

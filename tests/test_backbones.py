@@ -10,7 +10,9 @@ from efficientdet_tf.anchors import feature_sizes
 from efficientdet_tf.backbones import BACKBONES, build_backbone
 from efficientdet_tf.checkpoints import imagenet
 from efficientdet_tf.config import Config
+from efficientdet_tf.training import run as run_lib
 from efficientdet_tf.training.freezing import freeze
+from keras_layers.level_maps import box_map, class_map
 
 # Name, its trainable parameters without the classifier, and its finest level. The counts of
 # EfficientNets are those of the specification; that of ResNet-50 is the library's.
@@ -120,3 +122,18 @@ def test_resnet_freezes_by_name(resnet):
     frozen = {weight.name for weight in model.non_trainable_weights}
     assert "backbone/conv2_block1_1_conv/kernel:0" in frozen
     assert "backbone/conv3_block1_1_conv/kernel:0" not in frozen
+
+
+def test_a_detector_with_a_resnet_and_an_fpn_takes_a_training_step(resnet):
+    config = resnet[1].override({"neck.name": "fpn", "model.image_size": 64})
+    model = run_lib.compiled_model(config, steps=1)
+    targets = {"num_positives": tf.ones([2])}
+    for level, size in zip(range(3, 8), (8, 4, 2, 1, 1)):
+        targets[class_map(level)] = tf.zeros([2, size, size, 9], tf.int32)
+        targets[box_map(level)] = tf.ones([2, size, size, 36])
+    before = {weight.name: weight.numpy() for weight in model.trainable_weights}
+    logs = model.train_step((tf.random.uniform([2, 64, 64, 3], maxval=255.0), targets))
+    assert np.isfinite(logs["loss"]) and logs["gradient_norm"] > 0
+    changed = {w.name for w in model.trainable_weights if np.any(w != before[w.name])}
+    parts = {name.partition("/")[0] for name in changed}
+    assert parts == {"backbone", "extra_levels", "feature_network", "class_head", "box_head"}

@@ -12,6 +12,25 @@ from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints.reference import load_reference_weights, reference_name
 from efficientdet_tf.config import MODELS, Config
 
+# Trainable parameters, by the formulas of their structure.
+NECK_AND_HEADS = {
+    "efficientdet-d0": (196_281, 88_398),
+    "efficientdet-d1": (390_972, 133_902),
+    "efficientdet-d2": (708_159, 186_318),
+    "efficientdet-d3": (1_559_474, 369_486),
+    "efficientdet-d4": (3_349_829, 631_630),
+    "efficientdet-d5": (5_405_893, 959_310),
+    "efficientdet-d6": (10_583_808, 1_883_982),
+    "efficientdet-d7": (10_583_808, 1_883_982),
+    "efficientdet-d7x": (13_112_064, 1_891_662),
+    "efficientdet-lite0": (196_224, 88_398),
+    "efficientdet-lite1": (390_896, 133_902),
+    "efficientdet-lite2": (708_064, 186_318),
+    "efficientdet-lite3": (1_559_360, 369_486),
+    "efficientdet-lite3x": (2_333_200, 525_646),
+    "efficientdet-lite4": (3_349_696, 631_630),
+}
+
 
 def _config(name, size):
     return Config.for_model(name, **{"model.image_size": [size, size], "model.num_classes": 90})
@@ -37,6 +56,11 @@ def golden_model(request, goldens):
 def test_parameters_multiply_adds_and_names(name, goldens):
     golden = json.loads((goldens / "models.json").read_text())[name]
     model = model_lib.build(Config.for_model(name))
+    parts = complexity.measure_parts(model)
+    assert len(parts) == 5
+    neck = parts["extra_levels"].trainable + parts["feature_network"].trainable
+    heads = parts["class_head"].trainable + parts["box_head"].trainable
+    assert (neck, heads) == NECK_AND_HEADS[name]
     assert complexity.measure(model) == (
         golden["params_trainable"],
         golden["params_non_trainable"],

@@ -15,6 +15,7 @@ import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.training import kept_tensors, optimizers
+from keras_layers.level_maps import box_map, class_map, levels_of
 from keras_layers.normalization import statistics_kept
 
 # Of the traced and optimised step on a CPU, for each operation of its forward pass: measured
@@ -124,12 +125,10 @@ def _batch_specs(model: keras.Model, batch_size: int) -> tuple:
     """What a training batch is, as in `data.pipeline.training_dataset`."""
     images = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32)
     targets = {"num_positives": tf.TensorSpec([batch_size], tf.float32)}
-    for name, (_, *sizes, channels) in model.output_shape.items():
-        if name.startswith("box_"):
-            anchors = channels // 4
-            classes = name.replace("box_", "cls_")
-            targets[name] = tf.TensorSpec((batch_size, *sizes, channels), tf.float32)
-            targets[classes] = tf.TensorSpec((batch_size, *sizes, anchors), tf.int32)
+    for level in levels_of(model.output_shape):
+        _, *sizes, channels = model.output_shape[box_map(level)]
+        targets[box_map(level)] = tf.TensorSpec((batch_size, *sizes, channels), tf.float32)
+        targets[class_map(level)] = tf.TensorSpec((batch_size, *sizes, channels // 4), tf.int32)
     return images, targets
 
 

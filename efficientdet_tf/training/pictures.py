@@ -7,6 +7,7 @@ import numpy as np
 from efficientdet_tf import anchors, drawing
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
+from keras_layers.level_maps import box_map, class_map
 
 # More would be a picture too large to look at.
 MOST_IMAGES = 8
@@ -27,8 +28,8 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
     images, targets = batch
     images = images.numpy()[:MOST_IMAGES]
     levels = range(config.model.min_level, config.model.max_level + 1)
-    classes = _flat([targets[f"cls_{level}"] for level in levels], 1)[..., 0]
-    deltas = _flat([targets[f"box_{level}"] for level in levels], 4)
+    classes = _flat([targets[class_map(level)] for level in levels], 1)[..., 0]
+    deltas = _flat([targets[box_map(level)] for level in levels], 4)
     grid = anchors.of_config(config)
     all_boxes, all_names = [], []
     for of_anchor, delta in zip(classes[: len(images)], deltas):
