@@ -60,9 +60,12 @@ def recognises(path: str) -> bool:
     return ".tfrecord" in Path(path).name or any(Path(path).glob("*.tfrecord*"))
 
 
-def holds_both_parts(path: str) -> bool:
-    """Whether `path` has a training and a validation part: a folder whose files say so."""
-    return any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+def lacks_validation(path: str) -> str:
+    """Why `path`, which holds training images, holds no validation images; "" if it does."""
+    if not Path(path).is_dir():
+        return "TFRecord files that are named themselves are one part of a data set"
+    found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+    return "" if found else "there is no val*.tfrecord in it"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:

@@ -197,7 +197,8 @@ def write_records(file, *records: dict):
         ),
         (
             {"image/object/bbox/xmax": [b"wide"]},
-            "image/object/bbox/xmax: must be of kind int64_list or float_list; its image is left out",
+            "image/object/bbox/xmax: must be of kind int64_list or float_list; "
+            "its image is left out",
         ),
         (
             {"image/encoded": [7]},
