@@ -21,7 +21,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
+from efficientdet_tf.data.annotations import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
@@ -81,13 +81,15 @@ def _pictures(
         raise PredictionError(f"--output: {output} holds the input, which would be overwritten")
     if not source.is_dir():
         return root, [source]
-    # Without those that an earlier call wrote below the folder.
+    # Without those that an earlier call wrote below the folder; with those in
+    # formats that are not read, to be named.
     pictures = [
         path
         for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and output.resolve() not in path.resolve().parents
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+        and output.resolve() not in path.resolve().parents
     ]
-    if not pictures:
+    if all(path.suffix.lower() in OTHER_IMAGE_SUFFIXES for path in pictures):
         raise PredictionError(f"--input: {source}: no pictures ({', '.join(IMAGE_SUFFIXES)}) in it")
     return root, pictures
 
