@@ -91,9 +91,10 @@ class LossConfig:
 class DataConfig:
     """Where the images and boxes are, and how bad records are treated."""
 
-    # A data set path, or "digits" for the built-in one.
-    train: str = "digits"
-    val: str = "digits"
+    # A data set path, or "digits" for the built-in one; a training needs it.
+    train: str = ""
+    # "" is that of `train`, where it holds both parts.
+    val: str = ""
     # "auto", or one of the formats of `efficientdet_tf.data.FORMATS`.
     format: str = "auto"
     # Folder of the images of a COCO annotation file; "" searches beside it.

@@ -153,6 +153,8 @@ def read_image(image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         encoded = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
     except OSError as error:
         raise ImageError(f"{name}: {error.strerror}") from error
+    except ValueError as error:
+        raise ImageError(f"{name!r}: not a file name: {error}") from error
     if not encoded:
         raise ImageError(f"{name}: empty")
     try:

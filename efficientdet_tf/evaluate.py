@@ -106,17 +106,29 @@ def _config(options, run_directory):
 
 
 def _data(options, config, is_run: bool):
-    """The data set of --data, or the one the run validates with."""
+    """The data set of --data, or that of the run: of its training for --split=train."""
     from efficientdet_tf import data as data_lib
+    from efficientdet_tf.data import parts
 
-    common = {"verify": config.data.verify, "strict": config.data.strict, "split": options.split}
-    common["use_difficult"] = config.data.use_difficult
-    if options.data:
-        return data_lib.load(options.data, format=options.format, images=options.images, **common)
-    if not is_run:
+    path, format, images = options.data, options.format, options.images
+    if not path and is_run:
+        data = config.data
+        of_training = options.split == "train"
+        path, format = data.train if of_training else data.val, data.format
+        images = images or (data.train_images if of_training else data.val_images)
+    if not path:
         raise UserError("--data is missing: the data set to evaluate on")
-    images = options.images or config.data.val_images
-    return data_lib.load(config.data.val, format=config.data.format, images=images, **common)
+    loaded = data_lib.load(
+        path,
+        format=format,
+        images=images,
+        verify=config.data.verify,
+        strict=config.data.strict,
+        split=options.split,
+        use_difficult=config.data.use_difficult,
+    )
+    parts.require_objects(loaded)
+    return loaded
 
 
 def _evaluate_run(run_directory, weights: str, data, config):

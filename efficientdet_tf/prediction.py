@@ -20,7 +20,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
+from efficientdet_tf.data.annotations import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
@@ -77,7 +77,7 @@ def plan(source: pathlib.Path, output: pathlib.Path) -> PredictionFiles:
     if output.resolve() == root.resolve():
         raise OutputError(f"--output: {output} is the folder of the input; choose another folder")
     images = _images_in(source, output) if source.is_dir() else [source]
-    if not images:
+    if all(path.suffix.lower() in OTHER_IMAGE_SUFFIXES for path in images):
         known = ", ".join(IMAGE_SUFFIXES)
         raise PredictionError(f"--input: {source}: no images ({known}) in it")
     images = {str(path.relative_to(root)): path for path in images}
@@ -139,12 +139,15 @@ def predict(
 
 
 def _images_in(folder: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-    """The image files in a folder and its folders, without those that predict wrote to `output`."""
+    """The image files in a folder and its folders, without those that predict wrote to `output`.
+
+    Those in formats that are not read are among them, to be named.
+    """
     output = output.resolve()
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
         and not (output in path.resolve().parents and is_own_image(path))
     ]
 

@@ -10,7 +10,9 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "Model to train, e.g. efficientdet-d0 or efficientdet-lite0.")
 flags.DEFINE_string("train_data", None, "Training data: a path, or 'digits' (built in).")
-flags.DEFINE_string("val_data", None, "Validation data: a path, or 'digits' (built in).")
+flags.DEFINE_string(
+    "val_data", None, "Validation data. Left out: those of --train_data, where it holds both."
+)
 flags.DEFINE_string("model_dir", None, "Folder of the run; the same command resumes it.")
 flags.DEFINE_integer("epochs", None, "Passes over the training data.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a step, over all devices.", lower_bound=1)
@@ -63,6 +65,11 @@ def main():
     if not FLAGS.model_dir:
         raise UserError("--model_dir is missing: the folder to write the run to")
     config = config_from_flags(FLAGS)
+    if not config.data.train:
+        raise UserError(
+            "--train_data is missing: a COCO .json file, a Pascal VOC folder, a YOLO data.yaml, "
+            "TFRecord files, or 'digits' (built in); a --config may name it as data.train"
+        )
     print(config.to_yaml())
     # Late, so that --help and a wrong setting are answered at once.
     from efficientdet_tf.training.run import train

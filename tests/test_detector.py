@@ -147,6 +147,13 @@ def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photogra
     np.testing.assert_array_equal(turned.class_indices, expected.class_indices)
 
 
+def test_webp_files_are_read(photograph, tmp_path):
+    pixels = read_image(photograph)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), pixels)
+    np.testing.assert_array_equal(read_image((tmp_path / "a.webp").read_bytes()), pixels)
+
+
 def test_above_keeps_what_scores_enough():
     found = Detections(np.eye(3, 4), np.array([0.9, 0.5, 0.1]), np.array([2, 1, 0]))
     kept = found.above(0.5)
@@ -163,6 +170,7 @@ def test_unreadable_images_are_named(tmp_path):
         (missing, f"{missing}: No such file or directory"),
         (text, f"{text}: not a readable JPEG, PNG, GIF, BMP or WebP image"),
         (empty, f"{empty}: empty"),
+        ("a\0.jpg", "'a\\x00.jpg': not a file name: embedded null byte"),
         (b"\xff\xd8\xff damaged", "image bytes: not a readable JPEG, PNG, GIF, BMP or WebP image"),
         (np.zeros((4, 4)), "image array: float64 [4, 4] is not uint8 [height, width, 3]"),
     ):

@@ -100,6 +100,24 @@ def test_complains_in_one_line(arguments, message):
     assert line.startswith(f"predict: {message}")
 
 
+def test_webp_is_read_and_other_formats_are_named(tmp_path, photograph, tiny_run):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    small = PIL.Image.open(photograph).resize((64, 40))
+    small.save(source / "a.webp")
+    small.save(source / "b.jfif", "JPEG")
+    small.save(source / "c.tif")
+    entries, problems = predict(Detector.load(tiny_run), plan(source, output), 0.3)
+    assert [(entry["file"], entry["width"]) for entry in entries] == [
+        ("a.webp", 64),
+        ("b.jfif", 64),
+    ]
+    assert problems == [f"{source}/c.tif: not a readable JPEG, PNG, GIF, BMP or WebP image"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        *("a.webp.png", "b.jfif.png", "detections.json")
+    ]
+
+
 def test_bad_folders_are_named(tmp_path, photograph):
     folder = photograph.parent
     for source, output, message in (

@@ -1,8 +1,10 @@
 """Data sets: sources in several formats, checked, and fed to the network.
 
-A format is a module with two functions:
+A format is a module with three functions:
 
 * `recognises(path) -> bool`: whether the path looks like this format;
+* `lacks_validation(path) -> str`: why a path of training images holds no
+  validation images, or "" if it does;
 * `read(path, *, images, split) -> annotations.Annotations`.
 
 To add one, write the module and name it in `FORMATS`.
@@ -50,10 +52,29 @@ def load(
     """
     if BUILT_IN in (path, format):
         return digits.load(split)
+    if not path:
+        raise DataError("data set: its path is empty")
     annotations = _format_of(path, format).read(path, images=images, split=split)
     for note in annotations.notes:
         logging.warning("%s", note)
     return validation.validate(annotations, verify, strict, use_difficult)
+
+
+def lacks_validation(path: str, format: str = "auto") -> str:
+    """Why a path of training images holds no validation images.
+
+    Args:
+      path, format: as of `load`.
+
+    Returns:
+      What is missing, or "" when the path holds both.
+
+    Raises:
+      DataError: when the format is not known.
+    """
+    if BUILT_IN in (path, format):
+        return ""
+    return _format_of(path, format).lacks_validation(path)
 
 
 def _format_of(path: str, format: str) -> ModuleType:

@@ -10,7 +10,7 @@ from efficientdet_tf.data.records import DataError, LabelMap
 
 # The image formats that `decoding.decode_image` reads, and their file name endings.
 IMAGE_FORMATS = "JPEG, PNG, GIF, BMP or WebP"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".jpe", ".jfif", ".mpo")
 # Those of images that it does not read; other files in a folder of images are no problem.
 OTHER_IMAGE_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpeg2000"),

@@ -35,9 +35,9 @@ def recognises(path: str) -> bool:
     return path.lower().endswith(".json")
 
 
-def holds_both_parts(path: str) -> bool:
-    """Whether `path` has a training and a validation part: a file is one of them."""
-    return False
+def lacks_validation(path: str) -> str:
+    """Why `path`, which holds training images, holds no validation images."""
+    return "a COCO file is one part of a data set"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:

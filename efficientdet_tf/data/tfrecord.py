@@ -62,9 +62,12 @@ def recognises(path: str) -> bool:
     return ".tfrecord" in Path(path).name or any(Path(path).glob("*.tfrecord*"))
 
 
-def holds_both_parts(path: str) -> bool:
-    """Whether `path` has a training and a validation part: a folder whose files say so."""
-    return any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+def lacks_validation(path: str) -> str:
+    """Why `path`, which holds training images, holds no validation images; "" if it does."""
+    if not Path(path).is_dir():
+        return "TFRecord files that are named themselves are one part of a data set"
+    found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+    return "" if found else "there is no val*.tfrecord in it"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -264,7 +267,8 @@ def _label_map(folder: Path, examples: list[dict]) -> LabelMap:
         labels = example.get("image/object/class/label") or []
         texts = example.get("image/object/class/text") or [str(n).encode() for n in labels]
         for label, text in zip(labels, texts, strict=False):
-            names.setdefault(label, text.decode(errors="replace"))
+            if label != NO_CLASS:
+                names.setdefault(label, text.decode(errors="replace"))
     if not names:
         raise DataError(f"{file}: no such file, and no record has a labelled object")
     return LabelMap(tuple(sorted(names)), tuple(names[number] for number in sorted(names)))

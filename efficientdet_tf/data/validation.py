@@ -67,8 +67,7 @@ def validate(
       The data set, its problems included.
 
     Raises:
-      DataError: when no image or no object is usable, or at the first problem if
-        `strict`.
+      DataError: when no image is usable, or at the first problem if `strict`.
     """
     records, problems, clipped = [], list(annotations.problems), []
     _raise_if(strict, problems)
@@ -79,13 +78,9 @@ def validate(
         if record is not None:
             records.append(record)
     notes = _notes(records, clipped, use_difficult)
-    reason = f"; the first problem: {problems[0]}" if problems else ""
     if not records:
+        reason = f"; the first problem: {problems[0]}" if problems else ""
         raise DataError(f"{annotations.source}: has no usable image{reason}")
-    if not any(record.is_counted.any() for record in records):
-        # Nothing is learned and nothing is measured without one.
-        reason = "".join(f"; {note}" for note in notes) + reason
-        raise DataError(f"{annotations.source}: has no usable object{reason}")
     _warn(annotations.source, problems, notes)
     return DetectionData(
         records=records,

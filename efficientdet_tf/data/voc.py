@@ -28,9 +28,10 @@ def recognises(path: str) -> bool:
     return (Path(path) / "Annotations").is_dir()
 
 
-def holds_both_parts(path: str) -> bool:
-    """Whether `path` has a training and a validation part: lists tell them apart."""
-    return (Path(path) / "ImageSets").is_dir()
+def lacks_validation(path: str) -> str:
+    """Why `path`, which holds training images, holds no validation images; "" if it does."""
+    found = (Path(path) / "ImageSets" / "Main" / "val.txt").is_file()
+    return "" if found else "there is no ImageSets/Main/val.txt in it"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -41,7 +42,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       images: the folder of the images; "" is JPEGImages in that folder.
       split: the name of a file in ImageSets/Main that lists the images; a
         folder without ImageSets is one split, with all of its annotations
-        (see `holds_both_parts`).
+        (see `lacks_validation`).
 
     Raises:
       DataError: when a folder or the split's file is missing, or is empty.

@@ -41,9 +41,9 @@ def recognises(path: str) -> bool:
     return path.lower().endswith((".yaml", ".yml")) or (Path(path) / "data.yaml").is_file()
 
 
-def holds_both_parts(path: str) -> bool:
-    """Whether `path` has a training and a validation part: the YAML file names them."""
-    return True
+def lacks_validation(path: str) -> str:
+    """Why `path` holds no validation images: "", as `read` tells when data.yaml names none."""
+    return ""
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:

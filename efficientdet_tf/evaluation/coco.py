@@ -96,7 +96,7 @@ class CocoEvaluator:
                 scores.append(float(item["score"]))
             except KeyError as error:
                 raise DataError(f"{where}: has no {error.args[0]!r}") from error
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise DataError(
                     f"{where}: needs image_id, category_id, bbox [x, y, width, height] and score"
                 ) from error
@@ -173,11 +173,11 @@ class CocoEvaluator:
 
 def _read_list(path: str | os.PathLike) -> list:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             items = json.load(file)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(items, list):
         raise DataError(f"{path}: must hold a list of detections")

@@ -12,6 +12,8 @@ from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
+from efficientdet_tf.data import parts
+from efficientdet_tf.data.leakage import warn_of_shared_images
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
@@ -37,6 +39,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
       UserError: one line, on settings, data, weights, the folder, or a loss that
         is no longer a number.
     """
+    config = parts.resolve(config)
     directory = RunDirectory(model_dir)
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     if pretrained:
@@ -73,12 +76,12 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
 
 
 def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
-    """The training and the validation set.
+    """The training and the validation set; images that are in both are warned of.
 
     Raises:
-      DataError: when one cannot be used, or their classes differ.
+      DataError: when one cannot be used or has no object, or their classes differ.
     """
-    data = config.data
+    data = parts.resolve(config).data
     common = dict(format=data.format, verify=data.verify, strict=data.strict)
     common["use_difficult"] = data.use_difficult
     train_data = data_lib.load(data.train, images=data.train_images, split="train", **common)
@@ -88,6 +91,9 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
             f"{data.val}: its classes are not those of {data.train}; "
             "both need the same ids and names in the same order"
         )
+    parts.require_objects(train_data)
+    parts.require_objects(val_data)
+    warn_of_shared_images(train_data, val_data)
     return train_data, val_data
 
 

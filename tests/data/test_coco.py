@@ -361,21 +361,6 @@ def test_clipped_boxes_are_counted_and_said_in_one_line(write, warnings_of):
     assert list(data.load(write(values)).notes) == [note]
 
 
-@pytest.mark.parametrize("change", [{"iscrowd": 1}, {"category_id": 6}])
-def test_a_data_set_without_a_usable_object_is_refused(write, change):
-    values = content()
-    for annotation in values["annotations"]:
-        annotation.update(change)
-    path = write(values)
-    with pytest.raises(DataError, match="has no usable object"):
-        data.load(path)
-    values["annotations"] = []
-    path = write(values)
-    with pytest.raises(DataError) as error:
-        data.load(path)
-    assert str(error.value) == f"{path}: has no usable object"
-
-
 ORIENTATION = 0x0112
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efficientdet_tf.data import DataError
+from efficientdet_tf.data import DataError, parts
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.validation import validate
@@ -122,9 +122,10 @@ def test_difficult_objects_are_ignored_unless_they_are_counted(warnings_of):
 
 
 def test_a_set_of_difficult_objects_only_says_so():
+    data = validate(annotations(GOOD, GOOD, is_difficult=[True, True]))
     with pytest.raises(DataError) as error:
-        validate(annotations(GOOD, GOOD, is_difficult=[True, True]))
+        parts.require_objects(data)
     assert str(error.value) == (
-        "set: has no usable object; 2 difficult objects are ignored in training and evaluation; "
-        "data.use_difficult=true counts them"
+        "set: has no usable object in 1 images; 2 difficult objects are ignored in training and "
+        "evaluation; data.use_difficult=true counts them"
     )

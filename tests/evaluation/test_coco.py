@@ -375,6 +375,19 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 40], "score": 0.5}
             json.dumps([7]),
             "entry 0: needs image_id, category_id, bbox [x, y, width, height] and score",
         ),
+        (
+            json.dumps([{**GOOD, "image_id": [1]}]),
+            "entry 0: needs image_id, category_id, bbox [x, y, width, height] and score",
+        ),
+        (
+            json.dumps([{**GOOD, "image_id": 1e400}]),
+            "entry 0: needs image_id, category_id, bbox [x, y, width, height] and score",
+        ),
+        (
+            json.dumps([{**GOOD, "score": 10**400}]),
+            "entry 0: needs image_id, category_id, bbox [x, y, width, height] and score",
+        ),
+        ("[" * 100_000, "not valid JSON: maximum recursion depth exceeded"),
         ("[{", "not valid JSON: Expecting property name enclosed in double quotes"),
     ],
 )

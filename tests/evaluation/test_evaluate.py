@@ -127,6 +127,29 @@ def test_the_written_detections_give_the_same_numbers(folder, measured):
     assert (default / "evaluation.json").is_file()
 
 
+def test_the_training_part_of_a_run_is_its_training_data(folder, tmp_path):
+    directory = RunDirectory(tmp_path)
+    gone = str(tmp_path / "gone.json")
+    directory.create(CONFIG.override({"data.train": gone}), LABELS)
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(tmp_path, split="train"))
+    assert str(error.value) == f"{gone}: cannot be read: No such file or directory"
+    # No validation data are in its config.
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(tmp_path))
+    assert str(error.value) == "--data is missing: the data set to evaluate on"
+
+
+def test_data_without_objects_are_refused(folder, tmp_path):
+    content = json.loads((folder / "val.json").read_text())
+    file = tmp_path / "empty.json"
+    file.write_text(json.dumps(content | {"annotations": []}))
+    images = str(folder / "images")
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(folder / "run", data=str(file), images=images))
+    assert str(error.value) == f"{file}: has no usable object in 3 images"
+
+
 def test_weights_and_settings_are_those_asked_for(folder, measured, tmp_path):
     def scores(path):
         return [item["score"] for item in json.loads((path / "detections.json").read_text())]
