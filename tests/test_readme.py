@@ -133,10 +133,19 @@ def write_yolo(folder):
 
 
 def run(place, arguments):
-    environment = {**os.environ, "PYTHONPATH": str(place), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(place)}
     done = subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    if arguments[1] != "-c":
+        assert unknown_lines(done.stderr) == [], shlex.join(arguments)
     return done.stdout
+
+
+def unknown_lines(err: str) -> list[str]:
+    """What a command has written besides progress bars and the line of each epoch."""
+    bar = r"[\w/:. ]*\d+%\|[^|]*\| \d+/\d+ \[[^]]*\]"
+    ours = rf"(?:{bar})* *(?:epoch \d+: loss [\w. ]*)?"
+    return [line for line in re.split(r"[\r\n]+", err) if not re.fullmatch(ours, line)]
 
 
 @pytest.fixture(scope="module")
