@@ -12,6 +12,7 @@ from absl import flags
 from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, replacing
 
 FLAGS = flags.FLAGS
 
@@ -92,7 +93,10 @@ def show():
 def _save(picture, path: pathlib.Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        with replacing(path) as partial:
+            picture.save(partial)
+    except WriteError as error:
+        raise UserError(f"--output: {error}") from error
     except (OSError, ValueError) as error:
         # Pillow raises ValueError for a name whose end it does not know.
         raise UserError(f"--output: {path}: {error}") from error

@@ -8,6 +8,7 @@ from absl import flags
 from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import write_atomically
 
 # TensorFlow is imported late, so that --help and wrong flags are answered at once.
 FLAGS = flags.FLAGS
@@ -145,12 +146,9 @@ def _made(folder: pathlib.Path) -> pathlib.Path:
 def _write(folder: pathlib.Path, result, detections: list[dict]) -> None:
     from efficientdet_tf.drawing import pr_curves
 
-    try:
-        (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
-        (folder / "detections.json").write_text(json.dumps(detections), encoding="utf-8")
-        pr_curves(result, folder / "pr_curves.png")
-    except OSError as error:
-        raise UserError(f"--output {folder}: {error.strerror}") from error
+    write_atomically(folder / "evaluation.json", result.to_json())
+    write_atomically(folder / "detections.json", json.dumps(detections))
+    pr_curves(result, folder / "pr_curves.png")
 
 
 if __name__ == "__main__":

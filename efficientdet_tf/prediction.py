@@ -14,7 +14,6 @@ picture, and `category_id` the data set's own id. The best score comes first.
 
 import io
 import json
-import os
 import pathlib
 import sys
 
@@ -25,6 +24,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.drawing import draw_detections
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
@@ -131,10 +131,10 @@ def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: Labe
 
 def _write(path: pathlib.Path, content: bytes) -> None:
     """Writes a file that is whole or not there at all."""
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_atomically(path, content)
+    except WriteError as error:
+        raise PredictionError(f"--output: {error}") from error
     except OSError as error:
         raise PredictionError(f"--output: {path}: cannot be written: {error.strerror}") from error

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.files import write_atomically
 
 
 def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
@@ -37,4 +38,4 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
         "annotations": annotations,
         "categories": [{"id": id_, "name": name} for id_, name in names],
     }
-    (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    write_atomically(folder / "annotations.json", json.dumps(content))

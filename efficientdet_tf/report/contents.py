@@ -30,7 +30,7 @@ class Contents:
       confusion: the same detections, held against the objects one by one.
       train: numbers about the training set; None when it could not be read.
       val: numbers about the validation set.
-      problems: lines on what was left out of either.
+      problems: lines on what was left out of either, or of the history.
     """
 
     config: Config
@@ -80,12 +80,14 @@ def gather(
     config = directory.config()
     history_path = directory.path / "metrics.csv"
     seconds = history_path.stat().st_mtime if history_path.exists() else None
+    history, num_unreadable = read_history(history_path)
+    problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
     return Contents(
         config=config,
         environment=_environment(directory),
         label_map=val_data.label_map,
-        history=read_history(history_path),
+        history=history,
         ended=datetime.datetime.fromtimestamp(seconds).astimezone()
         if seconds
         else datetime.datetime.now().astimezone(),
@@ -93,7 +95,7 @@ def gather(
         confusion=confusion(val_data, measured.detections),
         train=train_data and describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
-        problems=tuple(line for data in datasets for line in data.problems),
+        problems=(*problems, *(line for data in datasets for line in data.problems)),
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import pathlib
 import sys
 import time
@@ -12,14 +13,11 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
-from efficientdet_tf.detection_model import TRACKED
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.training.run_directory import (
-    RunDirectory,
-    RunDirectoryError,
-    write_atomically,
-)
+from efficientdet_tf.files import flush_to_disk, write_atomically
+from efficientdet_tf.training.history import COLUMNS, read_history
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training.stopping import StopRequests
 
 
@@ -190,8 +188,10 @@ class SaveState(keras.callbacks.Callback):
         self._state.steps_into_epoch.assign(self._steps)
         # The number of steps: it only grows, also when the length of an epoch changes.
         number = int(self._state.optimizer.iterations.numpy())
+        # The older ones go when this one is on the disk: a power cut must not take both.
+        options = tf.train.CheckpointOptions(experimental_write_callbacks=[_flush_checkpoint])
         try:
-            self._manager.save(number)
+            self._manager.save(number, options=options)
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunDirectoryError(
@@ -200,57 +200,51 @@ class SaveState(keras.callbacks.Callback):
             ) from error
 
 
+def _flush_checkpoint(path: str) -> None:
+    """Waits until the files of a checkpoint, which TensorFlow has written, are on the disk."""
+    folder, name = os.path.split(path)
+    for file in pathlib.Path(folder).glob(f"{name}.*"):
+        flush_to_disk(file)
+    flush_to_disk(folder)
+
+
 class MetricsFile(keras.callbacks.Callback):
-    """Appends a line an epoch to `metrics.csv`; a metric not measured is empty.
+    """Adds a line an epoch to `metrics.csv`; a metric not measured is empty.
 
     Args:
-      path: of the file.
-      epochs_done: lines of later epochs, which are done again, are taken out.
+      path: of the file. Damaged lines in it are left out, and counted in a message.
+      epochs_done: lines of later epochs, which are trained again, are taken out.
     """
-
-    COLUMNS = (
-        "epoch",
-        "seconds",
-        "learning_rate",
-        *TRACKED,
-        "AP",
-        "AP50",
-        "AP75",
-    )
 
     def __init__(self, path: pathlib.Path, epochs_done: int):
         super().__init__()
         self._path = path
-        self._drop_after(epochs_done)
-
-    def _drop_after(self, epochs_done: int) -> None:
-        """Lines of epochs that were ended, but no checkpoint was written: they come again."""
-        if not self._path.exists():
-            return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs_done]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self._path, text.getvalue())
+        self._text = io.StringIO()
+        self._writer = csv.DictWriter(self._text, COLUMNS, restval="", extrasaction="ignore")
+        self._writer.writeheader()
+        history = read_history(path)
+        if history.num_unreadable:
+            print(f"{path}: {history.num_unreadable} damaged lines are left out")
+        for row in history.epochs:
+            if row["epoch"] <= epochs_done:
+                self._writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+        if path.exists():
+            write_atomically(path, self._text.getvalue())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {
-            **{name: f"{value:.6g}" for name, value in logs.items()},
-            "epoch": epoch + 1,
-            "seconds": f"{time.monotonic() - self._start:.1f}",
-            "learning_rate": f"{current_learning_rate(self.model.optimizer):.6g}",
-        }
-        is_new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, restval="", extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._writer.writerow(
+            {
+                **{name: f"{value:.6g}" for name, value in logs.items()},
+                "epoch": epoch + 1,
+                "seconds": f"{time.monotonic() - self._start:.1f}",
+                "learning_rate": f"{current_learning_rate(self.model.optimizer):.6g}",
+            }
+        )
+        # As a whole: what is appended may be half there after a power cut.
+        write_atomically(self._path, self._text.getvalue())
 
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -25,7 +25,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def __init__(self, patience: int, path: pathlib.Path, epochs_done: int):
         super().__init__()
         self._patience = patience
-        self._history = [row for row in read_history(path) if row["epoch"] <= epochs_done]
+        self._history = [row for row in read_history(path).epochs if row["epoch"] <= epochs_done]
 
     @property
     def is_over(self) -> bool:

@@ -14,11 +14,12 @@ from efficientdet_tf.detection_model import EfficientDet
 from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
+from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.training import callbacks, stopping, strategy
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.pictures import MOST_IMAGES, draw_training_batch
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 
 # What collective operations raise when a worker does not answer any more.
@@ -84,6 +85,10 @@ class Fitting:
                 if not strategy.has_peers(self.model.distribute_strategy):
                     raise
                 raise stopping.WorkerLost(error) from error
+            except WriteError as error:
+                raise RunDirectoryError(
+                    f"{error}; the checkpoints are kept, the same command goes on from the last"
+                ) from error
 
     def _saved(self, saver: callbacks.SaveState, stop: stopping.Stopped) -> stopping.Stopped:
         """The same, with a message of what the user finds."""

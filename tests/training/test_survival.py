@@ -180,17 +180,26 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
     )
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line(coco_file, tmp_path):
-    """The system lets no file grow beyond 100 KB: smaller than a checkpoint."""
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "message"),
+    [
+        (2, "/checkpoints: checkpoint 2 cannot be written: .*; those before are kept"),
+        # Then weights are what is written first.
+        (
+            0,
+            "/last.weights.h5: cannot be written: .*; the checkpoints are kept, "
+            "the same command goes on from the last",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(coco_file, tmp_path, checkpoint_steps, message):
+    """The system lets no file grow beyond 100 KB: smaller than a checkpoint or weights."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        process = start(coco_file, tmp_path)
+        process = start(coco_file, tmp_path, **{"training.checkpoint_steps": checkpoint_steps})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     _, err = process.communicate()
     assert process.returncode == 1
-    assert err.splitlines()[-1].startswith(
-        f"train: {tmp_path}/checkpoints: checkpoint 2 cannot be written: "
-    )
-    assert err.splitlines()[-1].endswith("; those before are kept")
+    assert re.fullmatch(f"train: {tmp_path}{message}", err.splitlines()[-1])
