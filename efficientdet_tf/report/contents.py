@@ -12,6 +12,7 @@ from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.remembered import Measured
 from efficientdet_tf.evaluation.result import EvaluationResult
+from efficientdet_tf.training import resuming
 from efficientdet_tf.training.history import read_history
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
@@ -30,6 +31,7 @@ class Contents:
       confusion: the same detections, held against the objects one by one.
       train: numbers about the training set; None when it could not be read.
       val: numbers about the validation set.
+      changes: of settings, when the run was resumed.
       problems: lines on what was left out of either, or of the history.
     """
 
@@ -42,6 +44,7 @@ class Contents:
     confusion: Confusion
     train: DataStatistics | None
     val: DataStatistics
+    changes: list[resuming.Change]
     problems: tuple[str, ...]
 
     def column(self, name: str) -> np.ndarray:
@@ -55,8 +58,16 @@ class Contents:
 
     @property
     def best_epoch(self) -> dict[str, float] | None:
-        """The epoch with the highest AP, the first of several; None without any."""
-        measured = [row for row in self.history if np.isfinite(row.get("AP", np.nan))]
+        """The epoch with the highest AP, the first of several; None without any.
+
+        Of epochs before a change of how AP is measured, none counts.
+        """
+        since = resuming.measured_since(self.changes).epoch
+        measured = [
+            row
+            for row in self.history
+            if np.isfinite(row.get("AP", np.nan)) and row["epoch"] > since
+        ]
         return max(measured, key=lambda row: row["AP"]) if measured else None
 
 
@@ -95,6 +106,7 @@ def gather(
         confusion=confusion(val_data, measured.detections),
         train=train_data and describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
+        changes=resuming.read_changes(directory.path),
         problems=(*problems, *(line for data in datasets for line in data.problems)),
     )
 

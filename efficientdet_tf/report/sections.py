@@ -14,6 +14,7 @@ from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
 from efficientdet_tf.report.contents import Contents
 from efficientdet_tf.report.elements import Element, bar, element, number, table
+from efficientdet_tf.training.resuming import shown
 
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
@@ -215,8 +216,17 @@ def settings(contents: Contents) -> Element:
             rows.append([f"{section}.{name}", text])
         groups.append(element("div", element("h3", section), table([], rows), class_="card"))
     note = "Marked values are not those of the published model."
+    lines = [
+        element("li", f"after epoch {change.epoch}: {key} {shown(old)} \u2192 {shown(new)}")
+        for change in contents.changes
+        for key, (old, new) in change.settings.items()
+    ]
+    changes = [element("h3", "Changed when resumed"), element("ul", *lines)] if lines else []
     return _section(
-        "Settings", element("p", note, class_="quiet"), element("div", *groups, class_="grid")
+        "Settings",
+        element("p", note, class_="quiet"),
+        *changes,
+        element("div", *groups, class_="grid"),
     )
 
 

@@ -15,6 +15,7 @@ from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.training import resuming
 
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
 
@@ -31,7 +32,8 @@ class RunDirectoryError(UserError):
 class RunDirectory:
     """A run's files, by name.
 
-    - `config.yaml`, `label_map.json`, `environment.json`: what the run is.
+    - `config.yaml`, `label_map.json`, `environment.json`: what the run is;
+      `changes.json`: with which other settings it was resumed.
     - `metrics.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
     - `checkpoints/`: the whole training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
@@ -58,18 +60,26 @@ class RunDirectory:
         """Whether a run has been started here."""
         return (self.path / "config.yaml").is_file()
 
-    def create(self, config: Config, label_map: LabelMap) -> None:
-        """Makes the folder and writes what the run is.
+    def make(self) -> None:
+        """Make the folder; what a run in it is stays as it was.
 
         Raises:
-          WriteError: when it cannot be written.
-          RunDirectoryError: when it holds a run with another network or other classes.
+          WriteError: when it cannot be made.
         """
-        self.check(config, label_map)
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def create(self, config: Config, label_map: LabelMap) -> None:
+        """Make the folder and write what the run is.
+
+        Raises:
+          WriteError: when it cannot be written.
+          RunDirectoryError: when it holds a run that these settings cannot resume.
+        """
+        self.check(config, label_map)
+        self.make()
         write_atomically(self.path / "config.yaml", config.to_yaml())
         write_atomically(self.path / "label_map.json", label_map.to_json())
         write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
@@ -145,21 +155,23 @@ class RunDirectory:
         write_atomically(self.path / f"{name}.weights.h5", _weights_file(for_use))
 
     def check(self, config: Config, label_map: LabelMap) -> None:
-        """Passes when there is no run here yet, or one of this network and classes.
+        """Pass when there is no run here yet, or one that these settings and classes can resume.
 
         Raises:
           RunDirectoryError: naming what differs.
         """
         if not self.exists():
             return
-        before = self.config()
-        for section in ("model", "anchors"):
-            old, new = before.to_dict()[section], config.to_dict()[section]
-            for key in (key for key in old if old[key] != new[key]):
-                raise RunDirectoryError(
-                    f"{self.path}: holds a run with {section}.{key} {old[key]}, not {new[key]}; "
-                    "use another --model_dir or the same settings"
-                )
+        refused = resuming.refused(self.config(), config)
+        if refused:
+            values = [
+                f"{key} {resuming.shown(old)}, not {resuming.shown(new)}"
+                for key, (old, new) in refused.items()
+            ]
+            raise RunDirectoryError(
+                f"{self.path}: holds a run with {'; with '.join(values)}; "
+                "use another --model_dir or the same settings"
+            )
         if self.label_map() != label_map:
             raise RunDirectoryError(
                 f"{self.path}: holds a run with other classes; use another --model_dir"
