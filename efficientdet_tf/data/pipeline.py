@@ -7,7 +7,7 @@ stream, not from the threads, so equal seeds give equal batches.
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,23 +124,57 @@ def training_dataset(
 
 
 def training_positions(
-    data: DetectionData, *, seed: int, first_image: int, count: int
-) -> list[int]:
-    """Which records `training_dataset` with this seed gives, from `first_image` on.
-
-    Images that could not be read while training are not known here.
+    data: DetectionData, *, seed: int, first_image: int, missing: Collection[int] = ()
+) -> Iterator[int]:
+    """Iterate over the order in which `training_dataset` with this seed reads the records.
 
     Args:
       data: the records.
       seed: of the training.
       first_image: images of the stream before the first.
-      count: how many.
+      missing: indices of `data.records` that a cache lacks. Others that cannot be read are
+        in the order, and skipped by the stream.
 
     Returns:
-      `count` indices of `data.records`.
+      Indices of `data.records`, without end.
     """
-    stream = _Order(True, seed, first_image).of(tf.data.Dataset.range(len(data)), len(data))
-    return [int(position) for _, position in stream.take(count)]
+    there = [position for position in range(len(data)) if position not in missing]
+    order = _Order(True, seed, first_image)
+    images = tf.data.Dataset.from_tensor_slices(tf.constant(there, tf.int64))
+    for block in order.of(images, len(data)).batch(1024):
+        yield from block[1].numpy().tolist()
+
+
+def training_partners(data: DetectionData, config: Config, *, seed: int, number: int) -> list[int]:
+    """Find which other records are part of a mosaic or a mix.
+
+    Args:
+      data: the records.
+      config: of the training.
+      seed: of the training.
+      number: of the image in the stream, counted from 0.
+
+    Returns:
+      Indices of `data.records`, as they were drawn.
+    """
+    drawn = []
+
+    def blank(height, width) -> Example:
+        return Example(tf.zeros([height, width, 3]), tf.zeros([0, 4]), tf.zeros([0], tf.int32))
+
+    def another(seed: tf.Tensor) -> Example:
+        drawn.append(int(_partner(seed, len(data))))
+        return blank(1, 1)
+
+    mixing.combine(
+        blank(1, 1),
+        another,
+        lambda example, size, seed: blank(*size),
+        config.model.image_size,
+        config.augmentation,
+        tf.constant([number, seed], tf.int64),
+    )
+    return drawn
 
 
 def training_examples(
@@ -315,12 +349,16 @@ def _training_stream(
         example = Example(pixels, *_objects(table, position))
 
         def another(seed: tf.Tensor) -> Example:
-            chosen = tf.random.stateless_uniform([], seed, 0, len(data), tf.int64)
-            return reading.partner(table, chosen, example)
+            return reading.partner(table, _partner(seed, len(data)), example)
 
         return finish(_augmented(example, another, config, tf.stack([count, order.seed])))
 
     return _parallel_map(stream, augmented)
+
+
+def _partner(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Which record joins another: int64 scalar below `count`."""
+    return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
 
 
 def _augmented(example: Example, another, config: Config, seed: tf.Tensor) -> Example:

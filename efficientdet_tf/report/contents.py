@@ -13,7 +13,7 @@ from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.remembered import Measured
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.training import resuming
-from efficientdet_tf.training.history import read_history
+from efficientdet_tf.training.history import read_history, read_skipped_images
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
 
@@ -31,6 +31,7 @@ class Contents:
       confusion: the same detections, held against the objects one by one.
       train: numbers about the training set; None when it could not be read.
       val: numbers about the validation set.
+      skipped_images: those that training could not read, and why, by name.
       changes: of settings, when the run was resumed.
       problems: lines on what was left out of either, or of the history.
     """
@@ -44,6 +45,7 @@ class Contents:
     confusion: Confusion
     train: DataStatistics | None
     val: DataStatistics
+    skipped_images: dict[str, str]
     changes: list[resuming.Change]
     problems: tuple[str, ...]
 
@@ -106,6 +108,7 @@ def gather(
         confusion=confusion(val_data, measured.detections),
         train=train_data and describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
+        skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
         changes=resuming.read_changes(directory.path),
         problems=(*problems, *(line for data in datasets for line in data.problems)),
     )

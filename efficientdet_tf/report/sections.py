@@ -201,6 +201,17 @@ def data(contents: Contents) -> Element:
         lines = [element("li", line) for line in contents.problems[:_MOST_PROBLEMS]]
         summary = element("summary", f"{len(contents.problems):,} records or objects left out")
         made.append(element("details", summary, element("ul", *lines)))
+    if contents.skipped_images:
+        lines = [
+            element("li", f"{name}: {reason}")
+            for name, reason in list(contents.skipped_images.items())[:_MOST_PROBLEMS]
+        ]
+        times = np.nansum(contents.column("images_skipped"))
+        summary = element(
+            "summary",
+            f"Images skipped in training: {len(contents.skipped_images):,}, {times:,.0f} times",
+        )
+        made.append(element("details", summary, element("ul", *lines)))
     return _section("Data", *made)
 
 

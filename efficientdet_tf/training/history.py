@@ -1,6 +1,7 @@
 """History of a run: what was measured in each epoch, read back from its `metrics.csv`."""
 
 import csv
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from typing import NamedTuple
 from efficientdet_tf.detection_model import TRACKED
 
 # Of `metrics.csv`, in order.
-COLUMNS = ("epoch", "seconds", "learning_rate", *TRACKED, "AP", "AP50", "AP75")
+COLUMNS = (
+    *("epoch", "seconds", "learning_rate"),
+    *TRACKED,
+    *("AP", "AP50", "AP75", "images_skipped"),
+)
 
 
 class History(NamedTuple):
@@ -48,6 +53,21 @@ def read_history(path: pathlib.Path) -> History:
     return History(
         [by_epoch[epoch] for epoch in sorted(by_epoch)], len(rows) - len(readable) - num_blank
     )
+
+
+def read_skipped_images(path: pathlib.Path) -> dict[str, str]:
+    """Read which images a run has skipped, and why, by name.
+
+    Args:
+      path: of `skipped_images.csv`; one that does not exist has none, damaged lines count
+        as none.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    rows = list(csv.reader(io.StringIO(text.replace("\0", "?"))))
+    return dict(row for row in rows[1:] if len(row) == 2)
 
 
 def evaluations_without_gain(history: Sequence[dict[str, float]]) -> int:

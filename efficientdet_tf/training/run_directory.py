@@ -34,7 +34,7 @@ class RunDirectory:
 
     - `config.yaml`, `label_map.json`, `environment.json`: what the run is;
       `changes.json`: with which other settings it was resumed.
-    - `metrics.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
     - `checkpoints/`: the whole training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
       moving average where the run has one.

@@ -1,6 +1,7 @@
 """Batches: shapes, seeds, targets, and what happens to files that go bad later."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_workers_share_the_batch_of_one(data, config, cache):
 
 
 def test_the_images_of_a_batch_can_be_told_afterwards(data, config):
-    positions = training_positions(data, seed=1, first_image=10, count=9)
+    positions = list(islice(training_positions(data, seed=1, first_image=10), 9))
     dataset = training_dataset(data, still(config), 1, seed=1, first_image=10)
     inputs = [network_input(record, config) for record in data.records]
     for position, (images, _) in zip(positions, dataset):
@@ -205,7 +206,7 @@ def test_a_file_deleted_later_is_skipped(data, config, cache):
 @pytest.mark.parametrize("cache", [False, True])
 def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cache):
     config = config.override({"data.cache": cache})
-    order = training_positions(data, seed=1, first_image=3, count=100)
+    order = list(islice(training_positions(data, seed=1, first_image=3), 100))
     whole = [batch.numpy() for batch, _ in training_dataset(data, config, 1, seed=1).take(43)][3:]
     os.remove(data.records[6].image)
     Path(data.records[2].image).write_bytes(b"")
@@ -228,7 +229,7 @@ def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cac
 
 def test_workers_record_their_own_share(data, config):
     os.remove(data.records[2].image)
-    order = training_positions(data, seed=1, first_image=0, count=40)
+    order = list(islice(training_positions(data, seed=1, first_image=0), 40))
     worker = tf.distribute.InputContext(2, 1, num_replicas_in_sync=2)
     failures = ReadFailures()
     dataset = training_dataset(data, config, 2, seed=1, worker=worker, failures=failures)

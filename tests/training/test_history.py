@@ -41,7 +41,7 @@ def test_what_a_crash_leaves(tmp_path):
 
 def test_a_header_that_is_lost_costs_one_line(tmp_path):
     path = tmp_path / "metrics.csv"
-    rows = "".join(f"{epoch},{',' * (len(COLUMNS) - 4)}0.5,0.6,\n" for epoch in (1, 2))
+    rows = "".join(f"{epoch},{',' * (len(COLUMNS) - 5)}0.5,0.6,,\n" for epoch in (1, 2))
     path.write_bytes(b"\0" * 40 + b"\n" + rows.encode())
     history = read_history(path)
     assert [row["epoch"] for row in history.epochs] == [1, 2]
