@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from efficientdet_tf import devices
 from efficientdet_tf.errors import UserError
 
 
@@ -25,6 +26,7 @@ def run(name: str, main: Callable[[], None], tensorflow_log_level: str = "3") ->
         TF_CPP_MIN_LOG_LEVEL wins. Heard only when TensorFlow is imported later.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", tensorflow_log_level)
+    devices.request_memory_growth()
     for flag in flags.FLAGS.flags_by_module_dict().get(main.__module__, []):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 

@@ -6,7 +6,14 @@ import pytest
 
 from efficientdet_tf.backends import ArtefactError
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.detector import Detections, Detector, ImageError, ModelError, read_image
+from efficientdet_tf.detector import (
+    Detections,
+    Detector,
+    DetectorError,
+    ImageError,
+    ModelError,
+    read_image,
+)
 
 ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite")
 
@@ -58,6 +65,15 @@ def test_takes_paths_bytes_and_arrays_in_batches(from_run, photograph):
         np.testing.assert_allclose(other.scores, found[0].scores, atol=1e-5)
     assert found[4].boxes.max() <= 80
     assert from_run.detect([]) == []
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_images_is_refused(from_run, photograph, batch_size):
+    with pytest.raises(DetectorError) as error:
+        from_run.detect([photograph], batch_size=batch_size)
+    assert str(error.value) == (
+        f"batch_size: {batch_size} is below 1; use a whole number from 1 on"
+    )
 
 
 def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):

@@ -8,6 +8,7 @@ import tf_keras as keras
 
 from efficientdet_tf import class_weights
 from efficientdet_tf import data as data_lib
+from efficientdet_tf import devices as gpus
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
@@ -38,6 +39,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
       UserError: one line, on settings, data, weights, the folder, or a loss that
         is no longer a number.
     """
+    gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     if pretrained:
