@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
-from efficientdet_tf import native_log
+from efficientdet_tf import devices, native_log
 from efficientdet_tf.errors import UserError
 
 
@@ -27,6 +27,7 @@ def run(name: str, main: Callable[[], None]) -> None:
       main: the command; reads `absl.flags.FLAGS`. What TensorFlow writes to standard
         error meanwhile is filtered, see `native_log`.
     """
+    devices.request_memory_growth()
     for flag in flags.FLAGS.flags_by_module_dict().get(main.__module__, []):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf import backends
+from efficientdet_tf import backends, devices
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.annotations import IMAGE_FORMATS
 from efficientdet_tf.data.decoding import decode_image
@@ -23,6 +23,10 @@ Image = str | os.PathLike | bytes | np.ndarray
 
 class ImageError(UserError):
     """An image that cannot be read."""
+
+
+class DetectorError(UserError):
+    """A call that a detector cannot answer."""
 
 
 class ModelError(UserError):
@@ -87,6 +91,7 @@ class Detector:
           ModelError: when the path holds none of them.
           UserError: when what it holds is damaged.
         """
+        devices.let_memory_grow()
         path = pathlib.Path(path)
         if not path.exists():
             raise ModelError(f"{path}: no such file or folder")
@@ -118,10 +123,13 @@ class Detector:
 
         Raises:
           ImageError: for the first image that cannot be read, naming it.
-          UserError: when `images` or `batch_size` is none.
+          UserError: when `images` is none.
+          DetectorError: for a batch size below 1.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size: {batch_size}; use at least 1")
+            raise DetectorError(
+                f"batch_size: {batch_size} is below 1; use a whole number from 1 on"
+            )
         found = []
         for batch in _batches(_as_list(images), batch_size):
             results = self._backend.detect([read_image(image) for image in batch])

@@ -15,6 +15,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from efficientdet_tf.evaluation.result import EvaluationResult
+from efficientdet_tf.files import replacing
 
 # More lines than this in one plot cannot be told apart.
 _MOST_CURVES = 10
@@ -113,6 +114,9 @@ def pr_curves(result: EvaluationResult, path: str | os.PathLike) -> None:
     Args:
       result: of an evaluation.
       path: of the picture; the suffix decides its format (.png, .svg, .pdf).
+
+    Raises:
+      WriteError: when it cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -143,7 +147,8 @@ def pr_curves(result: EvaluationResult, path: str | os.PathLike) -> None:
         axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         if axes.lines:
             axes.legend(fontsize="small", loc="lower left")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def class_names(names: Sequence[str], class_indices: np.ndarray) -> list[str]:

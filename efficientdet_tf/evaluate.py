@@ -8,6 +8,7 @@ from absl import flags
 from efficientdet_tf import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import check_not_input, check_replaceable
 
 # The first says of the others whose they are.
@@ -176,12 +177,9 @@ def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
 def _write(folder: pathlib.Path, result, evaluator) -> None:
     from efficientdet_tf.drawing import pr_curves
 
-    try:
-        (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
-        evaluator.write_results(folder / "detections.json")
-        pr_curves(result, folder / "pr_curves.png")
-    except OSError as error:
-        raise UserError(f"--output {folder}: {error.strerror}") from error
+    write_atomically(folder / "evaluation.json", result.to_json())
+    evaluator.write_results(folder / "detections.json")
+    pr_curves(result, folder / "pr_curves.png")
 
 
 if __name__ == "__main__":

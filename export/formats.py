@@ -12,6 +12,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
 from export import saved_model, tflite
 
@@ -91,7 +92,10 @@ def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as workspace:
         partial = pathlib.Path(workspace, path.name)
         yield partial
+        for file in partial.rglob("*") if partial.is_dir() else [partial]:
+            flush_to_disk(file)
         if path.is_dir():
             # A folder that holds files cannot be replaced in one step.
             os.rename(path, pathlib.Path(workspace, "replaced"))
         os.replace(partial, path)
+        flush_to_disk(path.parent)

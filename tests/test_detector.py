@@ -11,7 +11,14 @@ import pytest
 
 from efficientdet_tf.backends import ArtefactError
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.detector import Detections, Detector, ImageError, ModelError, read_image
+from efficientdet_tf.detector import (
+    Detections,
+    Detector,
+    DetectorError,
+    ImageError,
+    ModelError,
+    read_image,
+)
 from efficientdet_tf.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -88,11 +95,6 @@ def test_what_is_no_image_is_one_line(from_run, images):
     )
 
 
-def test_an_empty_batch_is_refused(from_run, photograph):
-    with pytest.raises(UserError, match="^batch_size: 0; use at least 1$"):
-        from_run.detect([photograph], batch_size=0)
-
-
 THREADS = """
 import concurrent.futures, sys
 import numpy as np
@@ -128,6 +130,15 @@ def test_eight_threads_get_what_one_gets(artefact, tiny_run, exported, photograp
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-2000:]
     # TensorFlow warns of it when threads make the first call of a function together.
     assert "retracing" not in done.stderr
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_images_is_refused(from_run, photograph, batch_size):
+    with pytest.raises(DetectorError) as error:
+        from_run.detect([photograph], batch_size=batch_size)
+    assert str(error.value) == (
+        f"batch_size: {batch_size} is below 1; use a whole number from 1 on"
+    )
 
 
 def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):

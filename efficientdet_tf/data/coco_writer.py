@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import MARK, check_replaceable
 
 
@@ -46,7 +47,7 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
         "annotations": annotations,
         "categories": [{"id": id_, "name": name} for id_, name in names],
     }
-    (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    write_atomically(folder / "annotations.json", json.dumps(content))
 
 
 def _file_name(record: Record) -> str:

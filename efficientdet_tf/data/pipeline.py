@@ -6,7 +6,8 @@ stream, not from the threads, so equal seeds give equal batches.
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +20,29 @@ from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
+# So many images in a row that cannot be read end a stream, and at least four batches.
+_MOST_FAILURES = 64
 # What is drawn besides flip and scale, each from a seed of its own: switching
 # one on leaves the others as they are.
 _POLICY, _COLOR, _GRID_MASK, _BLUR, _SHARPNESS = range(5)
+
+
+@dataclasses.dataclass
+class ReadFailures:
+    """Record of the images that a training stream could not read, written as it goes.
+
+    Attributes:
+      gaps: numbers in the stream, counted from 0 over all workers, of the first image that was
+        skipped and of the next one that was not; in order, and noticed before the batch that
+        comes after is given.
+      positions: indices of `data.records`, of other images: those not cached, and partners in
+        a mosaic or a mix.
+      has_ended: whether the stream has ended, as too many in a row could not be read.
+    """
+
+    gaps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    positions: list[int] = dataclasses.field(default_factory=list)
+    has_ended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +75,15 @@ def training_dataset(
     seed: int = 0,
     first_image: int = 0,
     worker: tf.distribute.InputContext | None = None,
+    failures: ReadFailures | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches with their targets.
 
     Crowd regions are no objects here: they are background, or left out of the class
     loss with `config.data.ignore_crowd`, as ignored objects always are. An image that
-    cannot be read any more is skipped with a warning, unless `config.data.strict`.
+    cannot be read any more is skipped, unless `config.data.strict`; in a mosaic or a mix
+    another takes its place. Where none can be read, iterating raises
+    `tf.errors.InvalidArgumentError` after a while.
 
     Args:
       data: the records.
@@ -72,6 +96,8 @@ def training_dataset(
       worker: which share of the stream to give, in batches of one device, as
         `Strategy.distribute_datasets_from_function` passes it; all of it when None. The
         devices' batches of a step are together the batch that one device would have.
+      failures: where to record the images that are skipped; one for each data set. TensorFlow
+        warns of them when None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
@@ -80,8 +106,10 @@ def training_dataset(
       and "num_positives", float32 [B]. All shapes are static.
 
     Raises:
-      DataError: for a data set smaller than one batch that is not repeated.
+      DataError: for a batch size below 1; for a data set smaller than one batch that is not
+        repeated.
     """
+    check_batch_size(batch_size)
     if not repeat and len(data) < batch_size:
         raise DataError(f"{data.source}: {len(data)} images are fewer than a batch of {batch_size}")
 
@@ -89,31 +117,66 @@ def training_dataset(
         return example.image, _targets(example, config)
 
     order = _Order(repeat, seed, first_image)
+    reading = _Reading.of(config, batch_size, failures)
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
         order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
-    stream = _training_stream(data, config, element, order)
+    stream = _training_stream(data, config, element, order, reading)
     return _batches(stream, batch_size, drop_remainder=True)
 
 
 def training_positions(
-    data: DetectionData, *, seed: int, first_image: int, count: int
-) -> list[int]:
-    """Which records `training_dataset` with this seed gives, from `first_image` on.
-
-    Images that could not be read while training are not known here.
+    data: DetectionData, *, seed: int, first_image: int, missing: Collection[int] = ()
+) -> Iterator[int]:
+    """Iterate over the order in which `training_dataset` with this seed reads the records.
 
     Args:
       data: the records.
       seed: of the training.
       first_image: images of the stream before the first.
-      count: how many.
+      missing: indices of `data.records` that a cache lacks. Others that cannot be read are
+        in the order, and skipped by the stream.
 
     Returns:
-      `count` indices of `data.records`.
+      Indices of `data.records`, without end.
     """
-    stream = _Order(True, seed, first_image).of(tf.data.Dataset.range(len(data)), len(data))
-    return [int(position) for _, position in stream.take(count)]
+    there = [position for position in range(len(data)) if position not in missing]
+    order = _Order(True, seed, first_image)
+    images = tf.data.Dataset.from_tensor_slices(tf.constant(there, tf.int64))
+    for block in order.of(images, len(data)).batch(1024):
+        yield from block[1].numpy().tolist()
+
+
+def training_partners(data: DetectionData, config: Config, *, seed: int, number: int) -> list[int]:
+    """Find which other records are part of a mosaic or a mix.
+
+    Args:
+      data: the records.
+      config: of the training.
+      seed: of the training.
+      number: of the image in the stream, counted from 0.
+
+    Returns:
+      Indices of `data.records`, as they were drawn.
+    """
+    drawn = []
+
+    def blank(height, width) -> Example:
+        return Example(tf.zeros([height, width, 3]), tf.zeros([0, 4]), tf.zeros([0], tf.int32))
+
+    def another(seed: tf.Tensor) -> Example:
+        drawn.append(int(_partner(seed, len(data))))
+        return blank(1, 1)
+
+    mixing.combine(
+        blank(1, 1),
+        another,
+        lambda example, size, seed: blank(*size),
+        config.model.image_size,
+        config.augmentation,
+        tf.constant([number, seed], tf.int64),
+    )
+    return drawn
 
 
 def training_examples(
@@ -132,7 +195,8 @@ def training_examples(
       boxes float32 [n, 4] in network pixels and their classes int32 [n], as
       `targets.assign` takes them: those of ignored boxes are negative.
     """
-    return _training_stream(data, config, lambda example: example, _Order(repeat, seed))
+    reading = _Reading.of(config, 1, None)
+    return _training_stream(data, config, lambda example: example, _Order(repeat, seed), reading)
 
 
 def evaluation_dataset(
@@ -159,7 +223,11 @@ def evaluation_dataset(
       a dict of "position" int32 [B], index in `data.records`, -1 for padding, "image_scale"
       float32 [B], the original pixels in a network pixel, and "size" int32 [B, 2], the original
       height and width).
+
+    Raises:
+      DataError: for a batch size below 1.
     """
+    check_batch_size(batch_size)
     table = _table(data, ignore_crowd=False)
     size = config.model.image_size
 
@@ -178,7 +246,9 @@ def evaluation_dataset(
     # Of all devices: then padding is the same for each.
     rounds = -(-len(data) // (batch_size * devices))
     stream = _parallel_map(tf.data.Dataset.range(len(data)).shard(workers, index), element)
-    stream = _skip_failures(stream, config)
+    if not config.data.strict:
+        # The evaluation notices which are missing.
+        stream = stream.ignore_errors(log_warning=False)
     stream = stream.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
     stream = stream.take(rounds * batch_size * devices // workers)
     return _batches(stream, batch_size, drop_remainder=True)
@@ -254,7 +324,11 @@ class _Order(NamedTuple):
 
 
 def _training_stream(
-    data: DetectionData, config: Config, finish: Callable[[Example], Any], order: _Order
+    data: DetectionData,
+    config: Config,
+    finish: Callable[[Example], Any],
+    order: _Order,
+    reading: "_Reading",
 ) -> tf.data.Dataset:
     """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
     filters.load(config.augmentation)
@@ -262,27 +336,32 @@ def _training_stream(
     images = tf.data.Dataset.range(len(data))
     if config.data.cache:
         # Cached before the shuffle, which then moves references and no pixels.
-        images = _parallel_map(images, lambda position: (position, _read(table, position)))
-        stream = order.of(_skip_failures(images, config).cache(), len(data))
+        numbered = images.map(lambda position: (position, position))
+        stream = reading.read(table, numbered, 0, 1, end=len(data))
+        stream = stream.map(lambda _, position, pixels: (position, pixels)).cache()
+        stream = order.of(stream, len(data))
         stream = stream.map(lambda count, position_and_pixels: (count, *position_and_pixels))
+        if order.repeat:
+            # What is repeated for ever ends where there is nothing.
+            stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
-        stream = _parallel_map(
-            order.of(images, len(data)),
-            lambda count, position: (count, position, _read(table, position)),
-        )
-        stream = _skip_failures(stream, config)
-
-    def another(seed: tf.Tensor) -> Example:
-        position = tf.random.stateless_uniform([], seed, 0, len(data), tf.int64)
-        return Example(_read(table, position), *_objects(table, position))
+        first = order.first + order.worker
+        stream = reading.read(table, order.of(images, len(data)), first, order.workers)
 
     def augmented(count, position, pixels):
         example = Example(pixels, *_objects(table, position))
+
+        def another(seed: tf.Tensor) -> Example:
+            return reading.partner(table, _partner(seed, len(data)), example)
+
         return finish(_augmented(example, another, config, tf.stack([count, order.seed])))
 
-    stream = _parallel_map(stream, augmented)
-    mixes = config.augmentation.mosaic or config.augmentation.mixup
-    return _skip_failures(stream, config) if mixes else stream
+    return _parallel_map(stream, augmented)
+
+
+def _partner(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Which record joins another: int64 scalar below `count`."""
+    return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
 
 
 def _augmented(example: Example, another, config: Config, seed: tf.Tensor) -> Example:
@@ -377,6 +456,144 @@ def _batches(dataset: tf.data.Dataset, batch_size: int, drop_remainder: bool) ->
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _skip_failures(dataset: tf.data.Dataset, config: Config) -> tf.data.Dataset:
-    """Leaves out, with a warning, the elements whose image cannot be read."""
-    return dataset if config.data.strict else dataset.ignore_errors(log_warning=True)
+class _Reading:
+    """How images are read, and what happens with those that cannot be.
+
+    Args:
+      strict: every failure ends the stream.
+      most_in_a_row: so many failures in a row, about, end it in any case.
+      failures: where they are recorded, if anywhere.
+    """
+
+    def __init__(self, strict: bool, most_in_a_row: int, failures: ReadFailures | None):
+        self._strict = strict
+        # Those at work at the same time count until they are done.
+        self._most = most_in_a_row + 4 * (os.cpu_count() or 1)
+        self._failures = failures
+        with tf.device("/CPU:0"):
+            self._in_a_row = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    @classmethod
+    def of(cls, config: Config, batch_size: int, failures: ReadFailures | None) -> "_Reading":
+        """As a config has it, for global batches of a size."""
+        return cls(config.data.strict, max(_MOST_FAILURES, 4 * batch_size), failures)
+
+    def read(
+        self,
+        table: _Table,
+        stream: tf.data.Dataset,
+        first: int,
+        stride: int,
+        end: int | None = None,
+    ) -> tf.data.Dataset:
+        """(number, position, pixels) of a stream of (number, position), without what fails.
+
+        Args:
+          table: of the images.
+          stream: numbers count from `first` by `stride`.
+          end: the number after the last, of a stream that has one, to notice failures at its end.
+        """
+        if self._strict:
+            return _parallel_map(stream, lambda n, position: (n, position, _read(table, position)))
+        stream = _parallel_map(stream, lambda *element: (*element, *self._tried(table, element[1])))
+        stream = stream.ignore_errors(log_warning=self._failures is None)
+        if end is not None:
+            last = (tf.constant(end, tf.int64), tf.constant(0, tf.int64))
+            last = (*last, tf.zeros([1, 1, 3], tf.uint8), True)
+            stream = stream.concatenate(tf.data.Dataset.from_tensors(last))
+
+        def noticed(expected, element):
+            number, position, pixels, was_tried = element
+            is_noteworthy = (number != expected) | ~was_tried
+            done = tf.cond(
+                is_noteworthy,
+                lambda: self._notice_gap(expected, number, was_tried),
+                lambda: tf.constant(False),
+            )
+            with tf.control_dependencies([done]):
+                return number + stride, (number, position, pixels)
+
+        stream = stream.scan(tf.constant(first, tf.int64), noticed)
+        return stream if end is None else stream.filter(lambda number, *_: number < end)
+
+    def partner(self, table: _Table, position: tf.Tensor, otherwise: Example) -> Example:
+        """The example at a position; another one where it cannot be read."""
+        if self._strict:
+            return Example(_read(table, position), *_objects(table, position))
+        pixels, is_read = _read_or_not(table, position)
+
+        def failed():
+            with tf.control_dependencies([self._notice_position(position)]):
+                return Example(*map(tf.identity, otherwise))
+
+        return tf.cond(is_read, lambda: Example(pixels, *_objects(table, position)), failed)
+
+    def no_image_left(self, element_spec) -> tf.data.Dataset:
+        """A data set whose first element is an error."""
+
+        def element(_):
+            zero = tf.constant(0, tf.int64)
+            with tf.control_dependencies([self._notice_gap(zero, zero, tf.constant(False))]):
+                return tf.nest.map_structure(
+                    lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype),
+                    element_spec,
+                )
+
+        return tf.data.Dataset.range(1).map(element)
+
+    def _tried(self, table: _Table, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Pixels and True; after too many failures in a row, False without another trial."""
+        count = self._in_a_row.assign_add(1)
+
+        def read():
+            pixels = _read(table, position)
+            with tf.control_dependencies([pixels]), tf.control_dependencies([self._reset()]):
+                return tf.identity(pixels), True
+
+        return tf.cond(count <= self._most, read, lambda: (tf.zeros([1, 1, 3], tf.uint8), False))
+
+    def _reset(self) -> tf.Operation:
+        return self._in_a_row.assign(0, read_value=False)
+
+    def _notice_gap(self, first, end, goes_on) -> tf.Tensor:
+        def notice(first, end, goes_on):
+            # What is read ahead comes here again after the end.
+            if end > first and not self._failures.has_ended:
+                self._failures.gaps.append((int(first), int(end)))
+            self._failures.has_ended |= not goes_on
+            return False
+
+        noticed = tf.constant(False)
+        if self._failures is not None:
+            noticed = tf.numpy_function(notice, [first, end, goes_on], tf.bool)
+        with tf.control_dependencies([noticed]):
+            text = "too many images in a row cannot be read"
+            with tf.control_dependencies([tf.debugging.Assert(goes_on, [text])]):
+                return tf.constant(False)
+
+    def _notice_position(self, position: tf.Tensor) -> tf.Tensor:
+        def notice(position):
+            self._failures.positions.append(int(position))
+            return False
+
+        if self._failures is None:
+            return tf.constant(False)
+        return tf.numpy_function(notice, [position], tf.bool)
+
+
+def _read_or_not(table: _Table, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pixels uint8 [h, w, 3] and True, or an empty image and False.
+
+    A data set within the function is the one way to catch an error in a graph. It takes about
+    half a millisecond.
+    """
+    image = tf.data.Dataset.from_tensors(position).map(lambda p: (_read(table, p), True))
+    none = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
+    image = image.ignore_errors(log_warning=False).concatenate(none)
+    return image.take(1).get_single_element()
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise `DataError` for a batch without images."""
+    if batch_size < 1:
+        raise DataError(f"batch_size: {batch_size} is below 1; use a whole number from 1 on")

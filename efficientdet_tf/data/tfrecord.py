@@ -11,6 +11,7 @@ data sets larger than that use the original files.
 import glob
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from efficientdet_tf.data.annotations import (
 )
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.files import replacing, write_atomically
 
 LABEL_MAP_FILE = "label_map.json"
 # Class label of an ignored object of no class: no category has this id.
@@ -130,6 +132,7 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
 
     Raises:
       DataError: when the folder has a label map of other classes.
+      WriteError: when a file cannot be written.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,10 +141,18 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     for shard in range(shards):
         numbered = f"{target.stem}-{shard:05d}-of-{shards:05d}{target.suffix}"
         files.append(str(target.with_name(numbered) if shards > 1 else target))
-        with tf.io.TFRecordWriter(files[-1]) as writer:
-            for record in data.records[shard::shards]:
-                writer.write(_example(record, data.label_map).SerializeToString())
+        _write_shard(files[-1], data.records[shard::shards], data.label_map)
     return files
+
+
+def _write_shard(file: str, records: Sequence[Record], label_map: LabelMap) -> None:
+    with replacing(file) as partial:
+        try:
+            with tf.io.TFRecordWriter(str(partial)) as writer:
+                for record in records:
+                    writer.write(_example(record, label_map).SerializeToString())
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
 
 
 def _files(path: str, split: str) -> list[str]:
@@ -277,7 +288,7 @@ def _label_map(folder: Path, examples: list[dict]) -> LabelMap:
 def _write_label_map(label_map: LabelMap, file: Path) -> None:
     if file.is_file() and LabelMap.from_json(file.read_text(encoding="utf-8")) != label_map:
         raise DataError(f"{file}: holds other classes; write to another folder")
-    file.write_text(label_map.to_json() + "\n", encoding="utf-8")
+    write_atomically(file, label_map.to_json() + "\n")
 
 
 def _example(record: Record, label_map: LabelMap) -> tf.train.Example:

@@ -129,7 +129,7 @@ class CocoEvaluator:
         """Writes all detections so far to a JSON file in COCO's results format.
 
         Raises:
-          OSError: when the file cannot be written.
+          WriteError: when the file cannot be written.
         """
         self.arrays().write_coco_results(path, self._label_map)
 

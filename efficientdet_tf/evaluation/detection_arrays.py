@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.files import replacing
 
 # Detections that are dicts at the same time while a file is written.
 _WRITTEN_AT_ONCE = 10_000
@@ -71,8 +72,11 @@ class DetectionArrays:
         Args:
           path: of the file.
           label_map: gives the category ids.
+
+        Raises:
+          WriteError: when it cannot be written.
         """
-        with open(path, "w", encoding="utf-8") as file:
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
             file.write("[")
             for start in range(0, len(self), _WRITTEN_AT_ONCE):
                 some = self.taken(np.arange(start, min(start + _WRITTEN_AT_ONCE, len(self))))

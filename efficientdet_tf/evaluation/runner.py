@@ -1,6 +1,6 @@
 """Runs a detector over a data set and measures what it finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.data.unreadable import why_unreadable
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
@@ -53,6 +54,7 @@ class Evaluation:
     ):
         batch_size = config.training.eval_batch_size
         self._data = data
+        self._is_strict = config.data.strict
         self._index_in_data = match_classes(label_map or data.label_map, data)
         self._strategy = model.distribute_strategy
         self._rounds = -(-len(data) // (batch_size * self._strategy.num_replicas_in_sync))
@@ -72,9 +74,24 @@ class Evaluation:
 
         The images are shared out among the replicas of the model's strategy; each process gets
         the detections of all.
+
+        Raises:
+          DataError: with `data.strict`, for an image that cannot be read.
         """
-        evaluator = CocoEvaluator(self._data)
         unread = dict(enumerate(self._data.records))
+        try:
+            evaluator = self._detect(unread)
+        except tf.errors.OpError as failure:
+            error = _unreadable(unread.values()) if self._is_strict else None
+            if error is None:
+                raise
+            raise error from failure
+        _warn_of_unread(self._data, list(unread.values()))
+        return evaluator
+
+    def _detect(self, unread: dict[int, Record]) -> CocoEvaluator:
+        """Detections of all records, which are taken out of `unread` by position."""
+        evaluator = CocoEvaluator(self._data)
         for batch in _progress(self._dataset, self._rounds, "batch"):
             found = {name: value.numpy() for name, value in self._detect_round(batch).items()}
             for i, position in enumerate(found["position"]):
@@ -84,7 +101,6 @@ class Evaluation:
                 count = found["num_detections"][i]
                 detections = (found[name][i, :count] for name in ("boxes", "scores", "classes"))
                 _add(evaluator, record.image_id, self._index_in_data, *detections)
-        _warn_of_unread(self._data, list(unread.values()))
         return evaluator
 
 
@@ -172,6 +188,18 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
         )
     _warn_of_unread(data, unread)
     return evaluator
+
+
+def _unreadable(records: Iterable[Record]) -> DataError | None:
+    """An error that names the first record that cannot be read."""
+    for record in records:
+        reason = why_unreadable(record)
+        if reason:
+            return DataError(
+                f"{record.name or record.image_id}: {reason}; data.strict ends the evaluation at "
+                "the first image that cannot be read"
+            )
+    return None
 
 
 def _warn_of_unread(data: DetectionData, records: list[Record]) -> None:

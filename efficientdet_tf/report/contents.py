@@ -12,7 +12,8 @@ from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.remembered import Measured
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.training.history import read_history
+from efficientdet_tf.training import resuming
+from efficientdet_tf.training.history import read_history, read_skipped_images
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
 
@@ -30,8 +31,10 @@ class Contents:
       confusion: the same detections, held against the objects one by one.
       train: numbers about the training set; None when it could not be read.
       val: numbers about the validation set.
-      problems: lines on what was left out of either, or is ignored.
-      notes: lines on either that are worth knowing.
+      skipped_images: those that training could not read, and why, by name.
+      changes: of settings, when the run was resumed.
+      problems: lines on what was left out of either set, or is ignored, and of the history.
+      notes: lines on either set that are worth knowing.
     """
 
     config: Config
@@ -43,6 +46,8 @@ class Contents:
     confusion: Confusion
     train: DataStatistics | None
     val: DataStatistics
+    skipped_images: dict[str, str]
+    changes: list[resuming.Change]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -57,8 +62,16 @@ class Contents:
 
     @property
     def best_epoch(self) -> dict[str, float] | None:
-        """The epoch with the highest AP, the first of several; None without any."""
-        measured = [row for row in self.history if np.isfinite(row.get("AP", np.nan))]
+        """The epoch with the highest AP, the first of several; None without any.
+
+        Of epochs before a change of how AP is measured, none counts.
+        """
+        since = resuming.measured_since(self.changes).epoch
+        measured = [
+            row
+            for row in self.history
+            if np.isfinite(row.get("AP", np.nan)) and row["epoch"] > since
+        ]
         return max(measured, key=lambda row: row["AP"]) if measured else None
 
 
@@ -82,12 +95,14 @@ def gather(
     config = directory.config()
     history_path = directory.path / "metrics.csv"
     seconds = history_path.stat().st_mtime if history_path.exists() else None
+    history, num_unreadable = read_history(history_path)
+    problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
     return Contents(
         config=config,
         environment=_environment(directory),
         label_map=val_data.label_map,
-        history=read_history(history_path),
+        history=history,
         ended=datetime.datetime.fromtimestamp(seconds).astimezone()
         if seconds
         else datetime.datetime.now().astimezone(),
@@ -95,7 +110,9 @@ def gather(
         confusion=confusion(val_data, measured.detections),
         train=train_data and describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
-        problems=tuple(line for data in datasets for line in data.problems),
+        skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
+        changes=resuming.read_changes(directory.path),
+        problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
     )
 

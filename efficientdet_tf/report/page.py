@@ -4,14 +4,11 @@ import pathlib
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.remembered import Measured
+from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
 from efficientdet_tf.report.elements import element, to_html
-from efficientdet_tf.training.run_directory import (
-    RunDirectory,
-    RunDirectoryError,
-    write_atomically,
-)
+from efficientdet_tf.training.run_directory import RunDirectory
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
 # A browser that obeys loads nothing from anywhere, and runs no script.
@@ -36,14 +33,12 @@ def write_report(
       The path of the file.
 
     Raises:
-      RunDirectoryError: when a file of the run cannot be read or written.
+      RunDirectoryError: when a file of the run cannot be read.
+      WriteError: when the page cannot be written.
     """
     path = directory.path / "report.html"
     text = page(contents_lib.gather(directory, train_data, val_data, measured))
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}") from error
+    write_atomically(path, text)
     return path
 
 

@@ -14,6 +14,7 @@ from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
 from efficientdet_tf.report.contents import Contents
 from efficientdet_tf.report.elements import Element, bar, element, number, table
+from efficientdet_tf.training.resuming import shown
 
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
@@ -204,6 +205,17 @@ def data(contents: Contents) -> Element:
             "summary", f"{len(contents.problems):,} records or objects left out or ignored"
         )
         made.append(element("details", summary, element("ul", *lines)))
+    if contents.skipped_images:
+        lines = [
+            element("li", f"{name}: {reason}")
+            for name, reason in list(contents.skipped_images.items())[:_MOST_PROBLEMS]
+        ]
+        times = np.nansum(contents.column("images_skipped"))
+        summary = element(
+            "summary",
+            f"Images skipped in training: {len(contents.skipped_images):,}, {times:,.0f} times",
+        )
+        made.append(element("details", summary, element("ul", *lines)))
     return _section("Data", *made)
 
 
@@ -219,8 +231,17 @@ def settings(contents: Contents) -> Element:
             rows.append([f"{section}.{name}", text])
         groups.append(element("div", element("h3", section), table([], rows), class_="card"))
     note = "Marked values are not those of the published model."
+    lines = [
+        element("li", f"after epoch {change.epoch}: {key} {shown(old)} \u2192 {shown(new)}")
+        for change in contents.changes
+        for key, (old, new) in change.settings.items()
+    ]
+    changes = [element("h3", "Changed when resumed"), element("ul", *lines)] if lines else []
     return _section(
-        "Settings", element("p", note, class_="quiet"), element("div", *groups, class_="grid")
+        "Settings",
+        element("p", note, class_="quiet"),
+        *changes,
+        element("div", *groups, class_="grid"),
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import pathlib
 import sys
 import time
@@ -12,15 +13,14 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
-from efficientdet_tf.detection_model import TRACKED
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.training.run_directory import (
-    RunDirectory,
-    RunDirectoryError,
-    write_atomically,
-)
+from efficientdet_tf.files import flush_to_disk, write_atomically
+from efficientdet_tf.training.history import COLUMNS, read_history, read_skipped_images
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training.state import checkpoints
 from efficientdet_tf.training.stopping import StopRequests
+from efficientdet_tf.training.stream import TrainingStream
 
 
 class TrainingDiverged(UserError):
@@ -53,6 +53,8 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         shown = {name: f"{logs[name]:.3f}" for name in ("loss", "class_loss") if name in logs}
         shown["box_loss"] = f"{logs['box_loss']:.4f}"
+        if "images_skipped" in logs:
+            shown["skipped"] = logs["images_skipped"]
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
@@ -61,29 +63,75 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.close()
 
 
+class SkippedImages(keras.callbacks.Callback):
+    """Names the images that cannot be read, each once, and counts them in every epoch.
+
+    Args:
+      stream: that the steps take their batches from; told of every step.
+      path: of a CSV file with all that were named in the run, and why.
+    """
+
+    COLUMNS = ("image", "reason")
+    # More are named in the file only.
+    MOST_LINES = 20
+
+    def __init__(self, stream: TrainingStream, path: pathlib.Path):
+        super().__init__()
+        self._stream = stream
+        self._path = path
+        self._reasons = read_skipped_images(path)
+        self._num_named = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = self._stream.num_unread
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._stream.step_done()
+        self.name_new()
+        if self._stream.num_unread:
+            logs["images_skipped"] = self._stream.num_unread
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["images_skipped"] = self._stream.num_unread - self._before
+
+    def name_new(self) -> None:
+        """Write what was found to be unreadable since the last time."""
+        found = {record.name: reason for record, reason in self._stream.newly_unreadable()}
+        if not found:
+            return
+        for name, reason in found.items():
+            self._num_named += 1
+            if self._num_named <= self.MOST_LINES:
+                tqdm.write(f"{name}: {reason}; skipped in training", file=sys.stderr)
+            elif self._num_named == self.MOST_LINES + 1:
+                tqdm.write(f"more images are skipped: see {self._path}", file=sys.stderr)
+        self._reasons |= found
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows([self.COLUMNS, *self._reasons.items()])
+        write_atomically(self._path, text.getvalue())
+
+
 class StopOnNaN(keras.callbacks.Callback):
     """Ends the run at the first loss that is not a finite number.
 
     Args:
-      images_of_step: from the number of a step, counted from 0 with the first of this process,
-        to what its images are called.
+      images_of_step: called without arguments, names the images of the step that is done.
     """
 
-    def __init__(self, images_of_step: Callable[[int], list[str]]):
+    def __init__(self, images_of_step: Callable[[], list[str]]):
         super().__init__()
         self._images_of_step = images_of_step
-        self._step = 0
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             step = int(self.model.optimizer.iterations.numpy())
             raise TrainingDiverged(
                 f"the loss became {logs['loss']} at step {step}; "
-                f"its images are {_some(self._images_of_step(self._step))}. "
+                f"its images are {_some(self._images_of_step())}. "
                 "The last checkpoint is kept. Usual causes: a learning rate that is too high "
                 "for the batch size (--set optimizer.learning_rate=...), or broken boxes"
             )
-        self._step += 1
 
 
 def _some(names: list[str], most: int = 16) -> str:
@@ -139,6 +187,8 @@ class CocoMetrics(keras.callbacks.Callback):
         shown = [
             f"{name} {logs[name]:.3f}" for name in ("loss", "AP", "AP50", "AP75") if name in logs
         ]
+        if logs.get("images_skipped"):
+            shown.append(f"images skipped {logs['images_skipped']}")
         tqdm.write(f"epoch {epoch + 1}: " + "  ".join(shown), file=sys.stderr)
 
 
@@ -151,6 +201,7 @@ class SaveState(keras.callbacks.Callback):
       keep: so many checkpoints are kept.
       every: steps from one checkpoint within an epoch to the next; 0 is never.
       requests: a stop that is asked for ends training, by `Stopped`, after the step.
+      stream: that the steps take their batches from.
     """
 
     def __init__(
@@ -160,9 +211,14 @@ class SaveState(keras.callbacks.Callback):
         keep: int,
         every: int,
         requests: StopRequests,
+        stream: TrainingStream,
     ):
         super().__init__()
         self._state = state
+        self._stream = stream
+        self._iterations = int(state.optimizer.iterations)
+        # Where there is none yet, a stop before the first step writes one.
+        self._is_saved = bool(checkpoints(directory))
         self._every = every
         self._requests = requests
         self._steps = int(state.steps_into_epoch)
@@ -170,8 +226,13 @@ class SaveState(keras.callbacks.Callback):
             state, str(directory.checkpoints), max_to_keep=keep
         )
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._requests.step_begins()
+
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
+        self._iterations = int(self._state.optimizer.iterations)
+        self._is_saved = False
         self._requests.check()
         if self._every and self._steps % self._every == 0:
             self.save()
@@ -179,78 +240,82 @@ class SaveState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._state.epochs_done.assign(epoch + 1)
         self._steps = 0
+        self._is_saved = False
         self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of this moment.
+        """Write a checkpoint as of the end of the last step, unless it is written.
 
         Raises:
           RunDirectoryError: when it cannot be written; those before are kept.
         """
+        if self._is_saved:
+            return
         self._state.steps_into_epoch.assign(self._steps)
+        self._state.images_skipped.assign(self._stream.num_skipped)
         # The number of steps: it only grows, also when the length of an epoch changes.
-        number = int(self._state.optimizer.iterations.numpy())
+        number = self._iterations
+        # A step that failed, as there was no batch, may have counted itself all the same.
+        if int(self._state.optimizer.iterations) != number:
+            self._state.optimizer.iterations.assign(number)
+        # The older ones go when this one is on the disk: a power cut must not take both.
+        options = tf.train.CheckpointOptions(experimental_write_callbacks=[_flush_checkpoint])
         try:
-            self._manager.save(number)
+            self._manager.save(number, options=options)
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunDirectoryError(
                 f"{self._manager.directory}: checkpoint {number} cannot be written: {reason}; "
                 "those before are kept"
             ) from error
+        self._is_saved = True
+
+
+def _flush_checkpoint(path: str) -> None:
+    """Waits until the files of a checkpoint, which TensorFlow has written, are on the disk."""
+    folder, name = os.path.split(path)
+    for file in pathlib.Path(folder).glob(f"{name}.*"):
+        flush_to_disk(file)
+    flush_to_disk(folder)
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Appends a line an epoch to `metrics.csv`; a metric not measured is empty.
+    """Adds a line an epoch to `metrics.csv`; a metric not measured is empty.
 
     Args:
-      path: of the file.
-      epochs_done: lines of later epochs, which are done again, are taken out.
+      path: of the file. Damaged lines in it are left out, and counted in a message.
+      epochs_done: lines of later epochs, which are trained again, are taken out.
     """
-
-    COLUMNS = (
-        "epoch",
-        "seconds",
-        "learning_rate",
-        *TRACKED,
-        "AP",
-        "AP50",
-        "AP75",
-    )
 
     def __init__(self, path: pathlib.Path, epochs_done: int):
         super().__init__()
         self._path = path
-        self._drop_after(epochs_done)
-
-    def _drop_after(self, epochs_done: int) -> None:
-        """Lines of epochs that were ended, but no checkpoint was written: they come again."""
-        if not self._path.exists():
-            return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs_done]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self._path, text.getvalue())
+        self._text = io.StringIO()
+        self._writer = csv.DictWriter(self._text, COLUMNS, restval="", extrasaction="ignore")
+        self._writer.writeheader()
+        history = read_history(path)
+        if history.num_unreadable:
+            print(f"{path}: {history.num_unreadable} damaged lines are left out")
+        for row in history.epochs:
+            if row["epoch"] <= epochs_done:
+                self._writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+        if path.exists():
+            write_atomically(path, self._text.getvalue())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {
-            **{name: f"{value:.6g}" for name, value in logs.items()},
-            "epoch": epoch + 1,
-            "seconds": f"{time.monotonic() - self._start:.1f}",
-            "learning_rate": f"{current_learning_rate(self.model.optimizer):.6g}",
-        }
-        is_new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, restval="", extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._writer.writerow(
+            {
+                **{name: f"{value:.6g}" for name, value in logs.items()},
+                "epoch": epoch + 1,
+                "seconds": f"{time.monotonic() - self._start:.1f}",
+                "learning_rate": f"{current_learning_rate(self.model.optimizer):.6g}",
+            }
+        )
+        # As a whole: what is appended may be half there after a power cut.
+        write_atomically(self._path, self._text.getvalue())
 
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

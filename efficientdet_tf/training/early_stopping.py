@@ -20,12 +20,16 @@ class EarlyStopping(keras.callbacks.Callback):
       patience: evaluations; 0 is off.
       path: of the run's `metrics.csv`, which is read once.
       epochs_done: rows of later epochs, which are trained again, do not count.
+      first_epoch: nor do rows of epochs before this one, counted from 0: their AP was measured
+        with other settings. Default 0.
     """
 
-    def __init__(self, patience: int, path: pathlib.Path, epochs_done: int):
+    def __init__(self, patience: int, path: pathlib.Path, epochs_done: int, first_epoch: int = 0):
         super().__init__()
         self._patience = patience
-        self._history = [row for row in read_history(path) if row["epoch"] <= epochs_done]
+        self._history = [
+            row for row in read_history(path).epochs if first_epoch < row["epoch"] <= epochs_done
+        ]
 
     @property
     def is_over(self) -> bool:

@@ -8,17 +8,19 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import pipeline
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.detection_model import EfficientDet
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
+from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.training import callbacks, stopping, strategy
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.pictures import MOST_IMAGES, draw_training_batch
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training.stream import TrainingStream
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 
 # What collective operations raise when a worker does not answer any more.
@@ -69,43 +71,73 @@ class Fitting:
             print(f"{self.output.path}: AP rose no more; a larger training.patience goes on")
             return None
         with stopping.StopRequests() as requests:
+            stream = TrainingStream(
+                self.train_data,
+                self.config,
+                self.model.distribute_strategy,
+                int(self.progress.images_skipped),
+            )
             saver = callbacks.SaveState(
                 self.progress,
                 self.output,
                 training.keep_checkpoints,
                 training.checkpoint_steps,
                 requests,
+                stream,
             )
             try:
-                return self._fit(saver, requests)
+                return self._fit(stream, saver, requests)
             except stopping.Stopped as stop:
-                raise self._saved(saver, stop) from None
-            except _PEER_ERRORS as error:
-                if not strategy.has_peers(self.model.distribute_strategy):
+                error = stop.with_advice(self._save(saver))
+            except tf.errors.OpError as failure:
+                error = self._explain(failure, stream, saver)
+                if error is None:
                     raise
-                raise stopping.WorkerLost(error) from error
+            except WriteError as failure:
+                error = RunDirectoryError(
+                    f"{failure}; the checkpoints are kept, the same command resumes from the last"
+                )
+            # What reads ahead ends here, or never, where a read does not: then the requests do.
+            requests.end(error)
+        raise error
 
-    def _saved(self, saver: callbacks.SaveState, stop: stopping.Stopped) -> stopping.Stopped:
-        """The same, with a message of what the user finds."""
+    def _explain(
+        self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState
+    ) -> UserError | None:
+        """What to raise for a failure of TensorFlow; None where it is a defect."""
+        error = stream.explain()
+        if error is not None:
+            return DataError(f"{error}; {self._save(saver)}")
+        peers = strategy.has_peers(self.model.distribute_strategy)
+        if peers and isinstance(failure, _PEER_ERRORS):
+            return stopping.WorkerLost(failure)
+        return None
+
+    def _save(self, saver: callbacks.SaveState) -> str:
+        """Save the state; what the user finds."""
         if strategy.has_peers(self.model.distribute_strategy):
             # A checkpoint takes all workers, and the others know nothing of this.
-            return stop.with_advice("start all workers again to go on from the last checkpoint")
-        saver.save()
-        return stop.with_advice("the checkpoint is written; the same command goes on from here")
+            return "start all workers again to go on from the last checkpoint"
+        try:
+            saver.save()
+        except RunDirectoryError as error:
+            return str(error)
+        return "the checkpoint is written; the same command goes on from here"
 
-    def _fit(self, saver, requests) -> EvaluationResult | None:
+    def _fit(self, stream, saver, requests) -> EvaluationResult | None:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch
         bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
         evaluation = RememberedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
         at_end = [*self._measuring(evaluation, requests), self.patience, saver]
         around = [
-            callbacks.StopOnNaN(lambda step: self._images_of_step(first_step + step)),
+            callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
+            callbacks.StopOnNaN(stream.images_of_last_step),
             *at_end[:2],
             *self._tensorboard(evaluation),
             *at_end[2:],
             bar,
         ]
-        self._draw_first_batch(first_step)
+        self._draw_first_batch(stream, first_step)
         with contextlib.closing(bar):
             for epoch, end, done in self._portions():
                 if self.patience.is_over:
@@ -114,7 +146,7 @@ class Fitting:
                     self._end_epoch(epoch, at_end)
                     continue
                 self.model.fit(
-                    self._batches(epoch * self.steps + done),
+                    stream.batches(epoch * self.steps + done),
                     initial_epoch=epoch,
                     epochs=end,
                     steps_per_epoch=self.steps - done,
@@ -163,43 +195,9 @@ class Fitting:
             callback.on_epoch_begin(epoch)
             callback.on_epoch_end(epoch, logs)
 
-    def _batches(self, first_step: int):
-        """Batches from a step on, counted over the whole run, for all devices."""
-        training = self.config.training
-
-        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return pipeline.training_dataset(
-                self.train_data,
-                self.config,
-                training.batch_size,
-                seed=training.seed,
-                first_image=first_step * training.batch_size,
-                worker=context,
-            )
-
-        return self.model.distribute_strategy.distribute_datasets_from_function(of_worker)
-
-    def _images_of_step(self, step: int) -> list[str]:
-        batch_size = self.config.training.batch_size
-        positions = pipeline.training_positions(
-            self.train_data,
-            seed=self.config.training.seed,
-            first_image=step * batch_size,
-            count=batch_size,
-        )
-        records = [self.train_data.records[position] for position in positions]
-        return [f"{record.image_id} ({record.name})" for record in records]
-
-    def _draw_first_batch(self, first_step: int) -> None:
-        batches = pipeline.training_dataset(
-            self.train_data,
-            self.config,
-            min(MOST_IMAGES, self.config.training.batch_size),
-            seed=self.config.training.seed,
-            first_image=first_step * self.config.training.batch_size,
-        )
+    def _draw_first_batch(self, stream: TrainingStream, first_step: int) -> None:
         draw_training_batch(
-            next(iter(batches)),
+            stream.first_batch(first_step, MOST_IMAGES),
             self.config,
             self.train_data.label_map,
             self.output.pictures / "training_batch.png",

@@ -26,14 +26,7 @@ def build(
       steps_per_epoch: steps of one epoch, which `warmup_epochs` counts.
       batch_size: images in a step over all replicas.
     """
-    peak = config.learning_rate * batch_size / config.reference_batch_size
-    schedule = WarmupDecay(
-        config.schedule,
-        peak=peak,
-        start=config.warmup_fraction * peak,
-        warmup_steps=int(config.warmup_epochs * steps_per_epoch),
-        total_steps=total_steps,
-    )
+    schedule = learning_rates(config, total_steps, steps_per_epoch, batch_size)
     if config.lookahead or decays_kernels(config):
         # Late: it needs this module, and tensorflow-addons.
         from efficientdet_tf.training import addon_optimizers
@@ -42,6 +35,20 @@ def build(
     if config.name == "adam":
         return _Adam(config.backbone_factor, schedule, beta_1=config.momentum)
     return _SGD(config.backbone_factor, schedule, momentum=config.momentum)
+
+
+def learning_rates(
+    config: OptimizerConfig, total_steps: int, steps_per_epoch: int, batch_size: int
+) -> WarmupDecay:
+    """Build the learning-rate schedule of a run; arguments as of `build`."""
+    peak = config.learning_rate * batch_size / config.reference_batch_size
+    return WarmupDecay(
+        config.schedule,
+        peak=peak,
+        start=config.warmup_fraction * peak,
+        warmup_steps=int(config.warmup_epochs * steps_per_epoch),
+        total_steps=total_steps,
+    )
 
 
 class _BackboneSteps:

@@ -7,6 +7,7 @@ import numpy as np
 from efficientdet_tf import anchors, drawing
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.files import replacing
 from keras_layers.level_maps import box_map, class_map
 
 # More would be a picture too large to look at.
@@ -24,6 +25,9 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
       config: of the run.
       label_map: names the classes.
       path: of the PNG file.
+
+    Raises:
+      WriteError: when it cannot be written.
     """
     images, targets = batch
     images = images.numpy()[:MOST_IMAGES]
@@ -39,7 +43,8 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
         objects = np.unique(np.c_[np.round(boxes, 1), of_anchor[positive]], axis=0)
         all_boxes.append(objects[:, :4])
         all_names.append([label_map.names[int(index)] for index in objects[:, 4]])
-    drawing.draw_batch(images, all_boxes, all_names).save(path)
+    with replacing(path) as partial:
+        drawing.draw_batch(images, all_boxes, all_names).save(partial)
 
 
 def _flat(levels, depth: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import tf_keras as keras
 
 from efficientdet_tf import class_weights
 from efficientdet_tf import data as data_lib
+from efficientdet_tf import devices as gpus
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
@@ -17,11 +18,12 @@ from efficientdet_tf.data.leakage import warn_of_shared_images
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
-from efficientdet_tf.training import memory, optimizers, state, strategy
+from efficientdet_tf.training import memory, optimizers, resuming, state, strategy
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.fitting import Fitting
 from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.training.run_lock import RunLock
 
 
 def train(config: Config, model_dir: str) -> EvaluationResult | None:
@@ -40,6 +42,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         is no longer a number.
     """
     config = parts.resolve(config)
+    gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     if pretrained:
@@ -50,10 +53,21 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     devices = strategy.create(config.training.strategy, config.training.tpu)
     strategy.check_batch(devices, config.training.batch_size, config.training.accumulate)
     keras.utils.set_random_seed(config.training.seed)
+    # Only the chief writes there.
+    lock = RunLock(directory.path) if strategy.is_chief(devices) else contextlib.nullcontext()
+    with lock:
+        return _train(config, directory, devices, pretrained)
+
+
+def _train(
+    config: Config, directory: RunDirectory, devices: tf.distribute.Strategy, pretrained: str
+) -> EvaluationResult | None:
+    """`train` with the devices that are there, in a folder that no other process writes to."""
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
     config = config.override(class_weights.settings(config.loss, train_data))
     directory.check(config, train_data.label_map)
+    stored = directory.config() if directory.exists() else config
     steps = steps_per_epoch(config, len(train_data))
     with devices.scope():
         model = compiled_model(config, steps)
@@ -61,18 +75,58 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
             print(load_pretrained(model, config, pretrained))
     with strategy.writable(directory, devices) as output:
         # Weights that do not fit leave no folder behind.
-        output.create(config, train_data.label_map)
+        output.make()
         progress = state.restore(directory, model)
         state.check_space(output, progress, config.training.keep_checkpoints)
+        changes = _changes(directory, stored, config, progress, len(train_data))
+        # Before config.yaml: what is lost in between is found again.
+        if changes:
+            resuming.write_changes(output.path, changes)
+        output.create(config, train_data.label_map)
         patience = EarlyStopping(
             # Of the run's folder, which not every process writes to.
             config.training.patience,
             directory.path / "metrics.csv",
             int(progress.epochs_done),
+            resuming.measured_since(changes).epoch,
         )
         print(memory.describe(model, config))
         fitting = Fitting(config, model, train_data, val_data, steps, progress, output, patience)
         return fitting.finish()
+
+
+def _changes(
+    directory: RunDirectory,
+    stored: Config,
+    config: Config,
+    progress: tf.train.Checkpoint,
+    num_images: int,
+) -> list[resuming.Change]:
+    """All changes of settings in a run; those of this call are printed and take effect."""
+    changes = resuming.read_changes(directory.path)
+    settings = resuming.changed(stored, config)
+    step = int(progress.optimizer.iterations)
+    if settings and step:
+        change = resuming.Change(int(progress.epochs_done), step, settings)
+        changes.append(change)
+        rates = tuple(_learning_rate(each, num_images, step) for each in (stored, config))
+        best_ap = float(progress.best_ap)
+        for line in resuming.describe(change, rates, best_ap, config.training.patience > 0):
+            print(line)
+    # Not only by the call that changed it: that one may have ended before its first checkpoint.
+    if step <= resuming.measured_since(changes).step:
+        progress.best_ap.assign(-1.0)
+    return changes
+
+
+def _learning_rate(config: Config, num_images: int, step: int) -> float:
+    """The learning rate after so many steps, by a config."""
+    steps = steps_per_epoch(config, num_images)
+    training = config.training
+    rates = optimizers.learning_rates(
+        config.optimizer, steps * training.epochs, steps, training.batch_size
+    )
+    return float(rates(step))
 
 
 def load_data(config: Config) -> tuple[DetectionData, DetectionData]:

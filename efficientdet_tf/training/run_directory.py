@@ -1,17 +1,21 @@
 """The folder that holds all of a run."""
 
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
 import platform
 
 import tf_keras as keras
+from tf_keras.src.saving import saving_lib
 
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.training import resuming
 
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
 
@@ -28,8 +32,9 @@ class RunDirectoryError(UserError):
 class RunDirectory:
     """A run's files, by name.
 
-    - `config.yaml`, `label_map.json`, `environment.json`: what the run is.
-    - `metrics.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
+    - `config.yaml`, `label_map.json`, `environment.json`: what the run is;
+      `changes.json`: with which other settings it was resumed.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
     - `checkpoints/`: the whole training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
       moving average where the run has one.
@@ -55,21 +60,29 @@ class RunDirectory:
         """Whether a run has been started here."""
         return (self.path / "config.yaml").is_file()
 
-    def create(self, config: Config, label_map: LabelMap) -> None:
-        """Makes the folder and writes what the run is.
+    def make(self) -> None:
+        """Make the folder; what a run in it is stays as it was.
 
         Raises:
-          RunDirectoryError: when it cannot be written, or holds a run with
-            another network or other classes.
+          WriteError: when it cannot be made.
         """
-        self.check(config, label_map)
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "config.yaml", config.to_yaml())
-            write_atomically(self.path / "label_map.json", label_map.to_json())
-            write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
         except OSError as error:
-            raise RunDirectoryError(f"{self.path}: cannot be written: {error.strerror}") from error
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def create(self, config: Config, label_map: LabelMap) -> None:
+        """Make the folder and write what the run is.
+
+        Raises:
+          WriteError: when it cannot be written.
+          RunDirectoryError: when it holds a run that these settings cannot resume.
+        """
+        self.check(config, label_map)
+        self.make()
+        write_atomically(self.path / "config.yaml", config.to_yaml())
+        write_atomically(self.path / "label_map.json", label_map.to_json())
+        write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
 
     def config(self) -> Config:
         """The resolved config of the run.
@@ -132,49 +145,52 @@ class RunDirectory:
         return model
 
     def save_weights(self, model: keras.Model, name: str) -> None:
-        """Writes `<name>.weights.h5`; a crash leaves the one before.
+        """Write `<name>.weights.h5`; a crash leaves the one before.
 
         Raises:
-          RunDirectoryError: when it cannot be written.
+          WriteError: when it cannot be written.
         """
-        path = self.path / f"{name}.weights.h5"
-        partial = self.path / f"{name}.partial.weights.h5"
-        try:
-            # Without what `compile` adds: optimizer and metrics are not for use.
-            keras.Model(model.inputs, model.outputs).save_weights(str(partial))
-            os.replace(partial, path)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{path}: cannot be written: {error}; the checkpoints are kept"
-            ) from error
+        # Without what `compile` adds: optimizer and metrics are not for use.
+        for_use = keras.Model(model.inputs, model.outputs)
+        write_atomically(self.path / f"{name}.weights.h5", _weights_file(for_use))
 
     def check(self, config: Config, label_map: LabelMap) -> None:
-        """Passes when there is no run here yet, or one of this network and classes.
+        """Pass when there is no run here yet, or one that these settings and classes can resume.
 
         Raises:
           RunDirectoryError: naming what differs.
         """
         if not self.exists():
             return
-        before = self.config()
-        for section in ("model", "neck", "anchors"):
-            old, new = before.to_dict()[section], config.to_dict()[section]
-            for key in (key for key in old if old[key] != new[key]):
-                raise RunDirectoryError(
-                    f"{self.path}: holds a run with {section}.{key} {old[key]}, not {new[key]}; "
-                    "use another --model_dir or the same settings"
-                )
+        refused = resuming.refused(self.config(), config)
+        if refused:
+            values = [
+                f"{key} {resuming.shown(old)}, not {resuming.shown(new)}"
+                for key, (old, new) in refused.items()
+            ]
+            raise RunDirectoryError(
+                f"{self.path}: holds a run with {'; with '.join(values)}; "
+                "use another --model_dir or the same settings"
+            )
         if self.label_map() != label_map:
             raise RunDirectoryError(
                 f"{self.path}: holds a run with other classes; use another --model_dir"
             )
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file that is whole at every moment."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _weights_file(model: keras.Model) -> bytes:
+    """Content of the file that `save_weights` of tf_keras 2.20 writes.
+
+    Made in memory, because HDF5 2.0 ends the process with a segmentation fault where it
+    cannot write to a disk.
+    """
+    file = io.BytesIO()
+    store = saving_lib.H5IOStore(file, mode="w")
+    saving_lib._save_state(
+        model, weights_store=store, assets_store=None, inner_path="", visited_trackables=set()
+    )
+    store.close()
+    return file.getvalue()
 
 
 def _environment() -> dict[str, str | int]:

@@ -9,11 +9,8 @@ import tf_keras as keras
 
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
-# What TensorFlow raises for a file that is missing, cut off, damaged, or of
-# other variables.
-_UNREADABLE = (tf.errors.OpError, ValueError, IndexError, AssertionError)
-# Of a position within an epoch; checkpoints of earlier versions have none.
-_STEPS_INTO_EPOCH = "steps_into_epoch/.ATTRIBUTES/VARIABLE_VALUE"
+# What TensorFlow raises for a file that is missing, cut off or damaged.
+_UNREADABLE = (tf.errors.OpError, IndexError)
 # Weights files beside the checkpoints: best, last, and the one being written.
 _WEIGHTS_FILES = 3
 
@@ -32,7 +29,7 @@ def checkpoints(directory: RunDirectory) -> list[pathlib.Path]:
 
 
 def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
-    """The training state of a run, at its newest checkpoint that can be read.
+    """Restore the training state of a run from its newest checkpoint that can be read.
 
     One that cannot is named, and the one before is used.
 
@@ -41,46 +38,80 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
       model: compiled; its weights, optimizer and moving average are set.
 
     Returns:
-      The state; beside those it has the variables `epochs_done`, `steps_into_epoch`, of the
-      epoch that is not done, and `best_ap`.
+      The state; beside those it has the variables `epochs_done`, `best_ap`, `steps_into_epoch`,
+      of the epoch that is not done, and `images_skipped`, of the stream of images so far.
 
     Raises:
-      RunDirectoryError: when there are checkpoints and none can be read.
+      RunDirectoryError: when there are checkpoints and none can be read, or one is of
+        other settings.
     """
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     paths = checkpoints(directory)
     for path in paths:
-        state, steps = _state_of_epochs(model), tf.Variable(0, trainable=False)
+        state, later = _state_of_epochs(model), _later_variables()
         try:
-            if tf.train.load_checkpoint(str(path)).has_tensor(_STEPS_INTO_EPOCH):
-                state.steps_into_epoch = steps
-            state.restore(str(path)).assert_existing_objects_matched()
+            reader = tf.train.load_checkpoint(str(path))
+            for name, variable in later.items():
+                if reader.has_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE"):
+                    setattr(state, name, variable)
+            _restore_all(state, path, reader)
         except _UNREADABLE as error:
             print(f"{path}: cannot be read ({_reason(error)}); trying the one before")
             continue
-        state.steps_into_epoch = steps
+        for name, variable in later.items():
+            setattr(state, name, variable)
         print(f"{directory.path}: resuming {_position(state)}")
         return state
     if paths:
         raise RunDirectoryError(
-            f"{directory.checkpoints}: none of its checkpoints can be read; "
-            "remove the folder to start the run again"
+            f"{directory.checkpoints}: none of its checkpoints can be read; start a new run in "
+            f"another --model_dir, with --pretrained={directory.path} from its weights"
         )
     state = _state_of_epochs(model)
-    state.steps_into_epoch = tf.Variable(0, trainable=False)
+    for name, variable in _later_variables().items():
+        setattr(state, name, variable)
     return state
+
+
+def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader) -> None:
+    """Sets all variables of the state.
+
+    Raises:
+      _UNREADABLE: for a damaged checkpoint.
+      RunDirectoryError: for a whole one that holds other variables.
+    """
+    try:
+        state.restore(str(path)).assert_existing_objects_matched()
+    except (ValueError, AssertionError) as error:
+        # Raises where a file is damaged.
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+        raise RunDirectoryError(
+            f"{path}: is of other settings than config.yaml; "
+            "use those it was trained with, or another --model_dir"
+        ) from error
 
 
 def _state_of_epochs(model: keras.Model) -> tf.train.Checkpoint:
     """What checkpoints of all versions have."""
+    # Without a moving average its place is empty.
+    average = {"moving_average": model.moving_average} if model.moving_average else {}
     return tf.train.Checkpoint(
         model=model,
         optimizer=model.optimizer,
-        moving_average=model.moving_average,
         best_ap=tf.Variable(-1.0, trainable=False),
         epochs_done=tf.Variable(0, trainable=False),
+        **average,
     )
+
+
+def _later_variables() -> dict[str, tf.Variable]:
+    """What checkpoints of earlier versions lack, at the values that stand for nothing."""
+    return {
+        "steps_into_epoch": tf.Variable(0, trainable=False),
+        "images_skipped": tf.Variable(0, trainable=False),
+    }
 
 
 def _position(state: tf.train.Checkpoint) -> str:
@@ -100,7 +131,8 @@ def check_space(directory: RunDirectory, state: tf.train.Checkpoint, keep: int) 
       RunDirectoryError: when it has not.
     """
     weights = _bytes(state.model.variables)
-    averages = _bytes(state.moving_average.averages) if state.moving_average else 0
+    average = state.model.moving_average
+    averages = _bytes(average.averages) if average else 0
     # A new checkpoint is written before the oldest goes.
     missing = max(0, keep + 1 - len(checkpoints(directory)))
     needed = missing * (weights + averages + _bytes(state.optimizer.variables))

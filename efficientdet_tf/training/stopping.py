@@ -1,13 +1,24 @@
 """A request to stop, from a scheduler or a keyboard, answered where nothing is lost."""
 
 import contextlib
+import gc
+import math
+import os
+import select
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from efficientdet_tf.errors import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds that a step or an evaluation may take after a request, besides twice the slowest step
+# so far; and after a second request.
+_STEP, _EVALUATION, _SECOND = 10.0, 30.0, 2.0
+# What the thread is told, besides numbers of signals.
+_CLOSE, _ANSWERED, _END = 253, 254, 255
 
 
 class Stopped(UserError):
@@ -47,6 +58,10 @@ class WorkerLost(UserError):
 class StopRequests:
     """Notices SIGTERM and Ctrl-C while it is entered; the second one acts as without it.
 
+    Python calls a handler only between its own instructions, which a step that waits for data
+    may never come back to. Therefore a thread watches, too: it ends the process when a request
+    is not answered in time.
+
     Outside the main thread, where Python allows no handlers, it notices nothing.
     """
 
@@ -54,18 +69,37 @@ class StopRequests:
         self._number = None
         self._raises = False
         self._before = {}
+        self._slowest_step = 0.0
+        self._step_began = None
+        self._is_first_step = True
+        self._watch = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._notice) for number in _SIGNALS}
+            self._watch = _Watch(self._patience)
         return self
 
     def __exit__(self, *exception):
         self._restore()
+        if self._watch is not None:
+            self._watch.close()
+
+    def step_begins(self) -> None:
+        """Take the time of a step, which `check` ends."""
+        self._step_began = time.monotonic()
 
     def check(self) -> None:
         """Raises `Stopped` when a stop has been asked for."""
+        if self._step_began is not None:
+            # The first one is compiled.
+            if not self._is_first_step:
+                duration = time.monotonic() - self._step_began
+                self._slowest_step = max(self._slowest_step, duration)
+            self._step_began, self._is_first_step = None, False
         if self._number is not None:
+            if self._watch is not None:
+                self._watch.answered()
             raise Stopped(self._number)
 
     @contextlib.contextmanager
@@ -78,6 +112,24 @@ class StopRequests:
         finally:
             self._raises = False
 
+    def end(self, error: Exception) -> None:
+        """Free what a training that failed has left, which may wait for a read for ever.
+
+        Args:
+          error: what is going to be raised; loses its traceback, which holds on to that.
+        """
+        if self._watch is not None:
+            self._watch.expect_end(error)
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__context__
+        gc.collect()
+
+    def _patience(self) -> float:
+        """Seconds in which a request has to be answered."""
+        # An epoch's work may be lost with an evaluation.
+        return (_EVALUATION if self._raises else _STEP) + 2 * self._slowest_step
+
     def _notice(self, number, frame):
         self._number = number
         self._restore()
@@ -88,3 +140,68 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class _Watch:
+    """Thread that ends the process when a signal is not answered in time.
+
+    Python's own handler in C writes the number of each signal to a pipe, whatever the main
+    thread does.
+
+    Args:
+      patience: called without arguments, returns seconds.
+    """
+
+    def __init__(self, patience: Callable[[], float]):
+        self._patience = patience
+        self._last_words = None
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def answered(self) -> None:
+        """No longer end the process for the signals so far."""
+        os.write(self._write_end, bytes([_ANSWERED]))
+
+    def expect_end(self, error: Exception) -> None:
+        """End the process with the message of an error, unless this is closed in time."""
+        self._last_words = error
+        os.write(self._write_end, bytes([_END]))
+
+    def close(self) -> None:
+        """Watch no more."""
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.write(self._write_end, bytes([_CLOSE]))
+        self._thread.join()
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    def _watch(self) -> None:
+        number, deadline = 0, None
+        while True:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._read_end], [], [], wait)[0]:
+                self._end_process(number)
+            [message] = os.read(self._read_end, 1)
+            if message == _CLOSE:
+                return
+            if message == _ANSWERED:
+                deadline = None
+            elif message == _END:
+                deadline = time.monotonic() + _STEP
+            elif message in _SIGNALS:
+                seconds = _SECOND if number else self._patience()
+                number = message
+                deadline = min(deadline or math.inf, time.monotonic() + seconds)
+
+    def _end_process(self, number: int) -> None:
+        """Does what `command_line` would, without the main thread."""
+        error = self._last_words or Stopped(number).with_advice(
+            "a step has not ended in time, as when data cannot be read; the last checkpoint is "
+            "kept, the same command goes on from there"
+        )
+        sys.stdout.flush()
+        print(f"\ntrain: {error}", file=sys.stderr, flush=True)
+        os._exit(getattr(error, "exit_code", 1))

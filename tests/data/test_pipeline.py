@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
 from efficientdet_tf.data.pipeline import (
+    ReadFailures,
     evaluation_dataset,
     training_dataset,
     training_positions,
@@ -214,7 +217,7 @@ def test_workers_share_the_batch_of_one(data, config, cache):
 
 
 def test_the_images_of_a_batch_can_be_told_afterwards(data, config):
-    positions = training_positions(data, seed=1, first_image=10, count=9)
+    positions = list(islice(training_positions(data, seed=1, first_image=10), 9))
     dataset = training_dataset(data, still(config), 1, seed=1, first_image=10)
     inputs = [network_input(record, config) for record in data.records]
     for position, (images, _) in zip(positions, dataset):
@@ -270,6 +273,79 @@ def test_a_file_deleted_later_is_skipped(data, config, cache):
     assert len(list(training_dataset(data, config, 1, repeat=False))) == 6
     [(_, about)] = evaluation_dataset(data, config, 10)
     np.testing.assert_array_equal(about["position"], [0, 1, 3, 4, 5, 6, -1, -1, -1, -1])
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cache):
+    config = config.override({"data.cache": cache})
+    order = list(islice(training_positions(data, seed=1, first_image=3), 100))
+    whole = [batch.numpy() for batch, _ in training_dataset(data, config, 1, seed=1).take(43)][3:]
+    os.remove(data.records[6].image)
+    Path(data.records[2].image).write_bytes(b"")
+    failures = ReadFailures()
+    dataset = training_dataset(
+        data, config, 1, seed=1, first_image=0 if cache else 3, failures=failures
+    )
+    images = [batch.numpy() for batch, _ in dataset.take(20)]
+    if cache:
+        # Once, when it is filled; the last image, too.
+        assert failures == ReadFailures(gaps=[(2, 3), (6, 7)])
+        return
+    gone = [3 + i for i, position in enumerate(order) if position in (2, 6)]
+    skipped = [number for first, end in failures.gaps for number in range(first, end)]
+    assert skipped == gone[: len(skipped)] and len(skipped) >= 4
+    assert (failures.positions, failures.has_ended) == ([], False)
+    left = [image for image, position in zip(whole, order) if position not in (2, 6)]
+    np.testing.assert_array_equal(images, left[:20])
+
+
+def test_workers_record_their_own_share(data, config):
+    os.remove(data.records[2].image)
+    order = list(islice(training_positions(data, seed=1, first_image=0), 40))
+    worker = tf.distribute.InputContext(2, 1, num_replicas_in_sync=2)
+    failures = ReadFailures()
+    dataset = training_dataset(data, config, 2, seed=1, worker=worker, failures=failures)
+    assert len(list(dataset.take(10))) == 10
+    assert failures.gaps
+    for first, end in failures.gaps:
+        assert {order[number] for number in range(first, end, 2)} == {2}
+        assert first % 2 == end % 2 == 1
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_where_no_image_can_be_read_the_stream_ends(data, config, cache, recorded):
+    for record in data.records:
+        os.remove(record.image)
+    config = config.override({"data.cache": cache})
+    failures = ReadFailures() if recorded else None
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many images in a row cannot"):
+        next(iter(training_dataset(data, config, 2, failures=failures)))
+    if recorded:
+        assert failures.has_ended
+        [(first, end)] = failures.gaps
+        assert (first, end) == (0, 7) if cache else 64 <= end - first <= 64 + 4 * os.cpu_count()
+
+
+def test_partners_that_cannot_be_read_are_recorded_and_others_take_their_place(data, config):
+    """With one image left that is whole, in mosaics of four."""
+    config = config.override({"augmentation.mosaic": 1.0})
+    for record in data.records[1:]:
+        os.remove(record.image)
+    failures = ReadFailures()
+    images = [i.numpy() for i, _ in training_dataset(data, config, 2, failures=failures).take(2)]
+    assert np.isfinite(images).all()
+    assert set(failures.positions) <= set(range(1, 7)) and len(failures.positions) >= 4
+
+
+@pytest.mark.parametrize("dataset", [training_dataset, evaluation_dataset])
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_images_is_refused(data, config, dataset, batch_size):
+    with pytest.raises(DataError) as error:
+        dataset(data, config, batch_size)
+    assert str(error.value) == (
+        f"batch_size: {batch_size} is below 1; use a whole number from 1 on"
+    )
 
 
 def test_a_file_deleted_later_stops_a_strict_run(data, config):

@@ -149,6 +149,18 @@ def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path, caplog):
     )
 
 
+def test_an_image_that_is_gone_ends_a_strict_evaluation_with_one_line(data, oracle, tmp_path):
+    gone = Record(**{**vars(data.records[3]), "image": str(tmp_path / "gone.png")})
+    rest = DetectionData([*data.records[:3], gone, data.records[4]], LABELS, source="greys")
+    evaluation = runner.Evaluation(oracle, rest, CONFIG.override({"data.strict": True}))
+    with pytest.raises(DataError) as error:
+        evaluation.run()
+    assert str(error.value) == (
+        "grey 3: No such file or directory; data.strict ends the evaluation at the first image "
+        "that cannot be read"
+    )
+
+
 def test_the_classes_of_the_model_may_stand_in_another_order(data, oracle):
     # The oracle's indices 0, 1, 2 are disc, square, ring in every data set.
     reordered = LabelMap((1, 2, 3), ("ring", "disc", "square"))

@@ -13,8 +13,9 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.remembered import Measured
+from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training.run_directory import RunDirectory
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
 METRICS = """epoch,seconds,learning_rate,loss,detection_loss,class_loss,box_loss,AP,AP50,AP75
@@ -245,7 +246,7 @@ def test_an_image_that_is_gone_is_named(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     data = dataset(("cat",))
-    (tmp_path / "report.html.partial").mkdir()
-    with pytest.raises(RunDirectoryError) as error:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(WriteError) as error:
         written(tmp_path, data, found(data))
     assert str(error.value) == f"{tmp_path}/report.html: cannot be written: Is a directory"

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -23,9 +24,10 @@ from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.training import resuming, state
 from efficientdet_tf.training import run as run_lib
-from efficientdet_tf.training import state
 from efficientdet_tf.training.callbacks import TrainingDiverged
+from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -166,7 +168,9 @@ def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
     )
 
 
-@pytest.mark.parametrize("damage", ["cut off", "gone", "stray"])
+@pytest.mark.parametrize(
+    "damage", ["cut off", "gone", "empty data", "empty index", "NUL index", "stray"]
+)
 def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys, damage):
     """It is named, and the one before is used."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
@@ -175,6 +179,14 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
         os.truncate(broken.parent / data, 1000)
     elif damage == "gone":
         (broken.parent / data).unlink()
+    elif damage == "empty data":
+        # As after a power cut.
+        os.truncate(broken.parent / data, 0)
+    elif damage == "empty index":
+        os.truncate(broken.with_suffix(".index"), 0)
+    elif damage == "NUL index":
+        size = broken.with_suffix(".index").stat().st_size
+        broken.with_suffix(".index").write_bytes(b"\0" * size)
     else:
         broken = broken.with_name("ckpt-7")
         broken.with_suffix(".index").write_bytes(b"no checkpoint")
@@ -191,6 +203,22 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
     assert lines[1] == f"{folder}: resuming after epoch {epochs}"
     assert int(progress.epochs_done) == epochs
     assert int(model.optimizer.iterations) == 2 * epochs
+
+
+def test_checkpoints_of_other_settings_than_config_yaml_has_are_not_taken_for_damaged(
+    finished, coco_file, tmp_path, capsys
+):
+    """As versions left them that wrote config.yaml before they looked."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    other = {"training.epochs": 2, "model.num_classes": 10, "optimizer.name": "adam"}
+    model = run_lib.compiled_model(_config(coco_file, **other), steps=2)
+    with pytest.raises(RunDirectoryError) as error:
+        state.restore(RunDirectory(folder), model)
+    assert str(error.value) == (
+        f"{folder}/checkpoints/ckpt-4: is of other settings than config.yaml; "
+        "use those it was trained with, or another --model_dir"
+    )
+    assert capsys.readouterr().out == ""
 
 
 def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
@@ -221,8 +249,8 @@ def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
     with pytest.raises(RunDirectoryError) as error:
         run_lib.train(_config(coco_file, **{"training.epochs": 3}), str(folder))
     assert str(error.value) == (
-        f"{folder}/checkpoints: none of its checkpoints can be read; "
-        "remove the folder to start the run again"
+        f"{folder}/checkpoints: none of its checkpoints can be read; start a new run in another "
+        f"--model_dir, with --pretrained={folder} from its weights"
     )
 
 
@@ -246,6 +274,60 @@ def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
         f"{folder}: holds a run with neck.num_filters 16, not 24; "
         "use another --model_dir or the same settings"
     )
+    assert RunDirectory(folder).config().model.num_filters == 16
+
+
+def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
+    finished, coco_file, tmp_path, capsys
+):
+    """Another validation set and more epochs, when the cosine was at its end."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    same_data = shutil.copytree(Path(coco_file).parent, tmp_path / "val") / "annotations.json"
+    with (folder / "metrics.csv").open() as file:
+        best_ap = max(float(row["AP"]) for row in csv.DictReader(file))
+    config = _config(coco_file, **{"training.epochs": 4, "training.patience": 9})
+    config = config.override({"data.val": str(same_data), "model.num_classes": 10})
+    train_data, _ = run_lib.load_data(config)
+    model = run_lib.compiled_model(config, steps=2)
+    directory = RunDirectory(folder)
+    stored, progress = directory.config(), state.restore(directory, model)
+    progress.best_ap.assign(max(best_ap, 0.5))
+    capsys.readouterr()
+    changes = run_lib._changes(directory, stored, config, progress, len(train_data))
+    assert capsys.readouterr().out.splitlines() == [
+        f"changed since: data.val {coco_file} -> {same_data}",
+        "changed since: training.epochs 2 -> 4",
+        "changed since: training.patience 0 -> 9",
+        "learning rate of step 5: 0 -> 0.00375; it had fallen and rises again",
+        f"best AP {max(best_ap, 0.5):.3f}: forgotten, as it was measured with other settings; "
+        "best.weights.h5 is replaced at the next evaluation; early stopping starts over",
+    ]
+    assert float(progress.best_ap) == -1
+    # A second start before the first checkpoint forgets it again; later ones do not.
+    resuming.write_changes(folder, changes)
+    progress.best_ap.assign(0.5)
+    run_lib._changes(directory, config, config, progress, len(train_data))
+    assert float(progress.best_ap) == -1
+    progress.optimizer.iterations.assign(5)
+    progress.best_ap.assign(0.5)
+    run_lib._changes(directory, config, config, progress, len(train_data))
+    assert float(progress.best_ap) == 0.5
+    assert capsys.readouterr().out == ""
+    patience = EarlyStopping(1, folder / "metrics.csv", 2, resuming.measured_since(changes).epoch)
+    assert patience._history == []
+
+
+def test_without_a_moving_average_a_run_trains_resumes_and_has_weights(coco_file, tmp_path):
+    settings = {"optimizer.ema_decay": 0, "training.steps_per_epoch": 1}
+    result = run_lib.train(_config(coco_file, **settings), str(tmp_path))
+    assert result.num_images == 8
+    config = _config(coco_file, **settings, **{"model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=1)
+    progress = state.restore(RunDirectory(tmp_path), model)
+    assert int(progress.epochs_done) == int(progress.optimizer.iterations) == 1
+    used = RunDirectory(tmp_path).load_model("last").get_weights()
+    for one, other in zip(used, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_other_weights_are_refused(finished, coco_file, tmp_path):
@@ -283,7 +365,8 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
         r"at step (\d+); its images are (.*?)\. The last", str(error.value)
     ).groups()
     data = data_lib.load(coco_file)
-    positions = pipeline.training_positions(data, seed=0, first_image=4 * (int(step) - 1), count=4)
+    order = pipeline.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
+    positions = list(itertools.islice(order, 4))
     expected = [data.records[position] for position in positions]
     assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)
     # Never more than the images are: a position in the stream is one of a record.

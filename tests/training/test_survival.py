@@ -18,6 +18,7 @@ import tensorflow as tf
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.data.records import DataError
 from efficientdet_tf.training import run as run_lib
 from efficientdet_tf.training import state, stopping
 from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
@@ -64,11 +65,16 @@ def start(coco_file, folder, **overrides) -> subprocess.Popen:
     )
 
 
-def interrupt(process: subprocess.Popen, folder: Path, step: int, number: int) -> tuple[str, str]:
-    """Sends a signal once the checkpoint of a step is there."""
+def wait_for(process: subprocess.Popen, folder: Path, step: int) -> None:
+    """Until the checkpoint of a step is there."""
     while not (folder / "checkpoints" / f"ckpt-{step}.index").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
+
+
+def interrupt(process: subprocess.Popen, folder: Path, step: int, number: int) -> tuple[str, str]:
+    """Sends a signal once the checkpoint of a step is there."""
+    wait_for(process, folder, step)
     process.send_signal(number)
     return process.communicate()
 
@@ -87,10 +93,26 @@ def weights(folder: Path) -> list[np.ndarray]:
 
 
 def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, tmp_path):
-    """kill -9 within the first epoch, SIGTERM within the second, then to the end."""
+    """kill -9 and a lost disk within the first epoch, SIGTERM in the second, then to the end."""
     killed = start(coco_file, tmp_path)
     interrupt(killed, tmp_path, 4, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
+
+    images = sorted(Path(coco_file).parent.glob("*.jpg"))
+    starved = start(coco_file, tmp_path)
+    wait_for(starved, tmp_path, 6)
+    for image in images:
+        image.rename(image.with_suffix(".gone"))
+    out, err = starved.communicate()
+    assert f"{tmp_path}: left by process {killed.pid} on " in out
+    assert starved.returncode == 1
+    assert re.fullmatch(
+        r"train: training data: \d+ images in a row cannot be read, the last \S+\.jpg: No such "
+        "file or directory; the checkpoint is written; the same command goes on from here",
+        err.splitlines()[-1],
+    )
+    for image in images:
+        image.with_suffix(".gone").rename(image)
 
     stopped = start(coco_file, tmp_path)
     out, err = interrupt(stopped, tmp_path, 12, signal.SIGTERM)
@@ -111,6 +133,60 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
         rows, expected = list(csv.DictReader(file)), list(csv.DictReader(other))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[-1]["AP"] == expected[-1]["AP"]
+
+
+def test_reads_that_never_end_do_not_hold_up_a_stop(tmp_path):
+    """As of a network disk that is gone: pipes into which nobody writes."""
+    write_coco(digits.load("train", num_images=7), tmp_path / "data")
+    coco_file, folder = str(tmp_path / "data" / "annotations.json"), tmp_path / "run"
+    process = start(coco_file, folder)
+    wait_for(process, folder, 2)
+    for image in (tmp_path / "data").glob("*.jpg"):
+        os.mkfifo(image.with_suffix(".pipe"))
+        image.with_suffix(".pipe").rename(image)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143
+    assert err.splitlines()[-1].startswith("train: stopped by SIGTERM; ")
+
+
+def test_damaged_images_are_skipped_and_named_and_a_run_without_others_ends(tmp_path, capsys):
+    write_coco(digits.load("train", num_images=7), tmp_path / "data")
+    coco_file, folder = str(tmp_path / "data" / "annotations.json"), tmp_path / "run"
+    images = sorted((tmp_path / "data").glob("*.jpg"))
+    # Their headers are whole.
+    os.truncate(images[3], images[3].stat().st_size // 2)
+    config = Config.for_model("efficientdet-lite0").override(
+        SETTINGS
+        | {"data.train": coco_file, "data.val": coco_file, "data.verify": "header"}
+        | {"training.epochs": 1, "training.steps_per_epoch": 6, "training.deterministic": False}
+    )
+    run_lib.train(config, str(folder))
+    line = f"{images[3]}: cannot be decoded; it may be damaged"
+    assert capsys.readouterr().err.count(f"{line}; skipped in training\n") == 1
+    assert (folder / "skipped_images.csv").read_text().splitlines() == [
+        "image,reason",
+        line.replace(": ", ",", 1),
+    ]
+    with (folder / "metrics.csv").open() as file:
+        [row] = csv.DictReader(file)
+    # Of 12 images of seven, one in each pass.
+    assert int(row["images_skipped"]) in (1, 2)
+    summary = f"Images skipped in training: 1, {row['images_skipped']} times"
+    assert summary in (folder / "report.html").read_text()
+
+    for image in images:
+        os.truncate(image, image.stat().st_size // 2)
+    before = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    with pytest.raises(DataError) as error:
+        run_lib.train(config.override({"training.epochs": 2}), str(folder))
+    assert re.fullmatch(
+        rf"training data: \d+ images in a row cannot be read, the last {tmp_path}/data/\d+\.jpg: "
+        "cannot be decoded; it may be damaged; the checkpoint is written; the same command goes "
+        "on from here",
+        str(error.value),
+    )
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
 
 
 def test_a_stop_during_evaluation_comes_back_to_it(coco_file, tmp_path):
@@ -189,17 +265,26 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
     )
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line(coco_file, tmp_path):
-    """The system lets no file grow beyond 100 KB: smaller than a checkpoint."""
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "message"),
+    [
+        (2, "/checkpoints: checkpoint 2 cannot be written: .*; those before are kept"),
+        # Then weights are what is written first.
+        (
+            0,
+            "/last.weights.h5: cannot be written: .*; the checkpoints are kept, "
+            "the same command goes on from the last",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(coco_file, tmp_path, checkpoint_steps, message):
+    """The system lets no file grow beyond 100 KB: smaller than a checkpoint or weights."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        process = start(coco_file, tmp_path)
+        process = start(coco_file, tmp_path, **{"training.checkpoint_steps": checkpoint_steps})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     _, err = process.communicate()
     assert process.returncode == 1
-    assert err.splitlines()[-1].startswith(
-        f"train: {tmp_path}/checkpoints: checkpoint 2 cannot be written: "
-    )
-    assert err.splitlines()[-1].endswith("; those before are kept")
+    assert re.fullmatch(f"train: {tmp_path}{message}", err.splitlines()[-1])

@@ -1,0 +1,216 @@
+"""Batches of a run, and which images they are made of."""
+
+import itertools
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.data.unreadable import why_unreadable
+
+
+class TrainingStream:
+    """Stream of training images of one process, which knows what it has skipped.
+
+    Args:
+      data: the training set.
+      config: resolved.
+      devices: what trains.
+      num_skipped: images of the stream that could not be read, before this process.
+    """
+
+    def __init__(
+        self,
+        data: DetectionData,
+        config: Config,
+        devices: tf.distribute.Strategy,
+        num_skipped: int,
+    ):
+        self._data = data
+        self._config = config
+        self._devices = devices
+        self._skipped_before = num_skipped
+        self._unread_before = 0
+        self._named: set[int] = set()
+        self._workers, self._worker = 1, 0
+        self._start(0)
+
+    @property
+    def num_skipped(self) -> int:
+        """Images of the stream that were skipped in the run, by the end of the last step."""
+        if self._config.data.cache:
+            return self._skipped_before
+        # Other workers skip others; of theirs nothing is known.
+        return self._skipped_before + self._workers * self._skipped_among(self._images_done)
+
+    @property
+    def num_unread(self) -> int:
+        """Images that could not be read, by the end of the last step of this process."""
+        if self._config.data.cache:
+            return self._unread_before + len(self._missing())
+        return self._unread_before + self._skipped_among(self._images_done)
+
+    def batches(self, first_step: int):
+        """Distribute batches from a step on, counted over the whole run."""
+        self._skipped_before, self._unread_before = self.num_skipped, self.num_unread
+        self._start(first_step * self._batch_size + self._skipped_before)
+
+        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            self._workers, self._worker = context.num_input_pipelines, context.input_pipeline_id
+            return self._dataset(self._batch_size, context)
+
+        return self._devices.distribute_datasets_from_function(of_worker)
+
+    def first_batch(self, first_step: int, most: int) -> tuple[tf.Tensor, dict]:
+        """Read the first images of a step, at most so many, without taking them."""
+        self._start(first_step * self._batch_size + self._skipped_before)
+        batch = next(iter(self._dataset(min(most, self._batch_size), None)))
+        # What could not be read is noticed again.
+        self._start(self._first_image)
+        return batch
+
+    def step_done(self) -> None:
+        """Count the images of one more step as used."""
+        self._images_done += self._share
+
+    def newly_unreadable(self) -> Iterator[tuple[Record, str]]:
+        """Yield each image that could not be read, and why, unless it has been before."""
+        found = self._failures.positions[self._positions_seen :]
+        self._positions_seen += len(found)
+        gaps = self._failures.gaps[self._gaps_seen :]
+        self._gaps_seen += len(gaps)
+        found += [position for gap in gaps for position in self._positions_of_gap(gap)]
+        for position in dict.fromkeys(found):
+            if position not in self._named:
+                self._named.add(position)
+                record = self._data.records[position]
+                yield record, why_unreadable(record) or "could not be read, but can be now"
+
+    def images_of_last_step(self) -> list[str]:
+        """Name the images of the last step, partners in mosaics and mixes included."""
+        positions = self._positions_among(self._images_done - self._share)
+        return [_name(self._data.records[position]) for position in positions]
+
+    def explain(self) -> DataError | None:
+        """The error of the user that made the stream fail, if it is one."""
+        if self._failures.has_ended:
+            return self._none_can_be_read()
+        if self._config.data.strict:
+            cached = range(len(self._data)) if self._config.data.cache else ()
+            for position in cached or self._positions_among(self._images_done):
+                record = self._data.records[position]
+                reason = why_unreadable(record)
+                if reason:
+                    return DataError(
+                        f"{record.name}: {reason}; data.strict ends training at the first image "
+                        "that cannot be read"
+                    )
+        return None
+
+    def _none_can_be_read(self) -> DataError:
+        *_, (first, end) = self._failures.gaps
+        if self._config.data.cache:
+            count, position = end - first, end - 1
+        else:
+            count, last = (end - first) // self._workers, end - self._workers
+            seed = self._config.training.seed
+            position = next(pipeline.training_positions(self._data, seed=seed, first_image=last))
+        record = self._data.records[position]
+        reason = why_unreadable(record) or "could not be read, but can be now"
+        return DataError(
+            f"training data: {count} images in a row cannot be read, the last "
+            f"{record.name}: {reason}"
+        )
+
+    @property
+    def _batch_size(self) -> int:
+        return self._config.training.batch_size
+
+    @property
+    def _share(self) -> int:
+        """Images of a step in this process."""
+        return self._batch_size // self._workers
+
+    def _start(self, first_image: int) -> None:
+        self._first_image = first_image
+        self._images_done = 0
+        self._failures = pipeline.ReadFailures()
+        self._positions_seen = self._gaps_seen = 0
+        self._order = None
+
+    def _dataset(self, batch_size: int, worker) -> tf.data.Dataset:
+        return pipeline.training_dataset(
+            self._data,
+            self._config,
+            batch_size,
+            seed=self._config.training.seed,
+            first_image=self._first_image,
+            worker=worker,
+            failures=self._failures,
+        )
+
+    def _missing(self) -> set[int]:
+        """What the cache lacks."""
+        if not self._config.data.cache:
+            return set()
+        return {position for gap in list(self._failures.gaps) for position in range(*gap)}
+
+    def _skipped_among(self, images: int) -> int:
+        """Images that were skipped before the last of so many that were not."""
+        skipped = 0
+        for first, end in list(self._failures.gaps):
+            before = (first - self._first_image - self._worker) // self._workers - skipped
+            if before >= images:
+                break
+            skipped += (end - first) // self._workers
+        return skipped
+
+    def _positions_of_gap(self, gap: tuple[int, int]) -> Iterator[int]:
+        first, end = gap
+        if self._config.data.cache:
+            yield from range(first, end)
+            return
+        if self._order is None:
+            # Read once from front to back, as gaps come in order.
+            seed = self._config.training.seed
+            order = pipeline.training_positions(
+                self._data, seed=seed, first_image=self._first_image
+            )
+            self._order = enumerate(order, self._first_image)
+        wanted = range(first, end, self._workers)
+        for number, position in self._order:
+            if number in wanted:
+                yield position
+            if number >= wanted[-1]:
+                return
+
+    def _positions_among(self, first: int) -> list[int]:
+        """Records of the images of a step, of which so many are before it, with partners."""
+        seed, settings = self._config.training.seed, self._config.augmentation
+        numbers = [self._number(index) for index in range(first, first + self._share)]
+        missing = self._missing()
+        order = pipeline.training_positions(
+            self._data, seed=seed, first_image=numbers[0], missing=missing
+        )
+        along = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
+        positions = [along[number] for number in numbers]
+        if settings.mosaic or settings.mixup:
+            partners = (
+                pipeline.training_partners(self._data, self._config, seed=seed, number=number)
+                for number in numbers
+            )
+            unread = set(self._failures.positions)
+            drawn = itertools.chain.from_iterable(partners)
+            positions += [position for position in drawn if position not in unread]
+        return list(dict.fromkeys(positions))
+
+    def _number(self, index: int) -> int:
+        """Number in the stream of an image that was not skipped, by its place among them."""
+        skipped = 0 if self._config.data.cache else self._skipped_among(index + 1)
+        return self._first_image + self._worker + self._workers * (index + skipped)
+
+
+def _name(record: Record) -> str:
+    return f"{record.image_id} ({record.name})"

@@ -1,0 +1,50 @@
+"""Files that are whole at every moment."""
+
+import resource
+
+import pytest
+
+from efficientdet_tf.files import WriteError, replacing, write_atomically
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "ä")
+    assert path.read_bytes() == "ä".encode()
+    write_atomically(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_is_raised_while_writing_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    write_atomically(path, "before")
+    with pytest.raises(ValueError, match="^stop$"), replacing(path) as partial:
+        # Keras looks at the end of the name.
+        assert partial.name.endswith(".weights.h5")
+        partial.write_text("half")
+        raise ValueError("stop")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line_and_gets_back_what_was_written(tmp_path):
+    """The system lets no file grow beyond 1000 bytes."""
+    path = tmp_path / "a.txt"
+    write_atomically(path, "before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(WriteError) as error:
+            write_atomically(path, b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value) == f"{path}: cannot be written: File too large"
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(WriteError) as error:
+        write_atomically(tmp_path / "no" / "a.txt", "")
+    assert str(error.value) == f"{tmp_path}/no/a.txt: cannot be written: No such file or directory"

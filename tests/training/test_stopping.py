@@ -1,0 +1,84 @@
+"""Requests to stop that a training which hangs cannot answer."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# Hangs where no Python runs, as in a step that waits for data that never come: in a mutex that
+# this thread itself has locked.
+HANGING = """
+import ctypes, sys
+from efficientdet_tf.training import stopping
+
+stopping._STEP, stopping._EVALUATION = 0.5, 0.5
+libc = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(64)
+
+libc.pthread_mutex_lock(mutex)
+
+def hang():
+    print("hanging", flush=True)
+    libc.pthread_mutex_lock(mutex)
+
+class Hanging:
+    def __del__(self):
+        hang()
+
+def train():
+    reader = Hanging()
+    raise stopping.Stopped(15).with_advice("saved")
+
+try:
+    with stopping.StopRequests() as requests:
+        if sys.argv[1] == "step":
+            requests.step_begins()
+            hang()
+        elif sys.argv[1] == "evaluation":
+            with requests.at_once():
+                hang()
+        else:
+            try:
+                train()
+            except stopping.Stopped as stop:
+                error = stop
+            requests.end(error)
+finally:
+    print("left", flush=True)
+"""
+
+
+def hanging(where: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "hanging\n"
+    # Until it is within the mutex, where handlers are not called.
+    time.sleep(1)
+    return process
+
+
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_that_is_not_answered_ends_the_process(where, number):
+    process = hanging(where)
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (128 + number, "")
+    assert err.splitlines() == [
+        "",
+        f"train: stopped by {number.name}; a step has not ended in time, as when data cannot be "
+        "read; the last checkpoint is kept, the same command goes on from there",
+    ]
+
+
+def test_what_is_left_of_a_training_that_was_stopped_does_not_hold_up_the_end():
+    process = hanging("end")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (143, "")
+    assert err.splitlines() == ["", "train: stopped by SIGTERM; saved"]

@@ -1,0 +1,169 @@
+"""Which images the steps of a training are made of."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.pipeline import training_partners
+from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.training.callbacks import SkippedImages
+from efficientdet_tf.training.history import read_skipped_images
+from efficientdet_tf.training.stream import TrainingStream
+
+DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+@pytest.fixture
+def data(tmp_path) -> DetectionData:
+    """Seven images, each of one grey level of its own, without objects."""
+    records = []
+    for i in range(7):
+        path = str(tmp_path / f"{i}.png")
+        Image.fromarray(np.full((64, 64, 3), 10 * i, np.uint8)).save(path)
+        nothing = np.zeros(0, np.int32)
+        boxes = np.zeros((0, 4), np.float32)
+        records.append(
+            Record(100 + i, path, 64, 64, boxes, nothing, nothing > 0, nothing, path, False)
+        )
+    return DetectionData(records, LabelMap((1,), ("thing",)), source="made")
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 64,
+            "model.max_level": 4,
+            "augmentation.scale_min": 1,
+            "augmentation.scale_max": 1,
+            "training.batch_size": 2,
+            "training.seed": 1,
+        }
+    )
+
+
+def names(images, data) -> list[str]:
+    """The names of a batch, by their grey level."""
+    levels = np.rint(images.numpy().mean(axis=(1, 2, 3)) / 10).astype(int)
+    return list(dict.fromkeys(f"{100 + i} ({data.records[i].name})" for i in levels))
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_images_of_a_step_are_right_after_skipped_ones_and_a_resumed_stream_is_the_same(
+    data, config, cache
+):
+    config = config.override({"data.cache": cache})
+    os.remove(data.records[6].image)
+    with open(data.records[2].image, "wb"):
+        pass
+    stream = TrainingStream(data, config, DEVICE, 0)
+    batches, skipped, seen = iter(stream.batches(0)), [], []
+    for _ in range(9):
+        images, _ = next(batches)
+        stream.step_done()
+        seen.append(names(images, data))
+        assert stream.images_of_last_step() == seen[-1]
+        skipped.append(stream.num_skipped)
+    assert {(record.image_id, reason) for record, reason in stream.newly_unreadable()} == {
+        (102, "the file is empty"),
+        (106, "No such file or directory"),
+    }
+    assert list(stream.newly_unreadable()) == []
+    # Of 18 images, the last in the fourth pass over five.
+    assert stream.num_unread == 2 if cache else 6 <= stream.num_unread <= 8
+    assert skipped == [0] * 9 if cache else skipped == sorted(skipped) and skipped[-1] >= 6
+
+    resumed = TrainingStream(data, config, DEVICE, skipped[3])
+    batches = iter(resumed.batches(4))
+    for expected, total in zip(seen[4:], skipped[4:], strict=True):
+        images, _ = next(batches)
+        resumed.step_done()
+        assert names(images, data) == expected == resumed.images_of_last_step()
+        assert resumed.num_skipped == total
+
+
+def test_partners_in_mosaics_are_among_the_images_of_a_step(data, config):
+    config = config.override({"augmentation.mosaic": 1.0})
+    os.remove(data.records[6].image)
+    stream = TrainingStream(data, config, DEVICE, 0)
+    batches = iter(stream.batches(0))
+    for _ in range(3):
+        images, _ = next(batches)
+        stream.step_done()
+        # All that is no padding.
+        levels = {int(round(level / 10)) for level in np.unique(images) if level != 127}
+        named = {int(name.split()[0]) - 100 for name in stream.images_of_last_step()}
+        assert named == levels
+        assert 6 not in named and len(named) >= 3
+    mixed = config.override({"augmentation.mixup": 1.0})
+    # Three of its own, and four of the other's: the other and its three.
+    assert len(training_partners(data, mixed, seed=1, number=0)) == 7
+
+
+def test_a_stream_that_ended_is_explained(data, config):
+    for record in data.records:
+        os.remove(record.image)
+    stream = TrainingStream(data, config, DEVICE, 0)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        stream.first_batch(0, 8)
+    text = str(stream.explain())
+    count = int(text.split()[2])
+    assert 64 <= count <= 64 + 4 * os.cpu_count()
+    last = text.split()[-6].rstrip(":")
+    assert text == (
+        f"training data: {count} images in a row cannot be read, the last {last}: "
+        "No such file or directory"
+    )
+    assert last in {record.name for record in data.records}
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_first_image_that_ends_a_strict_training_is_named(data, config, cache):
+    config = config.override({"data.strict": True, "data.cache": cache})
+    os.remove(data.records[3].image)
+    stream = TrainingStream(data, config, DEVICE, 0)
+    batches = iter(stream.batches(0))
+    with pytest.raises(tf.errors.NotFoundError):
+        while True:
+            next(batches)
+            stream.step_done()
+    error = stream.explain()
+    assert isinstance(error, DataError)
+    assert str(error) == (
+        f"{data.records[3].name}: No such file or directory; data.strict ends training at the "
+        "first image that cannot be read"
+    )
+
+
+def test_skipped_images_are_named_once_in_a_file_and_on_the_terminal(
+    data, config, tmp_path, capsys
+):
+    path = tmp_path / "skipped_images.csv"
+    path.write_text("image,reason\nearlier.jpg,was gone\n")
+    os.remove(data.records[6].image)
+    stream = TrainingStream(data, config, DEVICE, 0)
+    callback = SkippedImages(stream, path)
+    counts = []
+    batches = iter(stream.batches(0))
+    for epoch in range(2):
+        callback.on_epoch_begin(epoch)
+        for step in range(6):
+            next(batches)
+            callback.on_train_batch_end(step, {})
+        logs = {}
+        callback.on_epoch_end(epoch, logs)
+        counts.append(logs["images_skipped"])
+    # Two passes over six images each.
+    assert sum(counts) == stream.num_unread and all(1 <= count <= 3 for count in counts)
+    gone = data.records[6].name
+    assert capsys.readouterr().err.splitlines() == [
+        f"{gone}: No such file or directory; skipped in training"
+    ]
+    assert read_skipped_images(path) == {
+        "earlier.jpg": "was gone",
+        gone: "No such file or directory",
+    }
