@@ -1,15 +1,20 @@
 """Objects that cannot be learned: where they are, and what becomes of their image."""
 
 import io
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from efficientdet_tf import data, evaluate
+from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, parts
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.validation import validate
+from efficientdet_tf.report import command
+from efficientdet_tf.training import run
 
 # Width 60, height 40.
 PNG = io.BytesIO()
@@ -122,10 +127,39 @@ def test_difficult_objects_are_ignored_unless_they_are_counted(warnings_of):
 
 
 def test_a_set_of_difficult_objects_only_says_so():
-    data = validate(annotations(GOOD, GOOD, is_difficult=[True, True]))
+    loaded = validate(annotations(GOOD, GOOD, is_difficult=[True, True]))
     with pytest.raises(DataError) as error:
-        parts.require_objects(data)
+        parts.require_objects(loaded)
     assert str(error.value) == (
         "set: has no usable object in 1 images; 2 difficult objects are ignored in training and "
         "evaluation; data.use_difficult=true counts them"
     )
+
+
+def test_an_object_that_the_reader_cannot_place_leaves_the_image_out():
+    some = annotations(GOOD, unplaced=["a.txt: object 2: box: must be four numbers"])
+    both = Annotations(**{**vars(some), "images": [some.images[0], annotations(GOOD).images[0]]})
+    loaded = validate(both)
+    message = "a.txt: object 2: box: must be four numbers; its image is left out"
+    assert list(loaded.problems) == [message] and len(loaded) == 1
+    with pytest.raises(DataError) as error:
+        validate(both, strict=True)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_every_command_passes_on_whether_difficult_objects_count(monkeypatch, counted):
+    marked = annotations(GOOD, [1, 2, 3, 4], is_difficult=[False, True])
+    made_up = types.SimpleNamespace(read=lambda path, *, images, split: marked)
+    monkeypatch.setitem(data.FORMATS, "voc", made_up)
+    config = Config().override({"data.format": "voc", "data.use_difficult": counted})
+    config = config.override({"data.train": "a", "data.val": "b"})
+    options = types.SimpleNamespace(data="a", format="voc", images="", split="val")
+    loaded = [
+        *run.load_data(config),
+        *command._data(config, marked.label_map),
+        evaluate._data(options, config, is_run=False),
+        evaluate._data(types.SimpleNamespace(**{**vars(options), "data": ""}), config, is_run=True),
+    ]
+    for data_set in loaded:
+        assert data_set.records[0].is_counted.tolist() == [True, counted]
