@@ -60,12 +60,12 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "efficientdet-train = efficientdet_tf.train:run",
-            "efficientdet-eval = efficientdet_tf.evaluate:run",
+            "efficientdet-train = efficientdet_tf.cli.train:run",
+            "efficientdet-eval = efficientdet_tf.cli.eval:run",
             "efficientdet-export = export.__main__:run",
-            "efficientdet-predict = efficientdet_tf.predict:run",
-            "efficientdet-data = efficientdet_tf.data_command:run",
-            "efficientdet-report = efficientdet_tf.report.command:run",
+            "efficientdet-predict = efficientdet_tf.cli.predict:run",
+            "efficientdet-data = efficientdet_tf.cli.data:run",
+            "efficientdet-report = efficientdet_tf.cli.report:run",
         ]
     },
     classifiers=[

@@ -16,7 +16,7 @@ import time
 import numpy as np
 from absl import flags
 
-from efficientdet_tf import command_line
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 

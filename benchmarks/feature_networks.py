@@ -13,8 +13,8 @@ import time
 import tensorflow as tf
 from absl import flags
 
-from efficientdet_tf import command_line
 from efficientdet_tf import model as model_lib
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config
 

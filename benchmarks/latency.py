@@ -22,12 +22,13 @@ import tf_keras as keras
 from absl import flags
 from sklearn.datasets import load_sample_image
 
-from efficientdet_tf import command_line, inference
 from efficientdet_tf import model as model_lib
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.inference import detection_function
+from efficientdet_tf.run_directory import RunDirectory
 from export import saved_model, tflite
 
 FLAGS = flags.FLAGS
@@ -70,10 +71,10 @@ def parts_of(model: str, folder: pathlib.Path) -> dict[str, Callable[[], object]
     network, config, label_map = load(model)
     pixels = load_sample_image("china.jpg")
     encoded = tf.io.encode_jpeg(pixels, quality=95)
-    image, scale, size = inference.Letterbox.of(config)(tf.constant(pixels))
+    image, scale, size = detection_function.Letterbox.of(config)(tf.constant(pixels))
     inputs = image[None], scale[None], size[None]
     alone = tf.function(lambda images: network(images, training=False))
-    detect = inference.detection_function(network, config)
+    detect = detection_function.detection_function(network, config)
     served = saved_model.export(network, config, label_map, folder / "saved_model")
     serve = tf.saved_model.load(str(served)).signatures["serving_default"]
     mobile = tflite.export(network, config, label_map, folder / "model.tflite")

@@ -15,10 +15,10 @@ import tensorflow as tf
 from absl import flags
 
 from benchmarks.training_step import measure, median_seconds
-from efficientdet_tf import command_line
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import digits, pipeline
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import train as run_lib
 
 FLAGS = flags.FLAGS
 

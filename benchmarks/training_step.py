@@ -48,7 +48,7 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
     from efficientdet_tf.config import Config
     from efficientdet_tf.data import digits, pipeline
     from efficientdet_tf.training import memory
-    from efficientdet_tf.training import run as run_lib
+    from efficientdet_tf.training import train as run_lib
 
     config = Config.for_model(name).override({"model.num_classes": 10, **settings})
     data = digits.load("train", num_images=16)

@@ -9,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf import backends, devices
+from efficientdet_tf import devices
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.annotations import IMAGE_FORMATS
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.inference import runtimes
+from efficientdet_tf.run_directory import RunDirectory
 
 # Path, bytes of a file, or uint8 [h, w, 3] RGB.
 Image = str | os.PathLike | bytes | np.ndarray
@@ -70,7 +71,7 @@ class Detector:
       label_map: class index -> the data set's own category id and name.
     """
 
-    def __init__(self, backend: "backends.Backend", label_map: LabelMap):
+    def __init__(self, backend: "runtimes.Backend", label_map: LabelMap):
         self._backend = backend
         self.label_map = label_map
         # Traced now: threads that make the first call together would be warned of retracing.
@@ -79,7 +80,7 @@ class Detector:
     @classmethod
     def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
         """A detector with a model of `efficientdet_tf.model.build(config)`."""
-        return cls(backends.KerasBackend(model, config), label_map)
+        return cls(runtimes.KerasBackend(model, config), label_map)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Detector":
@@ -96,9 +97,9 @@ class Detector:
         if not path.exists():
             raise ModelError(f"{path}: no such file or folder")
         if path.suffix == ".tflite":
-            return cls(*backends.load_tflite(path))
+            return cls(*runtimes.load_tflite(path))
         if (path / "saved_model.pb").is_file():
-            return cls(*backends.load_saved_model(path))
+            return cls(*runtimes.load_saved_model(path))
         run = RunDirectory(path)
         if run.exists():
             return cls.from_model(run.load_model(), run.config(), run.label_map())

@@ -6,7 +6,7 @@ import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
 from efficientdet_tf.config import Config, ConfigError
-from efficientdet_tf.detection_model import EfficientDet
+from efficientdet_tf.training.detection_model import EfficientDet
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import build_feature_network
 from keras_layers.heads import PredictionHead

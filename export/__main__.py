@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags, logging
 
-from efficientdet_tf import command_line
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import ConfigError, parse_assignments
 from efficientdet_tf.errors import UserError
 
@@ -33,7 +33,7 @@ def main():
         raise UserError("--model_dir is missing: the run directory of the model")
     settings = _detection_settings()
     # Late, so that --help and a wrong setting are answered at once.
-    from efficientdet_tf.training.run_directory import RunDirectory
+    from efficientdet_tf.run_directory import RunDirectory
     from export import formats
 
     run_directory = RunDirectory(FLAGS.model_dir)

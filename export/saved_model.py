@@ -8,7 +8,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.decoding import decode_image, is_webp
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference import Letterbox, detection_function
+from efficientdet_tf.inference.detection_function import Letterbox, detection_function
 
 # What TensorFlow writes, and our `assets.extra`.
 _CONTENTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}

@@ -12,7 +12,12 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.tflite_metadata import MAX_THREADS, Metadata, read_metadata, with_metadata
+from efficientdet_tf.inference.tflite_metadata import (
+    MAX_THREADS,
+    Metadata,
+    read_metadata,
+    with_metadata,
+)
 from keras_layers.level_maps import box_map, class_map
 
 _OP = "TFLite_Detection_PostProcess"
@@ -46,7 +51,7 @@ def export(
     whatever the config says, with its IoU and score thresholds, at most 100 of a
     class. Run it with at most 16 threads (see `_UNUSED`). Label map, input
     size and padding colour are embedded in the file; see
-    `efficientdet_tf.tflite_metadata`.
+    `efficientdet_tf.inference.tflite_metadata`.
 
     Args:
       model: of `efficientdet_tf.model.build(config)`.

@@ -6,7 +6,7 @@ from typing import Any
 
 import tf_keras as keras
 
-from keras_layers.normalization import batch_norm
+from keras_layers.batch_norm import batch_norm
 
 ORDERS = ("act_conv_bn", "conv_bn_act")
 BIASES = ("always", "without_norm")

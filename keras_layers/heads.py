@@ -5,8 +5,8 @@ from typing import Any
 
 import tf_keras as keras
 
+from keras_layers.batch_norm import batch_norm
 from keras_layers.conv_block import ConvBlock
-from keras_layers.normalization import batch_norm
 
 _INITIALIZER = "variance_scaling"
 

@@ -6,8 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.batch_norm import batch_norm
 from keras_layers.conv_block import ConvBlock
-from keras_layers.normalization import batch_norm
 
 
 def max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:

@@ -92,7 +92,7 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
     from efficientdet_tf import model as model_lib
     from efficientdet_tf.config import Config
     from efficientdet_tf.data.records import LabelMap
-    from efficientdet_tf.training.run_directory import RunDirectory
+    from efficientdet_tf.run_directory import RunDirectory
 
     config = Config.for_model(
         "efficientdet-lite0",

@@ -9,7 +9,6 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
-from efficientdet_tf.backends import ArtefactError
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import (
     Detections,
@@ -20,6 +19,7 @@ from efficientdet_tf.detector import (
     read_image,
 )
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference.runtimes import ArtefactError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ HOMES = {
     "Config": "efficientdet_tf.config.Config",
     "DetectionLoss": "efficientdet_tf.losses.DetectionLoss",
     "Detector": "efficientdet_tf.detector.Detector",
-    "EfficientDet": "efficientdet_tf.detection_model.EfficientDet",
+    "EfficientDet": "efficientdet_tf.training.detection_model.EfficientDet",
     "load_data": "efficientdet_tf.data.load",
     "training_dataset": "efficientdet_tf.data.pipeline.training_dataset",
 }

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from keras_layers.normalization import batch_norm
-from keras_layers.recomputation import recomputed
+from keras_layers.batch_norm import batch_norm
+from keras_layers.gradient_checkpointing import recomputed
 from keras_layers.stochastic_depth import StochasticDepth
 
 

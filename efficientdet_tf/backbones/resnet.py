@@ -9,8 +9,8 @@ import types
 import tensorflow as tf
 import tf_keras as keras
 
-from keras_layers.normalization import BatchNormalization
-from keras_layers.recomputation import recomputed
+from keras_layers.batch_norm import BatchNormalization
+from keras_layers.gradient_checkpointing import recomputed
 
 # name: (function of `tf_keras.applications`, {level: the last layer of its stage})
 NETWORKS = {

@@ -12,7 +12,7 @@ from efficientdet_tf.checkpoints import download, imagenet, published, registry
 from efficientdet_tf.checkpoints.reference import check_fit, load_reference_weights
 from efficientdet_tf.config import Config
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
 from keras_layers.heads import PredictionHead
 
 # Its variables belong to the classes they were trained on.

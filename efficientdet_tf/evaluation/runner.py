@@ -17,7 +17,7 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.inference import (
+from efficientdet_tf.inference.detection_function import (
     compiled_candidates,
     detection_function,
     detections_layer,

@@ -3,10 +3,10 @@
 import PIL.Image
 import tensorflow as tf
 
-from efficientdet_tf import drawing
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import DataError, LabelMap, Record
 from efficientdet_tf.evaluation.confusion import ImageOutcome
+from efficientdet_tf.visualization import drawing
 
 # To be told apart by everybody (Okabe and Ito 2008): bluish green, vermilion, grey.
 RIGHT = (0, 158, 115)

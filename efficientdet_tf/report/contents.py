@@ -6,15 +6,15 @@ import json
 
 import numpy as np
 
+from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
+from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
-from efficientdet_tf.evaluation.remembered import Measured
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.training import resuming
-from efficientdet_tf.training.history import read_history, read_skipped_images
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.metrics_history import read_history, read_skipped_images
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
 
 @dataclasses.dataclass(frozen=True)

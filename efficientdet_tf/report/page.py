@@ -3,12 +3,12 @@
 import pathlib
 
 from efficientdet_tf.data.records import DetectionData
-from efficientdet_tf.evaluation.remembered import Measured
+from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
 from efficientdet_tf.report.elements import element, to_html
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
 # A browser that obeys loads nothing from anywhere, and runs no script.

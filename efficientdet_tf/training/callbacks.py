@@ -16,8 +16,8 @@ from tqdm import tqdm
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.files import flush_to_disk, write_atomically
-from efficientdet_tf.training.history import COLUMNS, read_history, read_skipped_images
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.metrics_history import COLUMNS, read_history, read_skipped_images
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training.state import checkpoints
 from efficientdet_tf.training.stopping import StopRequests
 from efficientdet_tf.training.stream import TrainingStream

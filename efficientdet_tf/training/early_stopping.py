@@ -6,7 +6,7 @@ import sys
 import tf_keras as keras
 from tqdm import tqdm
 
-from efficientdet_tf.training.history import evaluations_without_gain, read_history
+from efficientdet_tf.metrics_history import evaluations_without_gain, read_history
 
 
 class EarlyStopping(keras.callbacks.Callback):

@@ -14,9 +14,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.training import kept_tensors, optimizers
+from efficientdet_tf.training import optimizers, saved_tensors
+from keras_layers.batch_norm import statistics_kept
 from keras_layers.level_maps import box_map, class_map, levels_of
-from keras_layers.normalization import statistics_kept
 
 # Of the traced and optimised step on a CPU, for each operation of its forward pass: measured
 # with Lite0 (2529 of them) and D0 (3734).
@@ -95,7 +95,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     graph = _forward_graph(model, specs)
     # To compute in parts, the step is traced once more.
     operations = len(graph.get_operations()) * (1.3 if training.accumulate > 1 else 1)
-    kept = kept_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
+    kept = saved_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
     on_cpu = _are_cpus(_devices(model.distribute_strategy))
     # The gradients; the same clipped; their sum so far.
     copies = 1 + bool(config.optimizer.clip_norm) + (training.accumulate > 1)

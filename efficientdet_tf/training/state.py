@@ -7,7 +7,7 @@ import shutil
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
 # What TensorFlow raises for a file that is missing, cut off or damaged.
 _UNREADABLE = (tf.errors.OpError, IndexError)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import ConfigError
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
 
 
 def create(name: str, tpu: str = "") -> tf.distribute.Strategy:

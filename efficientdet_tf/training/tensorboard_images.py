@@ -9,9 +9,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
 from efficientdet_tf.evaluation.confusion import confusion
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
-from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.side_by_side import side_by_side
 
 _IMAGES, _COLUMNS = 8, 2

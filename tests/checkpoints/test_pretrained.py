@@ -15,8 +15,8 @@ from efficientdet_tf.checkpoints.pretrained import PretrainedError, Report, load
 from efficientdet_tf.checkpoints.reference import WeightsMismatch, reference_name
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.training import run as run_lib
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training import train as run_lib
 
 
 def tiny(num_classes, **overrides):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efficientdet_tf import data, evaluate
+from efficientdet_tf import data
+from efficientdet_tf.cli import eval, report
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, parts
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.validation import validate
-from efficientdet_tf.report import command
-from efficientdet_tf.training import run
+from efficientdet_tf.training import train
 
 # Width 60, height 40.
 PNG = io.BytesIO()
@@ -156,10 +156,10 @@ def test_every_command_passes_on_whether_difficult_objects_count(monkeypatch, co
     config = config.override({"data.train": "a", "data.val": "b"})
     options = types.SimpleNamespace(data="a", format="voc", images="", split="val")
     loaded = [
-        *run.load_data(config),
-        *command._data(config, marked.label_map),
-        evaluate._data(options, config, is_run=False),
-        evaluate._data(types.SimpleNamespace(**{**vars(options), "data": ""}), config, is_run=True),
+        *train.load_data(config),
+        *report._data(config, marked.label_map),
+        eval._data(options, config, is_run=False),
+        eval._data(types.SimpleNamespace(**{**vars(options), "data": ""}), config, is_run=True),
     ]
     for data_set in loaded:
         assert data_set.records[0].is_counted.tolist() == [True, counted]

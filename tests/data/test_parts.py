@@ -8,7 +8,7 @@ from efficientdet_tf import data
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, digits, parts
 from efficientdet_tf.data.tfrecord import write_tfrecord
-from efficientdet_tf.training.run import load_data
+from efficientdet_tf.training.train import load_data
 
 OBJECT = (
     "<object><name>cat</name><bndbox><xmin>{0}</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"

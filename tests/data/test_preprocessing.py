@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmentation, preprocessing
-from efficientdet_tf.inference import Letterbox
+from efficientdet_tf.inference.detection_function import Letterbox
 from keras_layers.pixels import NormalizePixels
 
 MEAN = (123.675, 116.28, 103.53)

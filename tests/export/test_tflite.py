@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.tflite_metadata import (
+from efficientdet_tf.inference.tflite_metadata import (
     Metadata,
     MetadataError,
     read_metadata,

@@ -11,11 +11,11 @@ import pytest
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.coco import CocoEvaluator
-from efficientdet_tf.evaluation.remembered import Measured
 from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
 METRICS = """epoch,seconds,learning_rate,loss,detection_loss,class_loss,box_loss,AP,AP50,AP75

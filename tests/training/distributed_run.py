@@ -7,7 +7,7 @@ import sys
 
 import tensorflow as tf
 
-from efficientdet_tf import command_line
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config, parse_assignments
 
 
@@ -18,10 +18,10 @@ def main():
         cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices)
     )
     # Late: importing it may already use devices.
-    from efficientdet_tf.training import run
+    from efficientdet_tf.training import train
 
     config = Config.for_model("efficientdet-lite0").override(parse_assignments(settings))
-    run.train(config, model_dir)
+    train.train(config, model_dir)
 
 
 if __name__ == "__main__":

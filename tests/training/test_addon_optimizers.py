@@ -15,7 +15,7 @@ from efficientdet_tf.config import Config, OptimizerConfig
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.training import optimizers
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import train as run_lib
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_addons") is None,

@@ -17,8 +17,8 @@ import tensorflow as tf
 from efficientdet_tf.config import ConfigError
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import strategy
-from efficientdet_tf.training.run_directory import RunDirectory
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 # An epoch is a step, so that metrics.csv has the loss of each.

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet_tf.config import Config, ConfigError
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import train as run_lib
 
 
 def _config(**settings):

@@ -11,8 +11,8 @@ from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.runner import run_detector
-from efficientdet_tf.training import run as run_lib
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import train as run_lib
 from export import saved_model, tflite
 
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.training import kept_tensors, memory
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import memory, saved_tensors
+from efficientdet_tf.training import train as run_lib
 
 SMALL = {
     "model.image_size": 64,
@@ -50,7 +50,7 @@ def test_of_a_known_network_the_known_tensors_are_kept():
     network = keras.Model(images, keras.layers.Dense(2, name="second")(x))
     graph = traced_loss(network, (5, 8, 8, 3))
     variables = network.trainable_variables
-    tensors = kept_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
+    tensors = saved_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
     kept = {(t.op.type, tuple(t.shape)) for t in tensors if t.shape.num_elements()}
     image = (5, 6, 6, 4)
     assert kept == {
@@ -89,11 +89,11 @@ def test_what_is_kept_is_what_the_gradient_reads(model, recompute):
     for op in backward:
         if op.type not in ("Shape", "NoOp"):
             for tensor in op.inputs:
-                buffer = kept_tensors.buffer_of(tensor)
-                if tensor.name in made and buffer.op.type not in kept_tensors.GIVEN:
+                buffer = saved_tensors.buffer_of(tensor)
+                if tensor.name in made and buffer.op.type not in saved_tensors.GIVEN:
                     read[buffer.name] = memory.size_of([buffer])
     variables = model.trainable_variables
-    found = kept_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
+    found = saved_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
     assert sum(read.values()) > 1e6
     assert memory.size_of(found) == pytest.approx(sum(read.values()), rel=0.04)
 

@@ -11,8 +11,8 @@ from tensorflow.core.util import event_pb2
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
-from efficientdet_tf.training import run as run_lib
-from efficientdet_tf.training.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import train as run_lib
 
 
 @pytest.fixture(scope="module")

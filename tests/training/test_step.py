@@ -8,7 +8,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import accumulation
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.training import train as run_lib
 
 CONFIG = Config.for_model("efficientdet-lite0").override(
     {

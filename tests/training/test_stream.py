@@ -10,8 +10,8 @@ from PIL import Image
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.pipeline import training_partners
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.metrics_history import read_skipped_images
 from efficientdet_tf.training.callbacks import SkippedImages
-from efficientdet_tf.training.history import read_skipped_images
 from efficientdet_tf.training.stream import TrainingStream
 
 DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")

@@ -19,9 +19,9 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError
-from efficientdet_tf.training import run as run_lib
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state, stopping
-from efficientdet_tf.training.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training import train as run_lib
 
 REPOSITORY = Path(__file__).parents[2]
 # Dropped branches and crops are part of what has to come again.

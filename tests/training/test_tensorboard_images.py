@@ -8,9 +8,9 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from efficientdet_tf.data import digits
+from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
-from efficientdet_tf.evaluation.remembered import RememberedEvaluation
 from efficientdet_tf.evaluation.side_by_side import RIGHT, WRONG
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages, draw
 

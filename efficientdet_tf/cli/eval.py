@@ -1,0 +1,186 @@
+"""Command line: COCO metrics of a run, of an exported model, or of a file of detections."""
+
+import json
+import pathlib
+
+from absl import flags
+
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.config import Config, parse_assignments
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import write_atomically
+from efficientdet_tf.output_files import check_not_input, check_replaceable
+
+# The first says of the others whose they are.
+_FILES = ("evaluation.json", "detections.json", "pr_curves.png")
+
+# TensorFlow is imported late, so that --help and wrong flags are answered at once.
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Declares the flags; not on import, as other commands use the same names."""
+    flags.DEFINE_string(
+        "model_dir",
+        None,
+        "Run directory, SavedModel folder, .tflite file, or .json file of detections in COCO's "
+        "results format.",
+    )
+    flags.DEFINE_string(
+        "data", None, "Data set: a path, or 'digits' (built in). The run's own when left out."
+    )
+    flags.DEFINE_string("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
+    flags.DEFINE_string("images", "", "Folder of the images, where --data keeps them apart.")
+    flags.DEFINE_string("split", "val", "Part of --data, where it holds several: train or val.")
+    flags.DEFINE_enum("weights", "best", ["best", "last"], "Weights of a run directory.")
+    flags.DEFINE_enum("nms", None, ["gaussian", "hard"], "Suppression, for a run directory.")
+    flags.DEFINE_multi_string(
+        "set", [], "One setting of a run directory as key=value; may be repeated."
+    )
+    flags.DEFINE_string(
+        "output", None, "Folder for the results. By default beside the model, or in its run."
+    )
+
+
+def evaluate(options):
+    """Runs the evaluation that the command line asks for.
+
+    Args:
+      options: with the attributes of the flags.
+
+    Returns:
+      The `EvaluationResult` and the folder that the files were written to:
+      `evaluation.json`, `pr_curves.png`, and `detections.json` in COCO's results
+      format.
+
+    Raises:
+      UserError: with one line for the user.
+    """
+    from efficientdet_tf.run_directory import RunDirectory
+
+    model_dir = pathlib.Path(options.model_dir)
+    run_directory = RunDirectory(model_dir)
+    is_run = run_directory.exists()
+    config = _config(options, run_directory if is_run else None)
+    default = model_dir / "evaluation" if is_run else f"{model_dir}-evaluation"
+    data = _data(options, config, is_run)
+    output = _made(pathlib.Path(options.output or default), options.model_dir, options.data)
+    if is_run:
+        evaluator = _evaluate_run(run_directory, options.weights, data, config)
+    else:
+        evaluator = _evaluate_artefact(model_dir, data, config.data.strict)
+    result = evaluator.result()
+    _write(output, result, evaluator)
+    return result, output
+
+
+def main() -> None:
+    """Evaluates, and prints the metrics and where the files are."""
+    if not FLAGS.model_dir:
+        raise UserError("--model_dir is missing: the run or model to evaluate")
+    if not pathlib.Path(FLAGS.model_dir).exists():
+        raise UserError(f"{FLAGS.model_dir}: no such file or folder")
+    result, output = evaluate(FLAGS)
+    print(result.table())
+    print(f"\nWritten to {output}: evaluation.json, detections.json, pr_curves.png")
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    define_flags()
+    command_line.run("eval", main)
+
+
+def _config(options, run_directory):
+    """The run's config with --nms and --set; the defaults for an exported model."""
+    overrides = parse_assignments(options.set)
+    if options.nms:
+        overrides["detection.nms"] = options.nms
+    config = run_directory.config() if run_directory else Config()
+    baked_in = [key for key in overrides if not key.startswith("data.")]
+    if baked_in and not run_directory:
+        raise UserError(
+            f"{options.model_dir}: {baked_in[0]} is only for a run directory; an exported model "
+            "has its settings inside"
+        )
+    return config.override(overrides)
+
+
+def _data(options, config, is_run: bool):
+    """The data set of --data, or that of the run: of its training for --split=train."""
+    from efficientdet_tf import data as data_lib
+    from efficientdet_tf.data import parts
+
+    path, format, images = options.data, options.format, options.images
+    if not path and is_run:
+        data = config.data
+        of_training = options.split == "train"
+        path, format = data.train if of_training else data.val, data.format
+        images = images or (data.train_images if of_training else data.val_images)
+    if not path:
+        raise UserError("--data is missing: the data set to evaluate on")
+    loaded = data_lib.load(
+        path,
+        format=format,
+        images=images,
+        verify=config.data.verify,
+        strict=config.data.strict,
+        split=options.split,
+        use_difficult=config.data.use_difficult,
+    )
+    parts.require_objects(loaded)
+    return loaded
+
+
+def _evaluate_run(run_directory, weights: str, data, config):
+    from efficientdet_tf.evaluation.runner import Evaluation
+
+    model = run_directory.load_model(weights)
+    return Evaluation(model, data, config, run_directory.label_map()).detect()
+
+
+def _evaluate_artefact(path: pathlib.Path, data, strict: bool):
+    from efficientdet_tf.detector import Detector
+    from efficientdet_tf.evaluation.coco import CocoEvaluator
+    from efficientdet_tf.evaluation.runner import run_detector
+
+    if path.suffix == ".json":
+        evaluator = CocoEvaluator(data)
+        evaluator.add_results(path)
+        return evaluator
+    return run_detector(Detector.load(path), data, strict)
+
+
+def _is_own_evaluation(path: pathlib.Path) -> bool:
+    """Whether a file is an `evaluation.json` of this command: then those beside it are, too."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"metrics", "per_class", "images"} <= content.keys()
+
+
+def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
+    """The folder, made before the work that would be lost without it; overwrites no input."""
+    paths = [folder / name for name in _FILES]
+    is_own = _is_own_evaluation(paths[0])
+    for path in paths:
+        check_not_input(path, *inputs)
+        check_replaceable(path, lambda _: is_own)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: {error.strerror}") from error
+    return folder
+
+
+def _write(folder: pathlib.Path, result, evaluator) -> None:
+    from efficientdet_tf.visualization.drawing import pr_curves
+
+    write_atomically(folder / "evaluation.json", result.to_json())
+    evaluator.write_results(folder / "detections.json")
+    pr_curves(result, folder / "pr_curves.png")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,102 @@
+"""The published models, and the formulas that they were scaled by."""
+
+import math
+
+from efficientdet_tf.backbones import BACKBONES
+from efficientdet_tf.config.sections import AnchorConfig, ModelConfig, NeckConfig, TrainingConfig
+from efficientdet_tf.config.values import ConfigError
+
+
+def compound_scaling(phi: float) -> dict[str, int]:
+    """Width, depths and resolution by the paper's formulas (section 4.2).
+
+    Equations 1 to 3: width 64 * 1.35 ** phi, BiFPN depth 3 + phi, head depth
+    3 + floor(phi / 3), input 512 + 128 * phi. The paper rounds widths by hand;
+    here they are rounded to the nearest multiple of 8, and the input to the
+    nearest multiple of 128. Fractional and negative phi are allowed as long as
+    everything stays positive.
+
+    Args:
+      phi: the compound coefficient; 0 gives D0.
+
+    Returns:
+      Settings: `neck.num_filters`, `neck.num_repeats`, `model.head_repeats`,
+      `model.image_size` (pixels).
+
+    Raises:
+      ConfigError: when a size would be zero or negative.
+    """
+    if not math.isfinite(phi):
+        raise ConfigError(f"compound coefficient {phi} is not a finite number")
+    sizes = {
+        "neck.num_filters": 8 * _nearest(64 * 1.35**phi / 8),
+        "neck.num_repeats": _nearest(3 + phi),
+        "model.head_repeats": 3 + math.floor(phi / 3),
+        "model.image_size": 128 * _nearest((512 + 128 * phi) / 128),
+    }
+    if min(sizes.values()) <= 0:
+        raise ConfigError(f"compound coefficient {phi} leaves nothing: {sizes}")
+    return sizes
+
+
+def _nearest(value: float) -> int:
+    """Rounded, halves up, so that a larger coefficient never gives a smaller size."""
+    return math.floor(value + 0.5)
+
+
+def _published(
+    name,
+    size,
+    backbone,
+    width,
+    cells,
+    head,
+    *,
+    anchor_scale=4.0,
+    fusion="fast",
+    max_level=7,
+    epochs=300,
+) -> dict:
+    """A row of `MODELS` from the columns that differ between models."""
+    backbone_name = f"efficientnet-{backbone}"
+    needs = BACKBONES[backbone_name]
+    model = ModelConfig(
+        name=f"efficientdet-{name}",
+        image_size=(size, size),
+        backbone=backbone_name,
+        backbone_survival_prob=needs.survival_prob,
+        head_repeats=head,
+        max_level=max_level,
+        activation="relu6" if "lite" in name else "swish",
+        pixel_mean=needs.pixel_mean,
+        pixel_std=needs.pixel_std,
+    )
+    return {
+        "model": model,
+        "neck": NeckConfig(num_filters=width, num_repeats=cells, fusion=fusion),
+        "anchors": AnchorConfig(scale=anchor_scale),
+        "training": TrainingConfig(epochs=epochs),
+    }
+
+
+MODELS = {
+    row["model"].name: row
+    for row in (
+        # name, input, backbone, width, BiFPN cells, head layers
+        _published("d0", 512, "b0", 64, 3, 3),
+        _published("d1", 640, "b1", 88, 4, 3),
+        _published("d2", 768, "b2", 112, 5, 3),
+        _published("d3", 896, "b3", 160, 6, 4),
+        _published("d4", 1024, "b4", 224, 7, 4),
+        _published("d5", 1280, "b5", 288, 7, 4),
+        _published("d6", 1280, "b6", 384, 8, 5, fusion="sum"),
+        _published("d7", 1536, "b6", 384, 8, 5, fusion="sum", anchor_scale=5.0, epochs=600),
+        _published("d7x", 1536, "b7", 384, 8, 5, fusion="sum", max_level=8, epochs=600),
+        _published("lite0", 320, "lite0", 64, 3, 3, fusion="sum", anchor_scale=3.0),
+        _published("lite1", 384, "lite1", 88, 4, 3, fusion="sum", anchor_scale=3.0),
+        _published("lite2", 448, "lite2", 112, 5, 3, fusion="sum", anchor_scale=3.0),
+        _published("lite3", 512, "lite3", 160, 6, 4, fusion="sum"),
+        _published("lite3x", 640, "lite3", 200, 6, 4, fusion="sum", anchor_scale=3.0),
+        _published("lite4", 640, "lite4", 224, 7, 4, fusion="sum"),
+    )
+}

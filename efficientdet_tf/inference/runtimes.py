@@ -1,0 +1,153 @@
+"""The ways to run a detector: the Keras model, a SavedModel, a TFLite file.
+
+Each takes upright pixels and gives (boxes, scores, class indices) per image, as
+`efficientdet_tf.detector.Detections` describes them. Each may be called from several
+threads at once.
+"""
+
+import os
+import pathlib
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference.detection_function import Letterbox, detection_function
+from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, Metadata, read_metadata
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class ArtefactError(UserError):
+    """An exported model that cannot be used."""
+
+
+class Backend(Protocol):
+    """What a `Detector` runs."""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        """Detects in images, each uint8 [h, w, 3] RGB of its own size.
+
+        Returns:
+          For each image boxes float32 [n, 4], scores float32 [n] and class
+          indices int32 [n].
+        """
+
+
+class KerasBackend:
+    """The Keras model, one batch in one call."""
+
+    def __init__(self, model: keras.Model, config: Config):
+        self._letterbox = _compiled(Letterbox.of(config))
+        self._detect = detection_function(model, config).get_concrete_function()
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        inputs = zip(*(self._letterbox(image) for image in images))
+        found = self._detect(*(tf.stack(tensors) for tensors in inputs))
+        found = {name: value.numpy() for name, value in found.items()}
+        return [
+            tuple(found[name][i, :count] for name in ("boxes", "scores", "classes"))
+            for i, count in enumerate(found["num_detections"])
+        ]
+
+
+class SavedModelBackend:
+    """An exported SavedModel, one image in one call: it takes images of one size together."""
+
+    def __init__(self, serve_images, label_map: LabelMap):
+        self._serve = serve_images
+        self._ids = np.array(label_map.ids)
+        self._order = np.argsort(self._ids)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> Found:
+        found = self._serve(images=tf.constant(image[None]))
+        count = int(found["num_detections"][0])
+        ids = found["classes"][0, :count].numpy()
+        indices = self._order[np.searchsorted(self._ids, ids, sorter=self._order)]
+        return (
+            found["boxes"][0, :count].numpy(),
+            found["scores"][0, :count].numpy(),
+            indices.astype(np.int32),
+        )
+
+
+class TFLiteBackend:
+    """A .tflite file through LiteRT, one image in one call.
+
+    Threads take turns: an interpreter has one set of tensors, and computes on all
+    cores anyway. One for each thread would be no faster and take the memory again.
+    """
+
+    def __init__(self, interpreter, metadata: Metadata):
+        self._interpreter = interpreter
+        self._turn = threading.Lock()
+        self._letterbox = _compiled(Letterbox(metadata.image_size, metadata.pad_value))
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> Found:
+        pixels, scale, size = (tensor.numpy() for tensor in self._letterbox(image))
+        with self._turn:
+            # The runner returns copies, which the next call does not change.
+            found = self._interpreter.get_signature_runner()(images=pixels[None])
+        count = int(found["num_detections"][0])
+        boxes = np.clip(found["boxes"][0, :count] * scale, 0, np.tile(size, 2), dtype=np.float32)
+        return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)
+
+
+def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
+    """A folder that `export.saved_model` wrote.
+
+    Raises:
+      ArtefactError: when it is damaged or another program's.
+    """
+    try:
+        label_map = LabelMap.from_json(
+            (path / "assets.extra" / "label_map.json").read_text(encoding="utf-8")
+        )
+        serve_images = tf.saved_model.load(str(path)).signatures["serve_images"]
+    except UserError as error:
+        raise ArtefactError(f"{path}: assets.extra/label_map.json: {error}") from error
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        raise ArtefactError(f"{path}: not a SavedModel of `python -m export`") from error
+    return SavedModelBackend(serve_images, label_map), label_map
+
+
+def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
+    """A file that `export.tflite` wrote.
+
+    Raises:
+      ArtefactError: when it is damaged or another program's.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        model = path.read_bytes()
+        metadata = read_metadata(model)
+        threads = min(os.cpu_count() or 1, MAX_THREADS)
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    except OSError as error:
+        raise ArtefactError(f"{path}: {error.strerror}") from error
+    except (UserError, ValueError, RuntimeError) as error:
+        raise ArtefactError(f"{path}: not a model of `python -m export --format=tflite`") from error
+    return TFLiteBackend(interpreter, metadata), metadata.label_map
+
+
+def _compiled(letterbox: Letterbox):
+    """A `Letterbox` traced once for images of every size.
+
+    Traced now: threads that make the first call together would be warned of retracing.
+    """
+    signature = tf.TensorSpec([None, None, 3], tf.uint8)
+    return tf.function(letterbox).get_concrete_function(signature)

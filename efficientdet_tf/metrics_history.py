@@ -1,0 +1,100 @@
+"""History of a run: what was measured in each epoch, read back from its `metrics.csv`."""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from efficientdet_tf.training.detection_model import TRACKED
+
+# Of `metrics.csv`, in order.
+COLUMNS = (
+    *("epoch", "seconds", "learning_rate"),
+    *TRACKED,
+    *("AP", "AP50", "AP75", "images_skipped"),
+)
+
+
+class History(NamedTuple):
+    """Content of a `metrics.csv`.
+
+    Attributes:
+      epochs: of each epoch its columns, "epoch" among them, in order of epoch; columns with
+        an empty cell are left out, such as "AP" of an epoch without evaluation.
+      num_unreadable: lines that are damaged and left out.
+    """
+
+    epochs: list[dict[str, float]]
+    num_unreadable: int
+
+
+def read_history(path: pathlib.Path) -> History:
+    """Read what was measured in each epoch.
+
+    Lines that a crash or a power cut left half written, or full of NUL bytes, are left out
+    and counted; of an epoch that was trained again, the last line counts.
+
+    Args:
+      path: of the file; one that does not exist has no epochs.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return History([], 0)
+    lines = text.splitlines(keepends=True)
+    columns = _cells(lines[0]) if lines else []
+    is_header = "epoch" in columns
+    rows = [_row(line, columns if is_header else COLUMNS) for line in lines[is_header:]]
+    readable = [row for row in rows if row]
+    by_epoch = {row["epoch"]: row for row in readable}
+    num_blank = sum(not line.strip() for line in lines[is_header:])
+    return History(
+        [by_epoch[epoch] for epoch in sorted(by_epoch)], len(rows) - len(readable) - num_blank
+    )
+
+
+def read_skipped_images(path: pathlib.Path) -> dict[str, str]:
+    """Read which images a run has skipped, and why, by name.
+
+    Args:
+      path: of `skipped_images.csv`; one that does not exist has none, damaged lines count
+        as none.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    rows = list(csv.reader(io.StringIO(text.replace("\0", "?"))))
+    return dict(row for row in rows[1:] if len(row) == 2)
+
+
+def evaluations_without_gain(history: Sequence[dict[str, float]]) -> int:
+    """How many evaluations at the end of a history have no better AP than one before."""
+    best, count = -math.inf, 0
+    for row in history:
+        if "AP" not in row:
+            continue
+        gained = row["AP"] > best
+        best, count = (row["AP"], 0) if gained else (best, count + 1)
+    return count
+
+
+def _row(line: str, columns: Sequence[str]) -> dict[str, float] | None:
+    """The numbers of a line by column; None where it is damaged."""
+    cells = _cells(line)
+    # Without its end, the last number may have lost digits.
+    if len(cells) != len(columns) or not line.endswith("\n"):
+        return None
+    try:
+        row = {name: float(cell) for name, cell in zip(columns, cells) if cell}
+    except ValueError:
+        return None
+    return row if math.isfinite(row.get("epoch", math.nan)) else None
+
+
+def _cells(line: str) -> list[str]:
+    # Some versions of the csv module raise for NUL bytes.
+    [cells] = csv.reader([line.rstrip("\r\n").replace("\0", "?")])
+    return cells

@@ -1,0 +1,202 @@
+"""The folder that holds all of a run."""
+
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+
+import tf_keras as keras
+from tf_keras.src.saving import saving_lib
+
+from efficientdet_tf import model as model_lib
+from efficientdet_tf import resuming
+from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, write_atomically
+
+_PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
+
+
+# Of the files of a run, in environment.json; to be raised when older versions of
+# the program could no longer use them. Files without a number are of the first.
+FORMAT = 1
+
+
+class RunDirectoryError(UserError):
+    """A run directory that cannot be used."""
+
+
+class RunDirectory:
+    """A run's files, by name.
+
+    - `config.yaml`, `label_map.json`, `environment.json`: what the run is;
+      `changes.json`: with which other settings it was resumed.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
+    - `checkpoints/`: the whole training state, to resume from.
+    - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
+      moving average where the run has one.
+
+    Args:
+      path: of the folder; it need not exist before `create`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of the training state."""
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self) -> pathlib.Path:
+        """Folder of PNG files."""
+        return self.path / "pictures"
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / "config.yaml").is_file()
+
+    def make(self) -> None:
+        """Make the folder; what a run in it is stays as it was.
+
+        Raises:
+          WriteError: when it cannot be made.
+        """
+        try:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def create(self, config: Config, label_map: LabelMap) -> None:
+        """Make the folder and write what the run is.
+
+        Raises:
+          WriteError: when it cannot be written.
+          RunDirectoryError: when it holds a run that these settings cannot resume.
+        """
+        self.check(config, label_map)
+        self.make()
+        write_atomically(self.path / "config.yaml", config.to_yaml())
+        write_atomically(self.path / "label_map.json", label_map.to_json())
+        write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
+
+    def config(self) -> Config:
+        """The resolved config of the run.
+
+        Raises:
+          RunDirectoryError: when the folder holds no run.
+        """
+        if not self.exists():
+            raise RunDirectoryError(f"{self.path}: no config.yaml; is this a run directory?")
+        self._check_format()
+        try:
+            return Config.from_yaml(str(self.path / "config.yaml"))
+        except ConfigError as error:
+            raise RunDirectoryError(str(error)) from error
+
+    def _check_format(self) -> None:
+        path = self.path / "environment.json"
+        try:
+            number = json.loads(path.read_text(encoding="utf-8")).get("format", 1)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error}") from error
+        if number > FORMAT:
+            raise RunDirectoryError(
+                f"{self.path}: written by a newer version (format {number}, this one reads up to "
+                f"{FORMAT}); update the program"
+            )
+
+    def label_map(self) -> LabelMap:
+        """The classes of the run.
+
+        Raises:
+          RunDirectoryError: when the file is missing or damaged.
+        """
+        path = self.path / "label_map.json"
+        try:
+            return LabelMap.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, DataError) as error:
+            raise RunDirectoryError(f"{path}: {error}") from error
+
+    def load_model(self, weights: str = "best") -> keras.Model:
+        """The trained network.
+
+        Args:
+          weights: "best" by validation AP, or "last".
+
+        Raises:
+          RunDirectoryError: when there are no such weights or they do not fit.
+        """
+        path = self.path / f"{weights}.weights.h5"
+        model = model_lib.build(self.config())
+        if not path.is_file():
+            raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
+        try:
+            model.load_weights(str(path))
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunDirectoryError(f"{path}: does not fit config.yaml: {reason}") from error
+        return model
+
+    def save_weights(self, model: keras.Model, name: str) -> None:
+        """Write `<name>.weights.h5`; a crash leaves the one before.
+
+        Raises:
+          WriteError: when it cannot be written.
+        """
+        # Without what `compile` adds: optimizer and metrics are not for use.
+        for_use = keras.Model(model.inputs, model.outputs)
+        write_atomically(self.path / f"{name}.weights.h5", _weights_file(for_use))
+
+    def check(self, config: Config, label_map: LabelMap) -> None:
+        """Pass when there is no run here yet, or one that these settings and classes can resume.
+
+        Raises:
+          RunDirectoryError: naming what differs.
+        """
+        if not self.exists():
+            return
+        refused = resuming.refused(self.config(), config)
+        if refused:
+            values = [
+                f"{key} {resuming.shown(old)}, not {resuming.shown(new)}"
+                for key, (old, new) in refused.items()
+            ]
+            raise RunDirectoryError(
+                f"{self.path}: holds a run with {'; with '.join(values)}; "
+                "use another --model_dir or the same settings"
+            )
+        if self.label_map() != label_map:
+            raise RunDirectoryError(
+                f"{self.path}: holds a run with other classes; use another --model_dir"
+            )
+
+
+def _weights_file(model: keras.Model) -> bytes:
+    """Content of the file that `save_weights` of tf_keras 2.20 writes.
+
+    Made in memory, because HDF5 2.0 ends the process with a segmentation fault where it
+    cannot write to a disk.
+    """
+    file = io.BytesIO()
+    store = saving_lib.H5IOStore(file, mode="w")
+    saving_lib._save_state(
+        model, weights_store=store, assets_store=None, inner_path="", visited_trackables=set()
+    )
+    store.close()
+    return file.getvalue()
+
+
+def _environment() -> dict[str, str | int]:
+    return {
+        "format": FORMAT,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }

@@ -1,0 +1,204 @@
+"""The training loop around Keras' own: from where a run is to its end."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import tensorflow as tf
+import tf_keras as keras
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
+from efficientdet_tf.evaluation.result import EvaluationResult
+from efficientdet_tf.evaluation.runner import Evaluation
+from efficientdet_tf.files import WriteError
+from efficientdet_tf.report.page import write_report
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training import callbacks, stopping, strategy
+from efficientdet_tf.training.detection_model import EfficientDet
+from efficientdet_tf.training.early_stopping import EarlyStopping
+from efficientdet_tf.training.stream import TrainingStream
+from efficientdet_tf.training.tensorboard_images import TensorBoardImages
+from efficientdet_tf.visualization.training_batch import MOST_IMAGES, draw_training_batch
+
+# What collective operations raise when a worker does not answer any more.
+_PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """A run from where its checkpoint left it to its end.
+
+    Attributes:
+      config: resolved.
+      model: of `compiled_model`, restored.
+      train_data, val_data: of `load_data`.
+      steps: in an epoch.
+      progress: of `state.restore`.
+      output: what this process writes to.
+      patience: when to end before the last epoch.
+    """
+
+    config: Config
+    model: EfficientDet
+    train_data: DetectionData
+    val_data: DetectionData
+    steps: int
+    progress: tf.train.Checkpoint
+    output: RunDirectory
+    patience: EarlyStopping
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that are whole."""
+        return int(self.progress.epochs_done)
+
+    @property
+    def steps_into_epoch(self) -> int:
+        """Steps that are done of the next epoch."""
+        # More when steps per epoch were changed in between: then the epoch is over.
+        return min(self.steps, int(self.progress.steps_into_epoch))
+
+    def finish(self) -> EvaluationResult | None:
+        """Trains the epochs that are left, and returns the last evaluation."""
+        training = self.config.training
+        if self.epochs_done >= training.epochs:
+            print(f"{self.output.path}: all {training.epochs} epochs are done")
+            return None
+        if self.patience.is_over:
+            print(f"{self.output.path}: AP rose no more; a larger training.patience goes on")
+            return None
+        with stopping.StopRequests() as requests:
+            stream = TrainingStream(
+                self.train_data,
+                self.config,
+                self.model.distribute_strategy,
+                int(self.progress.images_skipped),
+            )
+            saver = callbacks.SaveState(
+                self.progress,
+                self.output,
+                training.keep_checkpoints,
+                training.checkpoint_steps,
+                requests,
+                stream,
+            )
+            try:
+                return self._fit(stream, saver, requests)
+            except stopping.Stopped as stop:
+                error = stop.with_advice(self._save(saver))
+            except tf.errors.OpError as failure:
+                error = self._explain(failure, stream, saver)
+                if error is None:
+                    raise
+            except WriteError as failure:
+                error = RunDirectoryError(
+                    f"{failure}; the checkpoints are kept, the same command resumes from the last"
+                )
+            # What reads ahead ends here, or never, where a read does not: then the requests do.
+            requests.end(error)
+        raise error
+
+    def _explain(
+        self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState
+    ) -> UserError | None:
+        """What to raise for a failure of TensorFlow; None where it is a defect."""
+        error = stream.explain()
+        if error is not None:
+            return DataError(f"{error}; {self._save(saver)}")
+        peers = strategy.has_peers(self.model.distribute_strategy)
+        if peers and isinstance(failure, _PEER_ERRORS):
+            return stopping.WorkerLost(failure)
+        return None
+
+    def _save(self, saver: callbacks.SaveState) -> str:
+        """Save the state; what the user finds."""
+        if strategy.has_peers(self.model.distribute_strategy):
+            # A checkpoint takes all workers, and the others know nothing of this.
+            return "start all workers again to go on from the last checkpoint"
+        try:
+            saver.save()
+        except RunDirectoryError as error:
+            return str(error)
+        return "the checkpoint is written; the same command goes on from here"
+
+    def _fit(self, stream, saver, requests) -> EvaluationResult | None:
+        first_step = self.epochs_done * self.steps + self.steps_into_epoch
+        bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
+        evaluation = RememberedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
+        at_end = [*self._measuring(evaluation, requests), self.patience, saver]
+        around = [
+            callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
+            callbacks.StopOnNaN(stream.images_of_last_step),
+            *at_end[:2],
+            *self._tensorboard(evaluation),
+            *at_end[2:],
+            bar,
+        ]
+        self._draw_first_batch(stream, first_step)
+        with contextlib.closing(bar):
+            for epoch, end, done in self._portions():
+                if self.patience.is_over:
+                    break
+                if done == self.steps:
+                    self._end_epoch(epoch, at_end)
+                    continue
+                self.model.fit(
+                    stream.batches(epoch * self.steps + done),
+                    initial_epoch=epoch,
+                    epochs=end,
+                    steps_per_epoch=self.steps - done,
+                    verbose=0,
+                    callbacks=around,
+                )
+        write_report(self.output, self.train_data, self.val_data, evaluation.best)
+        return evaluation.latest.result if evaluation.latest else None
+
+    def _measuring(self, evaluation, requests) -> list[keras.callbacks.Callback]:
+        """What evaluates an epoch and writes it down, in this order."""
+        training = self.config.training
+        coco = callbacks.CocoMetrics(
+            evaluation.run,
+            self.output,
+            training.eval_every,
+            training.epochs,
+            self.progress.best_ap,
+            requests,
+        )
+        return [coco, callbacks.MetricsFile(self.output.path / "metrics.csv", self.epochs_done)]
+
+    def _tensorboard(self, evaluation) -> list[keras.callbacks.Callback]:
+        folder = self.output.path / "tensorboard"
+        scalars = keras.callbacks.TensorBoard(
+            str(folder),
+            write_graph=False,
+            histogram_freq=self.config.training.histogram_every,
+        )
+        return [scalars, TensorBoardImages(evaluation, self.val_data, folder)]
+
+    def _portions(self) -> Iterator[tuple[int, int, int]]:
+        """First epoch, last one + 1, and steps that are done of the first, for each `fit`."""
+        epoch, end = self.epochs_done, self.config.training.epochs
+        if self.steps_into_epoch:
+            yield epoch, epoch + 1, self.steps_into_epoch
+            epoch += 1
+        if epoch < end:
+            yield epoch, end, 0
+
+    def _end_epoch(self, epoch: int, around: list[keras.callbacks.Callback]) -> None:
+        """What is left of an epoch that was stopped after its last step."""
+        logs = {}
+        for callback in around:
+            callback.set_model(self.model)
+            callback.on_epoch_begin(epoch)
+            callback.on_epoch_end(epoch, logs)
+
+    def _draw_first_batch(self, stream: TrainingStream, first_step: int) -> None:
+        draw_training_batch(
+            stream.first_batch(first_step, MOST_IMAGES),
+            self.config,
+            self.train_data.label_map,
+            self.output.pictures / "training_batch.png",
+        )

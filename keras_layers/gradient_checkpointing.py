@@ -1,0 +1,35 @@
+"""Gradient checkpointing: less memory for more time (Chen et al., 2016)."""
+
+import contextlib
+import itertools
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.batch_norm import statistics_kept
+from keras_layers.stochastic_depth import draws_from, seed_of_draws
+
+
+def recomputed(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """`layer(inputs, training=True)`, computed again when its gradient is needed.
+
+    What the layer computes on the way to its result is not kept for the backward pass.
+    The second time is as the first: `StochasticDepth` drops the same branches, and
+    BatchNorm, which normalises with the batch, moves its statistics the first time only.
+
+    Args:
+      layer: built, with no other source of randomness than `StochasticDepth`.
+      inputs: float.
+    """
+    seed = seed_of_draws()
+    if seed is None:
+        seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+    calls = itertools.count()
+
+    @tf.recompute_grad
+    def call(inputs):
+        again = next(calls) > 0
+        with draws_from(seed), statistics_kept() if again else contextlib.nullcontext():
+            return layer(inputs, training=True)
+
+    return call(inputs)

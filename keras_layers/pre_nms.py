@@ -1,0 +1,41 @@
+"""What may become a detection, chosen with static shapes, as XLA and TPUs need them."""
+
+import tensorflow as tf
+from official.vision.ops import box_ops
+
+from keras_layers.postprocessing import by_anchor
+
+
+def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dict[str, tf.Tensor]:
+    """The best (anchor, class) pairs of each image.
+
+    `keras_layers.postprocessing.Detections` chooses the same by itself, faster on a CPU, but with
+    shapes that depend on the values. What is chosen here goes to its `suppress_candidates`.
+
+    Args:
+      outputs: dict of `cls_L`, float [B, h, w, A * classes], class logits, and `box_L`, float
+        [B, h, w, A * 4], (ty, tx, th, tw), for each level L.
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels.
+      top_k: so many pairs, or all where there are fewer; 0 is the best class of every anchor.
+
+    Returns:
+      Dict of `boxes` float32 [B, n, 4] in network pixels, `logits` float32 [B, n] and
+      `classes` int32 [B, n].
+    """
+    logits, deltas = (tf.concat(levels, axis=1) for levels in by_anchor(outputs))
+    if not top_k:
+        return {
+            "boxes": box_ops.decode_boxes(deltas, anchors),
+            "logits": tf.reduce_max(logits, axis=-1),
+            "classes": tf.argmax(logits, axis=-1, output_type=tf.int32),
+        }
+    num_anchors, num_classes = logits.shape[1:]
+    pairs = tf.reshape(logits, [-1, num_anchors * num_classes])
+    best, indices = tf.math.top_k(pairs, min(top_k, num_anchors * num_classes))
+    rows = indices // num_classes
+    deltas = tf.gather(deltas, rows, batch_dims=1)
+    return {
+        "boxes": box_ops.decode_boxes(deltas, tf.gather(tf.convert_to_tensor(anchors), rows)),
+        "logits": best,
+        "classes": indices % num_classes,
+    }

@@ -1,0 +1,138 @@
+"""How every command ends: by Ctrl-C, and with nobody who reads."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# A command that says when it has come to its main part.
+COMMAND = """
+import sys, time
+from efficientdet_tf import command_line
+def main():
+    print("started", flush=True)
+    {body}
+command_line.run("demo", main)
+"""
+
+
+def start(body, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND.format(body=body)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "time.sleep(60)",
+        # As modules do that are interrupted while they are imported.
+        """
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt as error:
+        raise ImportError("no module") from error""",
+    ],
+)
+def test_an_interrupt_is_one_line(body):
+    process = start(body)
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "demo: stopped by SIGINT\n")
+    assert process.returncode == 130
+
+
+def test_a_second_interrupt_ends_what_cleans_up_for_too_long():
+    process = start(
+        """
+    try:
+        time.sleep(60)
+    finally:
+        print("cleaning", flush=True)
+        time.sleep(60)"""
+    )
+    for line in ("started\n", "cleaning\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    """Shells start what runs in the background of a script so."""
+    process = start(
+        "input()",
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate("\n") == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="finds the moment in /proc")
+def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "efficientdet_tf.cli.predict", f"--model={tmp_path}"),
+            *(f"--input={__file__}", f"--output={tmp_path}"),
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while "libtensorflow" not in maps.read_text():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "predict: stopped by SIGINT\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("body", "exit_code"),
+    [
+        ("print('line\\n' * 100_000)", 128 + signal.SIGPIPE),
+        ("print('line')", 128 + signal.SIGPIPE),
+        # What a command has to say by its exit code is not lost.
+        ("pass", 0),
+        ("sys.exit(3)", 3),
+        ("sys.stdout.write('line'); sys.exit(3)", 3),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_went_away_is_no_traceback(body, exit_code, unbuffered):
+    if unbuffered and "write" in body:
+        # Nothing is left to be written at the end.
+        exit_code = 128 + signal.SIGPIPE
+    process = start(
+        f"sys.stdin.read()\n    {body}",
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert process.stdout.readline() == "started\n"
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == exit_code
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    process = start("raise BrokenPipeError('of a server')")
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.endswith("BrokenPipeError: of a server\n")

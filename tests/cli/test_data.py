@@ -1,0 +1,119 @@
+"""`efficientdet-data show`: a picture of the data, as it is or as training sees it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from absl.testing import flagsaver
+
+from efficientdet_tf import output_files
+from efficientdet_tf.cli import data
+from efficientdet_tf.config import known_keys
+from efficientdet_tf.visualization import drawing
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = ("--data=digits", "--images=5", "--columns=3", "--set=model.image_size=128x160")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "efficientdet_tf.cli.data", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """What the command writes and prints, without and with augmentation."""
+    folder = tmp_path_factory.mktemp("show")
+    off = command("show", *SMALL, "--set=augmentation.mosaic=1", f"--output={folder}/new/off.png")
+    on = command(
+        *("show", *SMALL, "--augmented", "--set=augmentation.mosaic=1"),
+        f"--output={folder}/on.png",
+    )
+    assert (off.returncode, on.returncode) == (0, 0), off.stderr + on.stderr
+    # What TensorFlow tells of itself is not for the user.
+    assert (off.stderr, on.stderr) == ("", "")
+    for path in (folder / "new" / "off.png", folder / "on.png"):
+        # The same command may be run again.
+        output_files.check_replaceable(path, output_files.is_own_image)
+    return {folder / "new" / "off.png": off.stdout, folder / "on.png": on.stdout}
+
+
+def test_writes_a_grid_and_says_what_is_on_it(pictures):
+    for path, printed in pictures.items():
+        # Two rows of three, with gaps.
+        assert PIL.Image.open(path).size == (3 * 164 - 4, 2 * 132 - 4)
+        assert printed.startswith("5 images with ") and printed.endswith(f", written to {path}\n")
+
+
+def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
+    PIL.Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    boxes = {1: [4, 40, 20, 20], 9: [36, 40, 20, 20]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": category, "image_id": 1, "category_id": category, "bbox": box}
+            for category, box in boxes.items()
+        ],
+    }
+    (tmp_path / "some.json").write_text(json.dumps(content))
+    output = tmp_path / "grid.png"
+    flags = {"data": str(tmp_path / "some.json"), "output": str(output), "images": 1}
+    data.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(**flags, set=["model.image_size=64"]):
+        data.show()
+    printed = f"1 images with 1 objects and 1 ignored ones in grey, written to {output}\n"
+    assert capsys.readouterr().out == printed
+    picture = PIL.Image.open(output)
+    colors = [picture.getpixel((x, 55)) for x in (4, 36)]
+    assert colors == [drawing.class_color("cat"), drawing.IGNORED_COLOR]
+
+
+def test_augmented_only_on_demand(pictures):
+    counts = [int(printed.split()[3]) for printed in pictures.values()]
+    # A mosaic has the objects of four images.
+    assert counts[1] > 1.5 * counts[0]
+    off, on = (np.asarray(PIL.Image.open(path)) for path in pictures)
+    assert not np.array_equal(off, on)
+
+
+def test_without_augmentation_all_of_it_is_off():
+    switches = {key for key in known_keys() if key.startswith("augmentation.")}
+    # These two do nothing by themselves.
+    switches -= {"augmentation.rand_num_layers", "augmentation.rand_magnitude"}
+    assert set(data._NOT_AUGMENTED) == switches
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the first argument has to be one of: show; see --help"),
+        (["shw"], "'shw' is not one of: show; see --help"),
+        (["show", "--output=x.png"], "--data is missing: A data set, as train.py takes it, or"),
+        (["show", "--data=digits"], "--output is missing: The picture to write, e.g. grid.png."),
+        (["show", "more"], "unexpected argument 'more'; see --help"),
+        (
+            ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],
+            "augmentation.policy: 'v4' is not one of none, v0, v1, v2, v3, rand",
+        ),
+        (["show", *SMALL, "--output=x.abc"], "--output: '.abc' is of no image format; use e.g. "),
+        (["show", *SMALL, "--output=x"], "--output: a name without a suffix is of no image "),
+        (
+            ["show", *SMALL, f"--output={REPOSITORY / 'docs' / 'detections.png'}"],
+            f"--output: {REPOSITORY / 'docs' / 'detections.png'} exists and was not written by ",
+        ),
+    ],
+)
+def test_complains_in_one_line(arguments, message):
+    process = command(*arguments)
+    assert process.returncode == 1
+    [line] = process.stderr.strip().splitlines()
+    assert line.startswith(f"data: {message}")

@@ -1,0 +1,257 @@
+"""The eval command: what it prints, writes and refuses."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import PIL.Image
+import pytest
+import tf_keras as keras
+
+from efficientdet_tf import model as model_lib
+from efficientdet_tf.cli import eval as command
+from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.evaluation.result import METRICS
+from efficientdet_tf.run_directory import RunDirectory
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = Config.for_model("efficientdet-lite0").override(
+    {
+        "model.image_size": 64,
+        "model.num_classes": 2,
+        "neck.num_filters": 16,
+        "neck.num_repeats": 1,
+        "model.head_repeats": 1,
+        "detection.max_detections": 20,
+    }
+)
+LABELS = LabelMap((4, 9), ("disc", "square"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`run`, a run directory, and `val.json` with `images`: three pictures."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_data(folder, [{"id": 4, "name": "disc"}, {"id": 9, "name": "square"}])
+    config = CONFIG.override(
+        {"data.val": str(folder / "val.json"), "data.val_images": str(folder / "images")}
+    )
+    directory = RunDirectory(folder / "run")
+    directory.create(config, LABELS)
+    keras.utils.set_random_seed(1)
+    model = model_lib.build(config)
+    directory.save_weights(model, "best")
+    biases = [w for w in model.get_layer("class_head").weights if w.shape == (18,)]
+    biases[0].assign(biases[0] + 3.0)
+    directory.save_weights(model, "last")
+    return folder
+
+
+def write_data(folder, categories):
+    (folder / "images").mkdir(exist_ok=True)
+    images, annotations = [], []
+    for number in (11, 22, 33):
+        name = f"{number}.png"
+        pixels = np.random.default_rng(number).integers(0, 255, (48, 80, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "images" / name)
+        images.append({"id": number, "file_name": name, "width": 80, "height": 48})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": categories[number % 2]["id"],
+                "bbox": [5, 6, 30, 20],
+                "area": 600,
+                "iscrowd": 0,
+            }
+        )
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "val.json").write_text(json.dumps(content))
+
+
+def options(model_dir, **values):
+    defaults = {
+        "data": None,
+        "format": "auto",
+        "images": "",
+        "split": "val",
+        "weights": "best",
+        "nms": None,
+        "set": [],
+        "output": None,
+    }
+    return types.SimpleNamespace(model_dir=str(model_dir), **{**defaults, **values})
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "eval.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    """The command on `run`, done."""
+    return run_command(f"--model_dir={folder / 'run'}")
+
+
+def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
+    # What TensorFlow tells of itself is not for the user.
+    assert (measured.returncode, measured.stderr) == (0, "")
+    lines = measured.stdout.splitlines()
+    assert lines[0] == "3 images"
+    assert [line.split()[0] for line in lines[1:13]] == list(METRICS)
+    assert [line.split()[:3] for line in lines[15:17]] == [["4", "disc", "1"], ["9", "square", "2"]]
+    output = folder / "run" / "evaluation"
+    assert lines[-1] == (f"Written to {output}: evaluation.json, detections.json, pr_curves.png")
+    values = json.loads((output / "evaluation.json").read_text())
+    assert values["images"] == 3 and list(values["metrics"]) == list(METRICS)
+    assert (output / "pr_curves.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((output / "detections.json").read_text())
+    assert {item["image_id"] for item in found} == {11, 22, 33}
+    assert {item["category_id"] for item in found} <= {4, 9}
+
+
+def test_the_written_detections_give_the_same_numbers(folder, measured):
+    output = folder / "run" / "evaluation"
+    again, default = command.evaluate(
+        options(output / "detections.json", data=str(folder / "val.json"))
+    )
+    assert json.loads(again.to_json()) == json.loads((output / "evaluation.json").read_text())
+    assert default == output / "detections.json-evaluation"
+    assert (default / "evaluation.json").is_file()
+
+
+def test_the_training_part_of_a_run_is_its_training_data(folder, tmp_path):
+    directory = RunDirectory(tmp_path)
+    gone = str(tmp_path / "gone.json")
+    directory.create(CONFIG.override({"data.train": gone}), LABELS)
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(tmp_path, split="train"))
+    assert str(error.value) == f"{gone}: cannot be read: No such file or directory"
+    # No validation data are in its config.
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(tmp_path))
+    assert str(error.value) == "--data is missing: the data set to evaluate on"
+
+
+def test_data_without_objects_are_refused(folder, tmp_path):
+    content = json.loads((folder / "val.json").read_text())
+    file = tmp_path / "empty.json"
+    file.write_text(json.dumps(content | {"annotations": []}))
+    images = str(folder / "images")
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(folder / "run", data=str(file), images=images))
+    assert str(error.value) == f"{file}: has no usable object in 3 images"
+
+
+def test_weights_and_settings_are_those_asked_for(folder, measured, tmp_path):
+    def scores(path):
+        return [item["score"] for item in json.loads((path / "detections.json").read_text())]
+
+    command.evaluate(
+        options(
+            folder / "run",
+            weights="last",
+            nms="hard",
+            set=["detection.max_detections=2"],
+            output=str(tmp_path / "new" / "folder"),
+        )
+    )
+    best, last = scores(folder / "run" / "evaluation"), scores(tmp_path / "new" / "folder")
+    assert len(last) == 3 * 2 < len(best)
+    assert max(best) < 0.05 < 0.1 < max(last)
+
+
+def test_the_file_that_is_evaluated_is_not_overwritten(folder, measured):
+    output = folder / "run" / "evaluation"
+    given = options(output / "detections.json", data=str(folder / "val.json"), output=str(output))
+    with pytest.raises(UserError) as error:
+        command.evaluate(given)
+    assert str(error.value) == (
+        f"--output: {output}/detections.json is the input, which would be overwritten; "
+        "choose another folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "detections.json", "pr_curves.png"])
+def test_files_of_others_are_not_overwritten(folder, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "run", output=str(tmp_path)))
+    assert str(error.value) == (
+        f"--output: {tmp_path / name} exists and was not written by this command; "
+        "choose another name or folder, or move it away"
+    )
+
+
+def test_classes_that_the_model_does_not_know_are_named(folder, tmp_path):
+    write_data(tmp_path, [{"id": 4, "name": "disc"}, {"id": 9, "name": "triangle"}])
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(folder / "run", data=str(tmp_path / "val.json")))
+    assert str(error.value) == (
+        f"{tmp_path / 'val.json'}: class 'triangle' (id 9) is no class of the model, "
+        "which knows 'disc' (id 4), 'square' (id 9)"
+    )
+
+
+@pytest.mark.parametrize("setting", [{"nms": "hard"}, {"set": ["detection.sigma=0.4"]}])
+def test_an_artefact_cannot_be_set(folder, setting):
+    path = folder / "val.json"
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(path, data="digits", **setting))
+    key = "detection.nms" if "nms" in setting else "detection.sigma"
+    assert str(error.value) == (
+        f"{path}: {key} is only for a run directory; an exported model has its settings inside"
+    )
+
+
+def test_an_artefact_needs_data(folder):
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "val.json"))
+    assert str(error.value) == "--data is missing: the data set to evaluate on"
+
+
+def test_an_unknown_setting_is_named(folder):
+    with pytest.raises(ConfigError) as error:
+        command.evaluate(options(folder / "run", set=["detection.nns=hard"]))
+    assert str(error.value) == "unknown key 'detection.nns'; did you mean 'detection.nms'?"
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "run", output=str(tmp_path / "file")))
+    assert str(error.value) == f"--output {tmp_path / 'file'}: File exists"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model_dir is missing: the run or model to evaluate"),
+        (["--model_dir=x", "y"], "unexpected argument 'y'; see --help"),
+        (["--nms=soft"], "flag --nms=soft: value should be one of <gaussian|hard>; see --help"),
+        (
+            ["--modeldir=x"],
+            "Unknown command line flag 'modeldir'. Did you mean: model_dir ?; see --help",
+        ),
+        (["--model_dir=nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments, message):
+    done = run_command(*arguments)
+    assert done.returncode == 1
+    assert done.stderr == f"eval: {message}\n"
+    assert done.stdout == ""
+
+
+def test_help_lists_the_flags():
+    done = run_command("--help")
+    assert done.stdout.startswith("Measures a detector on a data set with COCO's metrics.")
+    for flag in ("model_dir", "data", "format", "images", "split", "weights", "nms", "set"):
+        assert f"\n  --{flag}: " in done.stdout

@@ -1,0 +1,218 @@
+"""`efficientdet-predict`: pictures, detections.json, and what it says of bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.inference.image_folder import PredictionError, plan, predict
+from efficientdet_tf.output_files import OutputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "efficientdet_tf.cli.predict", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, photograph):
+    """A folder with a JPEG, a GIF in a folder of its own, a broken PNG, and no picture."""
+    folder = tmp_path_factory.mktemp("input")
+    shutil.copy(photograph, folder / "a.JPG")
+    (folder / "deep").mkdir()
+    PIL.Image.open(photograph).resize((64, 40)).save(folder / "deep" / "b.gif")
+    (folder / "broken.png").write_text("no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(pictures, tiny_run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("output") / "new"
+    return output, command(f"--model={tiny_run}", f"--input={pictures}", f"--output={output}")
+
+
+def test_names_and_counts_what_cannot_be_read(done, pictures):
+    output, process = done
+    entries = json.loads((output / "detections.json").read_text(encoding="utf-8"))
+    found = sum(len(entry["detections"]) for entry in entries)
+    assert process.returncode == 1
+    assert process.stdout == f"{found} detections in 2 images, written to {output}\n"
+    assert process.stderr.splitlines() == [
+        f"skipped {pictures}/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
+        "predict: 1 of 3 images could not be read",
+    ]
+
+
+def test_writes_each_picture_with_its_detections(done, pictures):
+    output, _ = done
+    files = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+    assert files == ["a.JPG", "deep/b.gif.png", "detections.json"]
+    before, after = (np.asarray(PIL.Image.open(p / "a.JPG"), int) for p in (pictures, output))
+    assert before.shape == after.shape
+    assert np.abs(before - after).max() > 100
+    assert PIL.Image.open(output / "deep" / "b.gif.png").format == "PNG"
+
+
+def test_json_has_what_the_detector_found(done, photograph, tiny_run):
+    output, _ = done
+    entry, other = json.loads((output / "detections.json").read_text(encoding="utf-8"))
+    [found] = Detector.load(tiny_run).detect([photograph])
+    found = found.above(0.3)
+    assert (entry["file"], entry["width"], entry["height"]) == ("a.JPG", 640, 427)
+    assert (other["file"], other["width"], other["height"]) == ("deep/b.gif", 64, 40)
+    assert len(entry["detections"]) == len(found) > 0
+    names = {900: "ant", 3: "bee", 7: "Kuh ä"}
+    for item, box, score, index in zip(
+        entry["detections"], found.boxes, found.scores, found.class_indices
+    ):
+        x, y, width, height = item["bbox"]
+        np.testing.assert_allclose([y, x, y + height, x + width], box, atol=0.05)
+        assert item["score"] == pytest.approx(score, abs=1e-3)
+        assert item["category_id"] == (900, 3, 7)[index]
+        assert item["category_name"] == names[item["category_id"]]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model=x", "--input=y"], "--output is missing: Folder to write images and "),
+        (["--model=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),
+        (["--score_threshold=2"], "flag --score_threshold=2: "),
+    ],
+)
+def test_complains_in_one_line(arguments, message):
+    process = command(*arguments)
+    assert process.returncode == 1
+    [line] = process.stderr.strip().splitlines()
+    assert line.startswith(f"predict: {message}")
+
+
+def test_webp_is_read_and_other_formats_are_named(tmp_path, photograph, tiny_run):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    small = PIL.Image.open(photograph).resize((64, 40))
+    small.save(source / "a.webp")
+    small.save(source / "b.jfif", "JPEG")
+    small.save(source / "c.tif")
+    entries, problems = predict(Detector.load(tiny_run), plan(source, output), 0.3)
+    assert [(entry["file"], entry["width"]) for entry in entries] == [
+        ("a.webp", 64),
+        ("b.jfif", 64),
+    ]
+    assert problems == [f"{source}/c.tif: not a readable JPEG, PNG, GIF, BMP or WebP image"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        *("a.webp.png", "b.jfif.png", "detections.json")
+    ]
+
+
+def test_bad_folders_are_named(tmp_path, photograph):
+    folder = photograph.parent
+    for source, output, message in (
+        (tmp_path / "no", tmp_path / "out", f"--input: {tmp_path}/no: no such file or folder"),
+        (tmp_path, tmp_path / "out", f"--input: {tmp_path}: no images (.jpg, .jpeg, .png, "),
+        (photograph, folder, f"--output: {folder} is the folder of the input; choose another"),
+        (folder, folder, f"--output: {folder} is the folder of the input; choose another folder"),
+    ):
+        with pytest.raises((PredictionError, OutputError)) as error:
+            plan(source, output)
+        assert str(error.value).startswith(message)
+
+
+def paths_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph, tiny_run):
+    detector = Detector.load(tiny_run)
+    output = tmp_path / "found" / "here"
+    for name in ("a.jpg", "b.png", "c.bmp", "found/d.jpg", "found/here/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
+    before = paths_in(tmp_path)
+    # The image of the user's that lies in the output folder is read, too.
+    for _ in range(2):
+        entries, problems = predict(detector, plan(tmp_path, output), 0.3)
+        assert [entry["file"] for entry in entries] == before
+        assert problems == []
+    written = ["a.jpg", "b.png", "c.bmp.png", "detections.json", "found/d.jpg"]
+    written.append("found/here/e.jpg")
+    assert paths_in(tmp_path) == sorted([*before, *(f"found/here/{name}" for name in written)])
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "name", "content"),
+    [
+        # Above the input.
+        ("deep/in", ".", "a.jpg", "image"),
+        # Elsewhere.
+        ("deep/in", "out", "out/a.jpg", "image"),
+        ("deep/in", "out", "out/a.jpg", b"no image"),
+        ("deep/in/a.jpg", "out", "out/a.jpg", "image"),
+        ("deep/in", "out", "out/b.gif.png", "image"),
+        # Detections of eval, which are in another format.
+        ("deep/in", "out", "out/detections.json", b'[{"image_id": 1, "score": 0.5}]'),
+        ("deep/in", "out", "out/detections.json", b"{}"),
+    ],
+)
+def test_a_file_that_predict_did_not_write_is_not_overwritten(
+    tmp_path, photograph, source, output, name, content
+):
+    (tmp_path / "deep" / "in").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    small = PIL.Image.open(photograph).resize((64, 40))
+    for image in ("deep/in/a.jpg", "deep/in/b.gif"):
+        small.save(tmp_path / image)
+    if content == "image":
+        small.save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(OutputError) as error:
+        plan(tmp_path / source, tmp_path / output)
+    assert str(error.value) == (
+        f"--output: {tmp_path / name} exists and was not written by this command; "
+        "choose another name or folder, or move it away"
+    )
+
+
+def test_an_image_in_a_folder_of_the_same_name_is_not_overwritten(tmp_path, photograph):
+    """The output lies above the input, and one of its files would be an image of the input."""
+    for name in ("in/a.jpg", "in/in/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photograph, tmp_path / name)
+    with pytest.raises(OutputError, match=f"^--output: {tmp_path}/in/a.jpg exists and was not "):
+        plan(tmp_path / "in", tmp_path)
+
+
+def test_two_images_that_would_be_one_file_are_named(tmp_path, photograph):
+    for name in ("a.gif", "a.gif.png"):
+        PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
+    with pytest.raises(PredictionError) as error:
+        plan(tmp_path, tmp_path / "out")
+    assert str(error.value) == (
+        f"--input: a.gif and a.gif.png would both be written to {tmp_path}/out/a.gif.png; "
+        "rename one"
+    )
+
+
+def test_nothing_is_loaded_or_written_before_a_refusal(tmp_path, photograph):
+    shutil.copy(photograph, tmp_path / "china.jpg")
+    process = command("--model=nowhere", f"--input={photograph}", f"--output={tmp_path}")
+    assert process.returncode == 1
+    assert process.stderr == (
+        f"predict: --output: {tmp_path}/china.jpg exists and was not written by this command; "
+        "choose another name or folder, or move it away\n"
+    )
+    assert paths_in(tmp_path) == ["china.jpg"]

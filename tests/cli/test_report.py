@@ -1,0 +1,107 @@
+"""`efficientdet-report`: what it writes and refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from efficientdet_tf import data as data_lib
+from efficientdet_tf import model as model_lib
+from efficientdet_tf.cli import report
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits
+from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`run` with weights, and the data it validates with; the training set is missing."""
+    folder = tmp_path_factory.mktemp("report")
+    write_coco(digits.load("val", num_images=3), folder)
+    config = Config.for_model("efficientdet-lite0").override(
+        {
+            "model.num_classes": 10,
+            "model.backbone_depth": 0.1,
+            "model.image_size": 64,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
+            "model.head_repeats": 1,
+            "data.val": str(folder / "annotations.json"),
+            "data.train": str(folder / "gone.json"),
+        }
+    )
+    directory = RunDirectory(folder / "run")
+    directory.create(config, digits.LABEL_MAP)
+    keras.utils.set_random_seed(0)
+    model = model_lib.build(config)
+    directory.save_weights(model, "best")
+    for weight in model.get_layer("class_head").weights:
+        # Every score is that of the last layer's bias, next to nothing.
+        weight.assign(np.full(weight.shape, -20.0 if weight.shape == (90,) else 0.0))
+    directory.save_weights(model, "last")
+    return folder
+
+
+def test_the_report_of_a_run(folder, caplog):
+    path = report.report(str(folder / "run"), "best")
+    assert path == folder / "run" / "report.html"
+    text = path.read_text()
+    assert "efficientdet-lite0" in text and "measured on 3 images" in text
+    # The other part is still there.
+    assert "The training set cannot be read any more." in text
+    assert f"the report does without the training set: {folder / 'gone.json'}: " in caplog.text
+
+
+def test_it_is_of_the_weights_that_are_asked_for(folder):
+    sure, unsure = (
+        report.report(str(folder / "run"), name).read_text() for name in ("best", "last")
+    )
+    objects = sum(len(r.boxes) for r in data_lib.load(str(folder / "annotations.json")).records)
+    # Weights that see nothing miss all, and there is no false detection.
+    assert "no object \u2192" not in unsure and unsure != sure
+    missed = [int(part.split(" of ")[0]) for part in unsure.split("\u2192 missed: ")[1:]]
+    assert sum(missed) == objects
+
+
+def test_other_classes_than_those_of_the_run_are_refused(folder, tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.create(
+        RunDirectory(folder / "run").config(), LabelMap(tuple(range(10)), tuple("abcdefghij"))
+    )
+    with pytest.raises(DataError) as error:
+        report.report(str(tmp_path), "best")
+    assert str(error.value) == (
+        f"{folder / 'annotations.json'}: its classes are no longer those of the run"
+    )
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(RunDirectoryError) as error:
+        report.report(str(tmp_path), "best")
+    assert str(error.value) == f"{tmp_path}: no config.yaml; is this a run directory?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "report: --model_dir is missing: the run to report on"),
+        (["--model_dir=nowhere"], "report: nowhere: no config.yaml; is this a run directory?"),
+        (["more"], "report: unexpected argument 'more'; see --help"),
+    ],
+)
+def test_complains_in_one_line(arguments, message):
+    process = subprocess.run(
+        [sys.executable, "-m", "efficientdet_tf.report", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [message]

@@ -1,0 +1,113 @@
+"""Resuming with other settings."""
+
+import pytest
+
+from efficientdet_tf import resuming
+from efficientdet_tf.config import Config, known_keys
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+
+CLASSES = LabelMap(tuple(range(90)), tuple(map(str, range(90))))
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config.for_model("efficientdet-lite0")
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("optimizer.name", "sgd", "adam"),
+        ("optimizer.lookahead", 0, 6),
+        ("optimizer.ema_decay", 0.9998, 0.0),
+        ("training.precision", "float32", "mixed_float16"),
+        ("model.freeze", "", "backbone/.*"),
+        ("model.num_filters", 64, 24),
+        ("anchors.aspect_ratios", [1.0, 2.0, 0.5], [1.0]),
+    ],
+)
+def test_what_shapes_a_checkpoint_is_refused_and_nothing_is_written(
+    config, tmp_path, key, old, new
+):
+    directory = RunDirectory(tmp_path)
+    directory.create(config, CLASSES)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(RunDirectoryError) as error:
+        directory.create(config.override({key: new}), CLASSES)
+    old, new = ("''" if value == "" else str(value) for value in (old, new))
+    assert str(error.value) == (
+        f"{tmp_path}: holds a run with {key} {old}, not {new}; "
+        "use another --model_dir or the same settings"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_all_that_is_refused_is_named_at_once(config, tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.create(config, CLASSES)
+    asked = config.override({"optimizer.name": "adam", "training.precision": "mixed_float16"})
+    with pytest.raises(RunDirectoryError) as error:
+        directory.check(asked, CLASSES)
+    assert str(error.value) == (
+        f"{tmp_path}: holds a run with optimizer.name sgd, not adam; with training.precision "
+        "float32, not mixed_float16; use another --model_dir or the same settings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.precision", "mixed_bfloat16"),
+        ("optimizer.ema_decay", 0.99),
+        ("optimizer.momentum", 0.8),
+        ("model.backbone_survival_prob", 0.7),
+        ("anchors.match_threshold", 0.4),
+        ("training.epochs", 2),
+        ("data.train", "elsewhere"),
+        ("augmentation.mosaic", 0.5),
+    ],
+)
+def test_what_does_not_shape_it_may_change(config, key, value):
+    asked = config.override({key: value})
+    assert resuming.refused(config, asked) == {}
+    [(changed, (_, new))] = resuming.changed(config, asked).items()
+    assert (changed, new) == (key, value)
+
+
+def test_the_settings_that_are_marked_exist():
+    marked = [*resuming._MAY_CHANGE, *resuming._SHAPING, *resuming._DERIVED]
+    assert set(marked) <= set(known_keys())
+    for start in (*resuming._SHAPING_SECTIONS, *resuming._MEASURED_BY):
+        assert any(key.startswith(start) for key in known_keys())
+
+
+def test_what_follows_is_said():
+    change = resuming.Change(2, 8, {"training.epochs": (2, 4), "data.val": ("a", "b")})
+    assert resuming.describe(change, (0.0, 0.04), 0.3125, True) == [
+        "changed since: training.epochs 2 -> 4",
+        "changed since: data.val a -> b",
+        "learning rate of step 9: 0 -> 0.04; it had fallen and rises again",
+        "best AP 0.312: forgotten, as it was measured with other settings; best.weights.h5 is "
+        "replaced at the next evaluation; early stopping starts over",
+    ]
+    change = resuming.Change(2, 8, {"training.pretrained": ("", "x"), "data.strict": (False, True)})
+    assert resuming.describe(change, (0.04, 0.04), 0.3125, True) == [
+        "changed since: training.pretrained '' -> x",
+        "changed since: data.strict false -> true",
+        "training.pretrained: not loaded; the run is resumed from its checkpoint",
+    ]
+
+
+def test_changes_are_found_again(tmp_path):
+    assert resuming.read_changes(tmp_path) == []
+    changes = [
+        resuming.Change(1, 4, {"detection.nms": ("hard", "gaussian")}),
+        resuming.Change(2, 8, {"training.epochs": (2, 4)}),
+    ]
+    resuming.write_changes(tmp_path, changes)
+    assert resuming.read_changes(tmp_path) == changes
+    assert resuming.measured_since(changes) == changes[0]
+    (tmp_path / "changes.json").write_bytes(b"\0\0")
+    assert resuming.read_changes(tmp_path) == []
+    assert resuming.measured_since([]).step == -1

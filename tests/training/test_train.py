@@ -1,0 +1,420 @@
+"""Training runs on a handful of pictures."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from efficientdet_tf import data as data_lib
+from efficientdet_tf import model as model_lib
+from efficientdet_tf import resuming
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits, pipeline
+from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training import state
+from efficientdet_tf.training import train as run_lib
+from efficientdet_tf.training.callbacks import TrainingDiverged
+from efficientdet_tf.training.early_stopping import EarlyStopping
+
+REPOSITORY = Path(__file__).parents[2]
+METRICS = ("AP", "AP50", "AP75")
+
+
+@pytest.fixture(scope="module")
+def coco_file(tmp_path_factory):
+    """Eight built-in pictures as a COCO file with sparse ids."""
+    folder = tmp_path_factory.mktemp("coco")
+    data = digits.load("train", num_images=8)
+    # Ids with gaps, as in COCO itself.
+    label_map = LabelMap(tuple(range(10, 40, 3)), data.label_map.names)
+    write_coco(dataclasses.replace(data, label_map=label_map), folder)
+    return str(folder / "annotations.json")
+
+
+def _config(coco_file, **overrides):
+    return Config.for_model("efficientdet-lite0").override(
+        {
+            "model.image_size": 64,
+            "model.max_level": 5,
+            "model.backbone_width": 0.5,
+            "model.backbone_depth": 0.1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
+            "model.head_repeats": 1,
+            "data.train": coco_file,
+            "data.val": coco_file,
+            "training.batch_size": 4,
+            "training.epochs": 1,
+        }
+        | overrides
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(coco_file, tmp_path_factory):
+    """The folder of a run of one epoch, resumed for a second one."""
+    folder = tmp_path_factory.mktemp("run") / "a" / "b"
+    run_lib.train(_config(coco_file), str(folder))
+    first = (folder / "last.weights.h5").read_bytes()
+    result = run_lib.train(_config(coco_file, **{"training.epochs": 2}), str(folder))
+    assert (folder / "last.weights.h5").read_bytes() != first
+    return folder, result
+
+
+def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
+    folder, result = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        *("config.yaml", "label_map.json", "environment.json", "metrics.csv"),
+        *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "pictures"),
+    }
+    assert not [name for name in names if "partial" in name]
+    with h5py.File(folder / "best.weights.h5") as file:
+        # Weights alone, without the optimizer.
+        assert "layers" in file and "optimizer" not in file
+        # Layers of a list go by the name of their class: another name, and no older file fits.
+        assert set(file["layers/prediction_head"]) == {"convs", "norms", "predict", "vars"}
+        assert "batch_normalization_1" in file["layers/prediction_head/norms"]
+    with PIL.Image.open(folder / "pictures" / "training_batch.png") as picture:
+        assert picture.width >= 4 * 64
+    directory = RunDirectory(folder)
+    assert directory.config().model.num_classes == 10
+    assert directory.label_map().ids == tuple(range(10, 40, 3))
+    assert json.loads((folder / "environment.json").read_text())["tensorflow"].startswith("2.")
+    assert set(result.metrics) >= {"AP", "AP50", "AP75"}
+
+
+def test_the_second_call_resumed(finished):
+    folder, result = finished
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert [rows[-1][name] for name in METRICS] == [
+        f"{result.metrics[name]:.6g}" for name in METRICS
+    ]
+    assert float(rows[0]["learning_rate"]) != float(rows[1]["learning_rate"])
+
+
+def test_a_finished_run_does_nothing_more(finished, coco_file):
+    folder, _ = finished
+    before = (folder / "metrics.csv").read_text()
+    assert run_lib.train(_config(coco_file, **{"training.epochs": 2}), str(folder)) is None
+    assert (folder / "metrics.csv").read_text() == before
+
+
+def test_weights_for_use_are_the_moving_average(finished, coco_file):
+    folder, _ = finished
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=2)
+    state.restore(RunDirectory(folder), model)
+    used = RunDirectory(folder).load_model("last").get_weights()
+    with model.averaged_weights():
+        averaged = model.get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(used, averaged))
+    assert not all(np.array_equal(a, b) for a, b in zip(used, model.get_weights()))
+
+
+def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, tmp_path, capsys):
+    """With a learning rate of 0, what is trained stays what it started from."""
+    weights, folder = tmp_path / "mine.weights.h5", tmp_path / "run"
+    overrides = {"model.backbone_depth": 0.1, "optimizer.learning_rate": 0}
+    config = _config(coco_file, **overrides, **{"training.pretrained": str(weights)})
+    trained = model_lib.build(config.override({"model.num_classes": 10}))
+    trained.save_weights(str(weights))
+    run_lib.train(config, str(folder))
+    total = len(trained.weights)
+    assert f"{weights}: {total} of {total} variables loaded\n" in capsys.readouterr().out
+    # The moving average, too, has only ever seen these weights.
+    last = RunDirectory(folder).load_model("last").trainable_weights
+    for ours, theirs in zip(last, trained.trainable_weights):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    weights.unlink()
+    assert run_lib.train(config, str(folder)) is None
+    assert "resuming after epoch 1" in capsys.readouterr().out
+
+
+def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file, tmp_path):
+    overrides = {"training.pretrained": str(finished[0]), "neck.num_filters": 24}
+    with pytest.raises(UserError) as error:
+        run_lib.train(_config(coco_file, **overrides), str(tmp_path / "run"))
+    assert str(error.value) == (
+        f"{finished[0]}: was trained with neck.num_filters 16, the model has 24; "
+        "choose the same --model and settings"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
+    config = _config("no/such/data.json", **{"training.pretrained": "efficientnet-d0"})
+    with pytest.raises(UserError) as error:
+        run_lib.train(config, str(tmp_path / "run"))
+    assert str(error.value) == (
+        "efficientnet-d0: no such file, folder or name; did you mean 'efficientdet-d0'?"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut off", "gone", "empty data", "empty index", "NUL index", "stray"]
+)
+def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys, damage):
+    """It is named, and the one before is used."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    broken, data = folder / "checkpoints" / "ckpt-4", "ckpt-4.data-00000-of-00001"
+    if damage == "cut off":
+        os.truncate(broken.parent / data, 1000)
+    elif damage == "gone":
+        (broken.parent / data).unlink()
+    elif damage == "empty data":
+        # As after a power cut.
+        os.truncate(broken.parent / data, 0)
+    elif damage == "empty index":
+        os.truncate(broken.with_suffix(".index"), 0)
+    elif damage == "NUL index":
+        size = broken.with_suffix(".index").stat().st_size
+        broken.with_suffix(".index").write_bytes(b"\0" * size)
+    else:
+        broken = broken.with_name("ckpt-7")
+        broken.with_suffix(".index").write_bytes(b"no checkpoint")
+    # TensorFlow's own list of checkpoints is not needed either.
+    (broken.parent / "checkpoint").unlink()
+    model = run_lib.compiled_model(
+        _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10}), steps=2
+    )
+    progress = state.restore(RunDirectory(folder), model)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{broken}: cannot be read (")
+    assert lines[0].endswith("; trying the one before")
+    epochs = 2 if damage == "stray" else 1
+    assert lines[1] == f"{folder}: resuming after epoch {epochs}"
+    assert int(progress.epochs_done) == epochs
+    assert int(model.optimizer.iterations) == 2 * epochs
+
+
+def test_checkpoints_of_other_settings_than_config_yaml_has_are_not_taken_for_damaged(
+    finished, coco_file, tmp_path, capsys
+):
+    """As versions left them that wrote config.yaml before they looked."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    other = {"training.epochs": 2, "model.num_classes": 10, "optimizer.name": "adam"}
+    model = run_lib.compiled_model(_config(coco_file, **other), steps=2)
+    with pytest.raises(RunDirectoryError) as error:
+        state.restore(RunDirectory(folder), model)
+    assert str(error.value) == (
+        f"{folder}/checkpoints/ckpt-4: is of other settings than config.yaml; "
+        "use those it was trained with, or another --model_dir"
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
+    finished, coco_file, tmp_path, capsys
+):
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=2)
+    now = state.restore(RunDirectory(finished[0]), model)
+    then = tf.train.Checkpoint(
+        **{
+            name: getattr(now, name)
+            for name in ("model", "optimizer", "moving_average", "best_ap", "epochs_done")
+        }
+    )
+    # They were numbered by epochs.
+    tf.train.CheckpointManager(then, str(tmp_path / "checkpoints"), 2).save(2)
+    capsys.readouterr()
+    progress = state.restore(RunDirectory(tmp_path), run_lib.compiled_model(config, steps=2))
+    assert capsys.readouterr().out == f"{tmp_path}: resuming after epoch 2\n"
+    assert (int(progress.epochs_done), int(progress.steps_into_epoch)) == (2, 0)
+    assert int(progress.optimizer.iterations) == 4
+
+
+def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    for path in (folder / "checkpoints").glob("ckpt-*.data*"):
+        path.write_bytes(b"")
+    with pytest.raises(RunDirectoryError) as error:
+        run_lib.train(_config(coco_file, **{"training.epochs": 3}), str(folder))
+    assert str(error.value) == (
+        f"{folder}/checkpoints: none of its checkpoints can be read; start a new run in another "
+        f"--model_dir, with --pretrained={folder} from its weights"
+    )
+
+
+def test_a_run_of_a_newer_version(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    path = folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(RunDirectoryError) as error:
+        RunDirectory(folder).load_model()
+    assert str(error.value) == (
+        f"{folder}: written by a newer version (format 2, this one reads up to 1); "
+        "update the program"
+    )
+
+
+def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
+    folder, _ = finished
+    with pytest.raises(RunDirectoryError) as error:
+        run_lib.train(_config(coco_file, **{"neck.num_filters": 24}), str(folder))
+    assert str(error.value) == (
+        f"{folder}: holds a run with neck.num_filters 16, not 24; "
+        "use another --model_dir or the same settings"
+    )
+    assert RunDirectory(folder).config().model.num_filters == 16
+
+
+def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
+    finished, coco_file, tmp_path, capsys
+):
+    """Another validation set and more epochs, when the cosine was at its end."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    same_data = shutil.copytree(Path(coco_file).parent, tmp_path / "val") / "annotations.json"
+    with (folder / "metrics.csv").open() as file:
+        best_ap = max(float(row["AP"]) for row in csv.DictReader(file))
+    config = _config(coco_file, **{"training.epochs": 4, "training.patience": 9})
+    config = config.override({"data.val": str(same_data), "model.num_classes": 10})
+    train_data, _ = run_lib.load_data(config)
+    model = run_lib.compiled_model(config, steps=2)
+    directory = RunDirectory(folder)
+    stored, progress = directory.config(), state.restore(directory, model)
+    progress.best_ap.assign(max(best_ap, 0.5))
+    capsys.readouterr()
+    changes = run_lib._changes(directory, stored, config, progress, len(train_data))
+    assert capsys.readouterr().out.splitlines() == [
+        f"changed since: data.val {coco_file} -> {same_data}",
+        "changed since: training.epochs 2 -> 4",
+        "changed since: training.patience 0 -> 9",
+        "learning rate of step 5: 0 -> 0.00375; it had fallen and rises again",
+        f"best AP {max(best_ap, 0.5):.3f}: forgotten, as it was measured with other settings; "
+        "best.weights.h5 is replaced at the next evaluation; early stopping starts over",
+    ]
+    assert float(progress.best_ap) == -1
+    # A second start before the first checkpoint forgets it again; later ones do not.
+    resuming.write_changes(folder, changes)
+    progress.best_ap.assign(0.5)
+    run_lib._changes(directory, config, config, progress, len(train_data))
+    assert float(progress.best_ap) == -1
+    progress.optimizer.iterations.assign(5)
+    progress.best_ap.assign(0.5)
+    run_lib._changes(directory, config, config, progress, len(train_data))
+    assert float(progress.best_ap) == 0.5
+    assert capsys.readouterr().out == ""
+    patience = EarlyStopping(1, folder / "metrics.csv", 2, resuming.measured_since(changes).epoch)
+    assert patience._history == []
+
+
+def test_without_a_moving_average_a_run_trains_resumes_and_has_weights(coco_file, tmp_path):
+    settings = {"optimizer.ema_decay": 0, "training.steps_per_epoch": 1}
+    result = run_lib.train(_config(coco_file, **settings), str(tmp_path))
+    assert result.num_images == 8
+    config = _config(coco_file, **settings, **{"model.num_classes": 10})
+    model = run_lib.compiled_model(config, steps=1)
+    progress = state.restore(RunDirectory(tmp_path), model)
+    assert int(progress.epochs_done) == int(progress.optimizer.iterations) == 1
+    used = RunDirectory(tmp_path).load_model("last").get_weights()
+    for one, other in zip(used, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_weights_are_refused(finished, coco_file, tmp_path):
+    folder, _ = finished
+    other = RunDirectory(tmp_path)
+    label_map = data_lib.load(coco_file).label_map
+    other.create(_config(coco_file, **{"neck.num_filters": 24}), label_map)
+    (tmp_path / "best.weights.h5").write_bytes((folder / "best.weights.h5").read_bytes())
+    with pytest.raises(RunDirectoryError, match="best.weights.h5: does not fit config.yaml: "):
+        other.load_model()
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(RunDirectoryError) as error:
+        RunDirectory(tmp_path).load_model()
+    assert str(error.value) == f"{tmp_path}: no config.yaml; is this a run directory?"
+
+
+def test_a_run_without_weights(coco_file, tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.create(_config(coco_file), data_lib.load(coco_file).label_map)
+    with pytest.raises(RunDirectoryError) as error:
+        directory.load_model()
+    assert str(error.value) == (
+        f"{tmp_path}/best.weights.h5: missing; has the run finished its first epoch?"
+    )
+
+
+def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
+    wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
+    config = _config(coco_file, **wild, **{"optimizer.clip_norm": 0, "training.epochs": 20})
+    with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step ") as error:
+        run_lib.train(config, str(tmp_path))
+    step, images = re.search(
+        r"at step (\d+); its images are (.*?)\. The last", str(error.value)
+    ).groups()
+    data = data_lib.load(coco_file)
+    order = pipeline.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
+    positions = list(itertools.islice(order, 4))
+    expected = [data.records[position] for position in positions]
+    assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)
+    # Never more than the images are: a position in the stream is one of a record.
+    assert set(positions) <= set(range(8))
+
+
+def test_different_classes_in_validation(coco_file, tmp_path):
+    with pytest.raises(data_lib.DataError) as error:
+        run_lib.load_data(_config(coco_file, **{"data.val": "digits"}))
+    assert str(error.value) == (
+        f"digits: its classes are not those of {coco_file}; "
+        "both need the same ids and names in the same order"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "train: --model_dir is missing: the folder to write the run to"),
+        (
+            ["--model_dir=x", "--model=efficientdet-d9"],
+            "train: unknown model 'efficientdet-d9'; did you mean 'efficientdet-d7'?",
+        ),
+        (
+            ["--model_dir=x", "--set=optimizer.learning_rat=1"],
+            "train: unknown key 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'?",
+        ),
+        (
+            ["--model_dir=x", "--strategy=gpus"],
+            "train: training.strategy: 'gpus' is not one of auto, cpu, gpu, mirrored, "
+            "multi_worker, tpu",
+        ),
+        (
+            ["--model_dir=x", "--config=nowhere.yaml"],
+            "train: config nowhere.yaml: No such file or directory; "
+            "built in: digits, finetune, paper",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_line(arguments, message, tmp_path):
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [message]
+    assert not list(tmp_path.iterdir())
