@@ -11,7 +11,7 @@ _HOMES = {
     "Config": "config",
     "DetectionLoss": "losses",
     "Detector": "detector",
-    "EfficientDet": "detection_model",
+    "EfficientDet": "training.detection_model",
     "load_data": "data",
     "training_dataset": "data.pipeline",
 }

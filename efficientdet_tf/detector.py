@@ -1,29 +1,21 @@
-"""Give it a trained model and images, get detections."""
+"""Detector: a trained model of any artifact, from images to detections."""
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import devices
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.annotations import IMAGE_FORMATS
-from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data import image_files
+from efficientdet_tf.data.image_files import Image, read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import runtimes
+from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.run_directory import RunDirectory
-
-# Path, bytes of a file, or uint8 [h, w, 3] RGB.
-Image = str | os.PathLike | bytes | np.ndarray
-
-
-class ImageError(UserError):
-    """An image that cannot be read."""
 
 
 class DetectorError(UserError):
@@ -32,30 +24,6 @@ class DetectorError(UserError):
 
 class ModelError(UserError):
     """A path that holds no model."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best first.
-
-    Attributes:
-      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the upright
-        image, clipped to it.
-      scores: float32 [n], 0..1.
-      class_indices: int32 [n], indices of the detector's label map.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    class_indices: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, score: float) -> "Detections":
-        """Those that score at least `score`."""
-        kept = self.scores >= score
-        return Detections(self.boxes[kept], self.scores[kept], self.class_indices[kept])
 
 
 class Detector:
@@ -74,8 +42,7 @@ class Detector:
     def __init__(self, backend: "runtimes.Backend", label_map: LabelMap):
         self._backend = backend
         self.label_map = label_map
-        # Traced now: threads that make the first call together would be warned of retracing.
-        _decode.get_concrete_function()
+        image_files.prepare_threads()
 
     @classmethod
     def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
@@ -136,45 +103,6 @@ class Detector:
             results = self._backend.detect([read_image(image) for image in batch])
             found += [Detections(*result) for result in results]
         return found
-
-
-def read_image(image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
-    """The upright pixels of an image.
-
-    Args:
-      image: as one of `Detector.detect`.
-
-    Returns:
-      uint8 [h, w, 3], RGB.
-
-    Raises:
-      ImageError: when there is no such file, when it is no image, or when an
-        array has another shape or type.
-    """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ImageError(
-                f"image array: {image.dtype} {list(image.shape)} is not uint8 [height, width, 3]"
-            )
-        return image
-    name = "image bytes" if isinstance(image, bytes) else os.fspath(image)
-    try:
-        encoded = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: {error.strerror}") from error
-    except ValueError as error:
-        raise ImageError(f"{name!r}: not a file name: {error}") from error
-    if not encoded:
-        raise ImageError(f"{name}: empty")
-    try:
-        return _decode(encoded).numpy()
-    except tf.errors.OpError as error:
-        raise ImageError(f"{name}: not a readable {IMAGE_FORMATS} image") from error
-
-
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _decode(encoded):
-    return decode_image(encoded)
 
 
 def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:

@@ -7,12 +7,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from efficientdet_tf.training.detection_model import TRACKED
-
+# What a training step measures.
+TRAINING_METRICS = (
+    *("loss", "detection_loss", "class_loss", "box_loss", "box_iou_loss", "l2_loss"),
+    "gradient_norm",
+)
 # Of `metrics.csv`, in order.
 COLUMNS = (
     *("epoch", "seconds", "learning_rate"),
-    *TRACKED,
+    *TRAINING_METRICS,
     *("AP", "AP50", "AP75", "images_skipped"),
 )
 

@@ -6,7 +6,6 @@ import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
 from efficientdet_tf.config import Config, ConfigError
-from efficientdet_tf.training.detection_model import EfficientDet
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import build_feature_network
 from keras_layers.heads import PredictionHead
@@ -19,7 +18,7 @@ from keras_layers.resample import ExtraLevels
 PRIOR_PROBABILITY = 0.01
 
 
-def build(config: Config) -> EfficientDet:
+def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras.Model:
     """The network of a config, untrained.
 
     Input: float32 [B, H, W, 3], RGB on the 0..255 scale, padded with the mean
@@ -31,6 +30,8 @@ def build(config: Config) -> EfficientDet:
 
     Args:
       config: `model`, `neck` and `anchors` are read.
+      model_class: Keras model made of the layers. Training takes one with the detection
+        training step, `efficientdet_tf.training.detection_model.EfficientDet`.
 
     Returns:
       A Keras model whose layers are `pixels`, `backbone`, `extra_levels`,
@@ -57,7 +58,7 @@ def build(config: Config) -> EfficientDet:
             name = name_of(level)
             # Losses and decoding need float32 under every precision policy.
             outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
-    return EfficientDet(images, outputs, name=model.name.replace("-", "_"))
+    return model_class(images, outputs, name=model.name.replace("-", "_"))
 
 
 def _neck(config: Config, features: dict) -> dict:

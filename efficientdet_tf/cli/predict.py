@@ -1,4 +1,4 @@
-"""Command line: detect in images; see `efficientdet_tf.inference.image_folder` for what is written."""
+"""Command line: detect in images; `inference.image_folder` says what is written."""
 
 import pathlib
 

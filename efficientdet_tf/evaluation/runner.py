@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
@@ -10,9 +9,8 @@ from tqdm import tqdm
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
-from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_files import read_record, why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
-from efficientdet_tf.data.unreadable import why_unreadable
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
@@ -171,7 +169,7 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
     unread = []
     for record in _progress(data.records, len(data), "image"):
         try:
-            pixels = _pixels(record)
+            pixels = read_record(record)
         except DataError:
             if strict:
                 raise
@@ -218,21 +216,6 @@ def _add(evaluator, image_id, index_in_data, boxes, scores, class_indices) -> No
     indices = index_in_data[class_indices]
     kept = indices >= 0
     evaluator.add(int(image_id), boxes[kept], scores[kept], indices[kept])
-
-
-def _pixels(record: Record) -> np.ndarray:
-    """uint8 [h, w, 3], turned upright where the data set means it so."""
-    try:
-        encoded = record.image if isinstance(record.image, bytes) else tf.io.read_file(record.image)
-        return _decode(encoded, record.apply_exif).numpy()
-    except tf.errors.OpError as error:
-        reason = error.message.splitlines()[0]
-        raise DataError(f"{record.name or record.image_id}: image: {reason}") from error
-
-
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])
-def _decode(encoded, apply_exif):
-    return decode_image(encoded, apply_exif)
 
 
 def _progress(items, total: int, unit: str) -> tqdm:

@@ -1,10 +1,9 @@
 """An image twice: with what is in it, and with what was found."""
 
 import PIL.Image
-import tensorflow as tf
 
-from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.records import DataError, LabelMap, Record
+from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.visualization import drawing
 
@@ -32,7 +31,7 @@ def side_by_side(
       DataError: when the image cannot be read.
     """
     record = outcome.record
-    picture = PIL.Image.fromarray(_pixels(record))
+    picture = PIL.Image.fromarray(read_record(record))
     scale = min(1.0, longest_side / max(picture.size))
     size = [max(1, round(side * scale)) for side in picture.size]
     picture = picture.resize(size, PIL.Image.Resampling.LANCZOS)
@@ -57,13 +56,3 @@ def _colors(is_right, is_not_counted) -> list[tuple[int, int, int]]:
         NOT_COUNTED if excused else RIGHT if right else WRONG
         for right, excused in zip(is_right, is_not_counted)
     ]
-
-
-def _pixels(record: Record):
-    """uint8 [h, w, 3], turned upright where the data set means it so."""
-    try:
-        encoded = record.image if isinstance(record.image, bytes) else tf.io.read_file(record.image)
-        return decode_image(tf.convert_to_tensor(encoded), record.apply_exif).numpy()
-    except tf.errors.OpError as error:
-        reason = error.message.splitlines()[0]
-        raise DataError(f"{record.name or record.image_id}: image: {reason}") from error

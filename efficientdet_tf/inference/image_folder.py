@@ -16,15 +16,17 @@ import dataclasses
 import json
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from efficientdet_tf.data.image_files import ImageError, read_image
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.detector import Detections, Detector, ImageError, read_image
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.output_files import (
     OutputError,
     check_replaceable,
@@ -32,6 +34,9 @@ from efficientdet_tf.output_files import (
     is_own_image,
 )
 from efficientdet_tf.visualization.drawing import draw_detections
+
+if TYPE_CHECKING:
+    from efficientdet_tf.detector import Detector
 
 # Of images that are written in their own format.
 _WRITTEN_AS_THEY_ARE = (".jpg", ".jpeg", ".png")
@@ -97,7 +102,7 @@ def plan(source: pathlib.Path, output: pathlib.Path) -> PredictionFiles:
 
 
 def predict(
-    detector: Detector, files: PredictionFiles, score_threshold: float
+    detector: "Detector", files: PredictionFiles, score_threshold: float
 ) -> tuple[list[dict], list[str]]:
     """Write images with their detections, and `detections.json`.
 

@@ -1,4 +1,4 @@
-"""A Keras model that knows how to learn detection."""
+"""Keras model with the detection training step."""
 
 import contextlib
 from collections.abc import Callable
@@ -7,6 +7,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.metrics_history import TRAINING_METRICS
+from efficientdet_tf.model import build
 from efficientdet_tf.training.accumulation import sum_over_parts
 from efficientdet_tf.training.optimizers import (
     MovingAverage,
@@ -14,17 +16,6 @@ from efficientdet_tf.training.optimizers import (
     l2_regularization,
 )
 from keras_layers.stochastic_depth import draws_from
-
-# What a training step measures.
-TRACKED = (
-    "loss",
-    "detection_loss",
-    "class_loss",
-    "box_loss",
-    "box_iou_loss",
-    "l2_loss",
-    "gradient_norm",
-)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -39,11 +30,8 @@ class EfficientDet(keras.Model):
 
     @classmethod
     def create(cls, config: Config) -> "EfficientDet":
-        """The network of a config, untrained: `efficientdet_tf.model.build`."""
-        # Late, because the builder needs this class.
-        from efficientdet_tf.model import build
-
-        return build(config)
+        """Build the untrained network of a config, see `efficientdet_tf.model.build`."""
+        return build(config, cls)
 
     def compile(
         self,
@@ -86,7 +74,7 @@ class EfficientDet(keras.Model):
     # Untracked, or Keras would count the metrics among the weights and save them.
     @tf.__internal__.tracking.no_automatic_dependency_tracking
     def _make_trackers(self):
-        self.trackers = {name: keras.metrics.Mean(name) for name in TRACKED}
+        self.trackers = {name: keras.metrics.Mean(name) for name in TRAINING_METRICS}
 
     @property
     def metrics(self):

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.image_files import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
-from efficientdet_tf.data.unreadable import why_unreadable
 
 
 class TrainingStream:

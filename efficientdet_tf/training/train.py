@@ -8,7 +8,6 @@ import tf_keras as keras
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import devices as gpus
-from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
@@ -20,6 +19,7 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import class_weights, memory, optimizers, state, strategy
+from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.loop import Fitting
@@ -165,7 +165,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
     """
     training, settings = config.training, config.optimizer
     with _precision(training.precision):
-        model = model_lib.build(config)
+        model = EfficientDet.create(config)
     model.get_layer("backbone").recompute = training.gradient_checkpointing
     freeze(model, config.model.freeze)
     optimizer = optimizers.build(

@@ -8,14 +8,17 @@ import os
 import pathlib
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.files import replacing
+
+if TYPE_CHECKING:
+    from efficientdet_tf.evaluation.result import EvaluationResult
 
 # More lines than this in one plot cannot be told apart.
 _MOST_CURVES = 10
@@ -106,7 +109,7 @@ def draw_batch(
     return grid
 
 
-def pr_curves(result: EvaluationResult, path: str | os.PathLike) -> None:
+def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
     """Writes precision over recall: by IoU threshold, and by class at IoU 0.50.
 
     Of more than ten classes, the ten with the most objects are shown.
