@@ -14,10 +14,10 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python train.py --config=digits --model_dir=$(DEMO_DIR)
-	$(VENV)/bin/python eval.py --model_dir=$(DEMO_DIR)
+	$(VENV)/bin/python eval.py --model_path=$(DEMO_DIR)
 	$(VENV)/bin/python -m export --model_dir=$(DEMO_DIR) --format=saved_model,tflite
-	$(VENV)/bin/python -m efficientdet_tf.cli.write_digits --output=$(DEMO_DIR)/images
-	$(VENV)/bin/python -m efficientdet_tf.cli.predict --model=$(DEMO_DIR)/export/saved_model \
+	$(VENV)/bin/python -m efficientdet_tf write_digits --output=$(DEMO_DIR)/images
+	$(VENV)/bin/python -m efficientdet_tf predict --model_path=$(DEMO_DIR)/export/saved_model \
 		--input=$(DEMO_DIR)/images --output=$(DEMO_DIR)/detections
 	@echo
 	@echo "The run, its weights and metrics.csv:   $(DEMO_DIR)"

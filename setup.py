@@ -28,7 +28,7 @@ setup(
             "export.*",
         ]
     ),
-    package_data={"efficientdet_tf": ["configs/*.yaml", "report/*.css"]},
+    package_data={"efficientdet_tf": ["config/presets/*.yaml", "report/*.css"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and

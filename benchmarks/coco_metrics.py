@@ -20,12 +20,14 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 
-flags.DEFINE_integer("images", 5000, "Images in the data set.", lower_bound=1)
-flags.DEFINE_integer("detections", 100, "Detections in each image.", lower_bound=1)
-flags.DEFINE_integer("classes", 80, "Classes.", lower_bound=1)
-flags.DEFINE_integer("objects", 7, "Objects in each image.", lower_bound=1)
+flags.DEFINE_integer("images", 5000, "Images in the data set.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "detections", 100, "Detections in each image.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer("classes", 80, "Classes.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("objects", 7, "Objects in each image.", lower_bound=1, flag_values=FLAGS)
 
 _SIDE = 640
 
@@ -105,4 +107,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    command_line.run("coco_metrics", main)
+    command_line.run(command_line.Command("coco_metrics", __doc__, lambda: FLAGS, lambda _: main()))

@@ -18,10 +18,12 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 
-flags.DEFINE_string("model", "efficientdet-d0", "Row of the model table.")
-flags.DEFINE_integer("repeats", 30, "Timed calls, after three untimed.", lower_bound=1)
+flags.DEFINE_string("model", "efficientdet-d0", "Row of the model table.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "repeats", 30, "Timed calls, after three untimed.", lower_bound=1, flag_values=FLAGS
+)
 
 # Name, fusion, options, and cells for each cell of the model's BiFPN.
 ROWS = (
@@ -69,4 +71,6 @@ def median_seconds(network, repeats: int) -> float:
 
 
 if __name__ == "__main__":
-    command_line.run("feature network benchmark", main)
+    command_line.run(
+        command_line.Command("feature network benchmark", __doc__, lambda: FLAGS, lambda _: main())
+    )

@@ -15,26 +15,45 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from efficientdet_tf import anchors, data, targets
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import augmentation, pipeline, preprocessing
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.errors import UserError
 
-_DATA = flags.DEFINE_string("data", data.BUILT_IN, "A data set, as train.py takes it.")
-_FORMAT = flags.DEFINE_string("format", "auto", "Its format, as train.py takes it.")
-_MODELS = flags.DEFINE_list(
-    "models", ["efficientdet-d0", "efficientdet-lite0"], "The models whose input is made."
+FLAGS = flags.FlagValues()
+_DATA = flags.DEFINE_string(
+    "data", data.BUILT_IN, "A data set, as train.py takes it.", flag_values=FLAGS
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images in a batch.", lower_bound=1)
-_SET = flags.DEFINE_multi_string("set", [], "Settings as key=value, as train.py takes them.")
-_CACHE = flags.DEFINE_bool("cache", False, "Keep decoded images in memory.")
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "How long to take batches.", lower_bound=0.1)
-_AUGMENTATIONS = flags.DEFINE_bool("augmentations", False, "Time each augmentation instead.")
-_IMAGES = flags.DEFINE_integer("images", 100, "Images of which stages are timed.", lower_bound=1)
+_FORMAT = flags.DEFINE_string(
+    "format", "auto", "Its format, as train.py takes it.", flag_values=FLAGS
+)
+_MODELS = flags.DEFINE_list(
+    "models",
+    ["efficientdet-d0", "efficientdet-lite0"],
+    "The models whose input is made.",
+    flag_values=FLAGS,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 8, "Images in a batch.", lower_bound=1, flag_values=FLAGS
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Settings as key=value, as train.py takes them.", flag_values=FLAGS
+)
+_CACHE = flags.DEFINE_bool("cache", False, "Keep decoded images in memory.", flag_values=FLAGS)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 10.0, "How long to take batches.", lower_bound=0.1, flag_values=FLAGS
+)
+_AUGMENTATIONS = flags.DEFINE_bool(
+    "augmentations", False, "Time each augmentation instead.", flag_values=FLAGS
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 100, "Images of which stages are timed.", lower_bound=1, flag_values=FLAGS
+)
 
 # What is added to the settings, by name.
 AUGMENTATIONS = {
@@ -191,7 +210,7 @@ def _report(source: DetectionData) -> Iterator[str]:
         yield f"  {'sum':<16} {sum(times.values()):7.2f} ms"
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints the report; a data set or a model that cannot be used is one line."""
     try:
         source = data.load(_DATA.value, format=_FORMAT.value, verify="header")
@@ -203,4 +222,6 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(
+        command_line.Command("input pipeline benchmark", __doc__, lambda: FLAGS, lambda _: main())
+    )

@@ -31,12 +31,21 @@ from efficientdet_tf.inference import detection_function
 from efficientdet_tf.run_directory import RunDirectory
 from export import saved_model, tflite
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 
 flags.DEFINE_list(
-    "models", ["efficientdet-d0", "efficientdet-lite0"], "Models by name, or run directories."
+    "models",
+    ["efficientdet-d0", "efficientdet-lite0"],
+    "Models by name, or run directories.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("repeats", 30, "Timed calls of each part, after three untimed.", lower_bound=1)
+flags.DEFINE_integer(
+    "repeats",
+    30,
+    "Timed calls of each part, after three untimed.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 
 
 def median_seconds(parts: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -99,4 +108,6 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run("latency benchmark", main)
+    command_line.run(
+        command_line.Command("latency benchmark", __doc__, lambda: FLAGS, lambda _: main())
+    )

@@ -20,7 +20,7 @@ from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import train as run_lib
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 
 # What is added to the settings, by name.
 VARIANTS = {
@@ -36,12 +36,22 @@ VARIANTS = {
 _UNTIMED_BATCHES = 30
 _TIMED_BATCHES = 100
 
-flags.DEFINE_list("models", ["efficientdet-lite0", "efficientdet-d0"], "Models to time.")
-flags.DEFINE_integer("batch_size", 4, "Images in a step.", lower_bound=1)
-flags.DEFINE_integer("repeats", 7, "Timed repetitions after two untimed ones.", lower_bound=1)
-flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Which ones; all by default.")
-flags.DEFINE_bool("parts", True, "Time the parts of the step, and the input pipeline, too.")
-flags.DEFINE_multi_string("set", [], "Settings as key=value, as train.py takes them.")
+flags.DEFINE_list(
+    "models", ["efficientdet-lite0", "efficientdet-d0"], "Models to time.", flag_values=FLAGS
+)
+flags.DEFINE_integer("batch_size", 4, "Images in a step.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "repeats", 7, "Timed repetitions after two untimed ones.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_multi_enum(
+    "variant", list(VARIANTS), list(VARIANTS), "Which ones; all by default.", flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "parts", True, "Time the parts of the step, and the input pipeline, too.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set", [], "Settings as key=value, as train.py takes them.", flag_values=FLAGS
+)
 
 
 def delivery_seconds(batches: Iterator) -> float:
@@ -119,4 +129,6 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run("training benchmark", main)
+    command_line.run(
+        command_line.Command("training benchmark", __doc__, lambda: FLAGS, lambda _: main())
+    )

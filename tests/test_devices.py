@@ -12,12 +12,13 @@ from efficientdet_tf import devices
 # A command that says what TensorFlow would read at its import, and whether it came too late.
 COMMAND = """
 import os, sys
-from efficientdet_tf import command_line
+from absl import flags
+from efficientdet_tf.cli import command_line
 
-def main():
+def main(values):
     print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"], "tensorflow" in sys.modules)
 
-command_line.run("command", main)
+command_line.run(command_line.Command("command", "", flags.FlagValues, main))
 """
 
 

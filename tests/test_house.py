@@ -20,15 +20,22 @@ MODULES = sorted(
 )
 
 
-def imported(module: pathlib.Path) -> set[str]:
+def imported(module: pathlib.Path, with_type_hints: bool = True) -> set[str]:
     """Full names of everything a module imports, wherever in the file."""
     names = set()
-    for node in ast.walk(ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))):
+    tree = ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))
+    if not with_type_hints:
+        tree.body = [node for node in tree.body if not _is_for_type_hints(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def _is_for_type_hints(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,7 @@ def test_every_module_and_file_is_packaged(metadata):
     expected = {str(path) for path in MODULES if path.parts[0] in PACKAGES}
     expected |= {
         str(path.relative_to(REPOSITORY))
-        for pattern in ("configs/*.yaml", "report/*.css")
+        for pattern in ("config/presets/*.yaml", "report/*.css")
         for path in (REPOSITORY / "efficientdet_tf").glob(pattern)
     }
     assert len(expected) > 30
@@ -117,6 +124,43 @@ def test_one_module_imports_tensorflow_addons():
         if module.parts[0] != "tests" and any(n.startswith("tensorflow_addons") for n in names):
             importing.add(str(module))
     assert importing == {"efficientdet_tf/addons.py"}
+
+
+# Each room may import those before it, in the order of the architecture: what is small
+# first, the commands last.
+ROOMS = [
+    *("errors", "files", "cache_directory", "devices", "output_files", "backbones", "config"),
+    *("addons", "anchors", "targets", "losses", "model", "complexity"),
+    *("metrics_history", "resuming", "data", "run_directory", "checkpoints"),
+    *("visualization", "inference", "detector", "evaluation", "report", "training", "cli"),
+]
+
+
+def room(name: str) -> str:
+    """The file or folder of `efficientdet_tf` that a full name of something is in."""
+    return (name.split(".") + [""])[1]
+
+
+def test_rooms_have_an_order_and_no_cycles():
+    """Imports for type hints alone are free: nothing is loaded by them."""
+    places = {name: place for place, name in enumerate(ROOMS)}
+    for module in MODULES:
+        here = module.with_suffix("").parts
+        if here[0] != "efficientdet_tf" or here[1].startswith("__"):
+            continue
+        assert here[1] in places, f"{module}: give its room a place in ROOMS"
+        for name in imported(module, with_type_hints=False):
+            if name.startswith("efficientdet_tf.") and room(name) != here[1]:
+                assert places[room(name)] < places[here[1]], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["detector", "cli.train", "cli.eval", "cli.predict", "cli.data"])
+def test_what_only_detects_loads_no_training_code(module):
+    code = (
+        f"import sys, efficientdet_tf.{module}; "
+        "sys.exit(any(name.startswith('efficientdet_tf.training') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
 @pytest.mark.parametrize(

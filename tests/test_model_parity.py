@@ -111,18 +111,22 @@ def test_training_mode_outputs_and_moving_statistics(goldens):
     golden = np.load(folder / "train_mode.npz")
     images = tf.cast(golden["image_uint8"], tf.float32)
     outputs = model(images, training=True)
-    # Batch statistics of few pixels amplify rounding: an input that differs in
-    # its last bit moves some logits by more than 1e-4. That spread, measured
-    # here, is the finest tolerance there is; most entries must be far inside it.
+    # Batch statistics of few pixels amplify rounding: an input that differs in its last
+    # bit moves some logits by more than 1e-4, and every kind of CPU rounds in another
+    # order. In float64 ours are the same everywhere, and what is left is the rounding
+    # in the published numbers, which were computed in float32.
+    exact = _float64_outputs(config, folder, images)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], images.shape)
     nudged = tf.cast(images.numpy() * (1 + signs * 2.0**-24), tf.float32)
     other = _fresh(config, folder)(nudged, training=True)
     for name in (key for key in golden if key.startswith(("cls_", "box_"))):
-        error = np.abs(outputs[name] - golden[name])
+        error = np.abs(exact[name] - golden[name])
+        assert error.max() < 3e-4
+        assert np.quantile(error, 0.999) < 1.5e-4
+        assert np.sqrt(np.mean(error**2)) < 2e-5
+        # Ours in float32 are no further from that than rounding takes them.
         spread = np.abs(outputs[name] - other[name]).max()
-        assert error.max() <= max(1e-4, 2 * spread) < 1e-3
-        assert np.quantile(error, 0.999) < 1e-4
-        assert np.sqrt(np.mean(error**2)) < 5e-5
+        assert np.abs(outputs[name] - exact[name]).max() <= max(1e-4, 2 * spread) < 1e-3
     after = {reference_name(weight.name, config): weight for weight in model.weights}
     compared = 0
     for key in (key for key in golden if key.startswith("after/")):
@@ -130,6 +134,16 @@ def test_training_mode_outputs_and_moving_statistics(goldens):
         np.testing.assert_allclose(weight, golden[key], atol=1e-4, rtol=1e-4)
         compared += 1
     assert compared == sum(not weight.trainable for weight in model.weights)
+
+
+def _float64_outputs(config, folder, images):
+    """Raw outputs in training mode of a model that computes in float64."""
+    keras.mixed_precision.set_global_policy("float64")
+    try:
+        outputs = _fresh(config, folder)(images, training=True)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def test_weights_of_another_model_are_refused(goldens):

@@ -162,7 +162,7 @@ def place_after_commands(place):
 def test_the_commands_run(place_after_commands):
     words = {word for command in commands() for word in command}
     assert words >= {"train.py", "eval.py", "export"}
-    assert words >= {"efficientdet_tf.cli.predict", "efficientdet_tf.report"}
+    assert words >= {"efficientdet_tf", "predict", "report", "data"}
     for path in (
         "runs/mine/best.weights.h5",
         "runs/mine/last.weights.h5",

@@ -2,56 +2,134 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from efficientdet_tf import devices
 from efficientdet_tf.cli import native_log
 from efficientdet_tf.errors import UserError
 
 
-def run(name: str, main: Callable[[], None]) -> None:
-    """Parses the flags, runs a command, and exits.
+class Command(NamedTuple):
+    """A command of the program.
 
-    An error of the user, in a flag or raised by `main` as `UserError`, is one
-    line on standard error and its exit code, 1. So is Ctrl-C, with 130; a reader of
-    standard output that went away (`| head`) is no line at all, and 141. `--help`
-    lists the flags of the module that defines `main`, however the command was started.
+    Attributes:
+      name: what its messages begin with.
+      summary: first line of its help.
+      define_flags: returns the flags as a `FlagValues` of the command's own, so that
+        several commands can be called in one process.
+      main: the command; takes the parsed flags, raises `UserError` with one line.
+    """
+
+    name: str
+    summary: str
+    define_flags: Callable[[], flags.FlagValues]
+    main: Callable[[flags.FlagValues], None]
+
+
+def call(command: Command, arguments: Sequence[str]) -> int:
+    """Parse the flags of a command and run it in this process.
+
+    An error of the user, in a flag or raised by `main` as `UserError`, is one line on
+    standard error.
+
+    Args:
+      command: to be run.
+      arguments: of the command line, without the name of the program.
+
+    Returns:
+      The exit code: 0, 1 for a wrong flag, or that of the `UserError`.
+    """
+    values = command.define_flags()
+    flags.DEFINE_bool("help", False, "Show this.", short_name="?", flag_values=values)
+    try:
+        rest = values([command.name, *arguments])[1:]
+    except flags.Error as error:
+        return _fail(command.name, f"{error}; see --help")
+    if values.help:
+        print(command.summary, _help(values), sep="\n")
+        return 0
+    if rest:
+        return _fail(command.name, f"unexpected argument {rest[0]!r}; see --help")
+    try:
+        command.main(values)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(command.name, error, error.exit_code)
+    return 0
+
+
+def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command as a process, and exit.
+
+    Ctrl-C is one line on standard error and exit code 130; a reader of standard output
+    that went away (`| head`) is no line at all, and 141. What TensorFlow writes to
+    standard error is filtered, see `native_log`.
+
+    Args:
+      command: to be run.
+      arguments: see `call`; None takes those of the process.
+    """
+    devices.request_memory_growth()
+    logging.use_absl_handler()
+    # TensorFlow reports every file that it saves; our warnings are worth reading.
+    logging.set_verbosity(logging.WARNING)
+    with _quiet_end(command.name), native_log.filtered():
+        sys.exit(call(command, sys.argv[1:] if arguments is None else arguments))
+
+
+def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> Command:
+    """Find the command that the first argument names.
 
     Args:
       name: what messages begin with.
-      main: the command; reads `absl.flags.FLAGS`. What TensorFlow writes to standard
-        error meanwhile is filtered, see `native_log`.
+      commands: by that word.
+      arguments: of the command line.
+
+    Returns:
+      The command; one whose only answer is an error line or a list of the commands where
+      the word names none.
     """
-    devices.request_memory_growth()
-    for flag in flags.FLAGS.flags_by_module_dict().get(main.__module__, []):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    word = arguments[0] if arguments else ""
+    if word in commands:
+        return commands[word]
+    known = ", ".join(commands)
+    is_word = word and not word.startswith("-")
 
-    def parse(argv: list[str]) -> list[str]:
-        try:
-            return flags.FLAGS(argv)
-        except flags.Error as error:
-            return _fail(name, f"{error}; see --help")
+    def refuse(values: flags.FlagValues) -> None:
+        given = f"{word!r} is not" if is_word else "the first argument has to be"
+        raise UserError(f"{given} one of: {known}; see --help")
 
-    def checked(argv: list[str]) -> None:
-        if len(argv) > 1:
-            _fail(name, f"unexpected argument {argv[1]!r}; see --help")
-        # TensorFlow reports every file that it saves; our warnings are worth reading.
-        logging.set_verbosity(logging.WARNING)
-        with native_log.filtered():
-            try:
-                main()
-                _flush_output()
-            except UserError as error:
-                _fail(name, error, error.exit_code)
+    def print_commands(values: flags.FlagValues) -> None:
+        print(*(f"{word}: {command.summary}" for word, command in commands.items()), sep="\n")
 
-    with _quiet_end(name):
-        app.run(checked, flags_parser=parse)
+    asked = word in ("--help", "-help", "-?")
+    return Command(name, "", flags.FlagValues, print_commands if asked else refuse)
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+    """Pass when each of these flags has a value.
+
+    Raises:
+      UserError: naming the first that has none, and what it is for.
+    """
+    for name in names:
+        if not values[name].value:
+            raise UserError(f"--{name} is missing: {values[name].help}")
+
+
+def _help(values: flags.FlagValues) -> str:
+    """The flags, one paragraph each."""
+    text = values.get_help(include_special_flags=False)
+    # Without the names of the modules that declare them.
+    return re.sub(r"(?m)^\S.*:\n", "", text)
 
 
 @contextlib.contextmanager
@@ -85,7 +163,7 @@ def _quiet_end(name: str) -> Iterator[None]:
     except BaseException as error:
         # A module that is interrupted while it is imported may turn that into any error.
         if interrupted or isinstance(error, KeyboardInterrupt):
-            _fail(name, "stopped by SIGINT", 128 + signal.SIGINT)
+            sys.exit(_fail(name, "stopped by SIGINT", 128 + signal.SIGINT))
         raise
 
 
@@ -109,6 +187,6 @@ def _has_no_reader(file) -> bool:
     return bool(poll.poll(0))
 
 
-def _fail(name: str, message: object, exit_code: int = 1) -> None:
+def _fail(name: str, message: object, exit_code: int = 1) -> int:
     print(f"{name}: {message}", file=sys.stderr)
-    sys.exit(exit_code)
+    return exit_code

@@ -6,11 +6,12 @@ show: a picture of some images with their boxes, at the network's size; with
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
 from efficientdet_tf.cli import command_line
-from efficientdet_tf.config import Config, parse_assignments
+from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
 from efficientdet_tf.output_files import (
@@ -20,21 +21,29 @@ from efficientdet_tf.output_files import (
     is_own_image,
 )
 
-FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data", None, "A data set, as train.py takes it, or 'digits' (built in).")
-flags.DEFINE_enum("split", "train", ["train", "val"], "The part, where a data set has both.")
-flags.DEFINE_string("output", None, "The picture to write, e.g. grid.png.")
-flags.DEFINE_bool("augmented", False, "Change the images as training does.")
-flags.DEFINE_integer("images", 16, "The most images to show.", lower_bound=1, upper_bound=400)
-flags.DEFINE_integer("columns", 4, "Images in a row.", lower_bound=1)
-flags.DEFINE_string("model", None, "Model whose input is shown, e.g. efficientdet-lite0.")
-flags.DEFINE_string(
-    "config", None, "YAML file with any settings, or built in: digits, finetune, paper."
-)
-flags.DEFINE_multi_string(
-    "set", [], "One setting as key=value, e.g. augmentation.mosaic=1; may be repeated."
-)
+def define_show_flags() -> flags.FlagValues:
+    """Declare the flags of `show`."""
+    values = flags.FlagValues()
+
+    def number(name: str, default: int, meaning: str, most: int | None = None) -> None:
+        flags.DEFINE_integer(
+            name, default, meaning, lower_bound=1, upper_bound=most, flag_values=values
+        )
+
+    define_config_flags(values)
+    flags.DEFINE_string(
+        "data", None, "A data set, as train takes it, or 'digits' (built in).", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "split", "train", ["train", "val"], "The part, where it has both.", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "The image to write, e.g. grid.png.", flag_values=values)
+    flags.DEFINE_bool("augmented", False, "Change the images as training does.", flag_values=values)
+    number("num_images", 16, "The most images to show.", 400)
+    number("columns", 4, "Images in a row.")
+    return values
+
 
 # What leaves images as they are, but for their size.
 _NOT_AUGMENTED = {
@@ -51,58 +60,43 @@ _NOT_AUGMENTED = {
 }
 
 
-def show():
-    """Writes the picture, and prints how much is on it.
+def show(values: flags.FlagValues) -> None:
+    """Write an image of a data set, and print how much is on it.
 
     Raises:
       UserError: with one line for the user.
     """
-    for flag in ("data", "output"):
-        if not FLAGS[flag].value:
-            raise UserError(f"--{flag} is missing: {FLAGS[flag].help}")
-    if FLAGS.config:
-        config = Config.from_yaml(FLAGS.config, FLAGS.model)
-    else:
-        config = Config.for_model(FLAGS.model or "efficientdet-d0")
-    config = config.override(parse_assignments(FLAGS.set))
-    output = pathlib.Path(FLAGS.output)
+    command_line.require(values, "data", "output")
+    config = config_from_flags(values)
+    output = pathlib.Path(values.output)
     image_format(output.suffix)
     check_replaceable(output, is_own_image)
     # Late, so that --help and wrong flags are answered at once.
-    from efficientdet_tf import data as data_lib
-    from efficientdet_tf.data import pipeline
+    from efficientdet_tf.data import parts, pipeline
     from efficientdet_tf.visualization import drawing
 
-    data = data_lib.load(
-        FLAGS.data,
-        format=config.data.format,
-        images=config.data.val_images if FLAGS.split == "val" else config.data.train_images,
-        verify=config.data.verify,
-        strict=config.data.strict,
-        use_difficult=config.data.use_difficult,
-        split=FLAGS.split,
-    )
-    config = config if FLAGS.augmented else config.override(_NOT_AUGMENTED)
+    data = parts.load_split(config, values.split, path=values.data)
+    config = config if values.augmented else config.override(_NOT_AUGMENTED)
     examples = pipeline.training_examples(
-        data, config, repeat=FLAGS.augmented, seed=config.training.seed
+        data, config, repeat=values.augmented, seed=config.training.seed
     )
-    examples = list(examples.take(FLAGS.images).as_numpy_iterator())
+    examples = list(examples.take(values.num_images).as_numpy_iterator())
     if not examples:
-        raise UserError(f"{FLAGS.data}: no image can be read")
+        raise UserError(f"{values.data}: no image can be read")
     classes = [example.classes for example in examples]
     names = [drawing.class_names(data.label_map.names, indices) for indices in classes]
     grid = drawing.draw_batch(
         [example.image for example in examples],
         [example.boxes for example in examples],
         names,
-        columns=FLAGS.columns,
+        columns=values.columns,
         colors=[_colors(*labels) for labels in zip(names, classes)],
     )
     _save(grid, output)
     objects = sum(int((indices >= 0).sum()) for indices in classes)
     ignored = sum(map(len, classes)) - objects
     grey = f" and {ignored} ignored ones in grey" if ignored else ""
-    print(f"{len(examples)} images with {objects} objects{grey}, written to {FLAGS.output}")
+    print(f"{len(examples)} images with {objects} objects{grey}, written to {values.output}")
 
 
 def _colors(names: list[str], class_indices) -> list[tuple[int, int, int]]:
@@ -125,21 +119,22 @@ def _save(picture, path: pathlib.Path) -> None:
         raise UserError(f"--output: {path}: {error}") from error
 
 
-_COMMANDS = {"show": show}
+NAME = "data"
+COMMANDS = {
+    "show": command_line.Command(
+        NAME,
+        "Write an image of some images of a data set with their boxes, at the network's size.",
+        define_show_flags,
+        show,
+    )
+}
 
 
-def run():
-    """Entry point of the console script."""
-    word = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command: entry point of the console script.
 
-    def main():
-        if word not in _COMMANDS:
-            given = f"{word!r} is not" if word else "the first argument has to be"
-            raise UserError(f"{given} one of: {', '.join(_COMMANDS)}; see --help")
-        _COMMANDS[word]()
-
-    command_line.run("data", main)
-
-
-if __name__ == "__main__":
-    run()
+    Args:
+      arguments: of the command line; None takes those of the process.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command_line.run(command_line.choose(NAME, COMMANDS, arguments), arguments[1:])

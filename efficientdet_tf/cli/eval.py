@@ -6,6 +6,7 @@ import pathlib
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli.config_flags import define_set_flag
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
@@ -15,31 +16,33 @@ from efficientdet_tf.output_files import check_not_input, check_replaceable
 _FILES = ("evaluation.json", "detections.json", "pr_curves.png")
 
 # TensorFlow is imported late, so that --help and wrong flags are answered at once.
-FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
-    """Declares the flags; not on import, as other commands use the same names."""
-    flags.DEFINE_string(
-        "model_dir",
+def define_flags() -> flags.FlagValues:
+    """Declare the flags of the command."""
+    values = flags.FlagValues()
+
+    def text(name: str, default: str | None, meaning: str) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=values)
+
+    def choice(name: str, default: str | None, choices: list[str], meaning: str) -> None:
+        flags.DEFINE_enum(name, default, choices, meaning, flag_values=values)
+
+    text(
+        "model_path",
         None,
         "Run directory, SavedModel folder, .tflite file, or .json file of detections in COCO's "
         "results format.",
     )
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in). The run's own when left out."
-    )
-    flags.DEFINE_string("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
-    flags.DEFINE_string("images", "", "Folder of the images, where --data keeps them apart.")
-    flags.DEFINE_string("split", "val", "Part of --data, where it holds several: train or val.")
-    flags.DEFINE_enum("weights", "best", ["best", "last"], "Weights of a run directory.")
-    flags.DEFINE_enum("nms", None, ["gaussian", "hard"], "Suppression, for a run directory.")
-    flags.DEFINE_multi_string(
-        "set", [], "One setting of a run directory as key=value; may be repeated."
-    )
-    flags.DEFINE_string(
-        "output", None, "Folder for the results. By default beside the model, or in its run."
-    )
+    text("data", None, "Data set: a path, or 'digits' (built in). The run's own when left out.")
+    text("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
+    text("images", "", "Folder of the images, where --data keeps them apart.")
+    choice("split", "val", ["train", "val"], "Part of --data, where it holds several.")
+    choice("weights", "best", ["best", "last"], "Weights of a run directory.")
+    choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
+    define_set_flag(values, "One setting of a run directory as key=value")
+    text("output", None, "Folder for the results. By default beside the model, or in its run.")
+    return values
 
 
 def evaluate(options):
@@ -58,37 +61,40 @@ def evaluate(options):
     """
     from efficientdet_tf.run_directory import RunDirectory
 
-    model_dir = pathlib.Path(options.model_dir)
-    run_directory = RunDirectory(model_dir)
+    path = pathlib.Path(options.model_path)
+    run_directory = RunDirectory(path)
     is_run = run_directory.exists()
     config = _config(options, run_directory if is_run else None)
-    default = model_dir / "evaluation" if is_run else f"{model_dir}-evaluation"
+    default = path / "evaluation" if is_run else f"{path}-evaluation"
     data = _data(options, config, is_run)
-    output = _made(pathlib.Path(options.output or default), options.model_dir, options.data)
+    output = _made(pathlib.Path(options.output or default), options.model_path, options.data)
     if is_run:
         evaluator = _evaluate_run(run_directory, options.weights, data, config)
     else:
-        evaluator = _evaluate_artefact(model_dir, data, config.data.strict)
+        evaluator = _evaluate_artifact(path, data, config.data.strict)
     result = evaluator.result()
     _write(output, result, evaluator)
     return result, output
 
 
-def main() -> None:
-    """Evaluates, and prints the metrics and where the files are."""
-    if not FLAGS.model_dir:
-        raise UserError("--model_dir is missing: the run or model to evaluate")
-    if not pathlib.Path(FLAGS.model_dir).exists():
-        raise UserError(f"{FLAGS.model_dir}: no such file or folder")
-    result, output = evaluate(FLAGS)
+def main(values: flags.FlagValues) -> None:
+    """Evaluate, and print the metrics and where the files are."""
+    command_line.require(values, "model_path")
+    if not pathlib.Path(values.model_path).exists():
+        raise UserError(f"{values.model_path}: no such file or folder")
+    result, output = evaluate(values)
     print(result.table())
     print(f"\nWritten to {output}: evaluation.json, detections.json, pr_curves.png")
 
 
+COMMAND = command_line.Command(
+    "eval", "Measure a detector on a data set with COCO's metrics.", define_flags, main
+)
+
+
 def run() -> None:
-    """Entry point of the console script."""
-    define_flags()
-    command_line.run("eval", main)
+    """Run the command: entry point of the console script."""
+    command_line.run(COMMAND)
 
 
 def _config(options, run_directory):
@@ -100,7 +106,7 @@ def _config(options, run_directory):
     baked_in = [key for key in overrides if not key.startswith("data.")]
     if baked_in and not run_directory:
         raise UserError(
-            f"{options.model_dir}: {baked_in[0]} is only for a run directory; an exported model "
+            f"{options.model_path}: {baked_in[0]} is only for a run directory; an exported model "
             "has its settings inside"
         )
     return config.override(overrides)
@@ -108,26 +114,15 @@ def _config(options, run_directory):
 
 def _data(options, config, is_run: bool):
     """The data set of --data, or that of the run: of its training for --split=train."""
-    from efficientdet_tf import data as data_lib
     from efficientdet_tf.data import parts
 
-    path, format, images = options.data, options.format, options.images
-    if not path and is_run:
-        data = config.data
-        of_training = options.split == "train"
-        path, format = data.train if of_training else data.val, data.format
-        images = images or (data.train_images if of_training else data.val_images)
-    if not path:
+    if options.data:
+        named = {"path": options.data, "format": options.format, "images": options.images}
+    elif is_run:
+        named = {"images": options.images or None}
+    else:
         raise UserError("--data is missing: the data set to evaluate on")
-    loaded = data_lib.load(
-        path,
-        format=format,
-        images=images,
-        verify=config.data.verify,
-        strict=config.data.strict,
-        split=options.split,
-        use_difficult=config.data.use_difficult,
-    )
+    loaded = parts.load_split(config, options.split, **named)
     parts.require_objects(loaded)
     return loaded
 
@@ -139,7 +134,7 @@ def _evaluate_run(run_directory, weights: str, data, config):
     return Evaluation(model, data, config, run_directory.label_map()).detect()
 
 
-def _evaluate_artefact(path: pathlib.Path, data, strict: bool):
+def _evaluate_artifact(path: pathlib.Path, data, strict: bool):
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
     from efficientdet_tf.evaluation.runner import run_detector
@@ -180,7 +175,3 @@ def _write(folder: pathlib.Path, result, evaluator) -> None:
     write_atomically(folder / "evaluation.json", result.to_json())
     evaluator.write_results(folder / "detections.json")
     pr_curves(result, folder / "pr_curves.png")
-
-
-if __name__ == "__main__":
-    run()

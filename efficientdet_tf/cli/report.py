@@ -1,20 +1,24 @@
-"""Command line: the report of a run, `report.html`, made anew."""
+"""Command line: write the report of a run, `report.html`, again."""
 
 import pathlib
 
 from absl import flags
 
 from efficientdet_tf.cli import command_line
-from efficientdet_tf.errors import UserError
 
 # TensorFlow is imported late, so that --help and wrong flags are answered at once.
-FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
-    """Declares the flags; not on import, as other commands use the same names."""
-    flags.DEFINE_string("model_dir", None, "Run directory, which report.html is written to.")
-    flags.DEFINE_enum("weights", "best", ["best", "last"], "Weights that are measured.")
+def define_flags() -> flags.FlagValues:
+    """Declare the flags of the command."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "model_dir", None, "Run directory, which report.html is written to.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "weights", "best", ["best", "last"], "Weights to evaluate.", flag_values=values
+    )
+    return values
 
 
 def report(model_dir: str, weights: str) -> pathlib.Path:
@@ -42,39 +46,36 @@ def report(model_dir: str, weights: str) -> pathlib.Path:
     return write_report(directory, train_data, val_data, Measured.of(evaluator))
 
 
-def main() -> None:
-    """Writes the report, and prints where it is."""
-    if not FLAGS.model_dir:
-        raise UserError("--model_dir is missing: the run to report on")
-    print(f"Written to {report(FLAGS.model_dir, FLAGS.weights)}")
+def main(values: flags.FlagValues) -> None:
+    """Write the report, and print where it is."""
+    command_line.require(values, "model_dir")
+    print(f"Written to {report(values.model_dir, values.weights)}")
+
+
+COMMAND = command_line.Command("report", "Write the report of a run.", define_flags, main)
 
 
 def run() -> None:
-    """Entry point of the console script."""
-    define_flags()
-    command_line.run("report", main)
+    """Run the command: entry point of the console script."""
+    command_line.run(COMMAND)
 
 
 def _data(config, label_map) -> tuple:
     """The data sets of the run; None for the training set when it is not there any more."""
     from absl import logging
 
-    from efficientdet_tf import data as data_lib
+    from efficientdet_tf.data import parts
     from efficientdet_tf.data.records import DataError
 
-    data = config.data
-    common = dict(format=data.format, verify=data.verify, strict=data.strict)
-    common["use_difficult"] = data.use_difficult
-
-    def load(path: str, images: str, split: str):
-        loaded = data_lib.load(path, images=images, split=split, **common)
+    def load(split: str):
+        loaded = parts.load_split(config, split)
         if loaded.label_map != label_map:
-            raise DataError(f"{path}: its classes are no longer those of the run")
+            raise DataError(f"{loaded.source}: its classes are no longer those of the run")
         return loaded
 
-    val_data = load(data.val, data.val_images, "val")
+    val_data = load("val")
     try:
-        return load(data.train, data.train_images, "train"), val_data
+        return load("train"), val_data
     except DataError as error:
         logging.warning("the report does without the training set: %s", error)
         return None, val_data

@@ -3,32 +3,10 @@
 from absl import flags
 
 from efficientdet_tf.cli import command_line
-from efficientdet_tf.config import Config, parse_assignments
+from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
 from efficientdet_tf.errors import UserError
 
-FLAGS = flags.FLAGS
-
-flags.DEFINE_string("model", None, "Model to train, e.g. efficientdet-d0 or efficientdet-lite0.")
-flags.DEFINE_string("train_data", None, "Training data: a path, or 'digits' (built in).")
-flags.DEFINE_string(
-    "val_data", None, "Validation data. Left out: those of --train_data, where it holds both."
-)
-flags.DEFINE_string("model_dir", None, "Folder of the run; the same command resumes it.")
-flags.DEFINE_integer("epochs", None, "Passes over the training data.", lower_bound=1)
-flags.DEFINE_integer("batch_size", None, "Images in a step, over all devices.", lower_bound=1)
-flags.DEFINE_string("strategy", None, "auto, cpu, gpu, mirrored, multi_worker or tpu.")
-flags.DEFINE_string("tpu", None, "Name or grpc:// address of the TPU, for --strategy=tpu.")
-flags.DEFINE_string(
-    "pretrained", None, "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0."
-)
-flags.DEFINE_string(
-    "config", None, "YAML file with any settings, or built in: digits, finetune, paper."
-)
-flags.DEFINE_multi_string(
-    "set", [], "One setting as key=value, e.g. optimizer.learning_rate=0.04; may be repeated."
-)
-
-_FLAG_KEYS = {
+_SETTINGS = {
     "train_data": "data.train",
     "val_data": "data.val",
     "epochs": "training.epochs",
@@ -39,32 +17,36 @@ _FLAG_KEYS = {
 }
 
 
-def config_from_flags(flag_values):
-    """The config of a command line: model table, --config, --set, other flags.
+def define_flags() -> flags.FlagValues:
+    """Declare the flags of the command."""
+    values = flags.FlagValues()
 
-    Raises:
-      ConfigError: for a setting that does not exist or has no such value.
-    """
-    if flag_values.config:
-        config = Config.from_yaml(flag_values.config, flag_values.model)
-    else:
-        config = Config.for_model(flag_values.model or "efficientdet-d0")
-    overrides = parse_assignments(flag_values.set)
-    for flag, key in _FLAG_KEYS.items():
-        if flag_values[flag].value is not None:
-            overrides[key] = flag_values[flag].value
-    return config.override(overrides)
+    def text(name: str, meaning: str) -> None:
+        flags.DEFINE_string(name, None, meaning, flag_values=values)
+
+    def number(name: str, meaning: str) -> None:
+        flags.DEFINE_integer(name, None, meaning, lower_bound=1, flag_values=values)
+
+    define_config_flags(values)
+    text("model_dir", "Run directory to write; the same command resumes it.")
+    text("train_data", "Training data: a path, or 'digits' (built in).")
+    text("val_data", "Validation data. Left out: those of --train_data, where it holds both.")
+    number("epochs", "Passes over the training data.")
+    number("batch_size", "Images in a step, over all devices.")
+    text("strategy", "auto, cpu, gpu, mirrored, multi_worker or tpu.")
+    text("tpu", "Name or grpc:// address of the TPU, for --strategy=tpu.")
+    text("pretrained", "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0.")
+    return values
 
 
-def main():
-    """Trains.
+def main(values: flags.FlagValues) -> None:
+    """Train, and print the last evaluation.
 
     Raises:
       UserError: with one line for the user.
     """
-    if not FLAGS.model_dir:
-        raise UserError("--model_dir is missing: the folder to write the run to")
-    config = config_from_flags(FLAGS)
+    command_line.require(values, "model_dir")
+    config = config_from_flags(values, _SETTINGS)
     if not config.data.train:
         raise UserError(
             "--train_data is missing: a COCO .json file, a Pascal VOC folder, a YOLO data.yaml, "
@@ -74,16 +56,15 @@ def main():
     # Late, so that --help and a wrong setting are answered at once.
     from efficientdet_tf.training.train import train
 
-    result = train(config, FLAGS.model_dir)
+    result = train(config, values.model_dir)
     if result is not None:
         print(result.table())
-    print(f"The run is in {FLAGS.model_dir}")
+    print(f"The run is in {values.model_dir}")
 
 
-def run():
-    """Entry point of the console script."""
-    command_line.run("train", main)
+COMMAND = command_line.Command("train", "Train a detector.", define_flags, main)
 
 
-if __name__ == "__main__":
-    run()
+def run() -> None:
+    """Run the command: entry point of the console script."""
+    command_line.run(COMMAND)

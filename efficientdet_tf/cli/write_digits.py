@@ -1,4 +1,4 @@
-"""Command line: the built-in pictures as files, to look at or to try other tools on."""
+"""Command line: the built-in images as files, to look at or to try other tools on."""
 
 import pathlib
 
@@ -7,28 +7,36 @@ from absl import flags
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.errors import UserError
 
-FLAGS = flags.FLAGS
 
-flags.DEFINE_string("output", None, "Folder to write to.")
-flags.DEFINE_enum("split", "val", ["train", "val"], "Which part.")
-flags.DEFINE_integer("images", 16, "How many pictures.", lower_bound=1)
+def define_flags() -> flags.FlagValues:
+    """Declare the flags of the command."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("output", None, "Folder to write to.", flag_values=values)
+    flags.DEFINE_enum("split", "val", ["train", "val"], "Part to write.", flag_values=values)
+    flags.DEFINE_integer("num_images", 16, "How many images.", lower_bound=1, flag_values=values)
+    return values
 
 
-def main():
-    """Writes the pictures and `annotations.json`, in COCO's format."""
-    if not FLAGS.output:
-        raise UserError("--output is missing: the folder to write to")
+def main(values: flags.FlagValues) -> None:
+    """Write the images and `annotations.json`, in COCO's format."""
+    command_line.require(values, "output")
     from efficientdet_tf.data import digits
     from efficientdet_tf.data.coco_writer import write_coco
 
-    data = digits.load(FLAGS.split, num_images=FLAGS.images)
-    folder = pathlib.Path(FLAGS.output)
+    data = digits.load(values.split, num_images=values.num_images)
+    folder = pathlib.Path(values.output)
     try:
         write_coco(data, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    print(f"{len(data)} pictures and annotations.json are in {folder}")
+    print(f"{len(data)} images and annotations.json are in {folder}")
 
 
-if __name__ == "__main__":
-    command_line.run("write_digits", main)
+COMMAND = command_line.Command(
+    "write_digits", "Write the built-in images as files.", define_flags, main
+)
+
+
+def run() -> None:
+    """Run the command."""
+    command_line.run(COMMAND)

@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 # Ready-made configs, used by name.
-_BUILT_IN = pathlib.Path(__file__).parent / "configs"
+_BUILT_IN = pathlib.Path(__file__).parent / "presets"
 
 
 # How keys of single options of the neck begin.

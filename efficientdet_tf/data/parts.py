@@ -40,6 +40,41 @@ def resolve(config: Config) -> Config:
     return config.override({"data.val": val or train})
 
 
+def load_split(
+    config: Config,
+    split: str,
+    *,
+    path: str | None = None,
+    format: str | None = None,
+    images: str | None = None,
+) -> DetectionData:
+    """Load the data set that a config names for a split.
+
+    Args:
+      config: `data` is read.
+      split: "train" or "val".
+      path, format, images: used instead of those of the config, see `data.load`.
+
+    Raises:
+      DataError: when the data set cannot be used.
+    """
+    data = config.data
+    is_train = split == "train"
+    if path is None:
+        path = data.train if is_train else data.val
+    if images is None:
+        images = data.train_images if is_train else data.val_images
+    return data_lib.load(
+        path,
+        format=data.format if format is None else format,
+        images=images,
+        verify=data.verify,
+        strict=data.strict,
+        split=split,
+        use_difficult=data.use_difficult,
+    )
+
+
 def require_objects(data: DetectionData) -> None:
     """Refuse a data set that nothing can be learnt from or measured with.
 

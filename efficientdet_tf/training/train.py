@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf import data as data_lib
 from efficientdet_tf import devices as gpus
 from efficientdet_tf import resuming
 from efficientdet_tf.checkpoints import registry
@@ -135,11 +134,9 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     Raises:
       DataError: when one cannot be used or has no object, or their classes differ.
     """
-    data = parts.resolve(config).data
-    common = dict(format=data.format, verify=data.verify, strict=data.strict)
-    common["use_difficult"] = data.use_difficult
-    train_data = data_lib.load(data.train, images=data.train_images, split="train", **common)
-    val_data = data_lib.load(data.val, images=data.val_images, split="val", **common)
+    config = parts.resolve(config)
+    data = config.data
+    train_data, val_data = parts.load_split(config, "train"), parts.load_split(config, "val")
     if train_data.label_map != val_data.label_map:
         raise DataError(
             f"{data.val}: its classes are not those of {data.train}; "

@@ -9,16 +9,17 @@ import time
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 # A command that says when it has come to its main part.
 COMMAND = """
 import sys, time
-from efficientdet_tf import command_line
-def main():
+from absl import flags
+from efficientdet_tf.cli import command_line
+def main(values):
     print("started", flush=True)
     {body}
-command_line.run("demo", main)
+command_line.run(command_line.Command("demo", "", flags.FlagValues, main))
 """
 
 
@@ -86,7 +87,7 @@ def test_an_ignored_interrupt_stays_ignored():
 def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "efficientdet_tf.cli.predict", f"--model={tmp_path}"),
+            *(sys.executable, "-m", "efficientdet_tf", "predict", f"--model_path={tmp_path}"),
             *(f"--input={__file__}", f"--output={tmp_path}"),
         ],
         cwd=REPOSITORY,

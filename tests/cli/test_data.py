@@ -8,20 +8,19 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from absl.testing import flagsaver
 
 from efficientdet_tf import output_files
-from efficientdet_tf.cli import data
+from efficientdet_tf.cli import command_line, data
 from efficientdet_tf.config import known_keys
 from efficientdet_tf.visualization import drawing
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SMALL = ("--data=digits", "--images=5", "--columns=3", "--set=model.image_size=128x160")
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = ("--data=digits", "--num_images=5", "--columns=3", "--set=model.image_size=128x160")
 
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "efficientdet_tf.cli.data", *map(str, arguments)],
+        [sys.executable, "-m", "efficientdet_tf", "data", *map(str, arguments)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -66,10 +65,9 @@ def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
     }
     (tmp_path / "some.json").write_text(json.dumps(content))
     output = tmp_path / "grid.png"
-    flags = {"data": str(tmp_path / "some.json"), "output": str(output), "images": 1}
-    data.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(**flags, set=["model.image_size=64"]):
-        data.show()
+    arguments = [f"--data={tmp_path / 'some.json'}", f"--output={output}", "--num_images=1"]
+    show = data.COMMANDS["show"]
+    assert command_line.call(show, [*arguments, "--set=model.image_size=64"]) == 0
     printed = f"1 images with 1 objects and 1 ignored ones in grey, written to {output}\n"
     assert capsys.readouterr().out == printed
     picture = PIL.Image.open(output)
@@ -97,8 +95,8 @@ def test_without_augmentation_all_of_it_is_off():
     [
         ([], "the first argument has to be one of: show; see --help"),
         (["shw"], "'shw' is not one of: show; see --help"),
-        (["show", "--output=x.png"], "--data is missing: A data set, as train.py takes it, or"),
-        (["show", "--data=digits"], "--output is missing: The picture to write, e.g. grid.png."),
+        (["show", "--output=x.png"], "--data is missing: A data set, as train takes it, or"),
+        (["show", "--data=digits"], "--output is missing: The image to write, e.g. grid.png."),
         (["show", "more"], "unexpected argument 'more'; see --help"),
         (
             ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],
@@ -112,8 +110,9 @@ def test_without_augmentation_all_of_it_is_off():
         ),
     ],
 )
-def test_complains_in_one_line(arguments, message):
-    process = command(*arguments)
-    assert process.returncode == 1
-    [line] = process.stderr.strip().splitlines()
-    assert line.startswith(f"data: {message}")
+def test_complains_in_one_line(arguments, message, capsys):
+    command = command_line.choose("data", data.COMMANDS, arguments)
+    assert command_line.call(command, arguments[1:]) == 1
+    out, err = capsys.readouterr()
+    [line] = err.splitlines()
+    assert line.startswith(f"data: {message}") and out == ""

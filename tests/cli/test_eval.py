@@ -12,6 +12,7 @@ import pytest
 import tf_keras as keras
 
 from efficientdet_tf import model as model_lib
+from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import eval as command
 from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.data.records import DataError, LabelMap
@@ -85,7 +86,7 @@ def options(model_dir, **values):
         "set": [],
         "output": None,
     }
-    return types.SimpleNamespace(model_dir=str(model_dir), **{**defaults, **values})
+    return types.SimpleNamespace(model_path=str(model_dir), **{**defaults, **values})
 
 
 def run_command(*arguments):
@@ -97,7 +98,7 @@ def run_command(*arguments):
 @pytest.fixture(scope="module")
 def measured(folder):
     """The command on `run`, done."""
-    return run_command(f"--model_dir={folder / 'run'}")
+    return run_command(f"--model_path={folder / 'run'}")
 
 
 def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
@@ -233,25 +234,28 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model_dir is missing: the run or model to evaluate"),
-        (["--model_dir=x", "y"], "unexpected argument 'y'; see --help"),
+        (
+            [],
+            "--model_path is missing: Run directory, SavedModel folder, .tflite file, or .json "
+            "file of detections in COCO's results format.",
+        ),
+        (["--model_path=x", "y"], "unexpected argument 'y'; see --help"),
         (["--nms=soft"], "flag --nms=soft: value should be one of <gaussian|hard>; see --help"),
         (
-            ["--modeldir=x"],
-            "Unknown command line flag 'modeldir'. Did you mean: model_dir ?; see --help",
+            ["--modelpath=x"],
+            "Unknown command line flag 'modelpath'. Did you mean: model_path ?; see --help",
         ),
-        (["--model_dir=nowhere"], "nowhere: no such file or folder"),
+        (["--model_path=nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(arguments, message):
-    done = run_command(*arguments)
-    assert done.returncode == 1
-    assert done.stderr == f"eval: {message}\n"
-    assert done.stdout == ""
+def test_a_wrong_command_line_is_one_line(arguments, message, capsys):
+    assert command_line.call(command.COMMAND, arguments) == 1
+    assert capsys.readouterr() == ("", f"eval: {message}\n")
 
 
 def test_help_lists_the_flags():
     done = run_command("--help")
-    assert done.stdout.startswith("Measures a detector on a data set with COCO's metrics.")
-    for flag in ("model_dir", "data", "format", "images", "split", "weights", "nms", "set"):
+    assert done.returncode == 0
+    assert done.stdout.startswith("Measure a detector on a data set with COCO's metrics.\n")
+    for flag in ("model_path", "data", "format", "images", "split", "weights", "nms", "set"):
         assert f"\n  --{flag}: " in done.stdout

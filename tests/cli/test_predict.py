@@ -10,16 +10,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli import predict as predict_command
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference.image_folder import PredictionError, plan, predict
 from efficientdet_tf.output_files import OutputError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "efficientdet_tf.cli.predict", *map(str, arguments)],
+        [sys.executable, "-m", "efficientdet_tf", "predict", *map(str, arguments)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -41,7 +43,7 @@ def pictures(tmp_path_factory, photograph):
 @pytest.fixture(scope="module")
 def done(pictures, tiny_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("output") / "new"
-    return output, command(f"--model={tiny_run}", f"--input={pictures}", f"--output={output}")
+    return output, command(f"--model_path={tiny_run}", f"--input={pictures}", f"--output={output}")
 
 
 def test_names_and_counts_what_cannot_be_read(done, pictures):
@@ -88,15 +90,14 @@ def test_json_has_what_the_detector_found(done, photograph, tiny_run):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--model=x", "--input=y"], "--output is missing: Folder to write images and "),
-        (["--model=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),
+        (["--model_path=x", "--input=y"], "--output is missing: Folder to write images and "),
+        (["--model_path=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),
         (["--score_threshold=2"], "flag --score_threshold=2: "),
     ],
 )
-def test_complains_in_one_line(arguments, message):
-    process = command(*arguments)
-    assert process.returncode == 1
-    [line] = process.stderr.strip().splitlines()
+def test_complains_in_one_line(arguments, message, capsys):
+    assert command_line.call(predict_command.COMMAND, arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"predict: {message}")
 
 
@@ -209,7 +210,7 @@ def test_two_images_that_would_be_one_file_are_named(tmp_path, photograph):
 
 def test_nothing_is_loaded_or_written_before_a_refusal(tmp_path, photograph):
     shutil.copy(photograph, tmp_path / "china.jpg")
-    process = command("--model=nowhere", f"--input={photograph}", f"--output={tmp_path}")
+    process = command("--model_path=nowhere", f"--input={photograph}", f"--output={tmp_path}")
     assert process.returncode == 1
     assert process.stderr == (
         f"predict: --output: {tmp_path}/china.jpg exists and was not written by this command; "

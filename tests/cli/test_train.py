@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Runs the command, and tells whether TensorFlow was imported.
 RUN = """
 import sys
-from efficientdet_tf import train
+from efficientdet_tf.cli import train
 try:
     train.run()
 finally:

@@ -206,7 +206,7 @@ def test_overrides_leave_the_original():
 
 
 def test_built_in_configs_are_valid():
-    files = sorted((config_lib.pathlib.Path(config_lib.__file__).parent / "configs").glob("*.yaml"))
+    files = sorted((config_lib.pathlib.Path(config_lib.__file__).parent / "presets").glob("*.yaml"))
     assert "digits" in [file.stem for file in files]
     for file in files:
         assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))

@@ -11,7 +11,7 @@ import pytest
 from efficientdet_tf.config import MODELS, Config, known_keys
 from efficientdet_tf.training import optimizers
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 

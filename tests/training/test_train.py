@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -20,6 +18,8 @@ import tensorflow as tf
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli import train as train_command
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.data.coco_writer import write_coco
@@ -386,7 +386,7 @@ def test_different_classes_in_validation(coco_file, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "train: --model_dir is missing: the folder to write the run to"),
+        ([], "train: --model_dir is missing: Run directory to write; the same command resumes it."),
         (
             ["--model_dir=x", "--model=efficientdet-d9"],
             "train: unknown model 'efficientdet-d9'; did you mean 'efficientdet-d7'?",
@@ -407,14 +407,8 @@ def test_different_classes_in_validation(coco_file, tmp_path):
         ),
     ],
 )
-def test_wrong_settings_are_one_line(arguments, message, tmp_path):
-    process = subprocess.run(
-        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 1
-    assert process.stderr.splitlines() == [message]
+def test_wrong_settings_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.call(train_command.COMMAND, arguments) == 1
+    assert capsys.readouterr() == ("", f"{message}\n")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,29 @@
+"""`python -m efficientdet_tf train|eval|predict|data|report`: every command of the package."""
+
+import sys
+
+from efficientdet_tf.cli import command_line, data, eval, predict, report, train, write_digits
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        train.COMMAND,
+        eval.COMMAND,
+        predict.COMMAND,
+        *data.COMMANDS.values(),
+        report.COMMAND,
+        write_digits.COMMAND,
+    )
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == [data.NAME]:
+        data.run(arguments[1:])
+    command_line.run(command_line.choose("efficientdet_tf", COMMANDS, arguments), arguments[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Where flags become settings: --model, --config and --set, the same in every command."""
+
+from collections.abc import Mapping
+
+from absl import flags
+
+from efficientdet_tf.config import Config, parse_assignments
+
+
+def define_config_flags(values: flags.FlagValues) -> None:
+    """Declare the flags that `config_from_flags` reads."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Architecture, e.g. efficientdet-d0 or efficientdet-lite0.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "config",
+        None,
+        "YAML file with any settings, or built in: digits, finetune, paper.",
+        flag_values=values,
+    )
+    define_set_flag(values, "One setting as key=value, e.g. optimizer.learning_rate=0.04")
+
+
+def define_set_flag(values: flags.FlagValues, meaning: str) -> None:
+    """Declare --set, which may be repeated."""
+    flags.DEFINE_multi_string("set", [], f"{meaning}; may be repeated.", flag_values=values)
+
+
+def config_from_flags(values: flags.FlagValues, keys: Mapping[str, str] | None = None) -> Config:
+    """Resolve the config of a command line: model table, --config, --set, other flags.
+
+    Args:
+      values: parsed flags of `define_config_flags`, and those of `keys`.
+      keys: name of a flag -> the setting that it overrides when it is given.
+
+    Raises:
+      ConfigError: for a setting that does not exist or has no such value.
+    """
+    if values.config:
+        config = Config.from_yaml(values.config, values.model)
+    else:
+        config = Config.for_model(values.model or "efficientdet-d0")
+    overrides = parse_assignments(values.set)
+    for flag, key in (keys or {}).items():
+        if values[flag].value is not None:
+            overrides[key] = values[flag].value
+    return config.override(overrides)
