@@ -4,6 +4,7 @@ import ast
 import configparser
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -230,3 +231,11 @@ def test_a_skipped_parity_test_fails_where_the_goldens_are_required(tmp_path):
     )
     assert "skipped although the goldens are required: tired" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 failed, 1 skipped in ")
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md"])
+def test_each_file_that_a_document_names_is_there(document):
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:efficientdet_tf|keras_layers|export|tests)/[\w/.]+\.\w+)`", text))
+    assert not [name for name in named if not (REPOSITORY / name).is_file()]
+    assert named or document != "CONTRIBUTING.md"
