@@ -172,7 +172,9 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
         return {"input": preprocessing.pad(v["scaled"], size, mean)}
 
     def assign(v):
-        classes, boxes, count = targets.assign(anchors.of_config(config), v["boxes"], v["classes"])
+        classes, boxes, count = targets.assign(
+            anchors.from_config(config), v["boxes"], v["classes"]
+        )
         return {"class_targets": classes, "box_targets": boxes, "count": count}
 
     return [read, decode, flip, scale_and_crop, pad, assign]
@@ -181,7 +183,7 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
 def batching_time(config: Config, batch_size: int, num_images: int) -> float:
     """Milliseconds of processor time that it takes to put one image and its targets in a batch."""
     height, width = config.model.image_size
-    count = len(anchors.of_config(config))
+    count = len(anchors.from_config(config))
     one = tf.zeros([height, width, 3]), tf.zeros([count], tf.int32), tf.zeros([count, 4])
     images = tf.data.Dataset.from_tensors(one).cache().repeat(num_images)
     alone, batched = (_processor_milliseconds(d) for d in (images, images.batch(batch_size)))

@@ -80,7 +80,7 @@ def parts_of(model: str, folder: pathlib.Path) -> dict[str, Callable[[], object]
     network, config, label_map = load(model)
     pixels = load_sample_image("china.jpg")
     encoded = tf.io.encode_jpeg(pixels, quality=95)
-    image, scale, size = detection_function.Letterbox.of(config)(tf.constant(pixels))
+    image, scale, size = detection_function.Letterbox.from_config(config)(tf.constant(pixels))
     inputs = image[None], scale[None], size[None]
     alone = tf.function(lambda images: network(images, training=False))
     detect = detection_function.detection_function(network, config)

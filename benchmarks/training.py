@@ -28,7 +28,7 @@ VARIANTS = {
     "bfloat16": {"training.precision": "mixed_bfloat16"},
     "float16": {"training.precision": "mixed_float16"},
     "xla": {"training.xla": True},
-    "accumulate": {"training.accumulate": 2},
+    "accumulation": {"training.gradient_accumulation_steps": 2},
     "checkpointing": {"training.gradient_checkpointing": True},
 }
 

@@ -32,7 +32,7 @@ def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tupl
     }
 
 
-def of_config(config: Config) -> np.ndarray:
+def from_config(config: Config) -> np.ndarray:
     """The anchors of a configured model: float32 [N, 4] in pixels of the network's input."""
     return generate(
         config.model.image_size,

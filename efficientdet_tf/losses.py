@@ -134,7 +134,7 @@ class DetectionLoss:
     """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
     Example:
-      loss = DetectionLoss.for_config(config)
+      loss = DetectionLoss.from_config(config)
       loss(targets, model(images, training=True))["detection_loss"]
 
     One deliberate difference from the published implementation: its IoU losses
@@ -159,7 +159,7 @@ class DetectionLoss:
     anchors: tf.Tensor
 
     @classmethod
-    def for_config(cls, config: Config) -> "DetectionLoss":
+    def from_config(cls, config: Config) -> "DetectionLoss":
         """The loss of a configured model.
 
         Raises:
@@ -175,7 +175,7 @@ class DetectionLoss:
             raise ConfigError(
                 f"loss.class_weight_values: has {len(weights)} weights for {classes} classes"
             )
-        return cls(config.loss, anchor_grid.of_config(config))
+        return cls(config.loss, anchor_grid.from_config(config))
 
     def __call__(
         self,

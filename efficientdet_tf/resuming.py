@@ -12,7 +12,7 @@ from efficientdet_tf.files import write_atomically
 # The one place that says which settings shape a checkpoint: all of these sections but what
 # may change, and of other sections these, each with what of its value has to stay.
 _SHAPING_SECTIONS = ("model", "neck", "anchors")
-_MAY_CHANGE = ("model.backbone_survival_prob", "anchors.match_threshold")
+_MAY_CHANGE = ("model.backbone_survival_prob", "anchors.positive_iou_threshold")
 _SHAPING: dict[str, Callable[[Any], Any]] = {
     "optimizer.name": str,
     "optimizer.lookahead": bool,

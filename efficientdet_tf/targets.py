@@ -28,7 +28,7 @@ def assign(
     anchors: tf.Tensor,
     boxes: tf.Tensor,
     classes: tf.Tensor,
-    match_threshold: float = 0.5,
+    positive_iou_threshold: float = 0.5,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The training targets of one image, in graph operations.
 
@@ -37,7 +37,7 @@ def assign(
         array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
-      match_threshold: an anchor with at least this IoU is positive.
+      positive_iou_threshold: an anchor with at least this IoU is positive.
 
     Returns:
       Class targets int32 [N], `BACKGROUND` where there is no object, `IGNORED`
@@ -49,22 +49,22 @@ def assign(
     classes = tf.cast(classes, tf.int32)
     is_object = classes >= 0
     class_targets, box_targets, num_positives = _assign_objects(
-        anchors, boxes[is_object], classes[is_object], match_threshold
+        anchors, boxes[is_object], classes[is_object], positive_iou_threshold
     )
     # Most images have no ignored box, and nothing more to do.
     class_targets = tf.cond(
         tf.reduce_all(is_object),
         lambda: class_targets,
-        lambda: _ignore(class_targets, anchors, boxes, classes, match_threshold),
+        lambda: _ignore(class_targets, anchors, boxes, classes, positive_iou_threshold),
     )
     return class_targets, box_targets, num_positives
 
 
 def _assign_objects(
-    anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, match_threshold: float
+    anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, positive_iou_threshold: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`assign` of boxes that are all objects."""
-    box_of_anchor = _match(anchors, boxes, match_threshold)
+    box_of_anchor = _match(anchors, boxes, positive_iou_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
     deltas = anchor_grid.encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
@@ -84,10 +84,10 @@ def _ignore(
     anchors: tf.Tensor,
     boxes: tf.Tensor,
     classes: tf.Tensor,
-    match_threshold: float,
+    positive_iou_threshold: float,
 ) -> tf.Tensor:
     """The class targets with `IGNORED` for the background on ignored boxes: int32 [N]."""
-    ignored = _match(anchors, boxes[classes == IGNORED], match_threshold) >= 0
+    ignored = _match(anchors, boxes[classes == IGNORED], positive_iou_threshold) >= 0
     ignored |= _inside_any(anchors, boxes[classes == IGNORED_REGION])
     return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
 

@@ -75,7 +75,7 @@ class _Served(tf.Module):
         super().__init__(name="efficientdet")
         # Tracked by the module, so that they are saved with the graphs.
         self.weights = list(model.variables)
-        letterbox = Letterbox.of(config)
+        letterbox = Letterbox.from_config(config)
         detect = detection_function(model, config)
         # One more entry, for the padding behind the last detection.
         category_ids = tf.constant([*label_map.ids, 0], tf.int64)

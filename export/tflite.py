@@ -47,7 +47,7 @@ def export(
     - `scores` float32 [1, M], 0..1, best first;
     - `num_detections` float32 [1]; rows from there on are zero.
 
-    Suppression is that of the op TFLite_Detection_PostProcess: hard and per class
+    NonMaxSuppression is that of the op TFLite_Detection_PostProcess: hard and per class
     whatever the config says, with its IoU and score thresholds, at most 100 of a
     class. Run it with at most 16 threads (see `_UNUSED`). Label map, input
     size and padding colour are embedded in the file; see
@@ -95,7 +95,7 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
 
 def _detection_function(model: keras.Model, config: Config):
     height, width = config.model.image_size
-    anchors = _centered(anchor_grid.of_config(config))
+    anchors = _centered(anchor_grid.from_config(config))
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 

@@ -9,8 +9,8 @@ SCOPES = ("global", "per_class")
 
 
 @dataclasses.dataclass(frozen=True)
-class Suppression:
-    """How overlapping boxes are thinned out.
+class NonMaxSuppression:
+    """Non-maximum suppression (NMS), hard or soft.
 
     Attributes:
       method: "hard" drops what overlaps a better box; "gaussian" lowers its score

@@ -7,19 +7,19 @@ import tf_keras as keras
 from official.vision.ops import box_ops
 
 from keras_layers.level_maps import box_map, class_map, levels_of
-from keras_layers.nms import Suppression
+from keras_layers.nms import NonMaxSuppression
 
 
 @keras.utils.register_keras_serializable("efficientdet")
-class Detections(keras.layers.Layer):
-    """Selects, decodes and suppresses (EfficientDet's and RetinaNet's inference).
+class Postprocessing(keras.layers.Layer):
+    """Postprocessing: pre-NMS top-k, box decoding and NMS, as of EfficientDet and RetinaNet.
 
     The large part of the work is reading the class logits once; whatever cannot
     become a detection is dropped before boxes are decoded or sigmoids taken.
 
     Example:
-      >>> layer = Detections(image_size=(512, 512), method="hard")
-      >>> found = layer(network(images), anchors, image_scale)
+      >>> layer = Postprocessing(image_size=(512, 512), method="hard")
+      >>> found = layer(network(images), anchors, scale_to_original)
       >>> found["boxes"].shape
       TensorShape([1, 100, 4])
 
@@ -27,8 +27,8 @@ class Detections(keras.layers.Layer):
       image_size: (height, width) of the network's input in pixels, to which
         scope "global" clips the boxes.
       method, scope, iou_threshold, sigma, score_threshold, max_detections: see
-        `keras_layers.nms.Suppression`.
-      pre_nms_top_k: the best so many (anchor, class) pairs reach suppression; 0
+        `keras_layers.nms.NonMaxSuppression`.
+      pre_nms_top_k: the best so many (anchor, class) pairs reach NMS; 0
         lets in the best class of every anchor.
     """
 
@@ -47,11 +47,11 @@ class Detections(keras.layers.Layer):
         super().__init__(**kwargs)
         self.image_size = tuple(image_size)
         self.pre_nms_top_k = pre_nms_top_k
-        self.suppress = Suppression(
+        self.suppress = NonMaxSuppression(
             method, scope, iou_threshold, sigma, score_threshold, max_detections
         )
 
-    def call(self, outputs, anchors, image_scale, original_size=None):
+    def call(self, outputs, anchors, scale_to_original, original_size=None):
         """Detects.
 
         Args:
@@ -59,7 +59,7 @@ class Detections(keras.layers.Layer):
             `box_L`, float [B, h, w, A * 4], (ty, tx, th, tw), for each level L.
           anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, in
             order of level, row, column, and the A of a cell.
-          image_scale: float32 [B], original pixels in one network pixel.
+          scale_to_original: float32 [B], original pixels in one network pixel.
           original_size: int [B, 2], height and width of the original images, to
             which boxes are clipped; None leaves them as predicted.
 
@@ -78,15 +78,15 @@ class Detections(keras.layers.Layer):
             candidates = self._candidates(index, logits, maxima, floors[index])
             return self._detect(index, candidates, deltas, anchors)
 
-        found = self._for_each(detect_one, tf.range(tf.shape(image_scale)[0]))
-        return self._in_original_pixels(*found, image_scale, original_size)
+        found = self._for_each(detect_one, tf.range(tf.shape(scale_to_original)[0]))
+        return self._in_original_pixels(*found, scale_to_original, original_size)
 
-    def suppress_candidates(self, candidates, image_scale, original_size=None):
+    def suppress_candidates(self, candidates, scale_to_original, original_size=None):
         """The rest of `call`, from what `keras_layers.pre_nms.select` found.
 
         Args:
           candidates: dict of `boxes`, `logits` and `classes`.
-          image_scale, original_size: see `call`.
+          scale_to_original, original_size: see `call`.
 
         Returns:
           What `call` does.
@@ -97,7 +97,7 @@ class Detections(keras.layers.Layer):
 
         names = ("boxes", "logits", "classes")
         found = self._for_each(detect_one, tuple(candidates[name] for name in names))
-        return self._in_original_pixels(*found, image_scale, original_size)
+        return self._in_original_pixels(*found, scale_to_original, original_size)
 
     def _for_each(self, detect_one, elements):
         """Boxes, scores, classes and their number of every image."""
@@ -113,8 +113,8 @@ class Detections(keras.layers.Layer):
             ),
         )
 
-    def _in_original_pixels(self, boxes, scores, classes, counts, image_scale, original_size):
-        boxes *= image_scale[:, None, None]
+    def _in_original_pixels(self, boxes, scores, classes, counts, scale_to_original, original_size):
+        boxes *= scale_to_original[:, None, None]
         if original_size is not None:
             limit = tf.tile(tf.cast(original_size, tf.float32), [1, 2])[:, None, :]
             boxes = tf.clip_by_value(boxes, 0.0, limit)

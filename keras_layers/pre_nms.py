@@ -9,8 +9,9 @@ from keras_layers.postprocessing import by_anchor
 def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dict[str, tf.Tensor]:
     """The best (anchor, class) pairs of each image.
 
-    `keras_layers.postprocessing.Detections` chooses the same by itself, faster on a CPU, but with
-    shapes that depend on the values. What is chosen here goes to its `suppress_candidates`.
+    `keras_layers.postprocessing.Postprocessing` chooses the same by itself, faster on a CPU,
+    but with shapes that depend on the values. What is chosen here goes to its
+    `suppress_candidates`.
 
     Args:
       outputs: dict of `cls_L`, float [B, h, w, A * classes], class logits, and `box_L`, float

@@ -62,7 +62,7 @@ def test_all_that_is_refused_is_named_at_once(config, tmp_path):
         ("optimizer.ema_decay", 0.99),
         ("optimizer.momentum", 0.8),
         ("model.backbone_survival_prob", 0.7),
-        ("anchors.match_threshold", 0.4),
+        ("anchors.positive_iou_threshold", 0.4),
         ("training.epochs", 2),
         ("data.train", "elsewhere"),
         ("augmentation.mosaic", 0.5),

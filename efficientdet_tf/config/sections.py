@@ -64,7 +64,7 @@ class AnchorConfig:
     # width / height of each anchor at equal area.
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
     # An anchor with at least this IoU answers for the object.
-    match_threshold: float = 0.5
+    positive_iou_threshold: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,16 +181,16 @@ class TrainingConfig:
     # Steps in an epoch; 0 is one pass over the training set.
     steps_per_epoch: int = 0
     # COCO metrics on the validation set every so many epochs.
-    eval_every: int = 1
+    eval_interval_epochs: int = 1
     eval_batch_size: int = 8
     # Training ends after so many evaluations without a better AP; 0 is off.
     patience: int = 0
     # Histograms of the weights for TensorBoard every so many epochs; 0 is off.
-    histogram_every: int = 0
+    histogram_interval_epochs: int = 0
     # Checkpoints of the whole state that are kept to resume from.
     keep_checkpoints: int = 2
     # Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only.
-    checkpoint_steps: int = 0
+    checkpoint_interval_steps: int = 0
     # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
     strategy: str = "auto"
     # Name or grpc:// address of the TPU; "" is that of this environment.
@@ -201,7 +201,7 @@ class TrainingConfig:
     xla: bool = False
     # Parts that each device computes its share of a batch in, one after another, to need less
     # memory. BatchNorm sees the parts.
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     # Compute the backbone again in the backward pass instead of keeping what it computed:
     # less memory, more time, the same gradients.
     gradient_checkpointing: bool = False

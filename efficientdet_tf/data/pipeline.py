@@ -220,7 +220,7 @@ def evaluation_dataset(
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
-      a dict of "position" int32 [B], index in `data.records`, -1 for padding, "image_scale"
+      a dict of "position" int32 [B], index in `data.records`, -1 for padding, "scale_to_original"
       float32 [B], the original pixels in a network pixel, and "size" int32 [B, 2], the original
       height and width).
 
@@ -234,12 +234,16 @@ def evaluation_dataset(
     def element(position):
         pixels = _read(table, position)
         image, scale = preprocessing.resize_and_pad(pixels, size, config.model.pixel_mean)
-        about = {"position": tf.cast(position, tf.int32), "image_scale": scale}
+        about = {"position": tf.cast(position, tf.int32), "scale_to_original": scale}
         return image, about | {"size": tf.shape(pixels)[:2]}
 
     padding = (
         tf.zeros([*size, 3]),
-        {"position": tf.constant(-1), "image_scale": 1.0, "size": tf.constant(size, tf.int32)},
+        {
+            "position": tf.constant(-1),
+            "scale_to_original": 1.0,
+            "size": tf.constant(size, tf.int32),
+        },
     )
     workers, index = (worker.num_input_pipelines, worker.input_pipeline_id) if worker else (1, 0)
     devices = worker.num_replicas_in_sync if worker else 1
@@ -392,7 +396,10 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
     """The targets of one image, as in `training_dataset` without the batch."""
     model = config.model
     class_targets, box_targets, num_positives = targets.assign(
-        anchors.of_config(config), example.boxes, example.classes, config.anchors.match_threshold
+        anchors.from_config(config),
+        example.boxes,
+        example.classes,
+        config.anchors.positive_iou_threshold,
     )
     maps = targets.by_level(
         class_targets, box_targets, model.image_size, model.min_level, model.max_level

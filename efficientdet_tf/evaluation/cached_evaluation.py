@@ -26,7 +26,7 @@ class Measured:
         return cls(evaluator.result(), evaluator.arrays())
 
 
-class RememberedEvaluation:
+class CachedEvaluation:
     """Evaluates, and keeps the latest evaluation and the one with the best AP.
 
     Args:

@@ -16,9 +16,9 @@ from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.inference.detection_function import (
+    build_postprocessing,
     compiled_candidates,
     detection_function,
-    detections_layer,
 )
 
 
@@ -107,7 +107,7 @@ def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable
     detect = detection_function(model, config)
 
     def of_replica(images, about):
-        found = detect(images, about["image_scale"], about["size"])
+        found = detect(images, about["scale_to_original"], about["size"])
         return found | {"position": about["position"]}
 
     return of_replica, lambda found: found
@@ -115,13 +115,13 @@ def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable
 
 def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
     """The same for XLA: suppression, whose shapes follow from the values, is done afterwards."""
-    choose, layer = compiled_candidates(model, config), detections_layer(config)
+    choose, layer = compiled_candidates(model, config), build_postprocessing(config)
 
     def of_replica(images, about):
         return choose(images) | about
 
     def finish(chosen):
-        found = layer.suppress_candidates(chosen, chosen["image_scale"], chosen["size"])
+        found = layer.suppress_candidates(chosen, chosen["scale_to_original"], chosen["size"])
         return found | {"position": chosen["position"]}
 
     return of_replica, finish

@@ -10,13 +10,13 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.preprocessing import resize_and_pad
 from keras_layers import pre_nms
-from keras_layers.postprocessing import Detections
+from keras_layers.postprocessing import Postprocessing
 
 
-def detections_layer(config: Config) -> Detections:
+def build_postprocessing(config: Config) -> Postprocessing:
     """The post-processing that `config.detection` describes."""
     detection = config.detection
-    return Detections(
+    return Postprocessing(
         config.model.image_size,
         method=detection.nms,
         scope=detection.nms_scope,
@@ -38,13 +38,13 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
 
     Returns:
       A function of images, float32 [B, H, W, 3] as of `resize_and_pad`,
-      image_scale, float32 [B], and original_size, int32 [B, 2] (height, width).
-      It returns what `keras_layers.postprocessing.Detections` does, with boxes in
+      scale_to_original, float32 [B], and original_size, int32 [B, 2] (height, width).
+      It returns what `keras_layers.postprocessing.Postprocessing` does, with boxes in
       original pixels, clipped to the original images: published metrics are of
       unclipped boxes, but nobody wants a box that leaves the picture.
     """
-    layer = detections_layer(config)
-    anchors = anchor_grid.of_config(config)
+    layer = build_postprocessing(config)
+    anchors = anchor_grid.from_config(config)
 
     @tf.function(
         input_signature=[
@@ -53,8 +53,8 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
             tf.TensorSpec([None, 2], tf.int32),
         ]
     )
-    def detect(images, image_scale, original_size):
-        return layer(model(images, training=False), anchors, image_scale, original_size)
+    def detect(images, scale_to_original, original_size):
+        return layer(model(images, training=False), anchors, scale_to_original, original_size)
 
     return detect
 
@@ -70,7 +70,7 @@ def compiled_candidates(model: keras.Model, config: Config) -> Callable:
     Returns:
       A function of images, float32 [B, H, W, 3], to what `keras_layers.pre_nms.select` gives.
     """
-    anchors = anchor_grid.of_config(config)
+    anchors = anchor_grid.from_config(config)
 
     @tf.function(jit_compile=True)
     def choose(images):
@@ -93,7 +93,7 @@ class Letterbox:
     pad_value: tuple[float, float, float]
 
     @classmethod
-    def of(cls, config: Config) -> "Letterbox":
+    def from_config(cls, config: Config) -> "Letterbox":
         """As the model of `config` was trained."""
         return cls(config.model.image_size, config.model.pixel_mean)
 

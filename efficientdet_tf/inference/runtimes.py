@@ -44,7 +44,7 @@ class KerasBackend:
     """The Keras model, one batch in one call."""
 
     def __init__(self, model: keras.Model, config: Config):
-        self._letterbox = _compiled(Letterbox.of(config))
+        self._letterbox = _compiled(Letterbox.from_config(config))
         self._detect = detection_function(model, config).get_concrete_function()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:

@@ -40,7 +40,7 @@ class EfficientDet(keras.Model):
         weight_decay: float = 4e-5,
         clip_norm: float = 10.0,
         ema_decay: float = 0.9998,
-        accumulate: int = 1,
+        gradient_accumulation_steps: int = 1,
         seed: int = 0,
         **kwargs,
     ):
@@ -55,8 +55,9 @@ class EfficientDet(keras.Model):
           clip_norm: L2 norm that each gradient, then all together, are clipped
             to; 0 is off.
           ema_decay: of the moving average of the weights; 0 is off.
-          accumulate: parts that a replica's batch is computed in, one after another; the step
-            is that of the whole, but for BatchNorm, which sees the parts.
+          gradient_accumulation_steps: micro-batches that a replica's batch is computed in,
+            one after another; the step is that of the whole, but for BatchNorm, which
+            sees the micro-batches.
           seed: of the residual branches that a step drops.
           **kwargs: of `keras.Model.compile`.
         """
@@ -67,7 +68,7 @@ class EfficientDet(keras.Model):
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.moving_average = MovingAverage(self, ema_decay) if ema_decay else None
-        self.accumulate = accumulate
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
         self._make_trackers()
 
@@ -122,13 +123,15 @@ class EfficientDet(keras.Model):
             images, targets = part
             with tf.GradientTape() as tape, draws_from(self._step_seed(index)):
                 outputs = self(images, training=True)
-                losses = self._loss_terms(targets, outputs, normalizer, self.accumulate)
+                losses = self._loss_terms(
+                    targets, outputs, normalizer, self.gradient_accumulation_steps
+                )
                 loss = losses["loss"]
                 if self._scales_loss:
                     loss = self.optimizer.get_scaled_loss(loss)
             return losses, tape.gradient(loss, variables)
 
-        return sum_over_parts(of_part, (images, targets), self.accumulate)
+        return sum_over_parts(of_part, (images, targets), self.gradient_accumulation_steps)
 
     def _normalizer(self, targets) -> tf.Tensor:
         """What the losses of the global batch are divided by."""

@@ -10,7 +10,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.files import WriteError
@@ -28,7 +28,7 @@ _PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.Ca
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitting:
+class TrainingLoop:
     """A run from where its checkpoint left it to its end.
 
     Attributes:
@@ -81,7 +81,7 @@ class Fitting:
                 self.progress,
                 self.output,
                 training.keep_checkpoints,
-                training.checkpoint_steps,
+                training.checkpoint_interval_steps,
                 requests,
                 stream,
             )
@@ -127,7 +127,7 @@ class Fitting:
     def _fit(self, stream, saver, requests) -> EvaluationResult | None:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch
         bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
-        evaluation = RememberedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
+        evaluation = CachedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
         at_end = [*self._measuring(evaluation, requests), self.patience, saver]
         around = [
             callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
@@ -162,7 +162,7 @@ class Fitting:
         coco = callbacks.CocoMetrics(
             evaluation.run,
             self.output,
-            training.eval_every,
+            training.eval_interval_epochs,
             training.epochs,
             self.progress.best_ap,
             requests,
@@ -174,7 +174,7 @@ class Fitting:
         scalars = keras.callbacks.TensorBoard(
             str(folder),
             write_graph=False,
-            histogram_freq=self.config.training.histogram_every,
+            histogram_freq=self.config.training.histogram_interval_epochs,
         )
         return [scalars, TensorBoardImages(evaluation, self.val_data, folder)]
 

@@ -75,7 +75,7 @@ def describe(model: keras.Model, config: Config) -> str:
         return f"{text}; {_gigabytes(there)} are available"
     return (
         f"warning: {text}, but {_gigabytes(there)} are available; less is needed with a smaller "
-        "training.batch_size, training.accumulate=2 or more, "
+        "training.batch_size, training.gradient_accumulation_steps=2 or more, "
         "training.gradient_checkpointing=true or training.precision=mixed_bfloat16"
     )
 
@@ -89,23 +89,25 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     """
     training = config.training
     replicas = model.distribute_strategy.num_replicas_in_sync
-    part = max(1, training.batch_size // replicas // training.accumulate)
+    part = max(1, training.batch_size // replicas // training.gradient_accumulation_steps)
     specs = _batch_specs(model, part)
     trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
     graph = _forward_graph(model, specs)
     # To compute in parts, the step is traced once more.
-    operations = len(graph.get_operations()) * (1.3 if training.accumulate > 1 else 1)
+    operations = len(graph.get_operations()) * (
+        1.3 if training.gradient_accumulation_steps > 1 else 1
+    )
     kept = saved_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
     on_cpu = _are_cpus(_devices(model.distribute_strategy))
     # The gradients; the same clipped; their sum so far.
-    copies = 1 + bool(config.optimizer.clip_norm) + (training.accumulate > 1)
+    copies = 1 + bool(config.optimizer.clip_norm) + (training.gradient_accumulation_steps > 1)
     return Memory(
         weights=weights * (2 if config.optimizer.ema_decay else 1),
         optimizer=trainable * (copies + _slots(config)),
         # At some time one part is computed again, or the gradient of the largest is made.
         activations=size_of(kept.tensors)
         + max(size_of(part) for part in ([], *kept.recomputed, *([x] for x in kept.tensors))),
-        batches=_BATCHES * training.accumulate * size_of(tf.nest.flatten(specs)),
+        batches=_BATCHES * training.gradient_accumulation_steps * size_of(tf.nest.flatten(specs)),
         program=int(_BYTES_OF_OPERATION * operations) if on_cpu else 0,
     )
 

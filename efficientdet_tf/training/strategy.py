@@ -46,19 +46,25 @@ def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy("/gpu:0" if name == "gpu" else "/cpu:0")
 
 
-def check_batch(devices: tf.distribute.Strategy, batch_size: int, accumulate: int) -> None:
+def check_batch(
+    devices: tf.distribute.Strategy, batch_size: int, gradient_accumulation_steps: int
+) -> None:
     """Passes when a batch can be shared out evenly.
 
     Raises:
       ConfigError: when it cannot.
     """
     replicas = devices.num_replicas_in_sync
-    if batch_size % (replicas * accumulate):
-        parts = f" in {accumulate} parts each" if accumulate > 1 else ""
+    if batch_size % (replicas * gradient_accumulation_steps):
+        parts = (
+            f" in {gradient_accumulation_steps} parts each"
+            if gradient_accumulation_steps > 1
+            else ""
+        )
         raise ConfigError(
             f"training.batch_size: {batch_size} cannot be shared out among {replicas} "
             f"device{'s' if replicas > 1 else ''}{parts}; "
-            f"choose a multiple of {replicas * accumulate}"
+            f"choose a multiple of {replicas * gradient_accumulation_steps}"
         )
 
 

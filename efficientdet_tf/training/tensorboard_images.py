@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.data.records import DataError, DetectionData, Record
-from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.confusion import confusion
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.side_by_side import side_by_side
@@ -34,7 +34,7 @@ class TensorBoardImages(keras.callbacks.Callback):
       folder: TensorBoard's of the run; written to `validation` in it.
     """
 
-    def __init__(self, evaluation: RememberedEvaluation, data: DetectionData, folder: pathlib.Path):
+    def __init__(self, evaluation: CachedEvaluation, data: DetectionData, folder: pathlib.Path):
         super().__init__()
         self._evaluation = evaluation
         self._data = dataclasses.replace(data, records=_some(data.records))

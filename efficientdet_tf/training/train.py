@@ -21,7 +21,7 @@ from efficientdet_tf.training import class_weights, memory, optimizers, state, s
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
-from efficientdet_tf.training.loop import Fitting
+from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.run_lock import RunLock
 
 
@@ -50,7 +50,9 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     devices = strategy.create(config.training.strategy, config.training.tpu)
-    strategy.check_batch(devices, config.training.batch_size, config.training.accumulate)
+    strategy.check_batch(
+        devices, config.training.batch_size, config.training.gradient_accumulation_steps
+    )
     keras.utils.set_random_seed(config.training.seed)
     # Only the chief writes there.
     lock = RunLock(directory.path) if strategy.is_chief(devices) else contextlib.nullcontext()
@@ -90,7 +92,9 @@ def _train(
             resuming.measured_since(changes).epoch,
         )
         print(memory.describe(model, config))
-        fitting = Fitting(config, model, train_data, val_data, steps, progress, output, patience)
+        fitting = TrainingLoop(
+            config, model, train_data, val_data, steps, progress, output, patience
+        )
         return fitting.finish()
 
 
@@ -176,11 +180,11 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
-        DetectionLoss.for_config(config),
+        DetectionLoss.from_config(config),
         weight_decay=optimizers.loss_decay(settings),
         clip_norm=settings.clip_norm,
         ema_decay=settings.ema_decay,
-        accumulate=training.accumulate,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
         seed=training.seed,
         jit_compile=training.xla,
     )

@@ -35,7 +35,7 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
     levels = range(config.model.min_level, config.model.max_level + 1)
     classes = _flat([targets[class_map(level)] for level in levels], 1)[..., 0]
     deltas = _flat([targets[box_map(level)] for level in levels], 4)
-    grid = anchors.of_config(config)
+    grid = anchors.from_config(config)
     all_boxes, all_names = [], []
     for of_anchor, delta in zip(classes[: len(images)], deltas):
         positive = of_anchor >= 0

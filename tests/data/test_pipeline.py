@@ -90,12 +90,9 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
             for record in data.records
             if np.allclose(images[i], network_input(record, config), atol=1e-3)
         ]
-        scale = SIZE / max(record.height, record.width)
-        scaled_size = np.floor(np.float32([record.height, record.width]) * scale)
-        factor = np.tile(scaled_size / [record.height, record.width], 2)
-        boxes = np.clip(record.boxes[:1] * factor, 0, SIZE - 1).astype(np.float32)
+        boxes = network_boxes(record, record.boxes[:1])
         wanted_classes, wanted_boxes, count = targets.assign(
-            anchor_grid.of_config(config), boxes, record.classes[:1]
+            anchor_grid.from_config(config), boxes, record.classes[:1]
         )
         classes = np.concatenate([np.ravel(maps[f"cls_{level}"][i]) for level in range(3, 8)])
         deltas = np.concatenate([np.ravel(maps[f"box_{level}"][i]) for level in range(3, 8)])
@@ -137,13 +134,11 @@ def test_ignored_objects_are_no_background(data, config):
     [(_, without)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
     found, plain = flat_classes(maps), flat_classes(without)
     np.testing.assert_array_equal(maps["num_positives"], without["num_positives"])
-    order = training_positions(data, seed=1, first_image=0, count=7)
+    order = list(islice(training_positions(data, seed=1, first_image=0), 7))
     for position, ours, theirs in zip(order, found, plain):
         record = data.records[position]
-        boxes, _ = preprocessing.resize_boxes(
-            IGNORED_BOX, tf.constant([record.height, record.width]), (SIZE, SIZE)
-        )
-        matched = targets.assign(anchor_grid.of_config(config), boxes, [0])[0].numpy() == 0
+        boxes = network_boxes(record, IGNORED_BOX)
+        matched = targets.assign(anchor_grid.from_config(config), boxes, [0])[0].numpy() == 0
         expected = np.where(matched & (theirs < 0), targets.IGNORED, theirs)
         np.testing.assert_array_equal(ours, expected)
         assert (expected == targets.IGNORED).any()
@@ -155,8 +150,8 @@ def test_crowd_regions_are_background_or_left_out(data, config):
     [(_, maps)] = list(training_dataset(data, option, 7, repeat=False, seed=1))
     assert (flat_classes(plain) >= -1).all()
     np.testing.assert_array_equal(maps["num_positives"], plain["num_positives"])
-    order = training_positions(data, seed=1, first_image=0, count=7)
-    ymin, xmin, ymax, xmax = np.asarray(anchor_grid.of_config(config)).T
+    order = list(islice(training_positions(data, seed=1, first_image=0), 7))
+    ymin, xmin, ymax, xmax = np.asarray(anchor_grid.from_config(config)).T
     for position, ours, theirs in zip(order, flat_classes(maps), flat_classes(plain)):
         # The region is the whole image; below or right of it is padding.
         record = data.records[position]
@@ -172,6 +167,13 @@ def test_crowd_regions_are_background_or_left_out(data, config):
         expected = np.where((theirs == -1) & (share >= 0.5), targets.IGNORED, theirs)
         np.testing.assert_array_equal(ours[sure], expected[sure])
         assert sure.mean() > 0.9
+
+
+def network_boxes(record: Record, boxes: np.ndarray) -> np.ndarray:
+    """Boxes in pixels of the network's input, of an image that is neither flipped nor scaled."""
+    size = np.array([record.height, record.width], np.float32)
+    scaled_size = np.floor(size * SIZE / size.max())
+    return np.clip(boxes * np.tile(scaled_size / size, 2), 0, SIZE - 1).astype(np.float32)
 
 
 def network_input(record: Record, config: Config):
@@ -263,7 +265,7 @@ def test_evaluation_gives_every_image_once_in_order(data, config):
         np.testing.assert_allclose(images[i], network_input(record, config), atol=1e-3)
         assert tuple(about["size"][i]) == (record.height, record.width)
         scale = max(record.height, record.width) / SIZE
-        np.testing.assert_allclose(about["image_scale"][i], scale, rtol=1e-6)
+        np.testing.assert_allclose(about["scale_to_original"][i], scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cache", [False, True])

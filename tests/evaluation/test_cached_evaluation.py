@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
-from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 
 
@@ -24,7 +24,7 @@ def test_the_latest_and_the_best_are_kept(data):
         evaluator.add(1, np.array([[0, 0, 10, next(widths)]]), [0.9], [0])
         return evaluator
 
-    evaluation = RememberedEvaluation(detect)
+    evaluation = CachedEvaluation(detect)
     assert (evaluation.latest, evaluation.best) == (None, None)
     kept = []
     for _ in range(4):
@@ -39,7 +39,7 @@ def test_the_latest_and_the_best_are_kept(data):
 
 def test_without_objects_no_evaluation_is_better_than_the_first():
     empty = DetectionData([], LabelMap((1,), ("a",)))
-    evaluation = RememberedEvaluation(lambda: CocoEvaluator(empty))
+    evaluation = CachedEvaluation(lambda: CocoEvaluator(empty))
     evaluation.run()
     first = evaluation.best
     evaluation.run()

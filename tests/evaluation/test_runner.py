@@ -25,7 +25,7 @@ SIZES = [(64, 128), (128, 256), (100, 100), (100, 250), (64, 128)]
 
 def anchor_index(image_number):
     """The anchor that is the object of an image: one that lies inside all of them."""
-    anchors = anchor_grid.of_config(CONFIG)
+    anchors = anchor_grid.from_config(CONFIG)
     inside = np.all((anchors >= 0) & (anchors <= [32, 64, 32, 64]), axis=1)
     return np.flatnonzero(inside)[5 * image_number]
 
@@ -33,7 +33,7 @@ def anchor_index(image_number):
 @pytest.fixture(scope="module")
 def data():
     """Five images, each a grey level, with an object exactly on an anchor."""
-    anchors, records = anchor_grid.of_config(CONFIG), []
+    anchors, records = anchor_grid.from_config(CONFIG), []
     for number, (height, width) in enumerate(SIZES):
         image = np.full((height, width, 3), 40 * number, np.uint8)
         scale = 1 / min(64 / height, 128 / width)
@@ -65,7 +65,7 @@ class Oracle(keras.layers.Layer):
 
     def call(self, images):
         number = tf.cast(tf.round(images[:, 0, 0, 0] / 40), tf.int32)
-        anchors = len(anchor_grid.of_config(CONFIG))
+        anchors = len(anchor_grid.from_config(CONFIG))
         table = tf.constant([anchor_index(i) for i in range(len(SIZES))], tf.int32)
         at = tf.one_hot(tf.gather(table, number), anchors)
         classes = tf.one_hot((number + self.shift) % 3, 3)

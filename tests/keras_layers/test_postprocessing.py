@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from efficientdet_tf import anchors
 from keras_layers import pre_nms
-from keras_layers.postprocessing import Detections
+from keras_layers.postprocessing import Postprocessing
 
 IMAGE_SIZE = (512, 512)
 CONFIGS = ["hard", "hard_thresh0.3", "gaussian", "gaussian_thresh0.3", "gaussian_top5000"]
@@ -38,7 +38,7 @@ def golden_layer(config, scope, **overrides):
         pre_nms_top_k=config["max_nms_inputs"],
         max_detections=config["max_output_size"],
     )
-    return Detections(IMAGE_SIZE, **{**settings, **overrides})
+    return Postprocessing(IMAGE_SIZE, **{**settings, **overrides})
 
 
 def detect(layer, arrays):
@@ -84,7 +84,7 @@ def test_candidates_chosen_under_xla_give_the_same(postprocess, configs, name):
 @pytest.mark.parametrize("method", ["hard", "gaussian"])
 def test_agrees_with_numpy_golden(postprocess, method):
     """The NumPy suppression: per class, of the 5000 best pairs, rows x first, classes from 1."""
-    layer = Detections(IMAGE_SIZE, method=method, score_threshold=1e-4)
+    layer = Postprocessing(IMAGE_SIZE, method=method, score_threshold=1e-4)
     found = detect(layer, postprocess)
     # For Gaussian suppression it counts pixels inclusively (width + 1), which
     # matters for the small boxes of the second image; that is not followed.
@@ -120,7 +120,7 @@ def flat_scores(outputs):
 @pytest.mark.parametrize("top_k", [1, 7, 60])
 def test_lets_in_exactly_the_best_pairs(top_k):
     outputs, boxes = random_outputs(seed=top_k)
-    layer = Detections(
+    layer = Postprocessing(
         (64, 64),
         method="hard",
         iou_threshold=1.0,
@@ -139,7 +139,7 @@ def test_lets_in_exactly_the_best_pairs(top_k):
 
 def test_ties_do_not_let_more_pairs_in():
     outputs, boxes = random_outputs(seed=0, spread=0.0)
-    layer = Detections((64, 64), iou_threshold=1.0, sigma=1e9, pre_nms_top_k=20)
+    layer = Postprocessing((64, 64), iou_threshold=1.0, sigma=1e9, pre_nms_top_k=20)
     assert layer(outputs, boxes, tf.ones(2))["num_detections"].numpy().tolist() == [20, 20]
 
 
@@ -147,7 +147,7 @@ def test_ties_do_not_let_more_pairs_in():
 @pytest.mark.parametrize("scope", ["global", "per_class"])
 def test_nothing_above_the_threshold_gives_only_padding(scope, top_k):
     outputs, boxes = random_outputs(seed=1)
-    layer = Detections((64, 64), scope=scope, score_threshold=0.9999, pre_nms_top_k=top_k)
+    layer = Postprocessing((64, 64), scope=scope, score_threshold=0.9999, pre_nms_top_k=top_k)
     found = tf.function(layer)(outputs, boxes, tf.ones(2))
     assert found["num_detections"].numpy().tolist() == [0, 0]
     assert not any(value.numpy().any() for value in found.values())
@@ -155,7 +155,7 @@ def test_nothing_above_the_threshold_gives_only_padding(scope, top_k):
 
 def test_scores_are_sorted_and_above_the_threshold():
     outputs, boxes = random_outputs(seed=2)
-    found = Detections((64, 64), score_threshold=0.6)(outputs, boxes, tf.ones(2))
+    found = Postprocessing((64, 64), score_threshold=0.6)(outputs, boxes, tf.ones(2))
     for scores, count in zip(found["scores"].numpy(), found["num_detections"].numpy()):
         assert 0 < count < len(scores)
         assert (np.diff(scores[:count]) <= 0).all()
@@ -164,7 +164,7 @@ def test_scores_are_sorted_and_above_the_threshold():
 
 def test_an_image_does_not_change_its_neighbours():
     outputs, boxes = random_outputs(seed=3, batch_size=3)
-    layer = Detections((64, 64))
+    layer = Postprocessing((64, 64))
     scales = tf.constant([1.0, 2.0, 0.5])
     together = layer(outputs, boxes, scales)
     alone = layer({k: v[1:2] for k, v in outputs.items()}, boxes, scales[1:2])
@@ -174,7 +174,7 @@ def test_an_image_does_not_change_its_neighbours():
 
 def test_scales_and_clips_to_the_original_image():
     outputs, boxes = random_outputs(seed=4)
-    layer = Detections((64, 64))
+    layer = Postprocessing((64, 64))
     network = layer(outputs, boxes, tf.ones(2))["boxes"].numpy()
     sizes = np.array([[100, 128], [32, 20]])
     scales = tf.constant([2.0, 0.5])
@@ -189,7 +189,7 @@ def test_scales_and_clips_to_the_original_image():
 def test_global_scope_clips_to_the_network_image_and_per_class_does_not():
     outputs, boxes = random_outputs(seed=5)
     found = {
-        scope: Detections((64, 48), scope=scope)(outputs, boxes, tf.ones(2))["boxes"].numpy()
+        scope: Postprocessing((64, 48), scope=scope)(outputs, boxes, tf.ones(2))["boxes"].numpy()
         for scope in ("global", "per_class")
     }
     assert found["per_class"].min() < 0 and found["per_class"].max() > 64
@@ -198,7 +198,7 @@ def test_global_scope_clips_to_the_network_image_and_per_class_does_not():
 
 
 def test_config_round_trip():
-    layer = Detections((64, 96), "hard", "global", 0.6, 0.4, 0.2, 300, 20, name="found")
+    layer = Postprocessing((64, 96), "hard", "global", 0.6, 0.4, 0.2, 300, 20, name="found")
     config = json.loads(json.dumps(keras.layers.serialize(layer)))
     copy = keras.layers.deserialize(config)
     assert copy.get_config() == layer.get_config()
@@ -210,4 +210,4 @@ def test_config_round_trip():
 @pytest.mark.parametrize("field, value", [("method", "soft"), ("scope", "all")])
 def test_unknown_choice_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}: '{value}' is not one of "):
-        Detections((64, 64), **{field: value})
+        Postprocessing((64, 64), **{field: value})

@@ -51,7 +51,7 @@ def test_settings_are_of_the_training_set_and_survive_yaml(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     assert Config.from_yaml(str(path)) == config
-    losses.DetectionLoss.for_config(config)
+    losses.DetectionLoss.from_config(config)
     # Given ones stay.
     given = dataclasses.replace(LossConfig(), class_weight_values=(1.0, 2.0))
     assert settings(given, data) == {}
@@ -78,7 +78,7 @@ def test_settings_are_of_the_training_set_and_survive_yaml(tmp_path):
 )
 def test_wrong_weights_are_one_line(overrides, message):
     with pytest.raises(ConfigError) as error:
-        losses.DetectionLoss.for_config(Config.for_model("efficientdet-d0").override(overrides))
+        losses.DetectionLoss.from_config(Config.for_model("efficientdet-d0").override(overrides))
     assert str(error.value) == message
 
 

@@ -39,7 +39,7 @@ SETTINGS = {
     "training.batch_size": 4,
     "training.epochs": 6,
     "training.steps_per_epoch": 1,
-    "training.eval_every": 6,
+    "training.eval_interval_epochs": 6,
     "training.eval_batch_size": 2,
 }
 

@@ -101,7 +101,7 @@ def test_what_is_kept_is_what_the_gradient_reads(model, recompute):
 def test_less_is_needed_with_what_the_warning_names(model):
     whole = memory.estimate(model, config())
     half = memory.estimate(model, config(**{"training.batch_size": 2}))
-    parts = memory.estimate(model, config(**{"training.accumulate": 2}))
+    parts = memory.estimate(model, config(**{"training.gradient_accumulation_steps": 2}))
     assert half.activations == pytest.approx(whole.activations / 2, rel=0.01)
     assert parts.activations == half.activations and parts.batches == whole.batches
     other = config(**{"training.gradient_checkpointing": True})

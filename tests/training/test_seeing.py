@@ -37,7 +37,7 @@ def config(tmp_path_factory):
             "training.batch_size": 4,
             "training.epochs": 5,
             "training.patience": 1,
-            "training.histogram_every": 2,
+            "training.histogram_interval_epochs": 2,
         }
     )
 

@@ -56,12 +56,12 @@ def close(one, other, tolerance):
 def test_a_batch_in_parts_is_the_whole_but_for_batch_norm(batch):
     frozen = {"model.freeze": "(.*/)?[a-z_0-9]*bn[a-z_0-9]*/.*"}
     whole, model = one_step(batch, **frozen)
-    in_parts, other = one_step(batch, **frozen, **{"training.accumulate": 2})
+    in_parts, other = one_step(batch, **frozen, **{"training.gradient_accumulation_steps": 2})
     close(in_parts, whole, 1e-5)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     # BatchNorm sees the parts: with it, the losses are near, and not the same.
-    seen_in_parts, _ = one_step(batch, **{"training.accumulate": 2})
+    seen_in_parts, _ = one_step(batch, **{"training.gradient_accumulation_steps": 2})
     assert seen_in_parts["l2_loss"] == pytest.approx(whole["l2_loss"], rel=1e-6)
     assert seen_in_parts["loss"] != whole["loss"]
 

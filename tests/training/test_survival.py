@@ -37,9 +37,9 @@ SETTINGS = {
     "training.epochs": 2,
     "training.batch_size": 2,
     "training.steps_per_epoch": 10,
-    "training.checkpoint_steps": 2,
+    "training.checkpoint_interval_steps": 2,
     "training.deterministic": True,
-    "training.eval_every": 2,
+    "training.eval_interval_epochs": 2,
 }
 
 
@@ -266,7 +266,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_steps", "message"),
+    ("checkpoint_interval_steps", "message"),
     [
         (2, "/checkpoints: checkpoint 2 cannot be written: .*; those before are kept"),
         # Then weights are what is written first.
@@ -277,12 +277,16 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_written_is_one_line(coco_file, tmp_path, checkpoint_steps, message):
+def test_what_cannot_be_written_is_one_line(
+    coco_file, tmp_path, checkpoint_interval_steps, message
+):
     """The system lets no file grow beyond 100 KB: smaller than a checkpoint or weights."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        process = start(coco_file, tmp_path, **{"training.checkpoint_steps": checkpoint_steps})
+        process = start(
+            coco_file, tmp_path, **{"training.checkpoint_interval_steps": checkpoint_interval_steps}
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     _, err = process.communicate()

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from efficientdet_tf.data import digits
-from efficientdet_tf.evaluation.cached_evaluation import RememberedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.side_by_side import RIGHT, WRONG
@@ -47,12 +47,12 @@ def share_of(picture, color):
 
 
 def test_a_picture_for_each_evaluation_at_keras_step(data, tmp_path):
-    evaluation = RememberedEvaluation(lambda: found(data))
+    evaluation = CachedEvaluation(lambda: found(data))
     callback = TensorBoardImages(evaluation, data, tmp_path)
     callback.on_epoch_end(0, {})
     evaluation.run()
     callback.on_epoch_end(1, {})
-    # Not evaluated again, as with `training.eval_every`.
+    # Not evaluated again, as with `training.eval_interval_epochs`.
     callback.on_epoch_end(2, {})
     callback.on_train_end()
     evaluation.run()
@@ -70,7 +70,7 @@ def test_the_images_are_of_all_the_data_set_and_have_objects(data, tmp_path):
     none |= dict.fromkeys(("is_crowd", "is_ignored", "is_difficult"), record.is_crowd[:0])
     empty = dataclasses.replace(record, image_id=10**6, **none)
     data = dataclasses.replace(data, records=[empty, *data.records])
-    callback = TensorBoardImages(RememberedEvaluation(lambda: found(data)), data, tmp_path)
+    callback = TensorBoardImages(CachedEvaluation(lambda: found(data)), data, tmp_path)
     ids = [record.image_id for record in callback._data.records]
     expected = [data.records[1 + i].image_id for i in (0, 2, 5, 7, 10, 12, 15, 17)]
     assert ids == expected
@@ -93,7 +93,7 @@ def test_images_that_cannot_be_read_are_left_out(data, tmp_path):
     broken = [dataclasses.replace(record, image=b"") for record in data.records]
     broken = dataclasses.replace(data, records=broken)
     assert draw(broken, DetectionArrays.joined([])) is None
-    evaluation = RememberedEvaluation(lambda: found(broken))
+    evaluation = CachedEvaluation(lambda: found(broken))
     evaluation.run()
     TensorBoardImages(evaluation, broken, tmp_path).on_epoch_end(0, {})
     assert not list(tmp_path.iterdir())

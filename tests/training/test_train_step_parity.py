@@ -49,7 +49,7 @@ def golden(goldens):
 def batch(golden, goldens):
     """The training batch: four images, the last without objects."""
     images = np.load(goldens / "efficientdet-d0" / "train_mode.npz")["image_uint8"]
-    grid = anchor_grid.of_config(CONFIG)
+    grid = anchor_grid.from_config(CONFIG)
     maps = []
     for i in range(4):
         classes = golden[f"gt_classes_{i}"][:, 0].astype(np.int32) - 1
@@ -71,7 +71,7 @@ def run(golden, goldens, batch):
     recipe = CONFIG.optimizer
     model.compile(
         optimizers.build(recipe, total_steps=50, steps_per_epoch=10, batch_size=64),
-        DetectionLoss.for_config(CONFIG),
+        DetectionLoss.from_config(CONFIG),
         weight_decay=recipe.weight_decay,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,
