@@ -23,7 +23,7 @@ def config() -> Config:
         ("optimizer.ema_decay", 0.9998, 0.0),
         ("training.precision", "float32", "mixed_float16"),
         ("model.freeze", "", "backbone/.*"),
-        ("model.num_filters", 64, 24),
+        ("neck.num_filters", 64, 24),
         ("anchors.aspect_ratios", [1.0, 2.0, 0.5], [1.0]),
     ],
 )
