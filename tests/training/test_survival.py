@@ -230,7 +230,15 @@ def test_a_request_within_at_once_is_answered_there():
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_request_waits_for_the_end_of_a_step_and_a_second_one_does_not():
+@pytest.fixture
+def interruptible():
+    """SIGINT as in the foreground: a shell ignores it for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_request_waits_for_the_end_of_a_step_and_a_second_one_does_not(interruptible):
     with stopping.StopRequests() as requests:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
