@@ -174,7 +174,8 @@ class CocoMetrics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         with self.model.averaged_weights():
-            self._directory.save_weights(self.model, "last")
+            with self._requests.writing():
+                self._directory.save_weights(self.model, "last")
             if epoch + 1 < self._epochs and (epoch + 1) % self._every:
                 return
             with self._requests.at_once():
@@ -183,7 +184,8 @@ class CocoMetrics(keras.callbacks.Callback):
             # Not a number where no object counts: then the latest weights are the best.
             if not logs["AP"] <= float(self._best_ap):
                 self._best_ap.assign(logs["AP"])
-                self._directory.save_weights(self.model, "best")
+                with self._requests.writing():
+                    self._directory.save_weights(self.model, "best")
         shown = [
             f"{name} {logs[name]:.3f}" for name in ("loss", "AP", "AP50", "AP75") if name in logs
         ]
@@ -261,7 +263,8 @@ class SaveState(keras.callbacks.Callback):
         # The older ones go when this one is on the disk: a power cut must not take both.
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[_flush_checkpoint])
         try:
-            self._manager.save(number, options=options)
+            with self._requests.writing():
+                self._manager.save(number, options=options)
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunDirectoryError(

@@ -6,6 +6,7 @@ import math
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -68,6 +69,7 @@ class StopRequests:
     def __init__(self):
         self._number = None
         self._raises = False
+        self._is_writing = False
         self._before = {}
         self._slowest_step = 0.0
         self._step_began = None
@@ -77,7 +79,7 @@ class StopRequests:
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._notice) for number in _SIGNALS}
-            self._watch = _Watch(self._patience)
+            self._watch = _Watch(self._patience, lambda: self._is_writing)
         return self
 
     def __exit__(self, *exception):
@@ -112,6 +114,15 @@ class StopRequests:
         finally:
             self._raises = False
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A context that is left in peace by a first request: what it writes is to be kept."""
+        self._is_writing = True
+        try:
+            yield
+        finally:
+            self._is_writing = False
+
     def end(self, error: Exception) -> None:
         """Free what a training that failed has left, which may wait for a read for ever.
 
@@ -145,46 +156,52 @@ class StopRequests:
 class _Watch:
     """Thread that ends the process when a signal is not answered in time.
 
-    Python's own handler in C writes the number of each signal to a pipe, whatever the main
+    Python's own handler in C writes the number of each signal to a socket, whatever the main
     thread does.
 
     Args:
       patience: called without arguments, returns seconds.
+      is_writing: called without arguments; while it is true, only a second signal counts.
     """
 
-    def __init__(self, patience: Callable[[], float]):
+    def __init__(self, patience: Callable[[], float], is_writing: Callable[[], bool]):
         self._patience = patience
+        self._is_writing = is_writing
         self._last_words = None
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._write_end, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        # Not a pipe: on Windows those cannot be waited for.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def answered(self) -> None:
         """No longer end the process for the signals so far."""
-        os.write(self._write_end, bytes([_ANSWERED]))
+        self._writer.send(bytes([_ANSWERED]))
 
     def expect_end(self, error: Exception) -> None:
         """End the process with the message of an error, unless this is closed in time."""
         self._last_words = error
-        os.write(self._write_end, bytes([_END]))
+        self._writer.send(bytes([_END]))
 
     def close(self) -> None:
         """Watch no more."""
         signal.set_wakeup_fd(self._wakeup_before)
-        os.write(self._write_end, bytes([_CLOSE]))
+        self._writer.send(bytes([_CLOSE]))
         self._thread.join()
-        os.close(self._read_end)
-        os.close(self._write_end)
+        self._reader.close()
+        self._writer.close()
 
     def _watch(self) -> None:
-        number, deadline = 0, None
+        numbers, deadline = [], None
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self._read_end], [], [], wait)[0]:
-                self._end_process(number)
-            [message] = os.read(self._read_end, 1)
+            if not select.select([self._reader], [], [], wait)[0]:
+                if self._is_writing() and len(numbers) < 2:
+                    deadline = time.monotonic() + self._patience()
+                    continue
+                self._end_process(numbers)
+            [message] = self._reader.recv(1)
             if message == _CLOSE:
                 return
             if message == _ANSWERED:
@@ -192,13 +209,13 @@ class _Watch:
             elif message == _END:
                 deadline = time.monotonic() + _STEP
             elif message in _SIGNALS:
-                seconds = _SECOND if number else self._patience()
-                number = message
+                seconds = _SECOND if numbers else self._patience()
+                numbers.append(message)
                 deadline = min(deadline or math.inf, time.monotonic() + seconds)
 
-    def _end_process(self, number: int) -> None:
-        """Does what `command_line` would, without the main thread."""
-        error = self._last_words or Stopped(number).with_advice(
+    def _end_process(self, numbers: list[int]) -> None:
+        """Do what `command_line` would, without the main thread."""
+        error = self._last_words or Stopped(numbers[-1]).with_advice(
             "a step has not ended in time, as when data cannot be read; the last checkpoint is "
             "kept, the same command goes on from there"
         )

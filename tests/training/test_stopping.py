@@ -39,6 +39,9 @@ try:
         elif sys.argv[1] == "evaluation":
             with requests.at_once():
                 hang()
+        elif sys.argv[1] == "writing":
+            with requests.writing():
+                hang()
         else:
             try:
                 train()
@@ -75,6 +78,17 @@ def test_a_request_that_is_not_answered_ends_the_process(where, number):
         f"train: stopped by {number.name}; a step has not ended in time, as when data cannot be "
         "read; the last checkpoint is kept, the same command goes on from there",
     ]
+
+
+def test_what_is_being_written_is_waited_for_until_a_second_request():
+    process = hanging("writing")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143
+    assert err.splitlines()[-1].startswith("train: stopped by SIGTERM; ")
 
 
 def test_what_is_left_of_a_training_that_was_stopped_does_not_hold_up_the_end():

@@ -233,7 +233,7 @@ def test_a_request_within_at_once_is_answered_there():
 
 @pytest.fixture
 def interruptible():
-    """Python's own answer to SIGINT, which a shell switches off for what it starts by `&`."""
+    """SIGINT as in the foreground: a shell ignores it for what it starts in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
