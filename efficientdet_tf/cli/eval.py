@@ -118,7 +118,7 @@ def _data(options, config, is_run: bool):
 
     if options.data:
         named = {"path": options.data, "format": options.format, "images": options.images}
-    elif is_run:
+    elif is_run and getattr(config.data, options.split):
         named = {"images": options.images or None}
     else:
         raise UserError("--data is missing: the data set to evaluate on")
