@@ -1,4 +1,4 @@
-"""How long one picture takes: the network alone, and everything around it.
+"""How long one image takes: the network alone, and everything around it.
 
     python -m benchmarks.latency --models=efficientdet-d0,efficientdet-lite0
 

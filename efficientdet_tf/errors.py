@@ -1,8 +1,8 @@
-"""What a user can put right."""
+"""Errors caused by user input."""
 
 
 class UserError(ValueError):
-    """Something the user can mend; the message is one line that says how.
+    """An error caused by user input; the message is one actionable line.
 
     Command lines print the message alone and exit with `exit_code`; anything
     else that is raised is a defect of ours and keeps its traceback.

@@ -33,7 +33,7 @@ def focal_loss(
       alpha: weight of the object's class; the others weigh 1 - alpha.
       gamma: how much less an easy example counts, at least 0.
       label_smoothing: 1 and 0 become 1 - half of it and half of it in the cross
-        entropy; the focusing weight keeps the sharp labels.
+        entropy; the modulating factor keeps the sharp labels.
 
     Returns:
       float32 [..., classes].
@@ -43,17 +43,20 @@ def focal_loss(
 
     @tf.custom_gradient
     def loss(logits):
-        # In favour of the right answer, whose probability is sigmoid(margin).
-        margin = tf.where(is_class, logits, -logits)
-        surprise = tf.nn.softplus(-margin)
-        probability = tf.exp(-surprise)
-        cross_entropy = surprise + label_smoothing / 2 * margin if label_smoothing else surprise
+        # Logit of the correct label, whose probability is sigmoid(signed_logit).
+        signed_logit = tf.where(is_class, logits, -logits)
+        cross_entropy = tf.nn.softplus(-signed_logit)
+        probability = tf.exp(-cross_entropy)
+        smoothed = cross_entropy
+        if label_smoothing:
+            smoothed += label_smoothing / 2 * signed_logit
         # (1 - probability) ** gamma, without a power of a number close to zero.
-        focus = tf.where(is_class, alpha, 1.0 - alpha) * tf.exp(-gamma * (surprise + margin))
-        slope = probability - 1.0 + label_smoothing / 2 - gamma * probability * cross_entropy
-        slope *= focus
+        modulating_factor = tf.exp(-gamma * (cross_entropy + signed_logit))
+        weight = tf.where(is_class, alpha, 1.0 - alpha) * modulating_factor
+        slope = probability - 1.0 + label_smoothing / 2 - gamma * probability * smoothed
+        slope *= weight
         gradient = tf.where(is_class, slope, -slope)
-        return focus * cross_entropy, lambda upstream: upstream * gradient
+        return weight * smoothed, lambda upstream: upstream * gradient
 
     return loss(tf.cast(logits, tf.float32))
 

@@ -1,7 +1,7 @@
-"""Which anchor answers for which object (paper, section 3, following RetinaNet).
+"""Anchor assignment: match anchors to ground-truth boxes (paper, section 3, as RetinaNet).
 
 An anchor is positive when its best box overlaps it with at least the matching
-threshold. Every box also forces its best anchor to answer for it, so that no
+threshold. Every box is also assigned its best anchor by force, so that no
 object is left out; where two boxes force the same anchor the first one has it.
 
 Boxes that are ignored are matched in the same way: the anchors that would be
@@ -130,7 +130,7 @@ def by_level(
 
 
 def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Index of the box that each anchor answers for, -1 for none: int32 [N].
+    """Index of the box that each anchor is assigned to, -1 for none: int32 [N].
 
     One box at a time: a matrix of all overlaps would take hundreds of megabytes
     for a crowded image at a large size, and is slower because it misses the cache.

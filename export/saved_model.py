@@ -17,7 +17,7 @@ _CONTENTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.
 def export(
     model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
 ) -> pathlib.Path:
-    """Writes a SavedModel with decoding, preprocessing and suppression inside.
+    """Writes a SavedModel with decoding, preprocessing and NMS inside.
 
     Signature `serving_default` takes `images`, string [B], encoded JPEG, PNG, GIF,
     BMP or WebP files of any sizes; JPEG is turned upright by its EXIF orientation.

@@ -36,7 +36,7 @@ def export(
     path: pathlib.Path,
     float16: bool = False,
 ) -> pathlib.Path:
-    """Writes a TFLite model with suppression inside, for ai-edge-litert and other runtimes.
+    """Writes a TFLite model with NMS inside, for ai-edge-litert and other runtimes.
 
     Input `images`: float32 [1, H, W, 3], RGB on the 0..255 scale, as
     `efficientdet_tf.data.preprocessing.resize_and_pad` makes it; normalisation is

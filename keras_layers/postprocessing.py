@@ -149,7 +149,7 @@ class Postprocessing(keras.layers.Layer):
         return floors
 
     def _candidates(self, index, logits, maxima, floor):
-        """What reaches suppression from image `index`.
+        """What reaches NMS from image `index`.
 
         Returns:
           A list with the positions int32 [n_L] in each level of the anchors that

@@ -1,6 +1,6 @@
 """Command line: look at a data set. The first argument says how:
 
-show: a picture of some images with their boxes, at the network's size; with
+show: a image of some images with their boxes, at the network's size; with
     --augmented as training sees them.
 """
 

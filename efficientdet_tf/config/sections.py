@@ -63,7 +63,7 @@ class AnchorConfig:
     num_scales: int = 3
     # width / height of each anchor at equal area.
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
-    # An anchor with at least this IoU answers for the object.
+    # An anchor with at least this IoU is assigned to the object.
     positive_iou_threshold: float = 0.5
 
 
@@ -209,7 +209,7 @@ class TrainingConfig:
     deterministic: bool = False
     # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a
     # published checkpoint, a run directory, its weights file, or that of a
-    # backbone; "" starts anew.
+    # backbone; "" starts from random weights.
     pretrained: str = ""
     seed: int = 0
 
@@ -222,12 +222,12 @@ class DetectionConfig:
     nms: str = "gaussian"
     # Suppress within each class, or "global" over all of them.
     nms_scope: str = "per_class"
-    # Two boxes above this IoU are one object (hard suppression).
+    # Two boxes above this IoU are one object (hard NMS).
     iou_threshold: float = 0.5
-    # Width of the Gaussian of soft suppression.
+    # Width of the Gaussian of soft-NMS.
     sigma: float = 0.5
     score_threshold: float = 0.001
-    # The best (anchor, class) pairs that reach suppression; 0 keeps the best
+    # The best (anchor, class) pairs that reach NMS; 0 keeps the best
     # class of every anchor.
     pre_nms_top_k: int = 5000
     max_detections: int = 100

@@ -252,7 +252,7 @@ def _side(value: Any) -> int:
 
 
 def _label(value: Any) -> Hashable:
-    """A category as it can be looked up: what is no number is in no label map."""
+    """A category as it can be looked up: only numbers are in a label map."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number or value is None or isinstance(value, str) else _short(value)
 

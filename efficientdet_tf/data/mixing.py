@@ -42,7 +42,7 @@ def combine(
     settings: AugmentationConfig,
     seed: tf.Tensor,
 ) -> Example:
-    """An example at the network's size, with mosaic and mixup as often as wished.
+    """An example at the network's size, with mosaic and MixUp at their probabilities.
 
     Args:
       example: as read.

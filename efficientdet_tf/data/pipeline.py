@@ -89,7 +89,7 @@ def training_dataset(
       data: the records.
       config: the model's input, anchors and augmentation.
       batch_size: images in a batch, over all workers; the last, smaller one is dropped.
-      repeat: go on for ever, shuffled anew each time.
+      repeat: without end, reshuffled in each pass.
       seed: of the order and of the augmentation.
       first_image: images of the stream that are passed over without being read: those that a
         training has seen before it was stopped.
@@ -187,7 +187,7 @@ def training_examples(
     Args:
       data: the records.
       config: the model's input and augmentation.
-      repeat: go on for ever, shuffled anew each time.
+      repeat: without end, reshuffled in each pass.
       seed: of the order and of the augmentation.
 
     Returns:
@@ -308,7 +308,7 @@ class _Order(NamedTuple):
     """Which images come when.
 
     Attributes:
-      repeat: for ever, shuffled anew each time.
+      repeat: without end, reshuffled in each pass.
       seed: of the shuffles.
       first: so many are passed over.
       workers, worker: every so many-th image is given, from this on.

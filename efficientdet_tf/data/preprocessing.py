@@ -1,7 +1,7 @@
 """From decoded pixels to the network's input.
 
 Training, evaluation, prediction and the exported models all use these
-functions, so that a picture gives the same input everywhere.
+functions, so that a image gives the same input everywhere.
 """
 
 from collections.abc import Sequence

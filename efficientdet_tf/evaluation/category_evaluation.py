@@ -57,7 +57,7 @@ def evaluate(
     evaluation.params.imgIds = sorted(record.image_id for record in records)
     evaluation.params.catIds = sorted(label_map.ids)
     objects = _objects(records)
-    # Surest first; equally sure ones stay in their order, as pycocotools sorts them.
+    # Best score first; equal scores stay in their order, as pycocotools sorts them.
     order = np.lexsort((-detections.scores, detections.image_ids, detections.class_indices))
     limits = np.searchsorted(detections.class_indices, np.arange(len(label_map) + 1), sorter=order)
     precision, recall = [], []
@@ -131,7 +131,7 @@ class _CategoryEvaluation(COCOeval):
 
     Args:
       objects: of the category, by image id.
-      found: its detections, by image id, of each image the surest first.
+      found: its detections, by image id, of each image the best score first.
     """
 
     def __init__(self, objects: _Objects, found: DetectionArrays):
@@ -184,7 +184,7 @@ class _CategoryEvaluation(COCOeval):
         }
 
     def computeIoU(self, imgId, catId):
-        """float64 [detections, objects], surest detections first; [] without either."""
+        """float64 [detections, objects], best scores first; [] without either."""
         if imgId not in self._rows["objects"] or imgId not in self._rows["found"]:
             return []
         objects, found = self._rows["objects"][imgId], self._rows["found"][imgId]

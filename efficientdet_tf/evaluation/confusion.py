@@ -16,7 +16,7 @@ class ImageOutcome:
     Attributes:
       record: the image and its objects.
       boxes: float64 [m, 4], ymin, xmin, ymax, xmax in pixels: the detections
-        that reach the score threshold, surest first.
+        that reach the score threshold, best score first.
       scores: float64 [m].
       classes: int64 [m], class indices.
       object_of: int64 [m], the object of the record that a detection is of, by
@@ -117,7 +117,7 @@ def confusion(
 ) -> Confusion:
     """Holds detections against objects, image by image.
 
-    First every class by itself, as COCO does: the surest detection takes the
+    First every class by itself, as COCO does: the best-scoring detection takes the
     object that it overlaps most, the next one takes of those left. So the
     diagonal agrees with precision and recall at this score. A detection left
     over in a crowd region of its class, or that overlaps an ignored object of its
@@ -172,7 +172,7 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _by_image(data: DetectionData, detections: DetectionArrays) -> dict[int, tuple]:
-    """(boxes, scores, classes) by image id, surest first."""
+    """(boxes, scores, classes) by image id, best score first."""
     ordered = detections.taken(np.lexsort((-detections.scores, detections.image_ids)))
     ids = np.array([record.image_id for record in data.records], np.int64)
     starts = np.searchsorted(ordered.image_ids, ids)

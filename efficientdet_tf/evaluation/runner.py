@@ -114,7 +114,7 @@ def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable
 
 
 def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
-    """The same for XLA: suppression, whose shapes follow from the values, is done afterwards."""
+    """The same for XLA: NMS, whose shapes follow from the values, is done afterwards."""
     choose, layer = compiled_candidates(model, config), build_postprocessing(config)
 
     def of_replica(images, about):
@@ -152,7 +152,7 @@ def _detect_round(
 
 
 def run_detector(detector: Detector, data: DetectionData, strict: bool = False) -> CocoEvaluator:
-    """All detections of an artefact, ready to be measured or written.
+    """All detections of an exported artifact, ready to be measured or written.
 
     Args:
       detector: of any kind; image by image.

@@ -16,7 +16,7 @@ NOT_COUNTED = drawing.IGNORED_COLOR
 def side_by_side(
     outcome: ImageOutcome, label_map: LabelMap, longest_side: int
 ) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-    """The two pictures.
+    """The two images.
 
     In the first, objects that were found are green, missed ones are orange, and
     crowd regions and ignored objects grey; in the second, right detections are

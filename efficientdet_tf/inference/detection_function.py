@@ -41,7 +41,7 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
       scale_to_original, float32 [B], and original_size, int32 [B, 2] (height, width).
       It returns what `keras_layers.postprocessing.Postprocessing` does, with boxes in
       original pixels, clipped to the original images: published metrics are of
-      unclipped boxes, but nobody wants a box that leaves the picture.
+      unclipped boxes, but nobody wants a box that leaves the image.
     """
     layer = build_postprocessing(config)
     anchors = anchor_grid.from_config(config)

@@ -113,7 +113,7 @@ class RunLock:
         before, end = self._path.stat().st_mtime_ns, time.monotonic() + GONE
         while time.monotonic() < end:
             time.sleep(0.5)
-            # Opened, because network file systems then ask for its time anew.
+            # Opened, because network file systems then ask for its time again.
             with contextlib.suppress(FileNotFoundError), self._path.open() as file:
                 if os.fstat(file.fileno()).st_mtime_ns != before:
                     return True

@@ -34,7 +34,7 @@ class Stopped(UserError):
         self.exit_code = 128 + number
 
     def with_advice(self, advice: str) -> "Stopped":
-        """The same, saying how to go on."""
+        """The same, saying how to resume."""
         self.args = (f"{self}; {advice}",)
         return self
 

@@ -22,9 +22,9 @@ _SCORE_THRESHOLD = 0.3
 
 
 class TensorBoardImages(keras.callbacks.Callback):
-    """Writes a picture after each evaluation: the same images with objects and detections.
+    """Writes a image after each evaluation: the same images with objects and detections.
 
-    Left what is there, right what was detected, in the colours of
+    Left: ground truth, right: predictions, in the colours of
     `side_by_side`. The step is the epoch counted from 0, as of the scalars that
     Keras writes.
 
@@ -70,7 +70,7 @@ def draw(data: DetectionData, detections: DetectionArrays) -> PIL.Image.Image | 
       detections: those of other images are left out.
 
     Returns:
-      A picture; None when no image can be read.
+      A image; None when no image can be read.
     """
     wanted = [record.image_id for record in data.records]
     detections = detections.taken(np.isin(detections.image_ids, wanted))

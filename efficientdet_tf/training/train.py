@@ -31,7 +31,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     Args:
       config: `model.num_classes` is taken from the training data.
       model_dir: see `RunDirectory`; made where it does not exist. A run that
-        starts there loads `training.pretrained`; one that goes on does not.
+        starts there loads `training.pretrained`; one that is resumed does not.
 
     Returns:
       The last evaluation; None when the run was finished already.

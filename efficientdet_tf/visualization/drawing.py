@@ -1,6 +1,6 @@
-"""Detections, batches and precision-recall curves as pictures.
+"""Detections, batches and precision-recall curves as images.
 
-Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the picture.
+Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
 """
 
 import colorsys
@@ -34,10 +34,10 @@ def draw_detections(
     scores: np.ndarray | None = None,
     colors: Sequence[tuple[int, int, int]] | None = None,
 ) -> PIL.Image.Image:
-    """A copy of the picture with boxes and their labels.
+    """A copy of the image with boxes and their labels.
 
-    Lines and letters grow with the picture; a class has the same colour in
-    every picture. The surest detections are drawn last, on top.
+    Lines and letters grow with the image; a class has the same colour in
+    every image. Detections with the best scores are drawn last, on top.
 
     Args:
       image: RGB, or uint8 [h, w, 3].
@@ -47,7 +47,7 @@ def draw_detections(
       colors: n RGB colours, 0..255; None takes those of the classes.
 
     Returns:
-      An RGB picture of the same size.
+      An RGB image of the same size.
     """
     picture = _as_picture(image).copy()
     boxes = np.asarray(boxes, float).reshape(-1, 4)
@@ -81,7 +81,7 @@ def draw_batch(
       colors: B times n RGB colours, 0..255; None takes those of the classes.
 
     Returns:
-      An RGB picture of rows * (h + 4) by min(columns, B) * (w + 4) pixels,
+      An RGB image of rows * (h + 4) by min(columns, B) * (w + 4) pixels,
       the last gaps left out.
     """
     tiles = [
@@ -116,7 +116,7 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
 
     Args:
       result: of an evaluation.
-      path: of the picture; the suffix decides its format (.png, .svg, .pdf).
+      path: of the image; the suffix decides its format (.png, .svg, .pdf).
 
     Raises:
       WriteError: when it cannot be written.
@@ -182,7 +182,7 @@ def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> list[float]:
-    """The box as far as it lies on the picture, so that its outline is seen."""
+    """The box as far as it lies on the image, so that its outline is seen."""
     width, height = size
     limits = (height - 1, width - 1, height - 1, width - 1)
     ymin, xmin, ymax, xmax = (float(np.clip(value, 0, limit)) for value, limit in zip(box, limits))

@@ -1,4 +1,4 @@
-"""What the network is asked to learn, as a picture."""
+"""What the network is asked to learn, as a image."""
 
 import pathlib
 
@@ -11,14 +11,14 @@ from efficientdet_tf.files import replacing
 from efficientdet_tf.visualization import drawing
 from keras_layers.level_maps import box_map, class_map
 
-# More would be a picture too large to look at.
+# More would be a image too large to look at.
 MOST_IMAGES = 8
 
 
 def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathlib.Path) -> None:
     """Writes the images of a batch with the boxes that its targets encode.
 
-    The boxes are read back from the targets, so that the picture shows what
+    The boxes are read back from the targets, so that the image shows what
     augmentation, resizing and assignment really made of the data.
 
     Args:
