@@ -159,7 +159,7 @@ def _from_weights(model: keras.Model, config: Config, path: pathlib.Path) -> Rep
 
 def _from_backbone(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
     loaded = imagenet.load_backbone(model, config.model, str(path))
-    return Report(str(path), loaded, len(model.weights), "all but the backbone is initialised anew")
+    return Report(str(path), loaded, len(model.weights), "all but the backbone is re-initialised")
 
 
 # How weights of a kind are loaded: called with the model, its config and a path.
@@ -190,7 +190,7 @@ def _class_layer(model: keras.Model, config: Config, num_classes: int) -> tuple[
         return [], ""
     names = [v.name for v in model.weights if v.name.startswith(_CLASS_LAYER)]
     return names, (
-        f"the {len(names)} of {_CLASS_LAYER.rstrip('/')} are initialised anew, "
+        f"the {len(names)} of {_CLASS_LAYER.rstrip('/')} are re-initialised, "
         f"for {config.model.num_classes} classes instead of {num_classes}"
     )
 

@@ -68,7 +68,10 @@ class TrainingLoop:
             print(f"{self.output.path}: all {training.epochs} epochs are done")
             return None
         if self.patience.is_over:
-            print(f"{self.output.path}: AP rose no more; a larger training.patience goes on")
+            print(
+                f"{self.output.path}: early stopping: no AP improvement; "
+                "set a larger training.patience to resume"
+            )
             return None
         with stopping.StopRequests() as requests:
             stream = TrainingStream(
@@ -117,12 +120,12 @@ class TrainingLoop:
         """Save the state; what the user finds."""
         if strategy.has_peers(self.model.distribute_strategy):
             # A checkpoint takes all workers, and the others know nothing of this.
-            return "start all workers again to go on from the last checkpoint"
+            return "restart all workers to resume from the last checkpoint"
         try:
             saver.save()
         except RunDirectoryError as error:
             return str(error)
-        return "the checkpoint is written; the same command goes on from here"
+        return "checkpoint saved; run the same command to resume"
 
     def _fit(self, stream, saver, requests) -> EvaluationResult | None:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch

@@ -51,7 +51,7 @@ class WorkerLost(UserError):
     def __init__(self, error: Exception):
         reason = next((line for line in str(error).splitlines() if "/job:" in line), "")
         super().__init__(
-            "another worker is gone; start all of them again to go on from the last checkpoint"
+            "another worker is gone; restart all of them to resume from the last checkpoint"
             + (f" ({reason.strip()[:200]})" if reason else "")
         )
 
@@ -217,7 +217,7 @@ class _Watch:
         """Do what `command_line` would, without the main thread."""
         error = self._last_words or Stopped(numbers[-1]).with_advice(
             "a step has not ended in time, as when data cannot be read; the last checkpoint is "
-            "kept, the same command goes on from there"
+            "kept; run the same command to resume"
         )
         sys.stdout.flush()
         print(f"\ntrain: {error}", file=sys.stderr, flush=True)

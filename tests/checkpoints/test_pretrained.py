@@ -118,7 +118,7 @@ def test_other_classes_start_their_layer_anew(trained, sources, kind, num_classe
     total = len(trained.weights)
     assert str(report) == (
         f"{sources[kind]}: {total - 3} of {total} variables loaded; "
-        "the 3 of class_head/predict are initialised anew, "
+        "the 3 of class_head/predict are re-initialised, "
         f"for {num_classes} classes instead of 3"
     )
     wanted = {variable.name: variable.numpy() for variable in trained.weights}
@@ -239,7 +239,7 @@ def test_a_published_name_is_looked_for_in_the_cache(tmp_path, monkeypatch):
     report = load_pretrained(model, config, "efficientdet-lite0")
     assert str(report) == (
         "efficientdet-lite0: 585 of 588 variables loaded; the 3 of class_head/predict are "
-        "initialised anew, for 2 classes instead of 90"
+        "re-initialised, for 2 classes instead of 90"
     )
     for loaded, wanted in zip(model.weights, published.weights):
         if not loaded.name.startswith("class_head/predict/"):
@@ -265,7 +265,7 @@ def test_a_backbone_by_name(unchanged):
     report = load_pretrained(model, config, "imagenet")
     total = len(model.weights)
     assert str(report) == (
-        f"imagenet: 240 of {total} variables loaded; all but the backbone is initialised anew"
+        f"imagenet: 240 of {total} variables loaded; all but the backbone is re-initialised"
     )
     with model.averaged_weights():
         averages = {variable.name: variable.numpy() for variable in model.weights}
@@ -302,7 +302,7 @@ def fpn(num_classes, **overrides):
         (
             {"model.num_classes": 4},
             ("feature_network",),
-            "; the 3 of class_head/predict are initialised anew, for 4 classes instead of 3",
+            "; the 3 of class_head/predict are re-initialised, for 4 classes instead of 3",
         ),
         (
             {"neck.num_filters": 24, "model.num_classes": 4},

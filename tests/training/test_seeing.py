@@ -99,7 +99,7 @@ def test_patience_outlives_the_process(finished, config, capsys):
     assert epochs(finished) == [1, 2]
     assert run_lib.train(config, str(finished)) is None
     assert (
-        f"{finished}: AP rose no more; a larger training.patience goes on"
+        f"{finished}: early stopping: no AP improvement; set a larger training.patience to resume"
         in capsys.readouterr().out.splitlines()
     )
     assert epochs(finished) == [1, 2]

@@ -76,7 +76,7 @@ def test_a_request_that_is_not_answered_ends_the_process(where, number):
     assert err.splitlines() == [
         "",
         f"train: stopped by {number.name}; a step has not ended in time, as when data cannot be "
-        "read; the last checkpoint is kept, the same command goes on from there",
+        "read; the last checkpoint is kept; run the same command to resume",
     ]
 
 

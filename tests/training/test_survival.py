@@ -108,7 +108,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
     assert starved.returncode == 1
     assert re.fullmatch(
         r"train: training data: \d+ images in a row cannot be read, the last \S+\.jpg: No such "
-        "file or directory; the checkpoint is written; the same command goes on from here",
+        "file or directory; checkpoint saved; run the same command to resume",
         err.splitlines()[-1],
     )
     for image in images:
@@ -119,7 +119,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
     assert stopped.returncode == 143
     assert f"{tmp_path}: resuming after epoch 0 and " in out
     assert err.splitlines()[-1] == (
-        "train: stopped by SIGTERM; the checkpoint is written; the same command goes on from here"
+        "train: stopped by SIGTERM; checkpoint saved; run the same command to resume"
     )
 
     finished = start(coco_file, tmp_path)
