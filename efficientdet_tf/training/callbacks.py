@@ -218,7 +218,7 @@ class SaveState(keras.callbacks.Callback):
         super().__init__()
         self._state = state
         self._stream = stream
-        self._iterations = int(state.optimizer.iterations)
+        self._iterations = int(state.optimizer.iterations.numpy())
         # Where there is none yet, a stop before the first step writes one.
         self._is_saved = bool(checkpoints(directory))
         self._every = every
@@ -233,7 +233,7 @@ class SaveState(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
-        self._iterations = int(self._state.optimizer.iterations)
+        self._iterations = int(self._state.optimizer.iterations.numpy())
         self._is_saved = False
         self._requests.check()
         if self._every and self._steps % self._every == 0:
@@ -258,8 +258,9 @@ class SaveState(keras.callbacks.Callback):
         # The number of steps: it only grows, also when the length of an epoch changes.
         number = self._iterations
         # A step that failed, as there was no batch, may have counted itself all the same.
-        if int(self._state.optimizer.iterations) != number:
-            self._state.optimizer.iterations.assign(number)
+        if int(self._state.optimizer.iterations.numpy()) != number:
+            with self.model.distribute_strategy.scope():
+                self._state.optimizer.iterations.assign(number)
         # The older ones go when this one is on the disk: a power cut must not take both.
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[_flush_checkpoint])
         try:

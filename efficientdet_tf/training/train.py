@@ -108,7 +108,7 @@ def _changes(
     """All changes of settings in a run; those of this call are printed and take effect."""
     changes = resuming.read_changes(directory.path)
     settings = resuming.changed(stored, config)
-    step = int(progress.optimizer.iterations)
+    step = int(progress.optimizer.iterations.numpy())
     if settings and step:
         change = resuming.Change(int(progress.epochs_done), step, settings)
         changes.append(change)

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
-from efficientdet_tf.training import state, stopping
+from efficientdet_tf.training import callbacks, state, stopping
 from efficientdet_tf.training import train as run_lib
+from efficientdet_tf.training.stream import TrainingStream
 
 REPOSITORY = Path(__file__).parents[2]
 # Dropped branches and crops are part of what has to come again.
@@ -265,30 +267,39 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("checkpoint_interval_steps", "message"),
-    [
-        (2, "/checkpoints: checkpoint 2 cannot be written: .*; those before are kept"),
-        # Then weights are what is written first.
-        (
-            0,
-            "/last.weights.h5: cannot be written: .*; the checkpoints are kept, "
-            "the same command goes on from the last",
-        ),
-    ],
-)
-def test_what_cannot_be_written_is_one_line(
-    coco_file, tmp_path, checkpoint_interval_steps, message
-):
+@pytest.fixture
+def small_files():
     """The system lets no file grow beyond 100 KB: smaller than a checkpoint or weights."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        process = start(
-            coco_file, tmp_path, **{"training.checkpoint_interval_steps": checkpoint_interval_steps}
-        )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_weights_that_cannot_be_written_are_one_line(coco_file, tmp_path, small_files):
+    """Without checkpoints within the epoch they are what is written first."""
+    process = start(coco_file, tmp_path, **{"training.checkpoint_interval_steps": 0})
     _, err = process.communicate()
     assert process.returncode == 1
-    assert re.fullmatch(f"train: {tmp_path}{message}", err.splitlines()[-1])
+    assert err.splitlines()[-1] == (
+        f"train: {tmp_path}/last.weights.h5: cannot be written: File too large; the checkpoints "
+        "are kept, the same command resumes from the last"
+    )
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, small_files):
+    optimizer = keras.optimizers.SGD()
+    optimizer.build([tf.Variable(tf.zeros([200, 200]))])
+    names = ("epochs_done", "steps_into_epoch", "images_skipped")
+    progress = tf.train.Checkpoint(optimizer=optimizer, **{n: tf.Variable(0) for n in names})
+    data = digits.load("train", num_images=2)
+    stream = TrainingStream(data, Config(), tf.distribute.get_strategy(), 0)
+    requests = stopping.StopRequests()
+    saver = callbacks.SaveState(progress, RunDirectory(tmp_path), 2, 0, requests, stream)
+    with pytest.raises(RunDirectoryError) as error:
+        saver.save()
+    assert re.fullmatch(
+        f"{tmp_path}/checkpoints: checkpoint 0 cannot be written: .*; those before are kept",
+        str(error.value),
+    )
