@@ -9,16 +9,15 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
+from efficientdet_tf.data.image_files import ImageError, read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import (
-    Detections,
     Detector,
     DetectorError,
-    ImageError,
     ModelError,
-    read_image,
 )
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.runtimes import ArtefactError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -98,7 +97,8 @@ def test_what_is_no_image_is_one_line(from_run, images):
 THREADS = """
 import concurrent.futures, sys
 import numpy as np
-from efficientdet_tf.detector import Detector, read_image
+from efficientdet_tf.data.image_files import read_image
+from efficientdet_tf.detector import Detector
 
 path, photograph = sys.argv[1:]
 pixels = read_image(photograph)

@@ -11,8 +11,9 @@ import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
-from efficientdet_tf.detector import Detector, read_image
+from efficientdet_tf.detector import Detector
 from export import saved_model, tflite
 
 SIZE = (64, 96)

@@ -58,11 +58,15 @@ def call(command: Command, arguments: Sequence[str]) -> int:
         return 0
     if rest:
         return _fail(command.name, f"unexpected argument {rest[0]!r}; see --help")
+    verbosity = logging.get_verbosity()
     try:
         command.main(values)
         sys.stdout.flush()
     except UserError as error:
         return _fail(command.name, error, error.exit_code)
+    finally:
+        # Of the next command in this process.
+        logging.set_verbosity(verbosity)
     return 0
 
 

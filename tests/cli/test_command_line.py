@@ -23,6 +23,11 @@ command_line.run(command_line.Command("demo", "", flags.FlagValues, main))
 """
 
 
+def answer_interrupts():
+    """Python's own answer to SIGINT, which a shell switches off for what it starts by `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(body, **options):
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND.format(body=body)],
@@ -30,7 +35,7 @@ def start(body, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **({"preexec_fn": answer_interrupts} | options),
     )
 
 
@@ -93,6 +98,7 @@ def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=answer_interrupts,
         text=True,
     )
     maps = pathlib.Path(f"/proc/{process.pid}/maps")

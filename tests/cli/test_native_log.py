@@ -75,7 +75,7 @@ def run(code):
     program = (
         "import os, sys\n"
         "from absl import logging\n"
-        "from efficientdet_tf import native_log\n"
+        "from efficientdet_tf.cli import native_log\n"
         "def write(text): os.write(2, text.encode())\n" + code
     )
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

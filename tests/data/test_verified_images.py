@@ -18,7 +18,7 @@ from efficientdet_tf.data.tfrecord import write_tfrecord
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATABASE = "verified_images-1.sqlite3"
 DAMAGED = "image file cannot be decoded; it may be damaged"
-UNREADABLE = "image file cannot be read; it must be JPEG, PNG, GIF or BMP"
+UNREADABLE = "image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP"
 
 
 @pytest.fixture

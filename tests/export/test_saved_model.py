@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.detector import read_image
+from efficientdet_tf.data.image_files import read_image
 
 ALONE = """
 import sys

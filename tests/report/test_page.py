@@ -93,7 +93,13 @@ def found(data, wrong_in=()):
 
 def written(folder, val_data, measured, train_data=None, metrics=METRICS, **overrides):
     config = Config.for_model("efficientdet-lite0").override(
-        {"model.image_size": 64, "model.num_classes": len(val_data.label_map), **overrides}
+        {
+            "model.image_size": 64,
+            "model.num_classes": len(val_data.label_map),
+            "data.train": "digits",
+            "data.val": "digits",
+            **overrides,
+        }
     )
     directory = RunDirectory(folder)
     directory.create(config, val_data.label_map)

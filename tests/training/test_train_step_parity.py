@@ -6,12 +6,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors as anchor_grid
-from efficientdet_tf import model as model_lib
 from efficientdet_tf import targets as target_maps
 from efficientdet_tf.checkpoints.reference import load_reference_weights, reference_name
 from efficientdet_tf.config import Config
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import optimizers
+from efficientdet_tf.training.detection_model import EfficientDet
 
 CONFIG = Config.for_model(
     "efficientdet-d0",
@@ -64,7 +64,7 @@ def batch(golden, goldens):
 def run(golden, goldens, batch):
     """The gradients before training, and for each step its logs, weights and averages."""
     keras.backend.clear_session()
-    model = model_lib.build(CONFIG)
+    model = EfficientDet.create(CONFIG)
     weights = dict(np.load(goldens / "efficientdet-d0" / "weights.npz"))
     weights["class_net/class-predict/pointwise_kernel:0"] *= 0.125
     load_reference_weights(model, weights, CONFIG)
