@@ -302,15 +302,17 @@ def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cac
 
 
 def test_workers_record_their_own_share(data, config):
-    os.remove(data.records[2].image)
     order = list(islice(training_positions(data, seed=1, first_image=0), 40))
+    # One that the second worker reads early: the order hangs on TensorFlow's global seed, too.
+    broken = order[3]
+    os.remove(data.records[broken].image)
     worker = tf.distribute.InputContext(2, 1, num_replicas_in_sync=2)
     failures = ReadFailures()
     dataset = training_dataset(data, config, 2, seed=1, worker=worker, failures=failures)
     assert len(list(dataset.take(10))) == 10
     assert failures.gaps
     for first, end in failures.gaps:
-        assert {order[number] for number in range(first, end, 2)} == {2}
+        assert {order[number] for number in range(first, end, 2)} == {broken}
         assert first % 2 == end % 2 == 1
 
 
