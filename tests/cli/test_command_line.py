@@ -63,12 +63,15 @@ def test_a_second_interrupt_ends_what_cleans_up_for_too_long():
     process = start(
         """
     try:
+        # Not before: an interrupt between "started" and here would clean up nothing.
+        print("waiting", flush=True)
         time.sleep(60)
     finally:
         print("cleaning", flush=True)
         time.sleep(60)"""
     )
-    for line in ("started\n", "cleaning\n"):
+    assert process.stdout.readline() == "started\n"
+    for line in ("waiting\n", "cleaning\n"):
         assert process.stdout.readline() == line
         process.send_signal(signal.SIGINT)
     assert process.communicate() == ("", "")
