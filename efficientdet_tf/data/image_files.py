@@ -65,7 +65,9 @@ def read_record(record: Record) -> np.ndarray:
     """
     reason, pixels = _try_record(record)
     if pixels is None:
-        raise DataError(f"{record.name or record.image_id}: image: {reason}")
+        is_elsewhere = isinstance(record.image, str) and record.image != record.name
+        file = f"{record.image}: " if is_elsewhere else ""
+        raise DataError(f"{record.name or record.image_id}: image: {file}{reason}")
     return pixels
 
 
