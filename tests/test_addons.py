@@ -25,12 +25,12 @@ def test_nothing_on_the_default_path_imports_it():
         from efficientdet_tf import addons
         from efficientdet_tf.config import Config
         from efficientdet_tf.data import digits, pipeline
-        from efficientdet_tf.training import run
+        from efficientdet_tf.training import train
 
         config = Config.for_model("efficientdet-lite0").override({
             "model.image_size": 64, "neck.num_filters": 16, "neck.num_repeats": 1,
             "model.head_repeats": 1, "model.backbone_depth": 0.3, "model.num_classes": 10})
-        model = run.compiled_model(config, steps=1)
+        model = train.compiled_model(config, steps=1)
         batches = pipeline.training_dataset(digits.load("train", num_images=2), config, 2)
         model.fit(batches, steps_per_epoch=1, verbose=0)
         assert "tensorflow_addons" not in sys.modules

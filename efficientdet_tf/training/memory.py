@@ -55,7 +55,7 @@ def describe(model: keras.Model, config: Config) -> str:
     """One line: what the training takes, and what there is; a warning where that is less.
 
     Args:
-      model: of `training.run.compiled_model`.
+      model: of `training.train.compiled_model`.
       config: of the run.
     """
     needed, devices = estimate(model, config), _devices(model.distribute_strategy)
@@ -84,7 +84,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     """What one device's share of a training step takes.
 
     Args:
-      model: of `training.run.compiled_model`.
+      model: of `training.train.compiled_model`.
       config: of the run.
     """
     training = config.training

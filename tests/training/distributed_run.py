@@ -28,5 +28,6 @@ if __name__ == "__main__":
     try:
         main()
     except command_line.UserError as error:
-        print(error, file=sys.stderr)
+        # As the command does, and what ends a process that hangs on a lost worker.
+        print(f"train: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -145,7 +145,7 @@ def test_two_workers_train_as_one_and_go_on_when_one_was_killed(coco_file, on_on
     _, err = workers[0].communicate()
     assert workers[0].returncode == 75, err
     assert err.splitlines()[-1].startswith(
-        "another worker is gone; restart all of them to resume from the last checkpoint"
+        "train: another worker is gone; restart all of them to resume from the last checkpoint"
     )
 
     for worker in start_workers():

@@ -184,8 +184,7 @@ def test_damaged_images_are_skipped_and_named_and_a_run_without_others_ends(tmp_
         run_lib.train(config.override({"training.epochs": 2}), str(folder))
     assert re.fullmatch(
         rf"training data: \d+ images in a row cannot be read, the last {tmp_path}/data/\d+\.jpg: "
-        "cannot be decoded; it may be damaged; the checkpoint is written; the same command goes "
-        "on from here",
+        "cannot be decoded; it may be damaged; checkpoint saved; run the same command to resume",
         str(error.value),
     )
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
