@@ -78,7 +78,8 @@ def format_parts(parts: dict[str, Complexity]) -> str:
 def _costs_by_layer(model: keras.Model) -> dict[str, int]:
     """{layer: multiply-adds of one image}, of the layers that have any."""
     spec = tf.TensorSpec((1, *model.input_shape[1:]), model.input.dtype)
-    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec).graph
+    function = tf.function(lambda x: model(x, training=False), autograph=False)
+    graph = function.get_concrete_function(spec).graph
     for function in graph.as_graph_def().library.function:
         for node in function.node_def:
             if _has_multiply_adds(node.op):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
@@ -18,6 +19,7 @@ from keras_layers.resample import ExtraLevels
 PRIOR_PROBABILITY = 0.01
 
 
+@tf.autograph.experimental.do_not_convert
 def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras.Model:
     """The network of a config, untrained.
 

@@ -92,13 +92,16 @@ class _Served(tf.Module):
         def prepare(images, function):
             return tf.map_fn(function, images, fn_output_signature=letterbox.signature)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
         def serve_encoded(images):
             with tf.control_dependencies([_check_formats(images)]):
                 images = tf.identity(images)
             return respond(prepare(images, lambda image: letterbox(decode_image(image))))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")],
+            autograph=False,
+        )
         def serve_images(images):
             return respond(prepare(images, letterbox))
 

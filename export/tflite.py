@@ -99,7 +99,10 @@ def _detection_function(model: keras.Model, config: Config):
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 
-    @tf.function(input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")],
+        autograph=False,
+    )
     def detect(images):
         outputs = model(images, training=False)
         levels = range(config.model.min_level, config.model.max_level + 1)
@@ -143,7 +146,7 @@ def _suppression_op(config: Config):
     ]
     size = detection.max_detections
 
-    @tf.function(experimental_implements=" ".join(attributes))
+    @tf.function(experimental_implements=" ".join(attributes), autograph=False)
     def suppress(deltas, logits, anchors):
         del deltas, logits, anchors
         return (

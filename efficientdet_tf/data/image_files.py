@@ -102,6 +102,8 @@ def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
         return "cannot be decoded; it may be damaged", None
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)], autograph=False
+)
 def _decode(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
     return decode_image(encoded, apply_exif)

@@ -66,6 +66,7 @@ class _Table:
     classes: tf.Tensor
 
 
+@tf.autograph.experimental.do_not_convert
 def training_dataset(
     data: DetectionData,
     config: Config,
@@ -179,6 +180,7 @@ def training_partners(data: DetectionData, config: Config, *, seed: int, number:
     return drawn
 
 
+@tf.autograph.experimental.do_not_convert
 def training_examples(
     data: DetectionData, config: Config, *, repeat: bool = True, seed: int = 0
 ) -> tf.data.Dataset:
@@ -199,6 +201,7 @@ def training_examples(
     return _training_stream(data, config, lambda example: example, _Order(repeat, seed), reading)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_dataset(
     data: DetectionData,
     config: Config,
@@ -378,7 +381,7 @@ def _augmented(example: Example, another, config: Config, seed: tf.Tensor) -> Ex
 
     if settings.mosaic or settings.mixup:
         # In the graph once, not for each of up to ten images: it starts faster.
-        prepare = tf.function(prepare, experimental_attributes={"_noinline": True})
+        prepare = tf.function(prepare, autograph=False, experimental_attributes={"_noinline": True})
         example = mixing.combine(example, another, prepare, size, settings, seed)
     else:
         example = prepare(example, size, seed)

@@ -179,7 +179,9 @@ def _read_header(image: str | bytes) -> ImageHeader:
     return ImageHeader(stored, upright, is_turned=orientation != 1)
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)])
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)], autograph=False
+)
 def _decoded_size(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
     return tf.shape(decode_image(encoded, apply_exif))[:2]
 

@@ -140,7 +140,7 @@ def _detect_round(
         # The identity has a device, which an argument has not, and gathering needs one.
         return {name: gather(tf.identity(value), axis=0) for name, value in found.items()}
 
-    @tf.function
+    @tf.function(autograph=False)
     def of_all(batch):
         found = strategy.run(gathered, args=batch)
         # All replicas have the same.

@@ -51,7 +51,8 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
             tf.TensorSpec([None, *config.model.image_size, 3], tf.float32),
             tf.TensorSpec([None], tf.float32),
             tf.TensorSpec([None, 2], tf.int32),
-        ]
+        ],
+        autograph=False,
     )
     def detect(images, scale_to_original, original_size):
         return layer(model(images, training=False), anchors, scale_to_original, original_size)
@@ -72,7 +73,7 @@ def compiled_candidates(model: keras.Model, config: Config) -> Callable:
     """
     anchors = anchor_grid.from_config(config)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def choose(images):
         outputs = model(images, training=False)
         return pre_nms.select(outputs, anchors, config.detection.pre_nms_top_k)

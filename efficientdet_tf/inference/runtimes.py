@@ -150,4 +150,4 @@ def _compiled(letterbox: Letterbox):
     Traced now: threads that make the first call together would be warned of retracing.
     """
     signature = tf.TensorSpec([None, None, 3], tf.uint8)
-    return tf.function(letterbox).get_concrete_function(signature)
+    return tf.function(letterbox, autograph=False).get_concrete_function(signature)

@@ -30,7 +30,8 @@ def sum_over_parts(function: Callable, batch: Any, parts: int) -> Any:
 
 
 def _looped(of_part: Callable, parts: int) -> Any:
-    signature = tf.function(of_part).get_concrete_function(tf.TensorSpec([], tf.int32))
+    function = tf.function(of_part, autograph=False)
+    signature = function.get_concrete_function(tf.TensorSpec([], tf.int32))
     zeros = tf.nest.map_structure(
         lambda x: tf.zeros(x.shape, x.dtype), signature.structured_outputs
     )

@@ -88,6 +88,8 @@ class EfficientDet(keras.Model):
             return contextlib.nullcontext()
         return self.moving_average.averaged()
 
+    # Of branches and loops on tensors there are none in Python, and to look for them takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
         """One step on one replica's share of the global batch."""
         losses, gradients = self._losses_and_gradients(*data)
