@@ -22,16 +22,20 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 NOT_RUN = "not run by the tests"
 
 # Training as in the README, but of a small network for one step.
+SETTINGS = {
+    "model.image_size": 64,
+    "model.max_level": 5,
+    "model.backbone_depth": 0.1,
+    "neck.num_filters": 16,
+    "neck.num_repeats": 1,
+    "model.head_repeats": 1,
+}
 SMALL = [
-    "--epochs=1",
-    "--batch_size=2",
-    "--set=training.steps_per_epoch=1",
-    "--set=model.image_size=64",
-    "--set=model.max_level=5",
-    "--set=neck.num_filters=16",
-    "--set=neck.num_repeats=1",
-    "--set=model.head_repeats=1",
+    *("--epochs=1", "--batch_size=2", "--set=training.steps_per_epoch=1"),
+    *(f"--set={key}={value}" for key, value in SETTINGS.items()),
 ]
+# They fit the whole backbone only, see `checkpoints/test_pretrained.py`.
+IMAGENET = "--pretrained=imagenet"
 
 
 def blocks(language: str) -> list[str]:
@@ -158,9 +162,10 @@ def place_after_commands(place):
     for python, *words in commands():
         assert python == "python", python
         name = tuple(word for word in words if not word.startswith("-") or word == "-m")[:3]
-        extra = SMALL if words[0] == "train.py" else []
+        if words[0] == "train.py":
+            words = [word for word in words if word != IMAGENET] + SMALL
         # The first of each, to see that it starts.
-        run(place, [*words, *extra], alone=name not in seen)
+        run(place, words, alone=name not in seen)
         seen.add(name)
     return place
 
@@ -190,8 +195,12 @@ def test_the_commands_run(place_after_commands):
 def test_the_python_runs(place_after_commands):
     code = blocks("python")
     assert len(code) == 3
+    program = "\n".join(code)
+    classes = '"model.num_classes": len(data.label_map)'
+    assert program.count(classes) == 1
+    small = ", ".join(f'"{key}": {value}' for key, value in SETTINGS.items())
     with contextlib.chdir(place_after_commands):
-        exec("\n".join(code), {})
+        exec(program.replace(classes, f"{classes}, {small}"), {})
 
 
 def test_what_is_not_run_says_so():

@@ -88,6 +88,12 @@ class EfficientDet(keras.Model):
             return contextlib.nullcontext()
         return self.moving_average.averaged()
 
+    def make_train_function(self, force=False):
+        """Make what `fit` runs, with the variables of the optimizer there: one trace, not two."""
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     # Of branches and loops on tensors there are none in Python, and to look for them takes seconds.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data):

@@ -95,8 +95,14 @@ def loss_decay(config: OptimizerConfig) -> float:
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
     """Clips every gradient to an L2 norm, then all of them together to the same."""
-    gradients, _ = tf.clip_by_global_norm([tf.clip_by_norm(g, norm) for g in gradients], norm)
+    gradients, _ = tf.clip_by_global_norm([_clip(g, norm) for g in gradients], norm)
     return gradients
+
+
+def _clip(gradient: tf.Tensor, norm: float) -> tf.Tensor:
+    """`tf.clip_by_norm` with one product instead of two, and a third of its operations."""
+    squares = 2 * tf.nn.l2_loss(gradient)
+    return gradient * (norm / tf.maximum(tf.sqrt(squares), norm))
 
 
 def is_kernel(variable: tf.Variable) -> bool:
