@@ -46,6 +46,8 @@ setup(
         "Pillow>=10.1",
         "protobuf>=5.28",
         "pooch>=1.8",
+        # The first that reads the text below a setting as its description.
+        "pydantic>=2.7,<3",
         # The first with wheels made for numpy 2.
         "pycocotools>=2.0.8,<3",
         "PyYAML>=6",

@@ -88,6 +88,8 @@ def test_what_is_imported_is_required(metadata):
         "ai_edge_litert": "ai-edge-litert",
         "google": "protobuf",
         "official": "tf-models-official",
+        # Its core, of the one version that it works with.
+        "pydantic_core": "pydantic",
         "sklearn": "scikit-learn",
         "yaml": "pyyaml",
     }
