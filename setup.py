@@ -68,6 +68,7 @@ setup(
             "efficientdet-predict = efficientdet_tf.cli.predict:run",
             "efficientdet-data = efficientdet_tf.cli.data:run",
             "efficientdet-report = efficientdet_tf.cli.report:run",
+            "efficientdet-settings = efficientdet_tf.cli.settings:run",
         ]
     },
     classifiers=[

@@ -71,6 +71,7 @@ def test_every_command_is_a_function(metadata):
         "efficientdet-export",
         "efficientdet-predict",
         "efficientdet-report",
+        "efficientdet-settings",
         "efficientdet-train",
     ]
     for target in commands.values():

@@ -26,10 +26,10 @@ from efficientdet_tf.backbones import BACKBONES, Backbone
 from efficientdet_tf.config.declaration import (
     ConfigError,
     Mark,
+    describe_values,
     did_you_mean,
     format_value,
     read_text,
-    what_it_takes,
 )
 from efficientdet_tf.config.model_table import MODELS, compound_scaling
 from efficientdet_tf.config.sections import (
@@ -265,7 +265,7 @@ def _first_error(error: ValidationError, sections: Mapping[str, Mapping]) -> Con
         return ConfigError(f"{section}.{name}: {text}" if name else f"{section}.{text}")
     schema = Config.model_fields[section].annotation.model_json_schema()["properties"][name]
     value = sections[section][name]
-    return ConfigError(f"{section}.{name}: {value!r} is not {what_it_takes(schema)}")
+    return ConfigError(f"{section}.{name}: {value!r} is not {describe_values(schema)}")
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,12 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from efficientdet_tf.errors import UserError
@@ -72,13 +68,16 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read the text of a setting that is not text as YAML; tell true from 1."""
+        """Read the text of a setting that is not text as YAML, and a path as text."""
         kind = cls.model_fields[info.field_name].annotation
         if kind is not str and get_origin(kind) is not Literal:
             value = read_text(value)
+        elif isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        # Python takes true for 1.
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, bool) is not (kind is bool) for item in items):
-            raise PydanticCustomError("bool", "true and false are no numbers or text")
+            raise PydanticCustomError("bool", "true and false are values of their own")
         return value
 
 
@@ -96,8 +95,8 @@ def read_text(value: Any) -> Any:
         return value
 
 
-def what_it_takes(schema: Mapping[str, Any]) -> str:
-    """The values of a setting in words, e.g. "a whole number from 0 to 10".
+def describe_values(schema: Mapping[str, Any]) -> str:
+    """Describe the values that a setting takes, e.g. "a whole number from 0 to 10".
 
     Args:
       schema: JSON schema of the setting, of `Section.model_json_schema`.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from efficientdet_tf.config import MODELS, Config
-from efficientdet_tf.config.declaration import Mark, format_value, what_it_takes
+from efficientdet_tf.config.declaration import Mark, describe_values, format_value
 
 _INTRODUCTION = """\
 # Settings
@@ -47,7 +47,7 @@ def section_settings(section: str) -> Iterator[Setting]:
         defaults = [format_value(getattr(row, name)) for row in rows]
         yield Setting(
             key=f"{section}.{name}",
-            takes=what_it_takes(schemas[name]),
+            takes=describe_values(schemas[name]),
             default=defaults[0],
             of_model=len(set(defaults)) > 1,
             meaning=" ".join(field.description.split()),

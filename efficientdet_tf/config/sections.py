@@ -24,7 +24,12 @@ from keras_layers.feature_network import METHODS, NETWORKS, build_feature_networ
 T = TypeVar("T")
 Shaping = Annotated[T, Shapes()]
 # Only whether it is on: optimizers keep no variables for what is 0.
-ShapingIfOn = Annotated[T, Shapes("0 or not 0 must stay", bool)]
+ShapingIfOn = Annotated[T, Shapes("whether it is 0 must stay the same", bool)]
+# Only mixed_float16 has a loss scale, around the optimizer.
+ShapingIfFloat16 = Annotated[
+    T,
+    Shapes("whether it is mixed_float16 must stay the same", lambda name: name == "mixed_float16"),
+]
 Measuring = Annotated[T, MeasuresAP()]
 Derived = Annotated[T, DerivedFromData()]
 
@@ -133,7 +138,7 @@ class AnchorConfig(Section):
     aspect_ratios: Shaping[tuple[Factor, ...]] = Field((1.0, 2.0, 0.5), min_length=1)
     """Width / height of each anchor, at equal area."""
     positive_iou_threshold: Fraction = 0.5
-    """Anchors with at least this IoU are assigned to the ground-truth box."""
+    """An anchor is assigned to a ground-truth box from this IoU on."""
 
 
 class LossConfig(Section):
@@ -195,7 +200,7 @@ class AugmentationConfig(Section):
     """Random horizontal flip, with probability 0.5."""
     scale_min: Factor = 0.1
     """Scale jitter: lower bound of the random scale; the image is then cropped or padded to the
-    network's input. 1 and 1 is off."""
+    network's input. 1 for both is off."""
     scale_max: float = 2.0
     """Scale jitter: upper bound of the random scale; `scale_min` or more."""
     policy: Literal["none", "v0", "v1", "v2", "v3", "rand"] = "none"
@@ -283,11 +288,7 @@ class TrainingConfig(Section):
     """Devices that train; `auto` takes all workers of `TF_CONFIG`, else all GPUs, else the CPU."""
     tpu: str = ""
     """Name or grpc:// address of the TPU; empty is that of the environment."""
-    precision: Annotated[
-        Literal["float32", "mixed_float16", "mixed_bfloat16"],
-        # Only mixed_float16 has a loss scale, around the optimizer.
-        Shapes("mixed_float16 or not must stay", lambda name: name == "mixed_float16"),
-    ] = "float32"
+    precision: ShapingIfFloat16[Literal["float32", "mixed_float16", "mixed_bfloat16"]] = "float32"
     """Precision of activations; weights are float32."""
     xla: bool = False
     """Compile the training step with XLA."""

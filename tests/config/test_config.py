@@ -2,6 +2,7 @@
 
 import json
 import operator
+import pathlib
 
 import pytest
 from pydantic import ValidationError
@@ -216,6 +217,7 @@ def test_image_sizes_as_people_write_them(text, size):
         ("optimizer.learning_rate", "4e-3", 0.004),
         ("data.strict", "yes", True),
         ("data.train", 2007, "2007"),
+        ("data.train", pathlib.PurePosixPath("data/train.json"), "data/train.json"),
         ("data.train", "2007", "2007"),
         ("anchors.aspect_ratios", "[1, '2']", [1.0, 2.0]),
     ],
@@ -241,7 +243,7 @@ def test_overrides_leave_the_original():
 
 
 def test_built_in_configs_are_valid():
-    files = sorted((config_lib.pathlib.Path(config_lib.__file__).parent / "presets").glob("*.yaml"))
+    files = sorted((pathlib.Path(config_lib.__file__).parent / "presets").glob("*.yaml"))
     assert "digits" in [file.stem for file in files]
     for file in files:
         assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))

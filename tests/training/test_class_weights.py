@@ -69,7 +69,7 @@ def test_settings_are_of_the_training_set_and_survive_yaml(tmp_path):
         ),
         (
             {"loss.class_weight_values": [1, -2]},
-            "loss.class_weight_values: [1, -2] is not a list of numbers of 0 or more",
+            "loss.class_weight_values: [1, -2] is not a list of numbers, each 0 or more",
         ),
         (
             {"loss.class_weights": "reverse"},
