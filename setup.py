@@ -46,6 +46,8 @@ setup(
         "Pillow>=10.1",
         "protobuf>=5.28",
         "pooch>=1.8",
+        # The first that reads the text below a setting as its description.
+        "pydantic>=2.7,<3",
         # The first with wheels made for numpy 2.
         "pycocotools>=2.0.8,<3",
         "PyYAML>=6",
@@ -66,6 +68,7 @@ setup(
             "efficientdet-predict = efficientdet_tf.cli.predict:run",
             "efficientdet-data = efficientdet_tf.cli.data:run",
             "efficientdet-report = efficientdet_tf.cli.report:run",
+            "efficientdet-settings = efficientdet_tf.cli.settings:run",
         ]
     },
     classifiers=[

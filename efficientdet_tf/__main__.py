@@ -1,8 +1,17 @@
-"""`python -m efficientdet_tf train|eval|predict|data|report`: every command of the package."""
+"""`python -m efficientdet_tf train|eval|...`: every command of the package."""
 
 import sys
 
-from efficientdet_tf.cli import command_line, data, eval, predict, report, train, write_digits
+from efficientdet_tf.cli import (
+    command_line,
+    data,
+    eval,
+    predict,
+    report,
+    settings,
+    train,
+    write_digits,
+)
 
 COMMANDS = {
     command.name: command
@@ -12,6 +21,7 @@ COMMANDS = {
         predict.COMMAND,
         *data.COMMANDS.values(),
         report.COMMAND,
+        settings.COMMAND,
         write_digits.COMMAND,
     )
 }

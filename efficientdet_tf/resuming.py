@@ -3,33 +3,13 @@
 import json
 import math
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from efficientdet_tf.config import Config
+from efficientdet_tf.config import Config, Differences, format_value, marked
+from efficientdet_tf.config.declaration import DerivedFromData, MeasuresAP, Shapes
 from efficientdet_tf.files import write_atomically
 
-# The one place that says which settings shape a checkpoint: all of these sections but what
-# may change, and of other sections these, each with what of its value has to stay.
-_SHAPING_SECTIONS = ("model", "neck", "anchors")
-_MAY_CHANGE = ("model.backbone_survival_prob", "anchors.positive_iou_threshold")
-_SHAPING: dict[str, Callable[[Any], Any]] = {
-    "optimizer.name": str,
-    "optimizer.lookahead": bool,
-    # Optimizers of tensorflow-addons keep nothing at 0.
-    "optimizer.momentum": bool,
-    "optimizer.ema_decay": bool,
-    # Only it has a loss scale, around the optimizer.
-    "training.precision": lambda name: name == "mixed_float16",
-}
-# Set by the training from its data.
-_DERIVED = ("loss.class_weight_values",)
-# AP before and after a change of these cannot be compared.
-_MEASURED_BY = ("data.val", "data.val_images", "data.format", "data.use_difficult", "detection.")
-
 CHANGES_FILE = "changes.json"
-# Setting -> (value before, value after).
-Changed = dict[str, tuple[Any, Any]]
 
 
 class Change(NamedTuple):
@@ -43,37 +23,28 @@ class Change(NamedTuple):
 
     epoch: int
     step: int
-    settings: Changed
+    settings: Differences
 
     @property
     def is_of_measuring(self) -> bool:
         """Whether AP before and after it cannot be compared."""
-        return any(key.startswith(_MEASURED_BY) for key in self.settings)
+        return not marked(MeasuresAP).keys().isdisjoint(self.settings)
 
 
-def shapes_checkpoint(key: str) -> bool:
-    """Whether a run can only be resumed with the same value of a setting, or one like it."""
-    section = key.partition(".")[0]
-    return key in _SHAPING or (section in _SHAPING_SECTIONS and key not in _MAY_CHANGE)
-
-
-def refused(stored: Config, asked: Config) -> Changed:
-    """The settings that differ and shape the checkpoint."""
+def refused(stored: Config, asked: Config) -> Differences:
+    """The settings that differ and shape the checkpoint: {key: (stored, asked)}."""
+    shaping = marked(Shapes)
     return {
         key: (old, new)
-        for key, (old, new) in _differing(stored, asked).items()
-        if shapes_checkpoint(key) and _shape(key, old) != _shape(key, new)
+        for key, (old, new) in stored.differences(asked).items()
+        if key in shaping and shaping[key].part_of(old) != shaping[key].part_of(new)
     }
 
 
-def changed(stored: Config, asked: Config) -> Changed:
-    """The settings that differ and may."""
-    shaping = refused(stored, asked)
-    return {
-        key: values
-        for key, values in _differing(stored, asked).items()
-        if key not in shaping and key not in _DERIVED
-    }
+def changed(stored: Config, asked: Config) -> Differences:
+    """The settings that differ and may: {key: (stored, asked)}."""
+    others = refused(stored, asked).keys() | marked(DerivedFromData).keys()
+    return {key: v for key, v in stored.differences(asked).items() if key not in others}
 
 
 def describe(
@@ -88,7 +59,7 @@ def describe(
       with_early_stopping: whether `training.patience` is set.
     """
     lines = [
-        f"changed since: {key} {shown(old)} -> {shown(new)}"
+        f"changed since: {key} {format_value(old)} -> {format_value(new)}"
         for key, (old, new) in change.settings.items()
     ]
     before, after = rates
@@ -104,13 +75,6 @@ def describe(
     if "training.pretrained" in change.settings:
         lines.append("training.pretrained: not loaded; the run is resumed from its checkpoint")
     return lines
-
-
-def shown(value: Any) -> str:
-    """A value of a setting for a message."""
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(shown, value)) + "]"
-    return str(value).lower() if isinstance(value, bool) else str(value) or "''"
 
 
 def read_changes(folder: pathlib.Path) -> list[Change]:
@@ -143,17 +107,3 @@ def measured_since(changes: list[Change]) -> Change:
     """The last change after which AP is another; one before the first step where there is none."""
     ours = [change for change in changes if change.is_of_measuring]
     return ours[-1] if ours else Change(0, -1, {})
-
-
-def _shape(key: str, value: Any) -> Any:
-    return _SHAPING[key](value) if key in _SHAPING else value
-
-
-def _differing(stored: Config, asked: Config) -> Changed:
-    old, new = stored.to_dict(), asked.to_dict()
-    return {
-        f"{section}.{name}": (value, new[section][name])
-        for section, fields in old.items()
-        for name, value in fields.items()
-        if value != new[section][name]
-    }

@@ -12,7 +12,7 @@ from tf_keras.src.saving import saving_lib
 
 from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
-from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.config import Config, ConfigError, format_value
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
@@ -165,7 +165,7 @@ class RunDirectory:
         refused = resuming.refused(self.config(), config)
         if refused:
             values = [
-                f"{key} {resuming.shown(old)}, not {resuming.shown(new)}"
+                f"{key} {format_value(old)}, not {format_value(new)}"
                 for key, (old, new) in refused.items()
             ]
             raise RunDirectoryError(

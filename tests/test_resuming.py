@@ -3,7 +3,8 @@
 import pytest
 
 from efficientdet_tf import resuming
-from efficientdet_tf.config import Config, known_keys
+from efficientdet_tf.config import Config, known_keys, marked
+from efficientdet_tf.config.declaration import DerivedFromData, MeasuresAP, Shapes
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
@@ -75,11 +76,33 @@ def test_what_does_not_shape_it_may_change(config, key, value):
     assert (changed, new) == (key, value)
 
 
-def test_the_settings_that_are_marked_exist():
-    marked = [*resuming._MAY_CHANGE, *resuming._SHAPING, *resuming._DERIVED]
-    assert set(marked) <= set(known_keys())
-    for start in (*resuming._SHAPING_SECTIONS, *resuming._MEASURED_BY):
-        assert any(key.startswith(start) for key in known_keys())
+def test_what_shapes_the_checkpoint():
+    """All of the model, the neck and the anchors but what is used in training alone, and these."""
+    expected = {
+        key
+        for key in known_keys()
+        if key.startswith(("model.", "neck.", "anchors."))
+        and key not in ("model.backbone_survival_prob", "anchors.positive_iou_threshold")
+    }
+    expected |= {"optimizer.name", "optimizer.lookahead", "optimizer.momentum"}
+    expected |= {"optimizer.ema_decay", "training.precision"}
+    assert marked(Shapes).keys() == expected
+
+
+def test_what_ap_is_measured_by():
+    assert marked(MeasuresAP).keys() == {
+        *("data.val", "data.val_images", "data.format", "data.use_difficult"),
+        *(key for key in known_keys() if key.startswith("detection.")),
+    }
+
+
+def test_what_training_sets():
+    assert list(marked(DerivedFromData)) == ["model.num_classes", "loss.class_weight_values"]
+
+
+def test_what_training_sets_is_no_change(config):
+    asked = config.override({"loss.class_weight_values": [1.0, 2.0]})
+    assert resuming.refused(config, asked) == resuming.changed(config, asked) == {}
 
 
 def test_what_follows_is_said():

@@ -1,6 +1,5 @@
 """Weights files of the published implementation, read into arrays by name."""
 
-import dataclasses
 import pathlib
 import re
 import zipfile
@@ -157,7 +156,7 @@ def _keys_of_graph(shapes: Mapping[str, object]) -> dict[str, str]:
 def _name_of_object(key: str, config: Config) -> str:
     name = object_paths.our_name(key, config.model.min_level)
     # Whatever the model's, that of the checkpoint is a published one.
-    config = dataclasses.replace(config, neck=NeckConfig())
+    config = config.model_copy(update={"neck": NeckConfig()})
     try:
         return reference_name(name, config) if name else key
     except ValueError:

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from efficientdet_tf.config.values import did_you_mean
+from efficientdet_tf.config.declaration import did_you_mean
 from efficientdet_tf.errors import UserError
 
 

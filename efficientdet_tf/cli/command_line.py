@@ -26,12 +26,14 @@ class Command(NamedTuple):
       define_flags: returns the flags as a `FlagValues` of the command's own, so that
         several commands can be called in one process.
       main: the command; takes the parsed flags, raises `UserError` with one line.
+      argument: the flag that an argument without a name is the value of. Default: none.
     """
 
     name: str
     summary: str
     define_flags: Callable[[], flags.FlagValues]
     main: Callable[[flags.FlagValues], None]
+    argument: str = ""
 
 
 def call(command: Command, arguments: Sequence[str]) -> int:
@@ -50,12 +52,16 @@ def call(command: Command, arguments: Sequence[str]) -> int:
     values = command.define_flags()
     flags.DEFINE_bool("help", False, "Show this.", short_name="?", flag_values=values)
     try:
+        # Flags may follow the argument.
+        values.set_gnu_getopt()
         rest = values([command.name, *arguments])[1:]
     except flags.Error as error:
         return _fail(command.name, f"{error}; see --help")
     if values.help:
         print(command.summary, _help(values), sep="\n")
         return 0
+    if rest and command.argument:
+        values[command.argument].value = rest.pop(0)
     if rest:
         return _fail(command.name, f"unexpected argument {rest[0]!r}; see --help")
     verbosity = logging.get_verbosity()

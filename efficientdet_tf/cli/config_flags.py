@@ -1,10 +1,12 @@
 """Where flags become settings: --model, --config and --set, the same in every command."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from efficientdet_tf.config import Config, parse_assignments
+if TYPE_CHECKING:
+    from efficientdet_tf.config import Config
 
 
 def define_config_flags(values: flags.FlagValues) -> None:
@@ -21,7 +23,11 @@ def define_config_flags(values: flags.FlagValues) -> None:
         "YAML file with any settings, or built in: digits, finetune, paper.",
         flag_values=values,
     )
-    define_set_flag(values, "One setting as key=value, e.g. optimizer.learning_rate=0.04")
+    define_set_flag(
+        values,
+        "One setting as key=value, e.g. optimizer.learning_rate=0.04; all are listed by "
+        "'python -m efficientdet_tf settings'",
+    )
 
 
 def define_set_flag(values: flags.FlagValues, meaning: str) -> None:
@@ -29,7 +35,7 @@ def define_set_flag(values: flags.FlagValues, meaning: str) -> None:
     flags.DEFINE_multi_string("set", [], f"{meaning}; may be repeated.", flag_values=values)
 
 
-def config_from_flags(values: flags.FlagValues, keys: Mapping[str, str] | None = None) -> Config:
+def config_from_flags(values: flags.FlagValues, keys: Mapping[str, str] | None = None) -> "Config":
     """Resolve the config of a command line: model table, --config, --set, other flags.
 
     Args:
@@ -39,6 +45,9 @@ def config_from_flags(values: flags.FlagValues, keys: Mapping[str, str] | None =
     Raises:
       ConfigError: for a setting that does not exist or has no such value.
     """
+    # Late, so that --help is answered at once.
+    from efficientdet_tf.config import Config, parse_assignments
+
     if values.config:
         config = Config.from_yaml(values.config, values.model)
     else:

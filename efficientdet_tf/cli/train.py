@@ -52,7 +52,6 @@ def main(values: flags.FlagValues) -> None:
             "--train_data is missing: a COCO .json file, a Pascal VOC folder, a YOLO data.yaml, "
             "TFRecord files, or 'digits' (built in); a --config may name it as data.train"
         )
-    print(config.to_yaml())
     # Late, so that --help and a wrong setting are answered at once.
     from efficientdet_tf.training.train import train
 

@@ -1,29 +1,36 @@
-"""Every hyper-parameter of the project, once.
+"""Every hyper-parameter of the project, declared once in `sections`.
 
-A `Config` is a frozen dataclass of frozen dataclasses, one for each concern.
-It is made in four layers, later ones winning:
+A `Config` is a frozen pydantic model with one section for each concern. It is made in four
+layers, later ones winning:
 
-1. the table of models (`MODELS`) and the dataclass defaults,
-2. a YAML file (`Config.from_yaml`, the `--config` flag),
+1. the table of models (`MODELS`) and the declared defaults,
+2. a YAML file or a preset (`Config.from_yaml`, the `--config` flag),
 3. dotted overrides (`config.override({"optimizer.learning_rate": 0.04})`, the
    `--set` flag),
 4. the few flags people type daily, which are overrides too.
 
-An unknown key or a value of the wrong type raises `ConfigError` with a message
-that names the key and the nearest known one.
+An unknown key or a value that a setting does not take raises `ConfigError` with a message
+of one line that names the key and the nearest known one, or what the setting takes.
 """
 
-import dataclasses
 import difflib
 import pathlib
-import re
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
-from efficientdet_tf.backbones import BACKBONES, Backbone, check_scale
+from efficientdet_tf.backbones import BACKBONES, Backbone
+from efficientdet_tf.config.declaration import (
+    ConfigError,
+    Mark,
+    describe_values,
+    did_you_mean,
+    format_value,
+    read_text,
+)
 from efficientdet_tf.config.model_table import MODELS, compound_scaling
 from efficientdet_tf.config.sections import (
     AnchorConfig,
@@ -36,8 +43,6 @@ from efficientdet_tf.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
-from efficientdet_tf.config.values import ConfigError, check, coerce, did_you_mean, from_text
-from keras_layers.feature_network import build_feature_network
 
 __all__ = [
     "MODELS",
@@ -53,8 +58,11 @@ __all__ = [
     "OptimizerConfig",
     "TrainingConfig",
     "compound_scaling",
+    "format_value",
     "known_keys",
+    "marked",
     "parse_assignments",
+    "settings",
 ]
 
 # Ready-made configs, used by name.
@@ -64,10 +72,14 @@ _BUILT_IN = pathlib.Path(__file__).parent / "presets"
 # How keys of single options of the neck begin.
 _OPTION = "neck.options."
 
+# {setting: (value in one config, value in another)}
+Differences = dict[str, tuple[Any, Any]]
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+
+class Config(BaseModel):
     """The whole configuration of a run. Make one with `Config.for_model`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelConfig = ModelConfig()
     neck: NeckConfig = NeckConfig()
@@ -100,7 +112,7 @@ class Config:
         in `values` overrides it.
         """
         flat = _flatten(values)
-        return cls.for_model(flat.get("model.name", ModelConfig.name)).override(flat)
+        return cls.for_model(flat.get("model.name", ModelConfig().name)).override(flat)
 
     @classmethod
     def from_yaml(cls, path: str, model: str | None = None) -> "Config":
@@ -127,7 +139,7 @@ class Config:
             raise ConfigError(f"config {path}: must hold keys and values")
         try:
             flat = _flatten(values) | ({"model.name": model} if model else {})
-            return cls.for_model(flat.get("model.name", ModelConfig.name)).override(flat)
+            return cls.for_model(flat.get("model.name", ModelConfig().name)).override(flat)
         except ConfigError as error:
             raise ConfigError(f"config {path}: {error}") from error
 
@@ -145,48 +157,73 @@ class Config:
         Raises:
           ConfigError: for an unknown key or a value of the wrong type.
         """
-        config = self
         backbone = str(values.get("model.backbone", self.model.backbone))
         if backbone != self.model.backbone and backbone in BACKBONES:
             values = {**_needs(BACKBONES[backbone]), **values}
+        sections = {}
         for key, value in values.items():
-            config = config._replace_one(key, value)
-        _check(config)
-        return config
+            setting = "neck.options" if key.startswith(_OPTION) else key
+            self._check_key(setting, value)
+            section, name = setting.split(".")
+            given = sections.setdefault(section, dict(getattr(self, section)))
+            if setting != key:
+                option, others = key.removeprefix(_OPTION), read_text(given[name])
+                is_mapping = isinstance(others, Mapping)
+                value = {**others, option: read_text(value)} if is_mapping else others
+            given[name] = value
+        try:
+            return Config.model_validate({**dict(self), **sections})
+        except ValidationError as error:
+            raise _first_error(error, sections) from error
+
+    def differences(self, other: "Config") -> Differences:
+        """The settings whose values differ: {key: (value here, value of the other)}."""
+        ours, theirs = self.to_dict(), other.to_dict()
+        return {
+            f"{section}.{name}": (value, theirs[section][name])
+            for section, fields in ours.items()
+            for name, value in fields.items()
+            if value != theirs[section][name]
+        }
 
     def to_dict(self) -> dict:
         """Nested dicts of plain YAML values; `from_dict` is the inverse."""
-        return _plain(dataclasses.asdict(self))
+        return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
         """The text that `from_yaml` reads back to an equal config."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
-    def _replace_one(self, key: str, value: Any) -> "Config":
-        option = key.removeprefix(_OPTION)
-        if option != key:
-            value = from_text(key, value) if isinstance(value, str) else value
-            key, value = "neck.options", {**self.neck.options, option: value}
-        section_name, _, field_name = key.partition(".")
-        if key not in known_keys():
+    def _check_key(self, key: str, value: Any) -> None:
+        if key not in settings():
             raise ConfigError(f"unknown key {key!r}{_nearest_key(key)}")
         if key == "model.name" and value != self.model.name:
             # Alone it would change nothing but the name.
             raise ConfigError(f"model.name: is {self.model.name!r} here; choose a model by --model")
-        section = getattr(self, section_name)
-        value = coerce(key, value, typing.get_type_hints(type(section))[field_name])
-        return dataclasses.replace(
-            self, **{section_name: dataclasses.replace(section, **{field_name: value})}
-        )
+
+
+def settings() -> dict[str, FieldInfo]:
+    """All settings of a `Config` by their dotted keys, in order."""
+    return {
+        f"{section}.{name}": field
+        for section, model in Config.model_fields.items()
+        for name, field in model.annotation.model_fields.items()
+    }
 
 
 def known_keys() -> list[str]:
     """All dotted keys of a `Config`, in order."""
-    return [
-        f"{section.name}.{field.name}"
-        for section in dataclasses.fields(Config)
-        for field in dataclasses.fields(section.type)
-    ]
+    return list(settings())
+
+
+def marked(kind: type[Mark]) -> dict[str, Mark]:
+    """The settings that are declared with a mark of a kind, and their mark."""
+    return {
+        key: mark
+        for key, field in settings().items()
+        for mark in field.metadata
+        if isinstance(mark, kind)
+    }
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
@@ -204,29 +241,6 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def _check(config: Config) -> None:
-    """Raises `ConfigError` for values that no run could use."""
-    for key in known_keys():
-        section, field = key.split(".")
-        check(key, getattr(getattr(config, section), field))
-    _check_scale(config.model)
-    _check_options(config)
-    if min(config.model.image_size) < 64:
-        raise ConfigError(f"model.image_size: {config.model.image_size} has a side below 64 pixels")
-    try:
-        re.compile(config.model.freeze)
-    except re.error as error:
-        raise ConfigError(
-            f"model.freeze: {config.model.freeze!r} is no regular expression: {error}"
-        ) from error
-    if not config.anchors.aspect_ratios:
-        raise ConfigError("anchors.aspect_ratios: needs at least one")
-    if config.augmentation.scale_max < config.augmentation.scale_min:
-        raise ConfigError("augmentation.scale_max: is below augmentation.scale_min")
-    if not 1 <= config.model.min_level < config.model.max_level:
-        raise ConfigError("model.min_level: must be below model.max_level")
-
-
 def _needs(backbone: Backbone) -> dict[str, Any]:
     """What settings a backbone brings with it."""
     return {
@@ -236,55 +250,34 @@ def _needs(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _check_scale(model: ModelConfig) -> None:
-    try:
-        check_scale(
-            model.backbone,
-            survival_prob=model.backbone_survival_prob,
-            width=model.backbone_width,
-            depth=model.backbone_depth,
-        )
-    except ValueError as error:
-        raise ConfigError(f"model.backbone_{error}") from error
+def _first_error(error: ValidationError, sections: Mapping[str, Mapping]) -> ConfigError:
+    """The first of the errors in one line that begins with the setting.
 
-
-def _check_options(config: Config) -> None:
-    """Builds the network's layer, which needs TensorFlow, only if there are options."""
-    if not config.neck.options:
-        return
-    neck = config.neck
-    try:
-        build_feature_network(
-            neck.name,
-            neck.options,
-            num_filters=neck.num_filters,
-            num_repeats=neck.num_repeats,
-            fusion=neck.fusion,
-            activation=config.model.activation,
-        )
-    except ValueError as error:
-        raise ConfigError(f"neck.{error}") from error
+    Args:
+      error: of the validation.
+      sections: {section: {name: value as it was given}}.
+    """
+    first = error.errors(include_url=False)[0]
+    section, name = (*first["loc"][:2], "")[:2]
+    if first["type"] == "value_error":
+        # Of our own validators; those of a whole section name the setting themselves.
+        text = str(first["ctx"]["error"])
+        return ConfigError(f"{section}.{name}: {text}" if name else f"{section}.{text}")
+    schema = Config.model_fields[section].annotation.model_json_schema()["properties"][name]
+    value = sections[section][name]
+    return ConfigError(f"{section}.{name}: {value!r} is not {describe_values(schema)}")
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys of nested dicts; a section without keys counts as left out."""
-    sections = {section.name for section in dataclasses.fields(Config)}
     flat = {}
     for section, fields in values.items():
-        if section not in sections:
+        if section not in Config.model_fields:
             raise ConfigError(f"unknown key {section!r}{_nearest_key(str(section))}")
         if not isinstance(fields, Mapping | type(None)):
             raise ConfigError(f"{section}: must hold keys and values")
         flat.update({f"{section}.{name}": value for name, value in (fields or {}).items()})
     return flat
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _nearest_key(key: str) -> str:
@@ -295,4 +288,4 @@ def _nearest_key(key: str) -> str:
     near = near or difflib.get_close_matches(last_part, by_last_part, n=1, cutoff=0.7)
     if near:
         return f"; did you mean {by_last_part.get(near[0], near[0])!r}?"
-    return f"; the sections are {', '.join(field.name for field in dataclasses.fields(Config))}"
+    return f"; the sections are {', '.join(Config.model_fields)}"

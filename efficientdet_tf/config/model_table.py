@@ -3,8 +3,8 @@
 import math
 
 from efficientdet_tf.backbones import BACKBONES
+from efficientdet_tf.config.declaration import ConfigError
 from efficientdet_tf.config.sections import AnchorConfig, ModelConfig, NeckConfig, TrainingConfig
-from efficientdet_tf.config.values import ConfigError
 
 
 def compound_scaling(phi: float) -> dict[str, int]:

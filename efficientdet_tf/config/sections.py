@@ -1,233 +1,327 @@
-"""The settings: a frozen dataclass for each concern, with its defaults."""
+"""The settings: a frozen model for each section, each setting with all that is known of it.
 
-import dataclasses
+A line gives type, range or choices, and default; the text below it is the meaning, which
+`docs/settings.md` and `python -m efficientdet_tf settings` print. `Shaping`, `Measuring` and
+`Derived` say what another value means to a run that is resumed.
+"""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from efficientdet_tf.backbones import BACKBONES, check_scale
+from efficientdet_tf.config.declaration import DerivedFromData, MeasuresAP, Section, Shapes
+from keras_layers.feature_network import METHODS, NETWORKS, build_feature_network
+
+T = TypeVar("T")
+Shaping = Annotated[T, Shapes()]
+# Only whether it is on: optimizers keep no variables for what is 0.
+ShapingIfOn = Annotated[T, Shapes("whether it is 0 must stay the same", bool)]
+# Only mixed_float16 has a loss scale, around the optimizer.
+ShapingIfFloat16 = Annotated[
+    T,
+    Shapes("whether it is mixed_float16 must stay the same", lambda name: name == "mixed_float16"),
+]
+Measuring = Annotated[T, MeasuresAP()]
+Derived = Annotated[T, DerivedFromData()]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+# Of a positive number whose smaller values are mistakes.
+Factor = Annotated[float, Field(ge=0.01)]
+Rgb = tuple[float, float, float]
+Pixels = Annotated[int, Field(ge=64)]
+Deviation = Annotated[float, Field(ge=1e-3)]
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The network: compound-scaled sizes of one EfficientDet (paper, table 1)."""
 
-    name: str = "efficientdet-d0"
-    # Number of classes of the data set; there is no background class.
-    num_classes: int = 90
-    # (height, width) of the network's input in pixels, each at least 64.
-    image_size: tuple[int, int] = (512, 512)
-    # A name in `efficientdet_tf.backbones.BACKBONES`. Setting another one sets the pixel
-    # statistics and the survival probability to those of the new one.
-    backbone: str = "efficientnet-b0"
-    # Factors of the backbone's published width and depth; below 1 makes networks
-    # smaller than any published one.
-    backbone_width: float = 1.0
-    backbone_depth: float = 1.0
-    # Probability with which a residual block survives a training step; 1 is off.
-    backbone_survival_prob: float = 1.0
-    # Inner convolutions of each head; their width is that of the neck.
-    head_repeats: int = 3
-    min_level: int = 3
-    max_level: int = 7
-    # Of the neck and the heads.
-    activation: str = "swish"
-    # RGB mean and standard deviation on the 0..255 scale.
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    # Layers whose variables' names match this regular expression are not trained,
-    # e.g. "backbone/.*"; their BatchNorm works in inference mode. "" is off.
-    freeze: str = ""
+    name: Shaping[str] = "efficientdet-d0"
+    """Name of the architecture, a row of the model table; chosen by `--model`."""
+    num_classes: Derived[Shaping[PositiveInt]] = 90
+    """Number of classes of the data set; there is no background class."""
+    image_size: Shaping[tuple[Pixels, Pixels]] = Field((512, 512), examples=["512", "384x640"])
+    """Height and width of the network's input in pixels; one number is a square."""
+    backbone: Shaping[Literal[*BACKBONES]] = "efficientnet-b0"
+    """Backbone. Another one brings its own pixel statistics and survival probability."""
+    backbone_width: Shaping[float] = Field(1.0, ge=0.1)
+    """Factor of the backbone's published width; below 1 is smaller than published."""
+    backbone_depth: Shaping[float] = Field(1.0, ge=0.1)
+    """Factor of the backbone's published depth; below 1 is smaller than published."""
+    backbone_survival_prob: float = Field(1.0, ge=0.01, le=1)
+    """Stochastic depth: probability with which the last residual block of the backbone survives
+    a training step; 1 is off."""
+    head_repeats: Shaping[PositiveInt] = 3
+    """Inner convolutions of each head; their width is `neck.num_filters`."""
+    min_level: Shaping[PositiveInt] = 3
+    """Lowest level of the feature pyramid, whose stride is `2 ** level` pixels."""
+    max_level: Shaping[PositiveInt] = 7
+    """Highest level of the feature pyramid; above `min_level`."""
+    activation: Shaping[Literal["swish", "relu6", "relu"]] = "swish"
+    """Activation of the feature network and the heads."""
+    pixel_mean: Shaping[Rgb] = (123.675, 116.28, 103.53)
+    """RGB mean that is subtracted from pixels, on the 0..255 scale."""
+    pixel_std: Shaping[tuple[Deviation, Deviation, Deviation]] = (58.395, 57.12, 57.375)
+    """RGB standard deviation that pixels are divided by, on the 0..255 scale."""
+    freeze: Shaping[str] = Field("", examples=["backbone/.*"])
+    """Regular expression: layers whose variables' names match are not trained, and their
+    BatchNorm uses its moving statistics. Empty is off."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _read_size(cls, size: Any) -> Any:
+        """384x640 as height and width, one number as a square."""
+        if isinstance(size, str) and not size.startswith("["):
+            size = size.split("x")
+            return size * 2 if len(size) == 1 else size
+        return (size, size) if isinstance(size, int) else size
+
+    @field_validator("freeze")
+    @classmethod
+    def _is_regular_expression(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelConfig":
+        if self.min_level >= self.max_level:
+            raise ValueError("min_level: must be below model.max_level")
+        scale = {"width": self.backbone_width, "depth": self.backbone_depth}
+        try:
+            check_scale(self.backbone, survival_prob=self.backbone_survival_prob, **scale)
+        except ValueError as error:
+            raise ValueError(f"backbone_{error}") from error
+        return self
 
 
-@dataclasses.dataclass(frozen=True)
-class NeckConfig:
+class NeckConfig(Section):
     """The feature network between backbone and heads."""
 
-    # A name in `keras_layers.feature_network.NETWORKS`.
-    name: str = "bifpn"
-    # Width of every level, and of the heads.
-    num_filters: int = 64
-    # Number of cells, each with weights of its own.
-    num_repeats: int = 3
-    # How a node fuses its inputs: see `keras_layers.feature_network.METHODS`.
-    fusion: str = "fast"
-    # What this network has beside the above, e.g. {variant: lin2017} of "fpn", and
-    # `conv_block`: "light", "dense", or fields of `keras_layers.conv_block.ConvBlock`. A
-    # single one is set by `neck.options.<option>`.
-    options: dict = dataclasses.field(default_factory=dict)
+    name: Shaping[Literal[*NETWORKS]] = "bifpn"
+    """Feature network."""
+    num_filters: Shaping[PositiveInt] = 64
+    """Width of every level of the feature network, and of the heads."""
+    num_repeats: Shaping[PositiveInt] = 3
+    """Cells of the feature network, one after another, each with weights of its own."""
+    fusion: Shaping[Literal[METHODS]] = "fast"
+    """How a node fuses its inputs: a sum, or one weighted as the name says."""
+    options: Shaping[dict[str, Any]] = Field({}, examples=["{variant: lin2017}"])
+    """Options of one feature network alone, and `conv_block`: `light`, `dense`, or fields of
+    `keras_layers.conv_block.ConvBlock`. A single one is set by `neck.options.<option>`."""
+
+    @model_validator(mode="after")
+    def _options_exist(self) -> "NeckConfig":
+        # The layer needs TensorFlow, which nothing else here does.
+        if self.options:
+            build_feature_network(**dict(self))
+        return self
 
 
-@dataclasses.dataclass(frozen=True)
-class AnchorConfig:
+class AnchorConfig(Section):
     """The grid of anchors."""
 
-    # Size of the smallest anchor of a level, in strides of that level.
-    scale: float = 4.0
-    # Octave steps: sizes are scale * 2 ** (i / num_scales).
-    num_scales: int = 3
-    # width / height of each anchor at equal area.
-    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
-    # An anchor with at least this IoU is assigned to the object.
-    positive_iou_threshold: float = 0.5
+    scale: Shaping[Factor] = 4.0
+    """Size of the smallest anchor of a level, in strides of that level."""
+    num_scales: Shaping[PositiveInt] = 3
+    """Anchor sizes per octave: size i is `scale * 2 ** (i / num_scales)`."""
+    aspect_ratios: Shaping[tuple[Factor, ...]] = Field((1.0, 2.0, 0.5), min_length=1)
+    """Width / height of each anchor, at equal area."""
+    positive_iou_threshold: Fraction = 0.5
+    """An anchor is assigned to a ground-truth box from this IoU on."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Section):
     """Focal loss for classes, Huber (and optionally IoU) loss for boxes."""
 
-    focal_alpha: float = 0.25
-    focal_gamma: float = 1.5
-    label_smoothing: float = 0.0
-    huber_delta: float = 0.1
-    box_weight: float = 50.0
-    # One of "none", "iou", "giou", "diou", "ciou".
-    iou_loss: str = "none"
-    iou_weight: float = 1.0
-    # "inverse" or "effective": rare classes count more, by the numbers of their objects
-    # in the training set (`efficientdet_tf.training.class_weights`); "none" is off.
-    class_weights: str = "none"
-    # The weight of each class in the class loss, in order of class index; () is 1 for all.
-    # Training sets them where `class_weights` is not "none".
-    class_weight_values: tuple[float, ...] = ()
+    focal_alpha: Fraction = 0.25
+    """Alpha of the focal loss: weight of positive anchors; negative ones have 1 - alpha."""
+    focal_gamma: NonNegativeFloat = 1.5
+    """Gamma of the focal loss: exponent of its modulating factor; 0 is cross-entropy."""
+    label_smoothing: Fraction = 0.0
+    """Label smoothing of the class loss; 0 is off."""
+    huber_delta: float = Field(0.1, ge=1e-6)
+    """Delta of the Huber loss: box error at which it turns from quadratic to linear."""
+    box_weight: NonNegativeFloat = 50.0
+    """Weight of the box loss beside the class loss."""
+    iou_loss: Literal["none", "iou", "giou", "diou", "ciou"] = "none"
+    """IoU loss of decoded boxes, beside the Huber loss; `none` is off."""
+    iou_weight: NonNegativeFloat = 1.0
+    """Weight of the IoU loss beside the class loss."""
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    """Class-balanced loss weights from the training set: inverse frequency or effective number of
+    samples; `none` is off."""
+    class_weight_values: Derived[tuple[NonNegativeFloat, ...]] = ()
+    """Weight of each class in the class loss, in order of class index; empty is 1 for all.
+    Training sets them where `class_weights` is not `none`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """Where the images and boxes are, and how bad records are treated."""
 
-    # A data set path, or "digits" for the built-in one; a training needs it.
     train: str = ""
-    # "" is that of `train`, where it holds both parts.
-    val: str = ""
-    # "auto", or one of the formats of `efficientdet_tf.data.FORMATS`.
-    format: str = "auto"
-    # Folder of the images of a COCO annotation file; "" searches beside it.
+    """Path of the training data, or `digits` for the built-in data set. Training needs it."""
+    val: Measuring[str] = ""
+    """Path of the validation data; empty is that of `train`, where it holds both parts."""
+    format: Measuring[str] = Field("auto", examples=["coco", "voc", "yolo", "tfrecord"])
+    """Format of the data; `auto` infers it from the path."""
     train_images: str = ""
-    val_images: str = ""
-    # "full" decodes every image before the start, "header" reads headers only.
-    verify: str = "full"
-    # Stop at the first bad record instead of skipping and counting it.
+    """Folder of the training images of a COCO annotation file; empty searches beside the file."""
+    val_images: Measuring[str] = ""
+    """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
+    verify: Literal["full", "header"] = "full"
+    """How images are verified before training: `full` decodes them, `header` reads headers."""
     strict: bool = False
-    # Learn and count the objects that Pascal VOC marks as difficult, which its benchmark ignores.
-    use_difficult: bool = False
-    # Leave anchors that are half inside a crowd region of COCO out of the class loss; as
-    # published, such a region is background in training.
+    """Stop at the first bad record instead of skipping and counting it."""
+    use_difficult: Measuring[bool] = False
+    """Train on and count the objects that Pascal VOC marks as difficult; its benchmark ignores
+    them."""
     ignore_crowd: bool = False
-    # Keep decoded images in memory: for data sets much smaller than it.
+    """Leave anchors that are half inside a crowd region of COCO out of the class loss; as
+    published, such a region is background in training."""
     cache: bool = False
+    """Keep decoded images in memory: for data sets much smaller than it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
-    """What training does to an image (paper, section 5.1)."""
+class AugmentationConfig(Section):
+    """Augmentation of training images (paper, section 5.1); what the paper lacks is off."""
 
     horizontal_flip: bool = True
-    # The image is scaled by a factor drawn from this range, then cropped or
-    # padded to the model's size. (1, 1) is off.
-    scale_min: float = 0.1
+    """Random horizontal flip, with probability 0.5."""
+    scale_min: Factor = 0.1
+    """Scale jitter: lower bound of the random scale; the image is then cropped or padded to the
+    network's input. 1 for both is off."""
     scale_max: float = 2.0
-    # All that follows is off by default, as in the paper.
-    # "v0" to "v3", AutoAugment's policies for detection, "rand", RandAugment, or "none".
-    policy: str = "none"
-    # RandAugment: how many steps one after another, and how strong, 0..10.
-    rand_num_layers: int = 2
-    rand_magnitude: float = 5.0
-    # Brightness, contrast, saturation and hue change by up to this, 0..1.
-    color: float = 0.0
-    # Probability of a blur; needs tensorflow-addons.
-    blur: float = 0.0
-    # Edges get sharper or softer by up to this, 0..1; needs tensorflow-addons.
-    sharpness: float = 0.0
-    # Probability that an input is put together from four images.
-    mosaic: float = 0.0
-    # Probability that another input shines through, with its objects.
-    mixup: float = 0.0
-    # Probability that a grid of squares, a quarter of the input, is blanked out.
-    grid_mask: float = 0.0
+    """Scale jitter: upper bound of the random scale; `scale_min` or more."""
+    policy: Literal["none", "v0", "v1", "v2", "v3", "rand"] = "none"
+    """AutoAugment for detection, `v0` to `v3`, or RandAugment, `rand`; `none` is off."""
+    rand_num_layers: int = Field(2, ge=1, le=10)
+    """RandAugment: operations one after another."""
+    rand_magnitude: float = Field(5.0, ge=0, le=10)
+    """RandAugment: magnitude of each operation."""
+    color: Fraction = 0.0
+    """Strength of the jitter of brightness, contrast, saturation and hue; 0 is off."""
+    blur: Fraction = 0.0
+    """Probability of a Gaussian blur; needs tensorflow-addons."""
+    sharpness: Fraction = 0.0
+    """Strength of the sharpness jitter; 0 is off; needs tensorflow-addons."""
+    mosaic: Fraction = 0.0
+    """Probability of mosaic: an input made of four images."""
+    mixup: Fraction = 0.0
+    """Probability of MixUp: another image is blended in, with its objects."""
+    grid_mask: Fraction = 0.0
+    """Probability of GridMask: a grid of squares, a quarter of the input, is blanked out."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "AugmentationConfig":
+        if self.scale_max < self.scale_min:
+            raise ValueError("scale_max: is below augmentation.scale_min")
+        return self
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """Optimizer, learning-rate schedule, and moving average of the weights."""
 
-    # "sgd" or "adam"; "lamb", "sgdw" and "radam" need tensorflow-addons, and decay
-    # kernels by themselves, by `weight_decay` times the learning rate.
-    name: str = "sgd"
-    # After so many steps, variables go back to half the way from where they were
-    # (https://arxiv.org/abs/1907.08610); needs tensorflow-addons; 0 is off.
-    lookahead: int = 0
-    # Learning rate at `reference_batch_size` images a step, scaled linearly.
-    learning_rate: float = 0.08
-    reference_batch_size: int = 64
-    # The learning rate of the backbone, as a factor of that of all else.
-    backbone_factor: float = 1.0
-    momentum: float = 0.9
-    # "cosine" reaches zero at the end; "cosine_reference", "polynomial" and
-    # "stepwise" are the published implementation's curves.
-    schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    # Learning rate at the first step, as a fraction of the peak.
-    warmup_fraction: float = 0.1
-    weight_decay: float = 4e-5
-    # Every gradient, then all together, are clipped to this L2 norm; 0 is off.
-    clip_norm: float = 10.0
-    # Decay of the moving average, approached as (1 + n) / (10 + n); 0 is off.
-    ema_decay: float = 0.9998
+    name: Shaping[Literal["sgd", "adam", "lamb", "sgdw", "radam"]] = "sgd"
+    """Optimizer. `lamb`, `sgdw` and `radam` need tensorflow-addons, and decay kernels by
+    themselves, by `weight_decay` times the learning rate."""
+    lookahead: ShapingIfOn[NonNegativeInt] = 0
+    """Lookahead (https://arxiv.org/abs/1907.08610): steps between two interpolations of the
+    weights; 0 is off; needs tensorflow-addons."""
+    learning_rate: NonNegativeFloat = 0.08
+    """Peak learning rate at `reference_batch_size` images a step, scaled linearly with
+    `training.batch_size`."""
+    reference_batch_size: PositiveInt = 64
+    """Images a step that `learning_rate` is meant for."""
+    backbone_factor: NonNegativeFloat = 1.0
+    """Learning rate of the backbone, as a factor of that of all else."""
+    momentum: ShapingIfOn[Fraction] = 0.9
+    """Momentum of `sgd` and `sgdw`; beta 1 of the others."""
+    schedule: Literal["cosine", "cosine_reference", "polynomial", "stepwise"] = "cosine"
+    """Decay of the learning rate. `cosine` reaches zero at the end; the others are the published
+    implementation's curves."""
+    warmup_epochs: NonNegativeFloat = 1.0
+    """Warm-up: epochs in which the learning rate rises linearly to its peak."""
+    warmup_fraction: Fraction = 0.1
+    """Learning rate at the first step, as a fraction of the peak."""
+    weight_decay: NonNegativeFloat = 4e-5
+    """Weight decay of convolution kernels."""
+    clip_norm: NonNegativeFloat = 10.0
+    """L2 norm that every gradient, then all together, are clipped to; 0 is off."""
+    ema_decay: ShapingIfOn[Fraction] = 0.9998
+    """Decay of the exponential moving average of the weights, approached as `(1 + n) / (10 + n)`;
+    0 is off."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How long, in what portions, and on which devices."""
+class TrainingConfig(Section):
+    """Length, batches, intervals, devices and precision of a training."""
 
-    epochs: int = 300
-    # Images in a step over all replicas.
-    batch_size: int = 64
-    # Steps in an epoch; 0 is one pass over the training set.
-    steps_per_epoch: int = 0
-    # COCO metrics on the validation set every so many epochs.
-    eval_interval_epochs: int = 1
-    eval_batch_size: int = 8
-    # Training ends after so many evaluations without a better AP; 0 is off.
-    patience: int = 0
-    # Histograms of the weights for TensorBoard every so many epochs; 0 is off.
-    histogram_interval_epochs: int = 0
-    # Checkpoints of the whole state that are kept to resume from.
-    keep_checkpoints: int = 2
-    # Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only.
-    checkpoint_interval_steps: int = 0
-    # "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu".
-    strategy: str = "auto"
-    # Name or grpc:// address of the TPU; "" is that of this environment.
+    epochs: PositiveInt = 300
+    """Passes over the training set, or over `steps_per_epoch` steps."""
+    batch_size: PositiveInt = 64
+    """Images in a step, over all devices."""
+    steps_per_epoch: NonNegativeInt = 0
+    """Steps in an epoch; 0 is one pass over the training set."""
+    eval_interval_epochs: PositiveInt = 1
+    """Epochs from one evaluation on the validation set to the next."""
+    eval_batch_size: PositiveInt = 8
+    """Images in a batch of an evaluation, on each device."""
+    patience: NonNegativeInt = 0
+    """Early stopping: evaluations without a better AP; 0 is off."""
+    histogram_interval_epochs: NonNegativeInt = 0
+    """Epochs from one histogram of the weights in TensorBoard to the next; 0 is off."""
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints of the training state that are kept to resume from."""
+    checkpoint_interval_steps: NonNegativeInt = 0
+    """Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only."""
+    strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
+    """Devices that train; `auto` takes all workers of `TF_CONFIG`, else all GPUs, else the CPU."""
     tpu: str = ""
-    # Of activations: "float32", "mixed_float16" or "mixed_bfloat16"; weights are float32.
-    precision: str = "float32"
-    # Compile the training step with XLA.
+    """Name or grpc:// address of the TPU; empty is that of the environment."""
+    precision: ShapingIfFloat16[Literal["float32", "mixed_float16", "mixed_bfloat16"]] = "float32"
+    """Precision of activations; weights are float32."""
     xla: bool = False
-    # Parts that each device computes its share of a batch in, one after another, to need less
-    # memory. BatchNorm sees the parts.
-    gradient_accumulation_steps: int = 1
-    # Compute the backbone again in the backward pass instead of keeping what it computed:
-    # less memory, more time, the same gradients.
+    """Compile the training step with XLA."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Gradient accumulation: micro-batches that each device splits its share of a batch into, to
+    need less memory. BatchNorm sees the micro-batches."""
     gradient_checkpointing: bool = False
-    # The same numbers bit by bit in every run, at some cost in speed.
+    """Recompute the backbone in the backward pass instead of saving its tensors: less memory, more
+    time, the same gradients."""
     deterministic: bool = False
-    # Trained weights to start from: a name in `checkpoints.registry.ENTRIES`, a
-    # published checkpoint, a run directory, its weights file, or that of a
-    # backbone; "" starts from random weights.
-    pretrained: str = ""
-    seed: int = 0
+    """The same numbers bit by bit in every run, at some cost in speed."""
+    pretrained: str = Field("", examples=["imagenet", "efficientdet-d0", "runs/mine"])
+    """Weights to start from: a published model by name, a published checkpoint, a run directory or
+    its weights file, `imagenet` or a weights file for the backbone. Empty is random weights."""
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Seed of initial weights, order of the images and augmentation."""
 
 
-@dataclasses.dataclass(frozen=True)
-class DetectionConfig:
-    """From raw outputs to detections."""
+class DetectionConfig(Section):
+    """Postprocessing: from raw outputs to detections."""
 
-    # "gaussian" (soft) or "hard".
-    nms: str = "gaussian"
-    # Suppress within each class, or "global" over all of them.
-    nms_scope: str = "per_class"
-    # Two boxes above this IoU are one object (hard NMS).
-    iou_threshold: float = 0.5
-    # Width of the Gaussian of soft-NMS.
-    sigma: float = 0.5
-    score_threshold: float = 0.001
-    # The best (anchor, class) pairs that reach NMS; 0 keeps the best
-    # class of every anchor.
-    pre_nms_top_k: int = 5000
-    max_detections: int = 100
+    nms: Measuring[Literal["gaussian", "hard"]] = "gaussian"
+    """NMS: soft (`gaussian`) or `hard`."""
+    nms_scope: Measuring[Literal["per_class", "global"]] = "per_class"
+    """NMS within each class, or over all classes together."""
+    iou_threshold: Measuring[Fraction] = 0.5
+    """IoU above which hard NMS drops the box of the lower score."""
+    sigma: Measuring[NonNegativeFloat] = 0.5
+    """Sigma of soft-NMS: width of the Gaussian that lowers scores."""
+    score_threshold: Measuring[Fraction] = 0.001
+    """Detections with a lower score are dropped."""
+    pre_nms_top_k: Measuring[NonNegativeInt] = 5000
+    """Pre-NMS top-k: (anchor, class) pairs of highest score that reach NMS; 0 keeps the best class
+    of every anchor."""
+    max_detections: Measuring[PositiveInt] = 100
+    """Most detections of an image."""

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from efficientdet_tf.config import Config
+from efficientdet_tf.config import Config, format_value
+from efficientdet_tf.config import settings as declared_settings
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.statistics import DataStatistics
 from efficientdet_tf.evaluation.confusion import ImageOutcome
@@ -14,7 +15,6 @@ from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
 from efficientdet_tf.report.contents import Contents
 from efficientdet_tf.report.elements import Element, bar, element, number, table
-from efficientdet_tf.resuming import shown
 
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
@@ -221,18 +221,22 @@ def data(contents: Contents) -> Element:
 
 def settings(contents: Contents) -> Element:
     """The whole config, with what differs from the published one marked."""
-    defaults = Config.for_model(contents.config.model.name).to_dict()
+    defaults = Config.for_model(contents.config.model.name)
+    differences, declared = contents.config.differences(defaults), declared_settings()
     groups = []
     for section, fields in contents.config.to_dict().items():
         rows = []
         for name, value in fields.items():
-            changed = value != defaults[section][name]
-            text = element("td", _shown(value), class_="changed" if changed else "")
-            rows.append([f"{section}.{name}", text])
+            key = f"{section}.{name}"
+            text = element("td", _shown(value), class_="changed" if key in differences else "")
+            rows.append([element("td", key, title=declared[key].description), text])
         groups.append(element("div", element("h3", section), table([], rows), class_="card"))
     note = "Marked values are not those of the published model."
     lines = [
-        element("li", f"after epoch {change.epoch}: {key} {shown(old)} \u2192 {shown(new)}")
+        element(
+            "li",
+            f"after epoch {change.epoch}: {key} {format_value(old)} \u2192 {format_value(new)}",
+        )
         for change in contents.changes
         for key, (old, new) in change.settings.items()
     ]

@@ -17,7 +17,7 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import class_weights, memory, optimizers, state, strategy
+from efficientdet_tf.training import class_weights, memory, optimizers, state, strategy, summary
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
@@ -91,6 +91,7 @@ def _train(
             int(progress.epochs_done),
             resuming.measured_since(changes).epoch,
         )
+        print(summary.describe(model, config, train_data, val_data, steps, directory.path))
         print(memory.describe(model, config))
         fitting = TrainingLoop(
             config, model, train_data, val_data, steps, progress, output, patience

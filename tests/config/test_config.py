@@ -2,8 +2,10 @@
 
 import json
 import operator
+import pathlib
 
 import pytest
+from pydantic import ValidationError
 
 from efficientdet_tf import config as config_lib
 from efficientdet_tf.config import (
@@ -22,6 +24,8 @@ BACKBONES = ", ".join(
     + [f"efficientnet-lite{i}" for i in range(5)]
     + ["resnet50"]
 )
+SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
+RATIOS = "a list of one or more numbers, each 0.01 or more"
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +197,43 @@ def test_empty_files_and_sections_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512", (512, 512)), ("384x640", (384, 640)), ("[64, 96]", (64, 96)), ("96.0x64", (96, 64))],
+    [
+        ("512", (512, 512)),
+        (512, (512, 512)),
+        ("384x640", (384, 640)),
+        (" 384 x 640 ", (384, 640)),
+        ("[64, 96]", (64, 96)),
+        ("96.0x64", (96, 64)),
+    ],
 )
 def test_image_sizes_as_people_write_them(text, size):
     assert Config().override({"model.image_size": text}).model.image_size == size
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("training.epochs", "1e2", 100),
+        ("optimizer.learning_rate", "4e-3", 0.004),
+        ("data.strict", "yes", True),
+        ("data.train", 2007, "2007"),
+        ("data.train", pathlib.PurePosixPath("data/train.json"), "data/train.json"),
+        ("data.train", "2007", "2007"),
+        ("anchors.aspect_ratios", "[1, '2']", [1.0, 2.0]),
+    ],
+)
+def test_values_as_people_write_them(key, value, expected):
+    section, name = key.split(".")
+    assert Config().override({key: value}).to_dict()[section][name] == expected
+
+
+def test_neither_a_config_nor_a_section_can_change():
+    config = Config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.training.epochs = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        config.training = config.training
+    assert hash(config.training) == hash(Config().training)
 
 
 def test_overrides_leave_the_original():
@@ -206,7 +243,7 @@ def test_overrides_leave_the_original():
 
 
 def test_built_in_configs_are_valid():
-    files = sorted((config_lib.pathlib.Path(config_lib.__file__).parent / "presets").glob("*.yaml"))
+    files = sorted((pathlib.Path(config_lib.__file__).parent / "presets").glob("*.yaml"))
     assert "digits" in [file.stem for file in files]
     for file in files:
         assert Config.from_yaml(file.stem) == Config.from_yaml(str(file))
@@ -272,32 +309,55 @@ def test_an_unknown_key(key, expected):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("training.epochs", "many", "training.epochs: 'many' is not a whole number"),
-        ("training.epochs", 2.5, "training.epochs: 2.5 is not a whole number"),
-        ("training.epochs", True, "training.epochs: True is not a whole number"),
-        ("training.epochs", "1e400", "training.epochs: '1e400' is not a whole number"),
-        ("optimizer.momentum", "", "optimizer.momentum: '' is not a number"),
-        ("optimizer.momentum", ".nan", "optimizer.momentum: '.nan' is not a number"),
-        ("optimizer.momentum", None, "optimizer.momentum: None is not a number"),
-        ("optimizer.momentum", "[1", "optimizer.momentum: cannot read '[1'"),
+        ("training.epochs", "many", "training.epochs: 'many' is not a whole number above 0"),
+        ("training.epochs", 2.5, "training.epochs: 2.5 is not a whole number above 0"),
+        ("training.epochs", True, "training.epochs: True is not a whole number above 0"),
+        ("training.epochs", "1e400", "training.epochs: '1e400' is not a whole number above 0"),
+        ("optimizer.momentum", "", "optimizer.momentum: '' is not a number from 0 to 1"),
+        ("optimizer.momentum", ".nan", "optimizer.momentum: '.nan' is not a number from 0 to 1"),
+        ("optimizer.momentum", None, "optimizer.momentum: None is not a number from 0 to 1"),
+        ("optimizer.momentum", "[1", "optimizer.momentum: '[1' is not a number from 0 to 1"),
         ("data.strict", "1", "data.strict: '1' is not true or false"),
-        ("model.image_size", "axb", "model.image_size: 'a' is not a whole number"),
-        ("model.image_size", [64], "model.image_size: [64] is not 2 values, e.g. [1, 2]"),
-        ("anchors.aspect_ratios", 1, "anchors.aspect_ratios: 1 is not a list, e.g. [1, 2]"),
-        ("anchors.aspect_ratios", [], "anchors.aspect_ratios: needs at least one"),
-        ("anchors.aspect_ratios", [1, "a"], "anchors.aspect_ratios: 'a' is not a number"),
-        ("anchors.aspect_ratios", [1, -2], "anchors.aspect_ratios: -2.0 is below 0.01"),
-        ("model.image_size", "32", "model.image_size: (32, 32) has a side below 64 pixels"),
-        ("model.image_size", "63x64", "model.image_size: (63, 64) has a side below 64 pixels"),
+        ("data.strict", 1, "data.strict: 1 is not true or false"),
+        ("data.val", None, "data.val: None is not text"),
+        ("model.image_size", "axb", f"model.image_size: 'axb' is not {SIZE}"),
+        ("model.image_size", [64], f"model.image_size: [64] is not {SIZE}"),
+        ("model.image_size", "32", f"model.image_size: '32' is not {SIZE}"),
+        ("model.image_size", "63x64", f"model.image_size: '63x64' is not {SIZE}"),
+        ("model.image_size", [True, 64], f"model.image_size: [True, 64] is not {SIZE}"),
+        ("anchors.aspect_ratios", 1, f"anchors.aspect_ratios: 1 is not {RATIOS}"),
+        ("anchors.aspect_ratios", [], f"anchors.aspect_ratios: [] is not {RATIOS}"),
+        ("anchors.aspect_ratios", [1, "a"], f"anchors.aspect_ratios: [1, 'a'] is not {RATIOS}"),
+        ("anchors.aspect_ratios", [1, -2], f"anchors.aspect_ratios: [1, -2] is not {RATIOS}"),
         ("model.min_level", 7, "model.min_level: must be below model.max_level"),
-        ("model.min_level", 0, "model.min_level: must be below model.max_level"),
-        ("model.pixel_std", [1, 0, 1], "model.pixel_std: 0.0 is below 0.001"),
-        ("optimizer.learning_rate", -1, "optimizer.learning_rate: -1.0 is below 0"),
-        ("optimizer.ema_decay", 1.5, "optimizer.ema_decay: 1.5 is above 1"),
-        ("training.batch_size", 0, "training.batch_size: 0 is below 1"),
-        ("detection.score_threshold", 30, "detection.score_threshold: 30.0 is above 1"),
+        ("model.min_level", 0, "model.min_level: 0 is not a whole number above 0"),
+        (
+            "model.pixel_std",
+            [1, 0, 1],
+            "model.pixel_std: [1, 0, 1] is not 3 numbers, each 0.001 or more",
+        ),
+        ("optimizer.learning_rate", -1, "optimizer.learning_rate: -1 is not a number of 0 or more"),
+        ("optimizer.ema_decay", 1.5, "optimizer.ema_decay: 1.5 is not a number from 0 to 1"),
+        ("training.batch_size", 0, "training.batch_size: 0 is not a whole number above 0"),
+        (
+            "training.seed",
+            2**31,
+            "training.seed: 2147483648 is not a whole number from 0 to 2147483647",
+        ),
+        (
+            "detection.score_threshold",
+            30,
+            "detection.score_threshold: 30 is not a number from 0 to 1",
+        ),
         ("augmentation.scale_max", 0.05, "augmentation.scale_max: is below augmentation.scale_min"),
         ("detection.nms", "soft", "detection.nms: 'soft' is not one of gaussian, hard"),
+        ("detection.nms", False, "detection.nms: False is not one of gaussian, hard"),
+        (
+            "model.freeze",
+            "(",
+            "model.freeze: '(' is not a regular expression: missing ), unterminated subpattern at "
+            "position 0",
+        ),
         ("data.verify", "no", "data.verify: 'no' is not one of full, header"),
         ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
         (
@@ -306,13 +366,13 @@ def test_an_unknown_key(key, expected):
             "neck.name: 'bifpm' is not one of bifpn, fpn, pafpn, panet, "
             "bottom_up_path_augmentation",
         ),
-        ("neck.num_repeats", 0, "neck.num_repeats: 0 is below 1"),
-        ("neck.options", "[1]", "neck.options: [1] is not names and values, e.g. {name: value}"),
+        ("neck.num_repeats", 0, "neck.num_repeats: 0 is not a whole number above 0"),
         (
             "neck.options",
-            {1: 2},
-            "neck.options: {1: 2} is not names and values, e.g. {name: value}",
+            "[1]",
+            "neck.options: '[1]' is not names and values, e.g. {variant: lin2017}",
         ),
+        ("neck.options", {1: 2}, "neck.options.1: bifpn has no such option; known: conv_block"),
         (
             "neck.options.chain",
             "post",
@@ -364,7 +424,7 @@ def test_a_backbone_of_one_size(setting, value):
         ("training: {epoch: 1}", "unknown key 'training.epoch'; did you mean 'training.epochs'?"),
         ("epochs: 1", "unknown key 'epochs'; did you mean 'training.epochs'?"),
         ("1: 2", f"unknown key 1; the sections are {SECTIONS}"),
-        ("training: {epochs: 0}", "training.epochs: 0 is below 1"),
+        ("training: {epochs: 0}", "training.epochs: 0 is not a whole number above 0"),
     ],
 )
 def test_a_bad_file_is_named_with_its_key(tmp_path, text, expected):

@@ -1,6 +1,5 @@
 """Optimizers of tensorflow-addons: their formulas, their state, and training with them."""
 
-import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -30,8 +29,7 @@ ALL = [(name, lookahead) for name in ("sgd", "adam", *RULES) for lookahead in (0
 
 def build(name: str, lookahead: int = 0, total_steps: int = 10, **settings):
     """An optimizer whose learning rate falls from RATE, without a warm-up."""
-    config = dataclasses.replace(
-        OptimizerConfig(),
+    config = OptimizerConfig(
         **{
             "name": name,
             "lookahead": lookahead,
@@ -149,9 +147,9 @@ def test_its_state_is_saved_and_restored(name, lookahead, tmp_path):
 
 @pytest.mark.parametrize("name", RULES)
 def test_what_decays_kernels_leaves_the_loss_alone(name):
-    config = dataclasses.replace(OptimizerConfig(), name=name)
+    config = OptimizerConfig(name=name)
     assert optimizers.loss_decay(config) == 0
-    assert optimizers.loss_decay(dataclasses.replace(config, name="adam")) == config.weight_decay
+    assert optimizers.loss_decay(OptimizerConfig(name="adam")) == config.weight_decay
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,7 @@ def test_the_loss_may_be_scaled(name):
 
 # Two replicas need two devices, which are fixed when TensorFlow starts.
 TWO_REPLICAS = """
-    import dataclasses, numpy as np, tensorflow as tf
+    import numpy as np, tensorflow as tf
     from efficientdet_tf.config import OptimizerConfig
     from efficientdet_tf.training import optimizers
 
@@ -196,8 +194,8 @@ TWO_REPLICAS = """
                          tf.distribute.get_strategy()):
             with strategy.scope():
                 weights = [tf.Variable([[3., 4.]], name=n) for n in ("backbone/kernel", "bias")]
-                config = dataclasses.replace(
-                    OptimizerConfig(), name=name, lookahead=2, weight_decay=0.1,
+                config = OptimizerConfig(
+                    name=name, lookahead=2, weight_decay=0.1,
                     backbone_factor=0.5)
                 optimizer = optimizers.build(config, 10, 10, 64)
 

@@ -85,5 +85,5 @@ def test_patterns_that_cannot_be_meant(pattern, message):
 
 
 def test_a_pattern_that_is_none():
-    with pytest.raises(ConfigError, match=r"^model.freeze: '\(' is no regular expression: "):
+    with pytest.raises(ConfigError, match=r"^model.freeze: '\(' is not a regular expression: "):
         _config(**{"model.freeze": "("})

@@ -1,6 +1,5 @@
 """The optimizer's settings, clipping, weight decay and the moving average."""
 
-import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -43,7 +42,7 @@ def test_sgd_has_the_momentum_and_the_scaled_rate():
 
 
 def test_adam_by_name():
-    config = dataclasses.replace(OptimizerConfig(), name="adam", momentum=0.8)
+    config = OptimizerConfig(name="adam", momentum=0.8)
     adam = optimizers.build(config, total_steps=100, steps_per_epoch=10, batch_size=64)
     assert isinstance(adam, keras.optimizers.Adam)
     assert adam.beta_1 == 0.8

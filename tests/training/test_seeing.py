@@ -1,7 +1,6 @@
 """What a run leaves to be looked at, and how it ends early."""
 
 import csv
-import dataclasses
 
 import numpy as np
 import pytest
@@ -104,6 +103,6 @@ def test_patience_outlives_the_process(finished, config, capsys):
     )
     assert epochs(finished) == [1, 2]
     # One of two evaluations has been waited for already.
-    longer = dataclasses.replace(config.training, patience=2)
-    assert run_lib.train(dataclasses.replace(config, training=longer), str(finished)) is not None
+    longer = config.override({"training.patience": 2})
+    assert run_lib.train(longer, str(finished)) is not None
     assert epochs(finished) == [1, 2, 3]

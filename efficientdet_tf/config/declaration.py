@@ -1,0 +1,145 @@
+"""How a setting is declared: base of the sections, marks, and what it takes in words."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from efficientdet_tf.errors import UserError
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """What another value of a setting means to a run that is resumed.
+
+    Args:
+      words: the same for the user.
+    """
+
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes(Mark):
+    """Mark of a setting that shapes the checkpoint.
+
+    Args:
+      part_of: returns what of a value has to stay the same. Default: all of it.
+    """
+
+    words: str = "must stay the same"
+    part_of: Callable[[Any], Any] = lambda value: value
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuresAP(Mark):
+    """Mark of a setting before and after a change of which AP cannot be compared."""
+
+    words: str = "the best AP so far is forgotten"
+
+
+@dataclasses.dataclass(frozen=True)
+class DerivedFromData(Mark):
+    """Mark of a setting that training sets from its data."""
+
+    words: str = "set from the training data"
+
+
+class Section(BaseModel):
+    """Base of the sections: values cannot change, and unknown settings are errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        use_attribute_docstrings=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read the text of a setting that is not text as YAML, and a path as text."""
+        kind = cls.model_fields[info.field_name].annotation
+        if kind is not str and get_origin(kind) is not Literal:
+            value = read_text(value)
+        elif isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        # Python takes true for 1.
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) is not (kind is bool) for item in items):
+            raise PydanticCustomError("bool", "true and false are values of their own")
+        return value
+
+
+def read_text(value: Any) -> Any:
+    """Read text as YAML, and as a number what YAML 1.1 leaves as text, e.g. 4e-3.
+
+    What is no text, or cannot be read, is returned as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+        return float(read) if isinstance(read, str) else read
+    except (yaml.YAMLError, ValueError):
+        return value
+
+
+def describe_values(schema: Mapping[str, Any]) -> str:
+    """Describe the values that a setting takes, e.g. "a whole number from 0 to 10".
+
+    Args:
+      schema: JSON schema of the setting, of `Section.model_json_schema`.
+    """
+    if "enum" in schema:
+        words = f"one of {', '.join(schema['enum'])}"
+    elif schema["type"] == "array":
+        item = schema.get("items") or schema["prefixItems"][0]
+        least = schema.get("minItems", 0)
+        count = {0: "a list of", 1: "a list of one or more"}.get(least, str(least))
+        each = _bounds(item).replace(" of ", " ")
+        words = f"{count} {_KINDS[item['type']].removeprefix('a ')}s{each and ', each' + each}"
+    else:
+        words = _KINDS[schema["type"]] + _bounds(schema)
+    examples = " or ".join(schema.get("examples", ()))
+    return f"{words}, e.g. {examples}" if examples else words
+
+
+_KINDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "object": "names and values",
+    "string": "text",
+}
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    if "maximum" in schema:
+        return f" from {schema['minimum']:g} to {schema['maximum']}"
+    if "exclusiveMinimum" in schema:
+        return f" above {schema['exclusiveMinimum']:g}"
+    return f" of {schema['minimum']:g} or more" if "minimum" in schema else ""
+
+
+def format_value(value: Any) -> str:
+    """A value of a setting as YAML in a message, e.g. [1.0, 2.0]."""
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(format_value, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value) or "''"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: which one may be meant."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,99 @@
+"""The reference of all settings, from their declarations."""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from efficientdet_tf.config import MODELS, Config
+from efficientdet_tf.config.declaration import Mark, describe_values, format_value
+
+_INTRODUCTION = """\
+# Settings
+
+Set one by `--set key=value`, or several in a YAML file, `--config=file.yaml`. Later ones win: the
+defaults of the model, the file or preset, `--set`, other flags such as `--epochs`. A run may be
+resumed with other settings; the last column says which have to stay the same, because they shape
+its checkpoint, and what else follows.
+
+This page is the output of `python -m efficientdet_tf settings --format=markdown`."""
+
+
+class Setting(NamedTuple):
+    """A row of the reference.
+
+    Args:
+      key: dotted, e.g. "optimizer.momentum".
+      takes: type and range or choices, in words.
+      default: as YAML; that of D0 where the models differ.
+      of_model: whether they do.
+      meaning: one paragraph.
+      resuming: what another value means to a run that is resumed; empty where it may change.
+    """
+
+    key: str
+    takes: str
+    default: str
+    of_model: bool
+    meaning: str
+    resuming: str
+
+
+def section_settings(section: str) -> Iterator[Setting]:
+    """The settings of a section of the config, in order."""
+    model = Config.model_fields[section].annotation
+    schemas = model.model_json_schema()["properties"]
+    rows = [getattr(Config.for_model(name), section) for name in MODELS]
+    for name, field in model.model_fields.items():
+        defaults = [format_value(getattr(row, name)) for row in rows]
+        yield Setting(
+            key=f"{section}.{name}",
+            takes=describe_values(schemas[name]),
+            default=defaults[0],
+            of_model=len(set(defaults)) > 1,
+            meaning=" ".join(field.description.split()),
+            resuming="; ".join(mark.words for mark in field.metadata if isinstance(mark, Mark)),
+        )
+
+
+def format_sections(sections: Iterable[str], style: str = "text") -> str:
+    """Format the reference of some sections.
+
+    Args:
+      sections: their names, fields of `Config`.
+      style: "text" for a terminal, or "markdown" for a page with tables. Default "text".
+    """
+    if style == "text":
+        return "\n\n".join(map(_as_text, sections))
+    return "\n\n".join([_INTRODUCTION, *map(_as_markdown, sections)])
+
+
+def _as_text(section: str) -> str:
+    lines = [f"{section}: {_summary(section)}"]
+    for setting in section_settings(section):
+        default = "of the model, e.g. " * setting.of_model + setting.default
+        resuming = f" When resumed: {setting.resuming}." if setting.resuming else ""
+        lines += [
+            f"\n  {setting.key}",
+            _indent(f"{setting.takes}; default {default}"),
+            _indent(setting.meaning + resuming),
+        ]
+    return "\n".join(lines)
+
+
+def _as_markdown(section: str) -> str:
+    head = ["Setting", "Takes", "Default", "Meaning", "When resumed"]
+    rows = [head, ["---"] * len(head)]
+    for key, takes, default, of_model, *rest in section_settings(section):
+        default = "of the model, e.g. " * of_model + f"`{default}`"
+        rows.append([f"`{key}`", takes, default, *rest])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## {section}\n\n{_summary(section)}\n\n{table}"
+
+
+def _summary(section: str) -> str:
+    return Config.model_fields[section].annotation.__doc__
+
+
+def _indent(text: str) -> str:
+    indent = " " * 6
+    return textwrap.fill(text, 98, initial_indent=indent, subsequent_indent=indent)

@@ -1,0 +1,52 @@
+"""What a training prints before it starts."""
+
+import pathlib
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data import digits
+from efficientdet_tf.training import summary
+from efficientdet_tf.training.train import compiled_model
+
+
+def test_it_has_the_run_and_the_settings_that_are_not_the_models():
+    config = Config.for_model("efficientdet-lite0").override(
+        {
+            "model.num_classes": 10,
+            "model.image_size": "64x96",
+            "model.max_level": 5,
+            "model.backbone_width": 0.5,
+            "model.backbone_depth": 0.1,
+            "neck.num_filters": 16,
+            "neck.num_repeats": 1,
+            "model.head_repeats": 1,
+            "loss.class_weight_values": [1.0] * 10,
+            "data.train": "digits",
+            "data.val": "digits",
+            "data.cache": True,
+            "training.batch_size": 4,
+        }
+    )
+    train_data, val_data = digits.load("train", num_images=8), digits.load("val", num_images=3)
+    model = compiled_model(config, steps=2)
+    parameters = sum(weight.shape.num_elements() for weight in model.weights)
+    text = summary.describe(model, config, train_data, val_data, 2, pathlib.Path("runs/mine"))
+    assert text.splitlines() == [
+        f"model: efficientdet-lite0, 64x96 pixels, {parameters:,} parameters, 10 classes",
+        "training data: digits, 8 images",
+        "validation data: digits, 3 images",
+        "training: 300 epochs of 2 steps, batches of 4 images",
+        "devices: 1 (auto), float32",
+        "run directory: runs/mine",
+        "settings that differ from the defaults of efficientdet-lite0:",
+        "  model.image_size [64, 96] (default [320, 320])",
+        "  model.backbone_width 0.5 (default 1.0)",
+        "  model.backbone_depth 0.1 (default 1.0)",
+        "  model.head_repeats 1 (default 3)",
+        "  model.max_level 5 (default 7)",
+        "  neck.num_filters 16 (default 64)",
+        "  neck.num_repeats 1 (default 3)",
+        "  data.train digits (default '')",
+        "  data.val digits (default '')",
+        "  data.cache true (default false)",
+        "  training.batch_size 4 (default 64)",
+    ]
