@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import commands as program
+import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.tfrecord import write_tfrecord
@@ -22,17 +23,9 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 NOT_RUN = "not run by the tests"
 
 # Training as in the README, but of a small network for one step.
-SETTINGS = {
-    "model.image_size": 64,
-    "model.max_level": 5,
-    "model.backbone_depth": 0.1,
-    "neck.num_filters": 16,
-    "neck.num_repeats": 1,
-    "model.head_repeats": 1,
-}
 SMALL = [
     *("--epochs=1", "--batch_size=2", "--set=training.steps_per_epoch=1"),
-    *(f"--set={key}={value}" for key, value in SETTINGS.items()),
+    *(f"--set={key}={value}" for key, value in tiny.NETWORK.items()),
 ]
 # They fit the whole backbone only, see `checkpoints/test_pretrained.py`.
 IMAGENET = "--pretrained=imagenet"
@@ -198,7 +191,7 @@ def test_the_python_runs(place_after_commands):
     program = "\n".join(code)
     classes = '"model.num_classes": len(data.label_map)'
     assert program.count(classes) == 1
-    small = ", ".join(f'"{key}": {value}' for key, value in SETTINGS.items())
+    small = ", ".join(f'"{key}": {value}' for key, value in tiny.NETWORK.items())
     with contextlib.chdir(place_after_commands):
         exec(program.replace(classes, f"{classes}, {small}"), {})
 

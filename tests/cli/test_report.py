@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
+import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.cli import command_line, report
-from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError, LabelMap
@@ -23,14 +23,9 @@ def folder(tmp_path_factory):
     """`run` with weights, and the data it validates with; the training set is missing."""
     folder = tmp_path_factory.mktemp("report")
     write_coco(digits.load("val", num_images=3), folder)
-    config = Config.for_model("efficientdet-lite0").override(
-        {
+    config = tiny.config(
+        **{
             "model.num_classes": 10,
-            "model.backbone_depth": 0.1,
-            "model.image_size": 64,
-            "neck.num_filters": 16,
-            "neck.num_repeats": 1,
-            "model.head_repeats": 1,
             "data.val": str(folder / "annotations.json"),
             "data.train": str(folder / "gone.json"),
         }

@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf.config import Config, OptimizerConfig
-from efficientdet_tf.data import digits
-from efficientdet_tf.data.coco_writer import write_coco
+import tiny
+from efficientdet_tf.config import OptimizerConfig
 from efficientdet_tf.training import optimizers
 from efficientdet_tf.training import train as run_lib
 
@@ -227,18 +226,9 @@ def test_over_two_replicas():
 
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path):
-    data = digits.load("train", num_images=4)
-    write_coco(data, tmp_path / "data")
-    file = str(tmp_path / "data" / "annotations.json")
-    config = Config.for_model("efficientdet-lite0").override(
-        {
-            "model.image_size": 64,
-            "neck.num_filters": 16,
-            "neck.num_repeats": 1,
-            "model.head_repeats": 1,
-            "model.backbone_depth": 0.1,
-            "model.backbone_width": 0.25,
-            "model.max_level": 5,
+    file = tiny.write_coco_file(tmp_path / "data", 4)
+    config = tiny.config(
+        **{
             "data.train": file,
             "data.val": file,
             "training.batch_size": 2,

@@ -14,22 +14,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tiny
 from efficientdet_tf.config import ConfigError
-from efficientdet_tf.data import digits
-from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import strategy
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 # An epoch is a step, so that metrics.csv has the loss of each.
-SETTINGS = {
-    "model.image_size": 64,
-    "neck.num_filters": 8,
-    "model.max_level": 5,
-    "neck.num_repeats": 1,
-    "model.head_repeats": 1,
-    "model.backbone_width": 0.25,
-    "model.backbone_depth": 0.1,
+SETTINGS = tiny.NETWORK | {
     # Of all BatchNorms, those of the feature network and the heads are enough to be synchronised.
     "model.freeze": "backbone/.*",
     # BatchNorm of as few values as these amplifies rounding, the more the weights move.
@@ -46,10 +38,8 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("coco")
     # Not a multiple of anything.
-    write_coco(digits.load("train", num_images=7), folder)
-    return str(folder / "annotations.json")
+    return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 7)
 
 
 def start(coco_file, folder, name, devices=1, environment=None) -> subprocess.Popen:

@@ -7,9 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from efficientdet_tf.config import Config
-from efficientdet_tf.data import digits
-from efficientdet_tf.data.coco_writer import write_coco
+import tiny
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import train as run_lib
 
@@ -17,20 +15,12 @@ from efficientdet_tf.training import train as run_lib
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """Of a run that detects nothing, so that AP is 0 in every epoch."""
-    folder = tmp_path_factory.mktemp("coco")
     # With unequal numbers of objects.
-    write_coco(digits.load("train", num_images=4), folder)
-    return Config.for_model("efficientdet-lite0").override(
-        {
-            "model.image_size": 64,
-            "model.backbone_depth": 0.1,
-            "model.backbone_width": 0.25,
-            "model.max_level": 5,
-            "neck.num_filters": 16,
-            "neck.num_repeats": 1,
-            "model.head_repeats": 1,
-            "data.train": str(folder / "annotations.json"),
-            "data.val": str(folder / "annotations.json"),
+    coco_file = tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 4)
+    return tiny.config(
+        **{
+            "data.train": coco_file,
+            "data.val": coco_file,
             "detection.score_threshold": 0.999,
             "loss.class_weights": "inverse",
             "training.batch_size": 4,

@@ -5,21 +5,14 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from efficientdet_tf.config import Config
+import tiny
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import accumulation
 from efficientdet_tf.training import train as run_lib
 
-CONFIG = Config.for_model("efficientdet-lite0").override(
-    {
+CONFIG = tiny.config(
+    **{
         "model.num_classes": 10,
-        "model.image_size": 64,
-        "neck.num_filters": 8,
-        "model.max_level": 5,
-        "neck.num_repeats": 1,
-        "model.head_repeats": 1,
-        "model.backbone_width": 0.25,
-        "model.backbone_depth": 0.1,
         "model.backbone_survival_prob": 1.0,
         "optimizer.warmup_epochs": 0,
         "training.batch_size": 4,

@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import tiny
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
-from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, state, stopping
@@ -27,14 +27,7 @@ from efficientdet_tf.training.stream import TrainingStream
 
 REPOSITORY = Path(__file__).parents[2]
 # Dropped branches and crops are part of what has to come again.
-SETTINGS = {
-    "model.image_size": 64,
-    "neck.num_filters": 8,
-    "model.max_level": 5,
-    "neck.num_repeats": 1,
-    "model.head_repeats": 1,
-    "model.backbone_width": 0.25,
-    "model.backbone_depth": 0.1,
+SETTINGS = tiny.NETWORK | {
     "model.backbone_survival_prob": 0.5,
     "training.epochs": 2,
     "training.batch_size": 2,
@@ -47,9 +40,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("coco")
-    write_coco(digits.load("train", num_images=7), folder)
-    return str(folder / "annotations.json")
+    return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 7)
 
 
 def start(coco_file, folder, **overrides) -> subprocess.Popen:
@@ -139,8 +130,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
 
 def test_reads_that_never_end_do_not_hold_up_a_stop(tmp_path):
     """As of a network disk that is gone: pipes into which nobody writes."""
-    write_coco(digits.load("train", num_images=7), tmp_path / "data")
-    coco_file, folder = str(tmp_path / "data" / "annotations.json"), tmp_path / "run"
+    coco_file, folder = tiny.write_coco_file(tmp_path / "data", 7), tmp_path / "run"
     process = start(coco_file, folder)
     wait_for(process, folder, 2)
     for image in (tmp_path / "data").glob("*.jpg"):
@@ -153,8 +143,7 @@ def test_reads_that_never_end_do_not_hold_up_a_stop(tmp_path):
 
 
 def test_damaged_images_are_skipped_and_named_and_a_run_without_others_ends(tmp_path, capsys):
-    write_coco(digits.load("train", num_images=7), tmp_path / "data")
-    coco_file, folder = str(tmp_path / "data" / "annotations.json"), tmp_path / "run"
+    coco_file, folder = tiny.write_coco_file(tmp_path / "data", 7), tmp_path / "run"
     images = sorted((tmp_path / "data").glob("*.jpg"))
     # Their headers are whole.
     os.truncate(images[3], images[3].stat().st_size // 2)

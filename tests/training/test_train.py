@@ -1,7 +1,6 @@
 """Training runs on a handful of pictures."""
 
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -15,15 +14,13 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
-from efficientdet_tf.config import Config
-from efficientdet_tf.data import digits, pipeline
-from efficientdet_tf.data.coco_writer import write_coco
-from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.data import pipeline
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
@@ -38,24 +35,13 @@ METRICS = ("AP", "AP50", "AP75")
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
     """Eight built-in pictures as a COCO file with sparse ids."""
-    folder = tmp_path_factory.mktemp("coco")
-    data = digits.load("train", num_images=8)
     # Ids with gaps, as in COCO itself.
-    label_map = LabelMap(tuple(range(10, 40, 3)), data.label_map.names)
-    write_coco(dataclasses.replace(data, label_map=label_map), folder)
-    return str(folder / "annotations.json")
+    return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8, tuple(range(10, 40, 3)))
 
 
 def _config(coco_file, **overrides):
-    return Config.for_model("efficientdet-lite0").override(
-        {
-            "model.image_size": 64,
-            "model.max_level": 5,
-            "model.backbone_width": 0.5,
-            "model.backbone_depth": 0.1,
-            "neck.num_filters": 16,
-            "neck.num_repeats": 1,
-            "model.head_repeats": 1,
+    return tiny.config(
+        **{
             "data.train": coco_file,
             "data.val": coco_file,
             "training.batch_size": 4,
