@@ -130,9 +130,9 @@ class AugmentationConfig:
     rand_magnitude: float = 5.0
     # Brightness, contrast, saturation and hue change by up to this, 0..1.
     color: float = 0.0
-    # Probability of a blur; needs tensorflow-addons.
+    # Probability of a blur.
     blur: float = 0.0
-    # Edges get sharper or softer by up to this, 0..1; needs tensorflow-addons.
+    # Edges get sharper or softer by up to this, 0..1.
     sharpness: float = 0.0
     # Probability that an input is put together from four images.
     mosaic: float = 0.0
@@ -146,8 +146,8 @@ class AugmentationConfig:
 class OptimizerConfig:
     """Optimizer, learning-rate schedule, and moving average of the weights."""
 
-    # "sgd" or "adam"; "lamb", "sgdw" and "radam" need tensorflow-addons, and decay
-    # kernels by themselves, by `weight_decay` times the learning rate.
+    # "sgd", "adam", "lamb", "sgdw" or "radam". The last three decay kernels by themselves, by
+    # `weight_decay` times the learning rate; the last two need tensorflow-addons.
     name: str = "sgd"
     # After so many steps, variables go back to half the way from where they were
     # (https://arxiv.org/abs/1907.08610); needs tensorflow-addons; 0 is off.

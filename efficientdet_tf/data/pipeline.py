@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import augmentation, filters, mixing, preprocessing
+from efficientdet_tf.data import augmentation, mixing, preprocessing
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DataError, DetectionData, Record
@@ -296,6 +296,9 @@ def augment(
     if settings.color:
         color_seed = tf.random.fold_in(seed, _COLOR)
         image = augmentation.random_color(image, settings.color, color_seed)
+    if settings.blur or settings.sharpness:
+        # Late, as above.
+        from efficientdet_tf.data import filters
     if settings.blur:
         image = filters.random_blur(image, settings.blur, tf.random.fold_in(seed, _BLUR))
     if settings.sharpness:
@@ -335,7 +338,6 @@ def _training_stream(
     reading: "_Reading",
 ) -> tf.data.Dataset:
     """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
-    filters.load(config.augmentation)
     table = _table(data, config.data.ignore_crowd)
     images = tf.data.Dataset.range(len(data))
     if config.data.cache:

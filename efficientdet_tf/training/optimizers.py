@@ -1,6 +1,7 @@
 """The optimizer, and what the recipe does to gradients and weights around it."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -9,9 +10,9 @@ import tf_keras as keras
 from efficientdet_tf.config import OptimizerConfig
 from efficientdet_tf.training.schedules import WarmupDecay
 
-# Last parts of the names of the variables that are decayed. Biases, BatchNorm
-# and fusion weights are not.
-_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+# Names of the variables that are decayed, and of their copies on other replicas. Biases,
+# BatchNorm and fusion weights are not.
+_KERNEL = re.compile(r"(^|/)(depthwise_|pointwise_)?kernel(/replica_\d+)?(:\d+)?$")
 
 
 def build(
@@ -28,10 +29,10 @@ def build(
     """
     schedule = learning_rates(config, total_steps, steps_per_epoch, batch_size)
     if config.lookahead or decays_kernels(config):
-        # Late: it needs this module, and tensorflow-addons.
-        from efficientdet_tf.training import addon_optimizers
+        # Late: it needs this module, and what it needs takes seconds to import.
+        from efficientdet_tf.training import legacy_optimizers
 
-        return addon_optimizers.build(config, schedule)
+        return legacy_optimizers.build(config, schedule)
     if config.name == "adam":
         return _Adam(config.backbone_factor, schedule, beta_1=config.momentum)
     return _SGD(config.backbone_factor, schedule, momentum=config.momentum)
@@ -99,14 +100,14 @@ def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tenso
     return gradients
 
 
-def is_kernel(variable: tf.Variable) -> bool:
-    """Whether it is the kernel of a convolution, by its name."""
-    return variable.name.split("/")[-1].split(":")[0] in _KERNELS
+def is_kernel(name: str) -> bool:
+    """Whether a variable of this name is the kernel of a convolution."""
+    return _KERNEL.search(name) is not None
 
 
 def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
     """`decay` times half the squared L2 norm of all convolution kernels: float32 scalar."""
-    kernels = [variable for variable in model.trainable_variables if is_kernel(variable)]
+    kernels = [variable for variable in model.trainable_variables if is_kernel(variable.name)]
     if not kernels:
         return tf.zeros([])
     return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])

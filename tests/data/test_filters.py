@@ -1,9 +1,6 @@
 """Blur and sharpness change edges, and nothing else."""
 
 import functools
-import importlib.util
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,11 +8,6 @@ import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits, filters, pipeline
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow_addons") is None,
-    reason="tensorflow-addons has no release for this Python",
-)
 
 FILTERS = {"blur": filters.random_blur, "sharpness": filters.random_sharpness}
 
@@ -124,22 +116,3 @@ def test_the_input_pipeline_gives_equal_batches_for_equal_seeds():
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape == (4, 64, 64, 3) and first.numpy().max() <= 255.001
-
-
-def test_without_tensorflow_addons_one_line_says_what_to_do():
-    program = """if True:
-        import sys
-        sys.modules["tensorflow_addons"] = None  # As if there were no such module.
-        from efficientdet_tf.config import Config, ConfigError
-        from efficientdet_tf.data import digits, pipeline
-
-        config = Config.for_model("efficientdet-lite0", **{"augmentation.blur": 0.5})
-        try:
-            pipeline.training_examples(digits.load("train", num_images=1), config)
-        except ConfigError as error:
-            print(error)
-    """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.startswith(
-        "augmentation.blur: 0.5 needs tensorflow-addons, which is not installed: pip install "
-    )
