@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
+from efficientdet_tf.boxes import decode, intersection_and_union, sizes
 from efficientdet_tf.config import Config, ConfigError, LossConfig
 from keras_layers.level_maps import box_map, class_map, levels_of
 
@@ -97,17 +98,10 @@ def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
     Returns:
       float32 [...], in 0..2 ("ciou" up to 3); zero where the target is empty.
     """
-    target_size = tf.nn.relu(targets[..., 2:] - targets[..., :2])
-    size = tf.nn.relu(boxes[..., 2:] - boxes[..., :2])
-    common = tf.nn.relu(
-        tf.minimum(boxes[..., 2:], targets[..., 2:]) - tf.maximum(boxes[..., :2], targets[..., :2])
-    )
-    intersection = tf.reduce_prod(common, axis=-1)
-    target_area = tf.reduce_prod(target_size, axis=-1)
-    union = tf.reduce_prod(size, axis=-1) + target_area - intersection
+    intersection, union = intersection_and_union(boxes, targets)
     overlap = tf.math.divide_no_nan(intersection, union)
-    loss = 1.0 - overlap + _iou_penalty(kind, targets, boxes, target_size, size, union, overlap)
-    return tf.where(target_area > 0, loss, 0.0)
+    loss = 1.0 - overlap + _iou_penalty(kind, targets, boxes, union, overlap)
+    return tf.where(tf.reduce_all(sizes(targets) > 0, axis=-1), loss, 0.0)
 
 
 def box_iou_loss(
@@ -128,8 +122,8 @@ def box_iou_loss(
       float32 [..., N], zero for the background.
     """
     mask = _mask(targets)
-    boxes = anchor_grid.decode(tf.cast(outputs, tf.float32), anchors)
-    return iou_loss(anchor_grid.decode(targets, anchors) * mask, boxes * mask, kind)
+    boxes = decode(tf.cast(outputs, tf.float32), anchors)
+    return iou_loss(decode(targets, anchors) * mask, boxes * mask, kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +243,7 @@ class DetectionLoss:
         return huber, tf.reduce_sum(losses)
 
 
-def _iou_penalty(kind, targets, boxes, target_size, size, union, overlap) -> tf.Tensor:
+def _iou_penalty(kind, targets, boxes, union, overlap) -> tf.Tensor:
     """What `kind` adds to the loss of plain overlap: float32 [...]."""
     if kind == "iou":
         return tf.zeros_like(overlap)
@@ -265,7 +259,7 @@ def _iou_penalty(kind, targets, boxes, target_size, size, union, overlap) -> tf.
     )
     if kind == "diou":
         return distance
-    difference = _aspect_difference(target_size, size)
+    difference = _aspect_difference(tf.nn.relu(sizes(targets)), tf.nn.relu(sizes(boxes)))
     return distance + difference * tf.math.divide_no_nan(difference, 1.0 - overlap + difference)
 
 

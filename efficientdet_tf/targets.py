@@ -11,6 +11,7 @@ positive for them, and are not for an object, are left out of the class loss.
 import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf.boxes import encode, intersection_with_box, iou_with_box
 from keras_layers.level_maps import box_map, class_map
 
 BACKGROUND = -1
@@ -42,7 +43,7 @@ def assign(
     Returns:
       Class targets int32 [N], `BACKGROUND` where there is no object, `IGNORED`
       where an ignored box is and no object; box targets float32 [N, 4],
-      `anchors.encode` of the object's box and zero elsewhere; and the number of
+      `boxes.encode` of the object's box and zero elsewhere; and the number of
       positive anchors, float32 scalar.
     """
     anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)
@@ -67,7 +68,7 @@ def _assign_objects(
     box_of_anchor = _match(anchors, boxes, positive_iou_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
-    deltas = anchor_grid.encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
+    deltas = encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
     num_anchors = tf.shape(anchors, out_type=tf.int64)[0]
     # Only the few positives are gathered and encoded: 20 times fewer than all.
     box_targets = tf.scatter_nd(positive, deltas, [num_anchors, 4])
@@ -139,7 +140,7 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     sides = tf.unstack(anchors, axis=1)
 
     def match_box(index, best_overlap, best_box, best_anchors):
-        overlap = _iou(sides, boxes[index])
+        overlap = iou_with_box(sides, boxes[index])
         best_box = tf.where(overlap > best_overlap, index, best_box)
         best_anchor = tf.argmax(overlap, output_type=tf.int32)
         best_anchors = best_anchors.write(index, best_anchor)
@@ -169,7 +170,7 @@ def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
     least = _SHARE_INSIDE * (ymax - ymin) * (xmax - xmin)
 
     def add_region(index, inside):
-        return index + 1, inside | (_intersection(sides, regions[index]) >= least)
+        return index + 1, inside | (intersection_with_box(sides, regions[index]) >= least)
 
     num_regions = tf.shape(regions)[0]
     return tf.while_loop(
@@ -177,19 +178,3 @@ def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
         add_region,
         (tf.constant(0), tf.zeros(tf.shape(ymin), tf.bool)),
     )[1]
-
-
-def _iou(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Overlap of one box [4] with boxes given as four vectors of their sides: [N]."""
-    ymin, xmin, ymax, xmax = sides
-    intersection = _intersection(sides, box)
-    areas = (ymax - ymin) * (xmax - xmin) + (box[2] - box[0]) * (box[3] - box[1])
-    return intersection / (areas - intersection)
-
-
-def _intersection(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Area that one box [4] has in common with boxes given as in `_iou`: [N]."""
-    ymin, xmin, ymax, xmax = sides
-    height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
-    width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))
-    return height * width

@@ -4,11 +4,11 @@ import math
 import pathlib
 import tempfile
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf.boxes import to_center
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -95,7 +95,7 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
 
 def _detection_function(model: keras.Model, config: Config):
     height, width = config.model.image_size
-    anchors = _centered(anchor_grid.from_config(config))
+    anchors = tf.constant(to_center(anchor_grid.from_config(config)))
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 
@@ -154,12 +154,6 @@ def _suppression_op(config: Config):
         )
 
     return suppress
-
-
-def _centered(boxes: np.ndarray) -> tf.Tensor:
-    """ymin, xmin, ymax, xmax -> centre y and x, height and width."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return tf.constant(np.concatenate([(low + high) / 2, high - low], axis=1))
 
 
 def _logit(score: float) -> float:

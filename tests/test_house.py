@@ -131,7 +131,7 @@ def test_one_module_imports_tensorflow_addons():
 # first, the commands last.
 ROOMS = [
     *("errors", "files", "cache_directory", "devices", "output_files", "backbones", "config"),
-    *("addons", "anchors", "targets", "losses", "model", "complexity"),
+    *("addons", "boxes", "anchors", "targets", "losses", "model", "complexity"),
     *("metrics_history", "resuming", "data", "run_directory", "checkpoints"),
     *("visualization", "inference", "detector", "evaluation", "report", "training", "cli"),
 ]

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+from efficientdet_tf.boxes import from_xywh
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -226,9 +227,7 @@ def _annotated_image(
     unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
-    boxes = [
-        (y, x, y + height, x + width) for x, y, width, height in (_box(o["bbox"]) for o in objects)
-    ]
+    boxes = [from_xywh(*_box(item["bbox"])) for item in objects]
     return AnnotatedImage(
         image_id=image_id,
         image=file,

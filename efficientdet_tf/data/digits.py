@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from efficientdet_tf.boxes import areas
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 
 LABEL_MAP = LabelMap(ids=tuple(range(10)), names=tuple("0123456789"))
@@ -124,7 +125,7 @@ def _make_record(
         boxes=boxes,
         classes=np.array(classes, np.int32),
         is_crowd=np.zeros(len(boxes), bool),
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        area=areas(boxes),
         name=f"digits ({split}) image {image_id}",
         apply_exif=False,
     )

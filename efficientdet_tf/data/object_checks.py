@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 
 _IGNORED = "ignored in training and evaluation"
@@ -60,7 +61,8 @@ def check_objects(
       use_difficult: whether objects marked as difficult are learned and counted.
     """
     limit = np.array([*size, *size], np.float32)
-    given = image.boxes.astype(np.float32) * (limit if annotations.fractions else 1)
+    given = from_fractions(image.boxes, size) if annotations.fractions else image.boxes
+    given = given.astype(np.float32)
     has_area = _have_area(given)
     boxes = np.where(has_area[:, None], given, _widened(given))
     clipped = np.clip(boxes, 0, limit)
@@ -122,7 +124,7 @@ def _widened(boxes: np.ndarray) -> np.ndarray:
 
 def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
     """The annotated areas, and that of the box where there is none: float32 [n]."""
-    of_box = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    of_box = areas(boxes)
     annotated = _per_object(image.area, len(boxes), np.float32)
     return np.where(annotated > 0, annotated, of_box).astype(np.float32)
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
+from efficientdet_tf.boxes import to_fractions
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -296,7 +297,7 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
     from official.vision.data import tf_example_builder
 
     encoded, image_format = _upright_file(record)
-    ymin, xmin, ymax, xmax = (record.boxes / ([record.height, record.width] * 2)).T.tolist()
+    ymin, xmin, ymax, xmax = to_fractions(record.boxes, (record.height, record.width)).T.tolist()
     builder = tf_example_builder.TfExampleBuilder()
     builder.add_encoded_image_feature(
         encoded,

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from efficientdet_tf.boxes import from_center
 from efficientdet_tf.data import yolo_images
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
@@ -209,8 +210,7 @@ def _read_line(
     if pixels:
         raise _BadBoxError(pixels)
     if is_box:
-        x, y, width, height = numbers
-        return label, (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return label, from_center(*numbers)
     points = np.reshape(numbers, (-1, 2))
     (xmin, ymin), (xmax, ymax) = points.min(axis=0), points.max(axis=0)
     return label, (ymin, xmin, ymax, xmax)

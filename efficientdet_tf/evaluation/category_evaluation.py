@@ -31,8 +31,9 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.records import LabelMap, Record
-from efficientdet_tf.evaluation.detection_arrays import DetectionArrays, coco_boxes
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
 # The only category of a `_CategoryEvaluation`.
 _CATEGORY = 0
@@ -118,7 +119,7 @@ def _objects(records: Sequence[Record]) -> _Objects:
     boxes = [record.boxes.reshape(-1, 4) for record in records]
     return _Objects(
         image_ids=np.repeat(ids, counts),
-        boxes=coco_boxes(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
+        boxes=to_xywh(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
         class_indices=joined([record.classes for record in records], np.int64),
         areas=joined([record.area for record in records], np.float64),
         is_counted=joined([record.is_counted for record in records], bool),

@@ -18,9 +18,9 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from efficientdet_tf.data.image_files import ImageError, read_image
 from efficientdet_tf.data.records import LabelMap
@@ -174,8 +174,7 @@ def _is_own_json(path: pathlib.Path) -> bool:
 
 
 def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: LabelMap) -> dict:
-    ymin, xmin, ymax, xmax = found.boxes.T.astype(float)
-    boxes = np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1).round(2).tolist()
+    boxes = to_xywh(found.boxes).round(2).tolist()
     return {
         "file": name,
         "width": shape[1],

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from efficientdet_tf import anchors
+from efficientdet_tf.boxes import decode
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
@@ -39,7 +40,7 @@ def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathli
     all_boxes, all_names = [], []
     for of_anchor, delta in zip(classes[: len(images)], deltas):
         positive = of_anchor >= 0
-        boxes = anchors.decode(delta[positive], grid[positive]).numpy()
+        boxes = decode(delta[positive], grid[positive]).numpy()
         # Every object answers through many anchors; their rounding differs.
         objects = np.unique(np.c_[np.round(boxes, 1), of_anchor[positive]], axis=0)
         all_boxes.append(objects[:, :4])
