@@ -12,7 +12,7 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
 from efficientdet_tf.boxes import decode, intersection_and_union, sizes
 from efficientdet_tf.config import Config, ConfigError, LossConfig
-from keras_layers.level_maps import box_map, class_map, levels_of
+from keras_layers.level_maps import by_anchor
 
 
 def focal_loss(
@@ -183,10 +183,10 @@ class DetectionLoss:
         """The losses of a batch.
 
         Args:
-          targets: for each level L "cls_L" int32 [B, h, w, A], class indices, -1
-            for background, -2 for anchors left out of the class loss; "box_L"
-            float32 [B, h, w, A * 4]; and "num_positives" float32 [B].
-          outputs: for each level "cls_L" float [B, h, w, A * classes], logits,
+          targets: "class_targets" int32 [B, N], class indices, -1 for background, -2 for
+            anchors left out of the class loss; "box_targets" float32 [B, N, 4]; and
+            "num_positives" float32 [B].
+          outputs: for each level L "cls_L" float [B, h, w, A * classes], logits,
             and "box_L" float [B, h, w, A * 4].
           normalizer: what the sums are divided by. By default the positive
             anchors of the batch plus one; with the batch spread over replicas
@@ -198,13 +198,13 @@ class DetectionLoss:
         """
         if normalizer is None:
             normalizer = tf.reduce_sum(targets["num_positives"]) + 1.0
-        class_loss = tf.add_n(
-            [
-                self._class_loss(targets[class_map(level)], outputs[class_map(level)])
-                for level in levels_of(outputs)
-            ]
+        logits, deltas = by_anchor(outputs)
+        # Level by level: joined, the logits would be in memory twice.
+        class_targets = tf.split(
+            targets["class_targets"], [level.shape[1] for level in logits], axis=1
         )
-        box_loss, box_iou_loss = self._box_losses(targets, outputs)
+        class_loss = tf.add_n(list(map(self._class_loss, class_targets, logits)))
+        box_loss, box_iou_loss = self._box_losses(targets["box_targets"], tf.concat(deltas, axis=1))
         # A box has four coordinates; the IoU loss is published with the same divisor.
         losses = {
             "class_loss": class_loss / normalizer,
@@ -221,7 +221,6 @@ class DetectionLoss:
     def _class_loss(self, class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Sum over one level."""
         config = self.config
-        logits = tf.reshape(logits, tf.concat([tf.shape(class_targets), [-1]], axis=0))
         losses = focal_loss(
             class_targets, logits, config.focal_alpha, config.focal_gamma, config.label_smoothing
         )
@@ -230,16 +229,13 @@ class DetectionLoss:
         counted = tf.cast(class_targets != target_maps.IGNORED, tf.float32)
         return tf.reduce_sum(tf.reduce_sum(losses, axis=-1) * counted)
 
-    def _box_losses(self, targets: dict, outputs: dict) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums over all levels: Huber, and IoU."""
+    def _box_losses(self, targets: tf.Tensor, deltas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sums over all anchors: Huber, and IoU."""
         config = self.config
-        names = [box_map(level) for level in levels_of(outputs)]
-        box_targets = _join([targets[name] for name in names], 4)
-        box_outputs = _join([outputs[name] for name in names], 4)
-        huber = tf.reduce_sum(huber_loss(box_targets, box_outputs, config.huber_delta))
+        huber = tf.reduce_sum(huber_loss(targets, deltas, config.huber_delta))
         if config.iou_loss == "none":
             return huber, tf.zeros([])
-        losses = box_iou_loss(box_targets, box_outputs, self.anchors, config.iou_loss)
+        losses = box_iou_loss(targets, deltas, self.anchors, config.iou_loss)
         return huber, tf.reduce_sum(losses)
 
 
@@ -288,8 +284,3 @@ def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 def _mask(box_targets: tf.Tensor) -> tf.Tensor:
     return tf.cast(box_targets != 0, tf.float32)
-
-
-def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:
-    """Maps of all levels in anchor order: [B, N, depth]."""
-    return tf.concat([tf.reshape(m, [tf.shape(m)[0], -1, depth]) for m in maps], axis=1)

@@ -10,9 +10,7 @@ positive for them, and are not for an object, are left out of the class loss.
 
 import tensorflow as tf
 
-from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.boxes import encode, intersection_with_box, iou_with_box
-from keras_layers.level_maps import box_map, class_map
 
 BACKGROUND = -1
 # The class target of an anchor that is left out of the class loss, and the class
@@ -91,43 +89,6 @@ def _ignore(
     ignored = _match(anchors, boxes[classes == IGNORED], positive_iou_threshold) >= 0
     ignored |= _inside_any(anchors, boxes[classes == IGNORED_REGION])
     return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
-
-
-def by_level(
-    class_targets: tf.Tensor,
-    box_targets: tf.Tensor,
-    image_size: tuple[int, int],
-    min_level: int,
-    max_level: int,
-) -> dict[str, tf.Tensor]:
-    """Targets in anchor order, split into a map for each level.
-
-    Args:
-      class_targets: int32 [N] from `assign`.
-      box_targets: float32 [N, 4] from `assign`.
-      image_size: (height, width) of the network's input in pixels.
-      min_level: the finest level of the anchors.
-      max_level: the coarsest level of the anchors.
-
-    Returns:
-      For each level L "cls_L", int32 [height, width, A], and "box_L", float32
-      [height, width, A * 4], with A anchors at each place.
-    """
-    sizes = anchor_grid.feature_sizes(image_size, max_level)
-    places = [sizes[level][0] * sizes[level][1] for level in range(min_level, max_level + 1)]
-    shape_count = class_targets.shape[0] // sum(places)
-    counts = [place * shape_count for place in places]
-    maps = {}
-    for level, level_classes, level_boxes in zip(
-        range(min_level, max_level + 1),
-        tf.split(class_targets, counts),
-        tf.split(box_targets, counts),
-        strict=True,
-    ):
-        height, width = sizes[level]
-        maps[class_map(level)] = tf.reshape(level_classes, [height, width, shape_count])
-        maps[box_map(level)] = tf.reshape(level_boxes, [height, width, shape_count * 4])
-    return maps
 
 
 def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:

@@ -18,7 +18,7 @@ from efficientdet_tf.inference.tflite_metadata import (
     read_metadata,
     with_metadata,
 )
-from keras_layers.level_maps import box_map, class_map
+from keras_layers.level_maps import by_anchor
 
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
@@ -102,12 +102,7 @@ def _detection_function(model: keras.Model, config: Config):
     @tf.function(input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")])
     def detect(images):
         outputs = model(images, training=False)
-        levels = range(config.model.min_level, config.model.max_level + 1)
-        deltas = [tf.reshape(outputs[box_map(level)], [1, -1, 4]) for level in levels]
-        logits = [
-            tf.reshape(outputs[class_map(level)], [1, -1, config.model.num_classes])
-            for level in levels
-        ]
+        logits, deltas = by_anchor(outputs)
         logits = tf.pad(
             tf.concat(logits, axis=1), [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER
         )

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 from official.vision.ops import box_ops
 
-from keras_layers.level_maps import box_map, class_map, levels_of
+from keras_layers.level_maps import by_anchor
 from keras_layers.nms import NonMaxSuppression
 
 
@@ -187,19 +187,6 @@ class Postprocessing(keras.layers.Layer):
         classes = tf.gather(tf.pad(classes, [[0, 1]]), best)
         boxes = tf.where(is_kept[:, None], boxes, 0.0)
         return boxes, scores, tf.where(is_kept, classes, 0), count
-
-
-def by_anchor(outputs):
-    """Lists by level, from the finest: logits [B, n, classes] and deltas [B, n, 4]."""
-    logits, deltas = [], []
-    for level in levels_of(outputs):
-        box, cls = outputs[box_map(level)], outputs[class_map(level)]
-        height, width, channels = box.shape[1:]
-        num_anchors = channels // 4
-        num_classes = cls.shape[-1] // num_anchors
-        logits.append(tf.reshape(cls, [-1, height * width * num_anchors, num_classes]))
-        deltas.append(tf.reshape(box, [-1, height * width * num_anchors, 4]))
-    return [tf.cast(x, tf.float32) for x in logits], [tf.cast(x, tf.float32) for x in deltas]
 
 
 def _logit(score: float) -> float:

@@ -101,9 +101,9 @@ def training_dataset(
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
-      targets). The targets are a dict with, for each level L, "cls_L", int32
-      [B, h, w, A], and "box_L", float32 [B, h, w, A * 4], of `targets.assign`,
-      and "num_positives", float32 [B]. All shapes are static.
+      targets). The targets are a dict of what `targets.assign` gives: "class_targets",
+      int32 [B, N], "box_targets", float32 [B, N, 4], and "num_positives", float32 [B].
+      All shapes are static.
 
     Raises:
       DataError: for a batch size below 1; for a data set smaller than one batch that is not
@@ -396,17 +396,17 @@ def _augmented(example: Example, another, config: Config, seed: tf.Tensor) -> Ex
 
 def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
     """The targets of one image, as in `training_dataset` without the batch."""
-    model = config.model
     class_targets, box_targets, num_positives = targets.assign(
         anchors.from_config(config),
         example.boxes,
         example.classes,
         config.anchors.positive_iou_threshold,
     )
-    maps = targets.by_level(
-        class_targets, box_targets, model.image_size, model.min_level, model.max_level
-    )
-    return maps | {"num_positives": num_positives}
+    return {
+        "class_targets": class_targets,
+        "box_targets": box_targets,
+        "num_positives": num_positives,
+    }
 
 
 def _table(data: DetectionData, ignore_crowd: bool) -> _Table:

@@ -24,8 +24,8 @@ class EfficientDet(keras.Model):
 
     `compile` and `fit` are Keras'. A training batch is (images float32
     [B, H, W, 3] on the 0..255 scale, targets), where targets is a dict of
-    `cls_L` int32 [B, h, w, A], `box_L` float32 [B, h, w, A * 4] for each level
-    L, and `num_positives` float32 [B].
+    `class_targets` int32 [B, N], `box_targets` float32 [B, N, 4] and
+    `num_positives` float32 [B], in the order of anchors.
     """
 
     @classmethod
