@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import digits, filters, pipeline
+from efficientdet_tf.data import augmenting, digits, filters, pipeline
 
 FILTERS = {"blur": filters.random_blur, "sharpness": filters.random_sharpness}
 
@@ -90,8 +90,8 @@ def test_boxes_flip_and_scale_are_the_same_with_and_without(name):
     changed = 0
     for number in range(6):
         seed = tf.constant([number, 0])
-        plain = pipeline.augment(image, boxes, config, seed)
-        filtered = pipeline.augment(image, boxes, other, seed)
+        plain = augmenting.augment(image, boxes, config, seed)
+        filtered = augmenting.augment(image, boxes, other, seed)
         np.testing.assert_array_equal(plain[1], filtered[1])
         np.testing.assert_array_equal(plain[2], filtered[2])
         # The padding is no part of the image.

@@ -14,13 +14,10 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
-from efficientdet_tf.data.pipeline import (
-    ReadFailures,
-    evaluation_dataset,
-    training_dataset,
-    training_positions,
-)
+from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
+from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.stream_order import training_positions
 
 SIZE = 128
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
