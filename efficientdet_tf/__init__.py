@@ -7,6 +7,9 @@ used, so that commands answer `--help` without waiting for TensorFlow.
 
 import importlib
 
+# The one place of it: setup.py reads this line.
+__version__ = "0.2.0.dev0"
+
 _HOMES = {
     "Config": "config",
     "DetectionLoss": "losses",

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from absl import flags, logging
 
-from efficientdet_tf import devices
+from efficientdet_tf import __version__, devices
 from efficientdet_tf.cli import native_log
 from efficientdet_tf.errors import UserError
 
@@ -49,12 +49,16 @@ def call(command: Command, arguments: Sequence[str]) -> int:
     """
     values = command.define_flags()
     flags.DEFINE_bool("help", False, "Show this.", short_name="?", flag_values=values)
+    flags.DEFINE_bool("version", False, "Show the version of the package.", flag_values=values)
     try:
         rest = values([command.name, *arguments])[1:]
     except flags.Error as error:
         return _fail(command.name, f"{error}; see --help")
     if values.help:
         print(command.summary, _help(values), sep="\n")
+        return 0
+    if values.version:
+        print(__version__)
         return 0
     if rest:
         return _fail(command.name, f"unexpected argument {rest[0]!r}; see --help")
@@ -114,8 +118,9 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
     def print_commands(values: flags.FlagValues) -> None:
         print(*(f"{word}: {command.summary}" for word, command in commands.items()), sep="\n")
 
-    asked = word in ("--help", "-help", "-?")
-    return Command(name, "", flags.FlagValues, print_commands if asked else refuse)
+    answers = dict.fromkeys(("--help", "-help", "-?"), print_commands)
+    answers |= dict.fromkeys(("--version", "-version"), lambda _: print(__version__))
+    return Command(name, "", flags.FlagValues, answers.get(word, refuse))
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
