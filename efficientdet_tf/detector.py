@@ -29,7 +29,7 @@ class ModelError(UserError):
 class Detector:
     """A model, wherever it comes from, and its classes.
 
-    Example:
+    Examples:
       detector = Detector.load("runs/bccd")
       [found] = detector.detect("image.jpg")
       for box, score, index in zip(found.boxes, found.scores, found.class_indices):

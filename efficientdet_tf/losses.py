@@ -91,7 +91,7 @@ def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
     (there too) a penalty for another aspect ratio on top.
 
     Args:
-      targets: float32 [..., 4] [ymin, xmin, ymax, xmax] in pixels.
+      targets: float32 [..., 4], ymin, xmin, ymax, xmax in pixels.
       boxes: float32 [..., 4], the same of the prediction.
       kind: "iou", "giou", "diou" or "ciou".
 
@@ -115,7 +115,7 @@ def box_iou_loss(
     Args:
       targets: float32 [..., N, 4], (ty, tx, th, tw), zero for the background.
       outputs: float [..., N, 4], the same of the network.
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in pixels.
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in pixels.
       kind: see `iou_loss`.
 
     Returns:
@@ -130,7 +130,7 @@ def box_iou_loss(
 class DetectionLoss:
     """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
-    Example:
+    Examples:
       loss = DetectionLoss.from_config(config)
       loss(targets, model(images, training=True))["detection_loss"]
 
@@ -148,7 +148,7 @@ class DetectionLoss:
 
     Attributes:
       config: weights and shapes of the losses.
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels, as of
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, as of
         `anchors.generate`; only the IoU losses read it.
     """
 

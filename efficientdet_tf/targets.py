@@ -32,7 +32,7 @@ def assign(
     """The training targets of one image, in graph operations.
 
     Args:
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels; an
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels; an
         array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.

@@ -16,7 +16,7 @@ BIASES = ("always", "without_norm")
 class ConvBlock:
     """How the convolutions of a network are made; numbers of filters and strides are not in it.
 
-    Example:
+    Examples:
       >>> block = ConvBlock(activation="relu6")
       >>> block.build(64, name="block")(tf.ones([1, 8, 8, 32])).shape
       TensorShape([1, 8, 8, 64])

@@ -23,7 +23,7 @@ class WeightedFusion(keras.layers.Layer):
     - `softmax`: sum of softmax(w)_i x_i.
     - `fast`: sum of relu(w_i) x_i / (1e-4 + sum of relu(w_j)).
 
-    Example:
+    Examples:
       >>> fuse = WeightedFusion("fast")
       >>> fuse([tf.ones([1, 4, 4, 8]), tf.zeros([1, 4, 4, 8])]).shape
       TensorShape([1, 4, 4, 8])

@@ -32,7 +32,7 @@ class Node(NamedTuple):
 class NodeTable:
     """A cell's nodes while they are written down, with the newest map of every level.
 
-    Example:
+    Examples:
       >>> table = NodeTable([3, 4])
       >>> table.add(3, table.newest[3], table.newest[4])
       2

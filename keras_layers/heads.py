@@ -18,7 +18,7 @@ class PredictionHead(keras.layers.Layer):
     All levels share the convolutions; every level has BatchNorms of its own,
     because the statistics of levels differ.
 
-    Example:
+    Examples:
       >>> head = PredictionHead(num_outputs=9 * 90, num_filters=64, num_repeats=3)
       >>> head({3: tf.ones([1, 8, 8, 64])})[3].shape
       TensorShape([1, 8, 8, 810])

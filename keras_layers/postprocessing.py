@@ -17,7 +17,7 @@ class Postprocessing(keras.layers.Layer):
     The large part of the work is reading the class logits once; whatever cannot
     become a detection is dropped before boxes are decoded or sigmoids taken.
 
-    Example:
+    Examples:
       >>> layer = Postprocessing(image_size=(512, 512), method="hard")
       >>> found = layer(network(images), anchors, scale_to_original)
       >>> found["boxes"].shape

@@ -187,6 +187,7 @@ def test_modules_are_named_for_what_they_hold():
         ("demo", "train.py --config=digits --model_dir=runs/demo"),
         ("test", "-m pytest"),
         ("lint", "ruff check ."),
+        ("docs", "zensical build --strict"),
     ],
 )
 def test_make_targets_make_their_environment_first(tmp_path, target, command):

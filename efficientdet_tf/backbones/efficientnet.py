@@ -196,7 +196,7 @@ class MBConvBlock(keras.layers.Layer):
 class EfficientNet(keras.layers.Layer):
     """An EfficientNet without its classifier.
 
-    Example:
+    Examples:
       >>> EfficientNet("efficientnet-b0")(tf.zeros([1, 64, 64, 3]))[5].shape
       TensorShape([1, 2, 2, 320])
 

@@ -30,7 +30,7 @@ NETWORKS = {
 class ResNet(keras.layers.Layer):
     """ResNet without its classifier.
 
-    Example:
+    Examples:
       >>> ResNet("resnet50")(tf.zeros([1, 64, 64, 3]))[5].shape
       TensorShape([1, 2, 2, 2048])
 

@@ -17,7 +17,7 @@ _ALL_SIZES, _MOST_DETECTIONS = 0, -1
 class CocoEvaluator:
     """Collects the detections of a data set, then measures them.
 
-    Example:
+    Examples:
       evaluator = CocoEvaluator(data)
       evaluator.add(17, boxes, scores, class_indices)
       print(evaluator.result().table())

@@ -25,7 +25,7 @@ from efficientdet_tf.inference.detection_function import (
 class Evaluation:
     """A model, a data set and their compiled detection function, to be run again and again.
 
-    Example:
+    Examples:
       evaluation = Evaluation(model, data, config)
       for _ in range(epochs):
           train(model)

@@ -45,7 +45,7 @@ DECAYS = {
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up from `start` at step 0 to `peak` at `warmup_steps`, then a decay.
 
-    Example:
+    Examples:
       schedule = WarmupDecay("cosine", peak=0.08, start=0.008, warmup_steps=100,
                              total_steps=1000)
       float(schedule(100))  # 0.08
