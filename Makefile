@@ -1,6 +1,6 @@
 # make demo   train a small detector, evaluate and export it, draw what it finds
 # make test   the tests
-# make lint   style
+# make lint   style and types
 # make docs   the documentation site, in build/site
 #
 # Each makes its environment in $(VENV) first, once, from setup.py.
@@ -33,6 +33,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'

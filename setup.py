@@ -36,7 +36,11 @@ setup(
             "export.*",
         ]
     ),
-    package_data={"efficientdet_tf": ["config/presets/*.yaml", "report/*.css"]},
+    package_data={
+        "efficientdet_tf": ["config/presets/*.yaml", "report/*.css", "py.typed"],
+        "keras_layers": ["py.typed"],
+        "export": ["py.typed"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and
@@ -65,7 +69,10 @@ setup(
         "pretrained": PRETRAINED,
         "docs": DOCS,
         # scikit-image for its photographs.
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "scikit-image>=0.24", *PRETRAINED],
+        "dev": [
+            *("pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=2.4", "scikit-image>=0.24"),
+            *PRETRAINED,
+        ],
     },
     entry_points={
         "console_scripts": [

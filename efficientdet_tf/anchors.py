@@ -80,16 +80,22 @@ def generate(
     return _generate(tuple(image_size), levels, num_scales, _factors(aspect_ratios), scales)
 
 
-def _factors(aspect_ratios) -> tuple[tuple[float, float], ...]:
+def _factors(aspect_ratios: Sequence[float | Sequence[float]]) -> tuple[tuple[float, float], ...]:
     """Width and height of each anchor relative to a square of its scale."""
     return tuple(
-        tuple(ratio) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+        (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
         for ratio in aspect_ratios
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _generate(image_size, levels, num_scales, factors, scales) -> np.ndarray:
+def _generate(
+    image_size: tuple[int, int],
+    levels: range,
+    num_scales: int,
+    factors: tuple[tuple[float, float], ...],
+    scales: tuple[float, ...],
+) -> np.ndarray:
     sizes = feature_sizes(image_size, levels[-1])
     octaves = 2.0 ** (np.arange(num_scales) / num_scales)
     # [octave, aspect, (y, x)]: half the extent in strides at scale 1.

@@ -6,12 +6,13 @@ Data and evaluation use the functions of arrays, graphs those of tensors. Layers
 need nothing of this but `decode`, which is tf-models-official's.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
-from official.vision.ops import box_ops
 
 
-def from_xywh(x, y, width, height) -> tuple:
+def from_xywh(x: Any, y: Any, width: Any, height: Any) -> tuple:
     """Convert COCO's form, of the top left corner and the size.
 
     Args:
@@ -36,7 +37,7 @@ def to_xywh(boxes: np.ndarray) -> np.ndarray:
     return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
 
 
-def from_center(x, y, width, height) -> tuple:
+def from_center(x: Any, y: Any, width: Any, height: Any) -> tuple:
     """Convert YOLO's form, of the centre and the size; arguments and result as of `from_xywh`."""
     return y - height / 2, x - width / 2, y + height / 2, x + width / 2
 
@@ -56,7 +57,7 @@ def from_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray
     return boxes.astype(np.float32) * np.array([*image_size] * 2, np.float32)
 
 
-def sizes(boxes):
+def sizes(boxes: Any) -> Any:
     """Return (height, width) of each box, as large as negative: [..., 2], as `boxes` is."""
     return boxes[..., 2:] - boxes[..., :2]
 
@@ -102,6 +103,9 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
       float32 [..., 4], (ty, tx, th, tw): offset of the centres in anchor sizes,
       and the logarithm of the ratio of the sizes.
     """
+    # Late: it takes a second to import, and conversions need it not.
+    from official.vision.ops import box_ops
+
     return box_ops.encode_boxes(boxes, tf.convert_to_tensor(anchors))
 
 
@@ -118,6 +122,9 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 [..., 4] boxes in pixels, not clipped to the image.
     """
+    # Late: it takes a second to import, and conversions need it not.
+    from official.vision.ops import box_ops
+
     return box_ops.decode_boxes(deltas, tf.convert_to_tensor(anchors))
 
 

@@ -5,6 +5,7 @@ Everything is computed in float32, whatever the network's outputs are.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -43,7 +44,7 @@ def focal_loss(
     is_class = class_targets[..., tf.newaxis] == tf.range(tf.shape(logits)[-1])
 
     @tf.custom_gradient
-    def loss(logits):
+    def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         # Logit of the correct label, whose probability is sigmoid(signed_logit).
         signed_logit = tf.where(is_class, logits, -logits)
         cross_entropy = tf.nn.softplus(-signed_logit)
@@ -239,7 +240,9 @@ class DetectionLoss:
         return huber, tf.reduce_sum(losses)
 
 
-def _iou_penalty(kind, targets, boxes, union, overlap) -> tf.Tensor:
+def _iou_penalty(
+    kind: str, targets: tf.Tensor, boxes: tf.Tensor, union: tf.Tensor, overlap: tf.Tensor
+) -> tf.Tensor:
     """What `kind` adds to the loss of plain overlap: float32 [...]."""
     if kind == "iou":
         return tf.zeros_like(overlap)
@@ -268,11 +271,11 @@ def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     target_angle = tf.atan(tf.math.divide_no_nan(target_size[..., 1], target_size[..., 0]))
 
     @tf.custom_gradient
-    def difference(size):
+    def difference(size: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         height, width = size[..., 0], size[..., 1]
         angle = target_angle - tf.atan(tf.math.divide_no_nan(width, height))
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
             slope = tf.math.divide_no_nan(8 / math.pi**2 * angle, height**2 + width**2)
             common = slope * upstream
             return tf.stack([common * width, -common * height], axis=-1)

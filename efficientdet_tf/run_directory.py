@@ -43,7 +43,7 @@ class RunDirectory:
       path: of the folder; it need not exist before `create`.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
 
     @property

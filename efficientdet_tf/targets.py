@@ -100,7 +100,9 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     num_anchors, num_boxes = tf.shape(anchors)[0], tf.shape(boxes)[0]
     sides = tf.unstack(anchors, axis=1)
 
-    def match_box(index, best_overlap, best_box, best_anchors):
+    def match_box(
+        index: tf.Tensor, best_overlap: tf.Tensor, best_box: tf.Tensor, best_anchors: tf.Tensor
+    ) -> tuple:
         overlap = iou_with_box(sides, boxes[index])
         best_box = tf.where(overlap > best_overlap, index, best_box)
         best_anchor = tf.argmax(overlap, output_type=tf.int32)
@@ -130,7 +132,7 @@ def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
     ymin, xmin, ymax, xmax = sides
     least = _SHARE_INSIDE * (ymax - ymin) * (xmax - xmin)
 
-    def add_region(index, inside):
+    def add_region(index: tf.Tensor, inside: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return index + 1, inside | (intersection_with_box(sides, regions[index]) >= least)
 
     num_regions = tf.shape(regions)[0]

@@ -3,6 +3,7 @@
 import math
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras as keras
@@ -93,14 +94,14 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
     return with_metadata(converter.convert(), metadata)
 
 
-def _detection_function(model: keras.Model, config: Config):
+def _detection_function(model: keras.Model, config: Config) -> Callable:
     height, width = config.model.image_size
     anchors = tf.constant(to_center(anchor_grid.from_config(config)))
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 
     @tf.function(input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")])
-    def detect(images):
+    def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(images, training=False)
         logits, deltas = by_anchor(outputs)
         logits = tf.pad(
@@ -118,7 +119,7 @@ def _detection_function(model: keras.Model, config: Config):
     return detect
 
 
-def _suppression_op(config: Config):
+def _suppression_op(config: Config) -> Callable:
     """A stand-in that the converter replaces by TFLite's own op.
 
     The op works on logits here: it only compares scores, and a sigmoid of its
@@ -139,7 +140,7 @@ def _suppression_op(config: Config):
     size = detection.max_detections
 
     @tf.function(experimental_implements=" ".join(attributes))
-    def suppress(deltas, logits, anchors):
+    def suppress(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
         del deltas, logits, anchors
         return (
             tf.zeros([1, size, 4]),

@@ -58,8 +58,8 @@ class BiFPN(FusionGraph):
         num_repeats: int = 3,
         fusion: str = "fast",
         conv_block: Any = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_filters=num_filters,
             num_repeats=num_repeats,

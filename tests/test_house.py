@@ -55,7 +55,7 @@ def test_every_module_and_file_is_packaged(metadata):
         str(path.relative_to(REPOSITORY))
         for pattern in ("config/presets/*.yaml", "report/*.css")
         for path in (REPOSITORY / "efficientdet_tf").glob(pattern)
-    }
+    } | {f"{package}/py.typed" for package in PACKAGES}
     assert len(expected) > 30
     assert expected <= packaged
     assert set((metadata / "top_level.txt").read_text().split()) == set(PACKAGES)
@@ -187,6 +187,7 @@ def test_modules_are_named_for_what_they_hold():
         ("demo", "train.py --config=digits --model_dir=runs/demo"),
         ("test", "-m pytest"),
         ("lint", "ruff check ."),
+        ("lint", "mypy"),
         ("docs", "zensical build --strict"),
     ],
 )

@@ -14,7 +14,7 @@ NO_CLASSES = np.zeros(0, np.int32)
 
 
 @pytest.mark.parametrize(
-    "index", range(8), ids="many one none tiny border overlap huge slim".split()
+    "index", range(8), ids=["many", "one", "none", "tiny", "border", "overlap", "huge", "slim"]
 )
 def test_targets_equal_the_published_ones(goldens, index):
     golden = np.load(goldens / "labels.npz")

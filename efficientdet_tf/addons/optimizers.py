@@ -7,14 +7,12 @@ import tf_keras as keras
 from efficientdet_tf.addons.loading import load_tensorflow_addons
 from efficientdet_tf.config import OptimizerConfig
 
-LegacyOptimizer = keras.optimizers.legacy.Optimizer
-
 
 def build_rule(
     config: OptimizerConfig,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     adapted: Callable[[type], type],
-) -> LegacyOptimizer:
+) -> keras.optimizers.legacy.Optimizer:
     """Build the optimizer "radam" or "sgdw".
 
     - "radam", Liu et al., https://arxiv.org/abs/1908.03265: Adam that begins
@@ -42,8 +40,8 @@ def build_rule(
 
 
 def build_lookahead(
-    rule: LegacyOptimizer, period: int, adapted: Callable[[type], type]
-) -> LegacyOptimizer:
+    rule: keras.optimizers.legacy.Optimizer, period: int, adapted: Callable[[type], type]
+) -> keras.optimizers.legacy.Optimizer:
     """Build Lookahead, Zhang et al., https://arxiv.org/abs/1907.08610, around an optimizer.
 
     Args:

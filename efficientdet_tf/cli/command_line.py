@@ -7,8 +7,9 @@ import select
 import signal
 import stat
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple, Never, NoReturn
 
 from absl import flags, logging
 
@@ -118,8 +119,11 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
     def print_commands(values: flags.FlagValues) -> None:
         print(*(f"{word}: {command.summary}" for word, command in commands.items()), sep="\n")
 
+    def print_version(values: flags.FlagValues) -> None:
+        print(__version__)
+
     answers = dict.fromkeys(("--help", "-help", "-?"), print_commands)
-    answers |= dict.fromkeys(("--version", "-version"), lambda _: print(__version__))
+    answers |= dict.fromkeys(("--version", "-version"), print_version)
     return Command(name, "", flags.FlagValues, answers.get(word, refuse))
 
 
@@ -146,7 +150,7 @@ def _quiet_end(name: str) -> Iterator[None]:
     """A context that ends by Ctrl-C or a closed standard output without a traceback."""
     interrupted = False
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: types.FrameType | None) -> Never:
         nonlocal interrupted
         interrupted = True
         # The next one ends whatever cleaning up may hang.
@@ -187,7 +191,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _has_no_reader(file) -> bool:
+def _has_no_reader(file: IO | None) -> bool:
     """Whether a file is a pipe that nobody reads any more."""
     if file is None or not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
         return False

@@ -185,7 +185,7 @@ def known_keys() -> list[str]:
     return [
         f"{section.name}.{field.name}"
         for section in dataclasses.fields(Config)
-        for field in dataclasses.fields(section.type)
+        for field in dataclasses.fields(section.type)  # type: ignore[arg-type]
     ]
 
 

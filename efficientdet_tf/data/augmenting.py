@@ -79,7 +79,7 @@ def augment_example(
     """
     settings, size = config.augmentation, config.model.image_size
 
-    def prepare(example: Example, image_size, seed) -> Example:
+    def prepare(example: Example, image_size: tuple[int, int], seed: tf.Tensor) -> Example:
         image, boxes, kept = augment(example.image, example.boxes, config, seed, image_size)
         return Example(image, boxes, tf.gather(example.classes, kept))
 
@@ -118,7 +118,7 @@ def training_partners(data: DetectionData, config: Config, *, seed: int, number:
     """
     drawn = []
 
-    def blank(height, width) -> Example:
+    def blank(height: int, width: int) -> Example:
         return Example(tf.zeros([height, width, 3]), tf.zeros([0, 4]), tf.zeros([0], tf.int32))
 
     def another(seed: tf.Tensor) -> Example:

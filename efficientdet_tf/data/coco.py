@@ -134,7 +134,7 @@ def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, d
     for number, entry in enumerate(entries, 1):
         problem = _entry_problem(entry)
         image_id = None if problem else as_id(entry["id"])
-        if problem or image_id in usable:
+        if image_id is None or image_id in usable:
             problem = problem or f"image id {image_id} occurs twice"
             problems.append(f"{path}: image {number} of the list: {problem}")
         else:
@@ -227,7 +227,8 @@ def _annotated_image(
     unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
-    boxes = [from_xywh(*_box(item["bbox"])) for item in objects]
+    # None of them is without: those are among `unplaced`.
+    boxes = [from_xywh(*_box(item["bbox"])) for item in objects]  # type: ignore[misc]
     return AnnotatedImage(
         image_id=image_id,
         image=file,

@@ -24,9 +24,11 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
     for name in ("annotations.json", *map(_file_name, data.records)):
         check_replaceable(folder / name, lambda path: path.name in own)
     folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for record in data.records:
         name = _file_name(record)
+        assert isinstance(record.image, bytes), name
         (folder / name).write_bytes(record.image)
         size = {"height": record.height, "width": record.width}
         images.append({"id": record.image_id, "file_name": name, **size})

@@ -33,11 +33,11 @@ def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Ten
     """
     decision, width = tf.unstack(tf.random.stateless_uniform([2], seed))
 
-    def blurred(sigma: float):
+    def blurred(sigma: float) -> tf.Tensor:
         size = 2 * math.ceil(3 * sigma) + 1
         return _smoothed(image, size, sigma)
 
-    def any_width():
+    def any_width() -> tf.Tensor:
         branches = [functools.partial(blurred, sigma) for sigma in _SIGMAS]
         return tf.switch_case(tf.cast(width * len(branches), tf.int32), branches)
 
@@ -58,7 +58,7 @@ def random_sharpness(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.T
     """
     factor = tf.random.stateless_uniform([], seed, 1 - strength, 1 + strength)
 
-    def changed():
+    def changed() -> tf.Tensor:
         smoothed = _smoothed(image, 3, _SMOOTHING_SIGMA)
         return tf.clip_by_value(smoothed + factor * (image - smoothed), 0.0, 255.0)
 

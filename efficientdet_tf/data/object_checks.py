@@ -8,6 +8,7 @@ its whole image has to be left out.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def check_objects(
         area=_areas(image, boxes),
         problems=_lines(image, annotations, not_used, _IGNORED),
         unplaced=_lines(image, annotations, not_placed, _LEFT_OUT),
-        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond)],
+        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
     )
 
 
@@ -97,7 +98,7 @@ def _lines(
 ) -> list[str]:
     """One line for each object that has one of the faults, naming the first one."""
     lines = []
-    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)):
+    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
         field, reason = next((field, reason) for found, field, reason in faults if found[i])
         reason = reason.format(label=image.labels[i])
         lines.append(f"{_name(image, annotations, i)}: {field}: {reason}; {consequence}")
@@ -109,7 +110,7 @@ def _name(image: AnnotatedImage, annotations: Annotations, index: int) -> str:
 
 
 def _have_area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def _widened(boxes: np.ndarray) -> np.ndarray:
@@ -129,7 +130,7 @@ def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
     return np.where(annotated > 0, annotated, of_box).astype(np.float32)
 
 
-def _per_object(values, count: int, dtype) -> np.ndarray:
+def _per_object(values: Sequence, count: int, dtype: type) -> np.ndarray:
     return np.array(values if len(values) else [0] * count, dtype)
 
 

@@ -68,7 +68,7 @@ def training_dataset(
     if not repeat and len(data) < batch_size:
         raise DataError(f"{data.source}: {len(data)} images are fewer than a batch of {batch_size}")
 
-    def element(example: Example):
+    def element(example: Example) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         return example.image, _targets(example, config)
 
     order = Order(repeat, seed, first_image)
@@ -132,7 +132,7 @@ def evaluation_dataset(
     table = RecordTable.build(data, ignore_crowd=False)
     size = config.model.image_size
 
-    def element(position):
+    def element(position: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         pixels = table.read(position)
         image, scale = preprocessing.resize_and_pad(pixels, size, config.model.pixel_mean)
         about = {"position": tf.cast(position, tf.int32), "scale_to_original": scale}
@@ -183,7 +183,7 @@ def _training_stream(
         first = order.first + order.worker
         stream = reading.read(table, order.of(images, len(data)), first, order.workers)
 
-    def augmented(count, position, pixels):
+    def augmented(count: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
         example = Example(pixels, *table.objects(position))
 
         def another(seed: tf.Tensor) -> Example:

@@ -3,7 +3,9 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
@@ -31,6 +33,19 @@ class ReadFailures:
     positions: list[int] = dataclasses.field(default_factory=list)
     has_ended: bool = False
 
+    def record_gap(self, first: np.int64, end: np.int64, goes_on: bool) -> bool:
+        """Add a gap, if there is one, or that the stream ends; return False, for the graph."""
+        # What is read ahead comes here again after the end.
+        if end > first and not self.has_ended:
+            self.gaps.append((int(first), int(end)))
+        self.has_ended |= not goes_on
+        return False
+
+    def record_position(self, position: np.int64) -> bool:
+        """Add another image; return False, for the graph."""
+        self.positions.append(int(position))
+        return False
+
 
 class Reading:
     """How images are read, and what happens with those that cannot be.
@@ -41,7 +56,7 @@ class Reading:
       failures: where they are recorded, if anywhere.
     """
 
-    def __init__(self, strict: bool, most_in_a_row: int, failures: ReadFailures | None):
+    def __init__(self, strict: bool, most_in_a_row: int, failures: ReadFailures | None) -> None:
         self._strict = strict
         # Those at work at the same time count until they are done.
         self._most = most_in_a_row + 4 * (os.cpu_count() or 1)
@@ -74,11 +89,13 @@ class Reading:
         stream = parallel_map(stream, lambda *element: (*element, *self._tried(table, element[1])))
         stream = stream.ignore_errors(log_warning=self._failures is None)
         if end is not None:
-            last = (tf.constant(end, tf.int64), tf.constant(0, tf.int64))
-            last = (*last, tf.zeros([1, 1, 3], tf.uint8), True)
-            stream = stream.concatenate(tf.data.Dataset.from_tensors(last))
+            number, position = tf.constant(end, tf.int64), tf.constant(0, tf.int64)
+            last = tf.data.Dataset.from_tensors(
+                (number, position, tf.zeros([1, 1, 3], tf.uint8), True)
+            )
+            stream = stream.concatenate(last)
 
-        def noticed(expected, element):
+        def noticed(expected: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tuple:
             number, position, pixels, was_tried = element
             is_noteworthy = (number != expected) | ~was_tried
             done = tf.cond(
@@ -98,16 +115,16 @@ class Reading:
             return Example(table.read(position), *table.objects(position))
         pixels, is_read = table.read_or_not(position)
 
-        def failed():
+        def failed() -> Example:
             with tf.control_dependencies([self._notice_position(position)]):
                 return Example(*map(tf.identity, otherwise))
 
         return tf.cond(is_read, lambda: Example(pixels, *table.objects(position)), failed)
 
-    def no_image_left(self, element_spec) -> tf.data.Dataset:
+    def no_image_left(self, element_spec: Any) -> tf.data.Dataset:
         """A data set whose first element is an error."""
 
-        def element(_):
+        def element(_: tf.Tensor) -> Any:
             zero = tf.constant(0, tf.int64)
             with tf.control_dependencies([self._notice_gap(zero, zero, tf.constant(False))]):
                 return tf.nest.map_structure(
@@ -121,7 +138,7 @@ class Reading:
         """Pixels and True; after too many failures in a row, False without another trial."""
         count = self._in_a_row.assign_add(1)
 
-        def read():
+        def read() -> tuple[tf.Tensor, bool]:
             pixels = table.read(position)
             with tf.control_dependencies([pixels]), tf.control_dependencies([self._reset()]):
                 return tf.identity(pixels), True
@@ -131,30 +148,20 @@ class Reading:
     def _reset(self) -> tf.Operation:
         return self._in_a_row.assign(0, read_value=False)
 
-    def _notice_gap(self, first, end, goes_on) -> tf.Tensor:
-        def notice(first, end, goes_on):
-            # What is read ahead comes here again after the end.
-            if end > first and not self._failures.has_ended:
-                self._failures.gaps.append((int(first), int(end)))
-            self._failures.has_ended |= not goes_on
-            return False
-
+    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, goes_on: tf.Tensor) -> tf.Tensor:
         noticed = tf.constant(False)
         if self._failures is not None:
-            noticed = tf.numpy_function(notice, [first, end, goes_on], tf.bool)
+            arguments = [first, end, goes_on]
+            noticed = tf.numpy_function(self._failures.record_gap, arguments, tf.bool)
         with tf.control_dependencies([noticed]):
             text = "too many images in a row cannot be read"
             with tf.control_dependencies([tf.debugging.Assert(goes_on, [text])]):
                 return tf.constant(False)
 
     def _notice_position(self, position: tf.Tensor) -> tf.Tensor:
-        def notice(position):
-            self._failures.positions.append(int(position))
-            return False
-
         if self._failures is None:
             return tf.constant(False)
-        return tf.numpy_function(notice, [position], tf.bool)
+        return tf.numpy_function(self._failures.record_position, [position], tf.bool)
 
 
 def parallel_map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:

@@ -15,6 +15,7 @@ numbers, from 0. Images are ordered, and counted from 1, by path.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -99,7 +100,7 @@ def _load(file: Path) -> dict:
     return content
 
 
-def _label_map(file: Path, names) -> LabelMap:
+def _label_map(file: Path, names: Any) -> LabelMap:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
@@ -110,10 +111,10 @@ def _label_map(file: Path, names) -> LabelMap:
         if name is None or isinstance(name, (list, dict)):
             raise DataError(f"{file}: names: name of class {number}: must be a text")
     numbers = sorted(names)
-    return LabelMap(tuple(map(as_id, numbers)), tuple(str(names[number]) for number in numbers))
+    return LabelMap(tuple(map(int, numbers)), tuple(str(names[number]) for number in numbers))
 
 
-def _pose_columns(file: Path, shape) -> int:
+def _pose_columns(file: Path, shape: Any) -> int:
     """The columns of a line with keypoints; 0 in data sets without."""
     if shape is None:
         return 0

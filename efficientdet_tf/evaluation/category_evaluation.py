@@ -111,7 +111,7 @@ class _Objects:
 
 
 def _objects(records: Sequence[Record]) -> _Objects:
-    def joined(arrays, dtype):
+    def joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
         return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
     counts = [len(record.boxes) for record in records]
@@ -135,7 +135,7 @@ class _CategoryEvaluation(COCOeval):
       found: its detections, by image id, of each image the best score first.
     """
 
-    def __init__(self, objects: _Objects, found: DetectionArrays):
+    def __init__(self, objects: _Objects, found: DetectionArrays) -> None:
         super().__init__(iouType="bbox")
         self._objects, self._found = objects, found
         self._found_boxes = found.coco_boxes()
@@ -148,7 +148,7 @@ class _CategoryEvaluation(COCOeval):
         self.params.imgIds = sorted(set(self._rows["objects"]) | set(self._rows["found"]))
         self.params.catIds = [_CATEGORY]
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         self._gts, self._dts = defaultdict(list), defaultdict(list)
         objects, found = self._objects, self._found
         for image_id, rows in self._rows["objects"].items():
@@ -168,7 +168,7 @@ class _CategoryEvaluation(COCOeval):
                 )
             ]
 
-    def evaluateImg(self, imgId, catId, aRng, maxDet):
+    def evaluateImg(self, imgId: int, catId: int, aRng: list[float], maxDet: int) -> dict | None:
         """What `accumulate` reads of an image."""
         if imgId in self._rows["objects"]:
             return super().evaluateImg(imgId, catId, aRng, maxDet)
@@ -184,7 +184,7 @@ class _CategoryEvaluation(COCOeval):
             "gtIgnore": np.zeros(0),
         }
 
-    def computeIoU(self, imgId, catId):
+    def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
         """float64 [detections, objects], best scores first; [] without either."""
         if imgId not in self._rows["objects"] or imgId not in self._rows["found"]:
             return []

@@ -133,9 +133,10 @@ def confusion(
       iou_threshold: least overlap of a detection and its object.
     """
     by_image = _by_image(data, detections)
-    outcomes = [
-        _match(record, *by_image[record.image_id], iou_threshold) for record in data.records
-    ]
+    outcomes = []
+    for record in data.records:
+        boxes, scores, classes = by_image[record.image_id]
+        outcomes.append(_match(record, boxes, scores, classes, iou_threshold))
     if score_threshold is None:
         score_threshold = _best_threshold(outcomes)
     # Matching is by descending score: the same again without the unsure ones.
@@ -160,7 +161,9 @@ def _by_image(data: DetectionData, detections: DetectionArrays) -> dict[int, tup
     }
 
 
-def _match(record: Record, boxes, scores, classes, iou_threshold: float) -> ImageOutcome:
+def _match(
+    record: Record, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_threshold: float
+) -> ImageOutcome:
     """Each class by itself."""
     iou, covered = pairwise_overlaps(boxes, record.boxes)
     same_class = classes[:, None] == record.classes[None]

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -42,8 +43,8 @@ class EfficientDet(keras.Model):
         ema_decay: float = 0.9998,
         gradient_accumulation_steps: int = 1,
         seed: int = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         """Configures training.
 
         Args:
@@ -74,21 +75,21 @@ class EfficientDet(keras.Model):
 
     # Untracked, or Keras would count the metrics among the weights and save them.
     @tf.__internal__.tracking.no_automatic_dependency_tracking
-    def _make_trackers(self):
+    def _make_trackers(self) -> None:
         self.trackers = {name: keras.metrics.Mean(name) for name in TRAINING_METRICS}
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """Means over the epoch, reset by Keras between epochs."""
         return [*super().metrics, *getattr(self, "trackers", {}).values()]
 
-    def averaged_weights(self):
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
         """A context in which the weights are their moving average, if there is one."""
         if self.moving_average is None:
             return contextlib.nullcontext()
         return self.moving_average.averaged()
 
-    def train_step(self, data):
+    def train_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """One step on one replica's share of the global batch."""
         losses, gradients = self._losses_and_gradients(*data)
         # Summed before clipping, so that the step is that of one large batch
@@ -108,18 +109,22 @@ class EfficientDet(keras.Model):
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         return self._track({**losses, "gradient_norm": norm})
 
-    def test_step(self, data):
+    def test_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """The losses of a batch, in inference mode."""
         images, targets = data
         outputs = self(images, training=False)
         return self._track(self._loss_terms(targets, outputs, self._normalizer(targets), 1))
 
-    def _losses_and_gradients(self, images, targets):
+    def _losses_and_gradients(
+        self, images: tf.Tensor, targets: dict[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """This replica's terms of the global loss and of its gradient, times any loss scale."""
         normalizer = self._normalizer(targets)
         variables = self.trainable_variables
 
-        def of_part(index, part):
+        def of_part(
+            index: tf.Tensor, part: tuple[tf.Tensor, dict[str, tf.Tensor]]
+        ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
             images, targets = part
             with tf.GradientTape() as tape, draws_from(self._step_seed(index)):
                 outputs = self(images, training=True)
@@ -133,11 +138,17 @@ class EfficientDet(keras.Model):
 
         return sum_over_parts(of_part, (images, targets), self.gradient_accumulation_steps)
 
-    def _normalizer(self, targets) -> tf.Tensor:
+    def _normalizer(self, targets: dict[str, tf.Tensor]) -> tf.Tensor:
         """What the losses of the global batch are divided by."""
         return _sum_over_replicas(tf.reduce_sum(targets["num_positives"])) + 1.0
 
-    def _loss_terms(self, targets, outputs, normalizer, parts) -> dict[str, tf.Tensor]:
+    def _loss_terms(
+        self,
+        targets: dict[str, tf.Tensor],
+        outputs: dict[str, tf.Tensor],
+        normalizer: tf.Tensor,
+        parts: int,
+    ) -> dict[str, tf.Tensor]:
         """Terms of the global loss; they sum to it over the parts and replicas of a step."""
         losses = dict(self.detection_loss(targets, outputs, normalizer=normalizer))
         shares = tf.distribute.get_strategy().num_replicas_in_sync * parts
@@ -165,7 +176,7 @@ class EfficientDet(keras.Model):
         return {name: self.trackers[name].result() for name in values}
 
 
-def _sum_over_replicas(values):
+def _sum_over_replicas(values: Any) -> Any:
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return values
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -7,6 +7,7 @@ and checkpoints are that class' own.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -65,7 +66,13 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
       lookahead: `tensorflow_addons.optimizers.Lookahead` of the rule, or None.
     """
 
-    def __init__(self, name: str, learning_rate, rule, lookahead=None):
+    def __init__(
+        self,
+        name: str,
+        learning_rate: keras.optimizers.schedules.LearningRateSchedule,
+        rule: keras.optimizers.legacy.Optimizer,
+        lookahead: keras.optimizers.legacy.Optimizer | None = None,
+    ) -> None:
         # Compiled with the training step or not at all, as the setting says.
         super().__init__(name, weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
@@ -84,7 +91,12 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
             self._rule._create_all_weights(var_list)
             self._built = True
 
-    def _distributed_apply_gradients_fn(self, distribution, grads_and_vars, **kwargs):
+    def _distributed_apply_gradients_fn(
+        self,
+        distribution: tf.distribute.Strategy,
+        grads_and_vars: Sequence[tuple[tf.Tensor, tf.Variable]],
+        **kwargs: Any,
+    ) -> tf.Tensor:
         # Once a step and not for every variable, for which tracing takes a minute.
         coefficients = self._rule._prepare([variable for _, variable in grads_and_vars])
         self._coefficients = self._no_dependency(coefficients)
@@ -94,7 +106,9 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
         """One step of one variable."""
         self._rule._resource_apply_dense(gradient, variable)
 
-    def add_slot(self, variable: tf.Variable, name: str, initial_value=None) -> tf.Variable:
+    def add_slot(
+        self, variable: tf.Variable, name: str, initial_value: tf.Tensor | None = None
+    ) -> tf.Variable:
         """Makes a variable like `variable`, which the rule knows by `name`."""
         slot = self.add_variable_from_reference(variable, name, initial_value=initial_value)
         self._slots[name, self._var_key(variable)] = slot
@@ -114,27 +128,36 @@ def _adapted(optimizer_class: type) -> type:
     return type(optimizer_class.__name__, (_Kept, optimizer_class), {})
 
 
-class _Kept:
+class _Kept(keras.optimizers.legacy.Optimizer):
+    keeper: LegacyOptimizer
     step_factor = 1.0
 
-    def add_slot(self, var, slot_name, initializer="zeros", shape=None):
+    def add_slot(
+        self,
+        var: tf.Variable,
+        slot_name: str,
+        initializer: str | tf.Tensor = "zeros",
+        shape: tf.TensorShape | None = None,
+    ) -> tf.Variable:
         # A name, which is that of zeros, or the first value.
         initial_value = None if isinstance(initializer, str) else initializer
         return self.keeper.add_slot(var, slot_name, initial_value)
 
-    def get_slot(self, var, slot_name):
+    def get_slot(self, var: tf.Variable, slot_name: str) -> tf.Variable:
         return self.keeper.slot(var, slot_name)
 
-    def _fallback_apply_state(self, var_device, var_dtype):
+    def _fallback_apply_state(self, var_device: str, var_dtype: tf.DType) -> dict[str, tf.Tensor]:
         return self.keeper.coefficients(var_device, var_dtype)
 
-    def _do_use_weight_decay(self, variable):
+    def _do_use_weight_decay(self, variable: tf.Variable | str) -> bool:
         # LAMB passes the name alone.
         return is_kernel(getattr(variable, "name", variable))
 
     _do_layer_adaptation = _do_use_weight_decay
 
-    def _resource_apply_dense(self, grad, var, *args, **kwargs):
+    def _resource_apply_dense(
+        self, grad: tf.Tensor, var: tf.Variable, *args: Any, **kwargs: Any
+    ) -> tf.Operation:
         if self.step_factor == 1 or not var.name.startswith("backbone/"):
             return super()._resource_apply_dense(grad, var, *args, **kwargs)
         before = tf.identity(var)

@@ -9,6 +9,7 @@ in their own ways, it is a first guess.
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -113,7 +114,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
 
 
 def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
-    def forward(images, targets):
+    def forward(images: tf.Tensor, targets: dict[str, tf.Tensor]) -> tf.Tensor:
         # Traced outside of a step, where the statistics have nothing to follow.
         with statistics_kept():
             outputs = model(images, training=True)
@@ -143,7 +144,7 @@ def _slots(config: Config) -> int:
     return sum(variable.shape == trained.shape for variable in optimizer.variables)
 
 
-def size_of(tensors) -> int:
+def size_of(tensors: Any) -> int:
     """Size of tensors, variables or specs; unknown shapes are those of empty workspaces."""
     return sum((x.shape.num_elements() or 0) * x.dtype.size for x in tensors)
 

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -52,7 +53,7 @@ def learning_rates(
     )
 
 
-class _BackboneSteps:
+class _BackboneSteps(keras.optimizers.Optimizer):
     """Makes an optimizer's steps of the backbone's variables longer or shorter.
 
     Args:
@@ -60,11 +61,11 @@ class _BackboneSteps:
         steps, so that the factor is one of the learning rate.
     """
 
-    def __init__(self, factor: float, *args, **kwargs):
+    def __init__(self, factor: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._factor = factor
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """One step of one variable."""
         if self._factor == 1 or not variable.name.startswith("backbone/"):
             return super().update_step(gradient, variable)
@@ -96,8 +97,8 @@ def loss_decay(config: OptimizerConfig) -> float:
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
     """Clips every gradient to an L2 norm, then all of them together to the same."""
-    gradients, _ = tf.clip_by_global_norm([tf.clip_by_norm(g, norm) for g in gradients], norm)
-    return gradients
+    clipped, _ = tf.clip_by_global_norm([tf.clip_by_norm(g, norm) for g in gradients], norm)
+    return clipped
 
 
 def is_kernel(name: str) -> bool:
@@ -135,7 +136,7 @@ class MovingAverage(tf.__internal__.tracking.AutoTrackable):
       decay: in 0..1.
     """
 
-    def __init__(self, model: keras.Model, decay: float):
+    def __init__(self, model: keras.Model, decay: float) -> None:
         self._decay = decay
         self._strategy = tf.distribute.get_strategy()
         self._variables = [v for v in model.variables if v.dtype.is_floating]

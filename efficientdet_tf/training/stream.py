@@ -27,7 +27,7 @@ class TrainingStream:
         config: Config,
         devices: tf.distribute.Strategy,
         num_skipped: int,
-    ):
+    ) -> None:
         self._data = data
         self._config = config
         self._devices = devices
@@ -52,7 +52,7 @@ class TrainingStream:
             return self._unread_before + len(self._missing())
         return self._unread_before + self._skipped_among(self._images_done)
 
-    def batches(self, first_step: int):
+    def batches(self, first_step: int) -> Iterator:
         """Distribute batches from a step on, counted over the whole run."""
         self._skipped_before, self._unread_before = self.num_skipped, self.num_unread
         self._start(first_step * self._batch_size + self._skipped_before)
@@ -140,9 +140,11 @@ class TrainingStream:
         self._images_done = 0
         self._failures = reading.ReadFailures()
         self._positions_seen = self._gaps_seen = 0
-        self._order = None
+        self._order: Iterator[tuple[int, int]] | None = None
 
-    def _dataset(self, batch_size: int, worker) -> tf.data.Dataset:
+    def _dataset(
+        self, batch_size: int, worker: tf.distribute.InputContext | None
+    ) -> tf.data.Dataset:
         return pipeline.training_dataset(
             self._data,
             self._config,

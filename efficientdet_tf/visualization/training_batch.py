@@ -1,8 +1,9 @@
-"""What the network is asked to learn, as a image."""
+"""What the network is asked to learn, as an image."""
 
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from efficientdet_tf import anchors
 from efficientdet_tf.boxes import decode
@@ -11,11 +12,16 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
 from efficientdet_tf.visualization import drawing
 
-# More would be a image too large to look at.
+# More would be an image too large to look at.
 MOST_IMAGES = 8
 
 
-def draw_training_batch(batch, config: Config, label_map: LabelMap, path: pathlib.Path) -> None:
+def draw_training_batch(
+    batch: tuple[tf.Tensor, dict[str, tf.Tensor]],
+    config: Config,
+    label_map: LabelMap,
+    path: pathlib.Path,
+) -> None:
     """Writes the images of a batch with the boxes that its targets encode.
 
     The boxes are read back from the targets, so that the image shows what

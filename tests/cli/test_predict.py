@@ -88,7 +88,7 @@ def test_json_has_what_the_detector_found(done, photograph, tiny_run):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--model_path=x", "--input=y"], "--output is missing: Folder to write images and "),
         (["--model_path=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),

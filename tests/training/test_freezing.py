@@ -66,7 +66,7 @@ def test_a_slower_backbone_makes_shorter_steps(optimizer):
 
 
 @pytest.mark.parametrize(
-    "pattern, message",
+    ("pattern", "message"),
     [
         (
             "backbones/.*",

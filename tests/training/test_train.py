@@ -384,7 +384,7 @@ def test_different_classes_in_validation(coco_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ([], "train: --model_dir is missing: Run directory to write; the same command resumes it."),
         (
