@@ -139,7 +139,7 @@ def _annotated_image(
     for number, item in enumerate(tree.iter("object"), 1):
         try:
             boxes.append([float(item.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS])
-        except (TypeError, ValueError):
+        except ValueError:
             corners = ", ".join(_CORNERS)
             unplaced.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
             continue
@@ -164,7 +164,7 @@ def _annotated_image(
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     try:
         return int(tree.findtext("size/height", "")), int(tree.findtext("size/width", ""))
-    except (TypeError, ValueError):
+    except ValueError:
         return None
 
 
