@@ -1,6 +1,7 @@
 # make demo   train a small detector, evaluate and export it, draw what it finds
 # make test   the tests
-# make lint   style
+# make lint   style and types
+# make docs   the documentation site, in build/site
 #
 # Each makes its environment in $(VENV) first, once, from setup.py.
 
@@ -10,7 +11,7 @@ DEMO_DIR ?= runs/demo
 # Two processes need 5 s of import and 2 GB each; files share what is costly to make.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python train.py --config=digits --model_dir=$(DEMO_DIR)
@@ -32,6 +33,11 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	$(VENV)/bin/zensical build --strict
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)

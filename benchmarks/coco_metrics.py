@@ -16,6 +16,7 @@ import time
 import numpy as np
 from absl import flags
 
+from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
@@ -54,7 +55,7 @@ def dataset(random: np.random.Generator) -> DetectionData:
                 boxes=boxes,
                 classes=random.integers(0, classes, count).astype(np.int32),
                 is_crowd=np.zeros(count, bool),
-                area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+                area=areas(boxes),
             )
         )
     names = tuple(f"class {index}" for index in range(classes))

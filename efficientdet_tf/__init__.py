@@ -6,6 +6,10 @@ used, so that commands answer `--help` without waiting for TensorFlow.
 """
 
 import importlib
+from typing import Any
+
+# The one place of it: setup.py reads this line.
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "Config": "config",
@@ -21,12 +25,12 @@ _NAMES_AT_HOME = {"load_data": "load"}
 __all__ = list(_HOMES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     return getattr(home, _NAMES_AT_HOME.get(name, name))
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""The grid of anchors, and boxes relative to it (paper, section 3; RetinaNet's scheme).
+"""The grid of anchors (paper, section 3; RetinaNet's scheme).
 
 Boxes are float32 [ymin, xmin, ymax, xmax] in pixels of the network's input.
 """
@@ -7,8 +7,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
-from official.vision.ops import box_ops
 
 from efficientdet_tf.config import Config
 
@@ -82,46 +80,22 @@ def generate(
     return _generate(tuple(image_size), levels, num_scales, _factors(aspect_ratios), scales)
 
 
-def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Boxes relative to their anchors (R-CNN's parametrisation, without factors).
-
-    Args:
-      boxes: float32 [..., 4] in pixels.
-      anchors: float32 [..., 4] in pixels, broadcastable to `boxes`.
-
-    Returns:
-      float32 [..., 4], (ty, tx, th, tw): offset of the centres in anchor sizes,
-      and the logarithm of the ratio of the sizes.
-    """
-    return box_ops.encode_boxes(boxes, tf.convert_to_tensor(anchors))
-
-
-def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """The boxes that `deltas` stand for: the inverse of `encode`.
-
-    The anchor's size grows at most by 1000 / 16, so that an untrained network
-    cannot overflow.
-
-    Args:
-      deltas: float [..., 4], (ty, tx, th, tw).
-      anchors: float32 [..., 4] in pixels, broadcastable to `deltas`.
-
-    Returns:
-      float32 [..., 4] boxes in pixels, not clipped to the image.
-    """
-    return box_ops.decode_boxes(deltas, tf.convert_to_tensor(anchors))
-
-
-def _factors(aspect_ratios) -> tuple[tuple[float, float], ...]:
+def _factors(aspect_ratios: Sequence[float | Sequence[float]]) -> tuple[tuple[float, float], ...]:
     """Width and height of each anchor relative to a square of its scale."""
     return tuple(
-        tuple(ratio) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+        (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
         for ratio in aspect_ratios
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _generate(image_size, levels, num_scales, factors, scales) -> np.ndarray:
+def _generate(
+    image_size: tuple[int, int],
+    levels: range,
+    num_scales: int,
+    factors: tuple[tuple[float, float], ...],
+    scales: tuple[float, ...],
+) -> np.ndarray:
     sizes = feature_sizes(image_size, levels[-1])
     octaves = 2.0 ** (np.arange(num_scales) / num_scales)
     # [octave, aspect, (y, x)]: half the extent in strides at scale 1.

@@ -87,7 +87,7 @@ def _costs_by_layer(model: keras.Model) -> dict[str, int]:
                     f"{function.signature.name}/{node.name}: multiply-adds of {node.op} in a "
                     "function are not counted"
                 )
-    costs = {}
+    costs: dict[str, int] = {}
     for operation in graph.get_operations():
         cost = _operation_cost(operation)
         if cost:
@@ -138,7 +138,7 @@ def _einsum_cost(operation: tf.Operation) -> int:
     equation = operation.get_attr("equation").decode()
     if "." in equation:
         raise UncountedOperation(f"{operation.name}: Einsum {equation!r} with ... is not counted")
-    sizes = {}
+    sizes: dict[str, int] = {}
     for labels, tensor in zip(equation.split("->")[0].split(","), operation.inputs):
         sizes |= dict(zip(labels, tensor.shape))
     return math.prod(sizes.values())

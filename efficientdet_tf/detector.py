@@ -29,7 +29,7 @@ class ModelError(UserError):
 class Detector:
     """A model, wherever it comes from, and its classes.
 
-    Example:
+    Examples:
       detector = Detector.load("runs/bccd")
       [found] = detector.detect("image.jpg")
       for box, score, index in zip(found.boxes, found.scores, found.class_indices):
@@ -39,7 +39,7 @@ class Detector:
       label_map: class index -> the data set's own category id and name.
     """
 
-    def __init__(self, backend: "runtimes.Backend", label_map: LabelMap):
+    def __init__(self, backend: "runtimes.Backend", label_map: LabelMap) -> None:
         self._backend = backend
         self.label_map = label_map
         image_files.prepare_threads()
@@ -112,7 +112,7 @@ def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:
     """
     is_pixels = isinstance(images, np.ndarray) and images.ndim == 3
     if is_pixels or isinstance(images, str | os.PathLike | bytes):
-        return [images]
+        return [images]  # type: ignore[list-item]
     if not isinstance(images, Iterable):
         raise UserError(
             f"images: {type(images).__name__} is no image; give paths, bytes, or uint8 arrays "

@@ -5,13 +5,15 @@ Everything is computed in float32, whatever the network's outputs are.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
+from efficientdet_tf.boxes import decode, intersection_and_union, sizes
 from efficientdet_tf.config import Config, ConfigError, LossConfig
-from keras_layers.level_maps import box_map, class_map, levels_of
+from keras_layers.level_maps import by_anchor
 
 
 def focal_loss(
@@ -42,7 +44,7 @@ def focal_loss(
     is_class = class_targets[..., tf.newaxis] == tf.range(tf.shape(logits)[-1])
 
     @tf.custom_gradient
-    def loss(logits):
+    def loss(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         # Logit of the correct label, whose probability is sigmoid(signed_logit).
         signed_logit = tf.where(is_class, logits, -logits)
         cross_entropy = tf.nn.softplus(-signed_logit)
@@ -90,24 +92,17 @@ def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
     (there too) a penalty for another aspect ratio on top.
 
     Args:
-      targets: float32 [..., 4] [ymin, xmin, ymax, xmax] in pixels.
+      targets: float32 [..., 4], ymin, xmin, ymax, xmax in pixels.
       boxes: float32 [..., 4], the same of the prediction.
       kind: "iou", "giou", "diou" or "ciou".
 
     Returns:
       float32 [...], in 0..2 ("ciou" up to 3); zero where the target is empty.
     """
-    target_size = tf.nn.relu(targets[..., 2:] - targets[..., :2])
-    size = tf.nn.relu(boxes[..., 2:] - boxes[..., :2])
-    common = tf.nn.relu(
-        tf.minimum(boxes[..., 2:], targets[..., 2:]) - tf.maximum(boxes[..., :2], targets[..., :2])
-    )
-    intersection = tf.reduce_prod(common, axis=-1)
-    target_area = tf.reduce_prod(target_size, axis=-1)
-    union = tf.reduce_prod(size, axis=-1) + target_area - intersection
+    intersection, union = intersection_and_union(boxes, targets)
     overlap = tf.math.divide_no_nan(intersection, union)
-    loss = 1.0 - overlap + _iou_penalty(kind, targets, boxes, target_size, size, union, overlap)
-    return tf.where(target_area > 0, loss, 0.0)
+    loss = 1.0 - overlap + _iou_penalty(kind, targets, boxes, union, overlap)
+    return tf.where(tf.reduce_all(sizes(targets) > 0, axis=-1), loss, 0.0)
 
 
 def box_iou_loss(
@@ -121,22 +116,22 @@ def box_iou_loss(
     Args:
       targets: float32 [..., N, 4], (ty, tx, th, tw), zero for the background.
       outputs: float [..., N, 4], the same of the network.
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in pixels.
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in pixels.
       kind: see `iou_loss`.
 
     Returns:
       float32 [..., N], zero for the background.
     """
     mask = _mask(targets)
-    boxes = anchor_grid.decode(tf.cast(outputs, tf.float32), anchors)
-    return iou_loss(anchor_grid.decode(targets, anchors) * mask, boxes * mask, kind)
+    boxes = decode(tf.cast(outputs, tf.float32), anchors)
+    return iou_loss(decode(targets, anchors) * mask, boxes * mask, kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
     """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
-    Example:
+    Examples:
       loss = DetectionLoss.from_config(config)
       loss(targets, model(images, training=True))["detection_loss"]
 
@@ -154,7 +149,7 @@ class DetectionLoss:
 
     Attributes:
       config: weights and shapes of the losses.
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels, as of
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, as of
         `anchors.generate`; only the IoU losses read it.
     """
 
@@ -189,10 +184,10 @@ class DetectionLoss:
         """The losses of a batch.
 
         Args:
-          targets: for each level L "cls_L" int32 [B, h, w, A], class indices, -1
-            for background, -2 for anchors left out of the class loss; "box_L"
-            float32 [B, h, w, A * 4]; and "num_positives" float32 [B].
-          outputs: for each level "cls_L" float [B, h, w, A * classes], logits,
+          targets: "class_targets" int32 [B, N], class indices, -1 for background, -2 for
+            anchors left out of the class loss; "box_targets" float32 [B, N, 4]; and
+            "num_positives" float32 [B].
+          outputs: for each level L "cls_L" float [B, h, w, A * classes], logits,
             and "box_L" float [B, h, w, A * 4].
           normalizer: what the sums are divided by. By default the positive
             anchors of the batch plus one; with the batch spread over replicas
@@ -204,13 +199,13 @@ class DetectionLoss:
         """
         if normalizer is None:
             normalizer = tf.reduce_sum(targets["num_positives"]) + 1.0
-        class_loss = tf.add_n(
-            [
-                self._class_loss(targets[class_map(level)], outputs[class_map(level)])
-                for level in levels_of(outputs)
-            ]
+        logits, deltas = by_anchor(outputs)
+        # Level by level: joined, the logits would be in memory twice.
+        class_targets = tf.split(
+            targets["class_targets"], [level.shape[1] for level in logits], axis=1
         )
-        box_loss, box_iou_loss = self._box_losses(targets, outputs)
+        class_loss = tf.add_n(list(map(self._class_loss, class_targets, logits)))
+        box_loss, box_iou_loss = self._box_losses(targets["box_targets"], tf.concat(deltas, axis=1))
         # A box has four coordinates; the IoU loss is published with the same divisor.
         losses = {
             "class_loss": class_loss / normalizer,
@@ -227,7 +222,6 @@ class DetectionLoss:
     def _class_loss(self, class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Sum over one level."""
         config = self.config
-        logits = tf.reshape(logits, tf.concat([tf.shape(class_targets), [-1]], axis=0))
         losses = focal_loss(
             class_targets, logits, config.focal_alpha, config.focal_gamma, config.label_smoothing
         )
@@ -236,20 +230,19 @@ class DetectionLoss:
         counted = tf.cast(class_targets != target_maps.IGNORED, tf.float32)
         return tf.reduce_sum(tf.reduce_sum(losses, axis=-1) * counted)
 
-    def _box_losses(self, targets: dict, outputs: dict) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums over all levels: Huber, and IoU."""
+    def _box_losses(self, targets: tf.Tensor, deltas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sums over all anchors: Huber, and IoU."""
         config = self.config
-        names = [box_map(level) for level in levels_of(outputs)]
-        box_targets = _join([targets[name] for name in names], 4)
-        box_outputs = _join([outputs[name] for name in names], 4)
-        huber = tf.reduce_sum(huber_loss(box_targets, box_outputs, config.huber_delta))
+        huber = tf.reduce_sum(huber_loss(targets, deltas, config.huber_delta))
         if config.iou_loss == "none":
             return huber, tf.zeros([])
-        losses = box_iou_loss(box_targets, box_outputs, self.anchors, config.iou_loss)
+        losses = box_iou_loss(targets, deltas, self.anchors, config.iou_loss)
         return huber, tf.reduce_sum(losses)
 
 
-def _iou_penalty(kind, targets, boxes, target_size, size, union, overlap) -> tf.Tensor:
+def _iou_penalty(
+    kind: str, targets: tf.Tensor, boxes: tf.Tensor, union: tf.Tensor, overlap: tf.Tensor
+) -> tf.Tensor:
     """What `kind` adds to the loss of plain overlap: float32 [...]."""
     if kind == "iou":
         return tf.zeros_like(overlap)
@@ -265,7 +258,7 @@ def _iou_penalty(kind, targets, boxes, target_size, size, union, overlap) -> tf.
     )
     if kind == "diou":
         return distance
-    difference = _aspect_difference(target_size, size)
+    difference = _aspect_difference(tf.nn.relu(sizes(targets)), tf.nn.relu(sizes(boxes)))
     return distance + difference * tf.math.divide_no_nan(difference, 1.0 - overlap + difference)
 
 
@@ -278,11 +271,11 @@ def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     target_angle = tf.atan(tf.math.divide_no_nan(target_size[..., 1], target_size[..., 0]))
 
     @tf.custom_gradient
-    def difference(size):
+    def difference(size: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         height, width = size[..., 0], size[..., 1]
         angle = target_angle - tf.atan(tf.math.divide_no_nan(width, height))
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
             slope = tf.math.divide_no_nan(8 / math.pi**2 * angle, height**2 + width**2)
             common = slope * upstream
             return tf.stack([common * width, -common * height], axis=-1)
@@ -294,8 +287,3 @@ def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 def _mask(box_targets: tf.Tensor) -> tf.Tensor:
     return tf.cast(box_targets != 0, tf.float32)
-
-
-def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:
-    """Maps of all levels in anchor order: [B, N, depth]."""
-    return tf.concat([tf.reshape(m, [tf.shape(m)[0], -1, depth]) for m in maps], axis=1)

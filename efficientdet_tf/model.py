@@ -1,6 +1,7 @@
 """EfficientDet: images -> backbone -> feature network -> heads."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -91,7 +92,7 @@ def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:
     """The function that names a level's output, and the head that computes it."""
     model = config.model
     num_anchors = config.anchors.num_scales * len(config.anchors.aspect_ratios)
-    common = dict(
+    common: dict[str, Any] = dict(
         num_filters=config.neck.num_filters,
         num_repeats=model.head_repeats,
         conv_block=ConvBlock(activation=model.activation, order="conv_bn_act"),

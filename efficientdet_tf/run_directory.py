@@ -10,8 +10,8 @@ import platform
 import tf_keras as keras
 from tf_keras.src.saving import saving_lib
 
+from efficientdet_tf import __version__, resuming
 from efficientdet_tf import model as model_lib
-from efficientdet_tf import resuming
 from efficientdet_tf.config import Config, ConfigError, format_value
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
@@ -43,7 +43,7 @@ class RunDirectory:
       path: of the folder; it need not exist before `create`.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
 
     @property
@@ -198,5 +198,6 @@ def _environment() -> dict[str, str | int]:
         "format": FORMAT,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "efficientdet_tf": __version__,
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
     }

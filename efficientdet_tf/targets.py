@@ -10,8 +10,7 @@ positive for them, and are not for an object, are left out of the class loss.
 
 import tensorflow as tf
 
-from efficientdet_tf import anchors as anchor_grid
-from keras_layers.level_maps import box_map, class_map
+from efficientdet_tf.boxes import encode, intersection_with_box, iou_with_box
 
 BACKGROUND = -1
 # The class target of an anchor that is left out of the class loss, and the class
@@ -33,7 +32,7 @@ def assign(
     """The training targets of one image, in graph operations.
 
     Args:
-      anchors: float32 [N, 4] [ymin, xmin, ymax, xmax] in network pixels; an
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels; an
         array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
@@ -42,7 +41,7 @@ def assign(
     Returns:
       Class targets int32 [N], `BACKGROUND` where there is no object, `IGNORED`
       where an ignored box is and no object; box targets float32 [N, 4],
-      `anchors.encode` of the object's box and zero elsewhere; and the number of
+      `boxes.encode` of the object's box and zero elsewhere; and the number of
       positive anchors, float32 scalar.
     """
     anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)
@@ -67,7 +66,7 @@ def _assign_objects(
     box_of_anchor = _match(anchors, boxes, positive_iou_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
-    deltas = anchor_grid.encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
+    deltas = encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
     num_anchors = tf.shape(anchors, out_type=tf.int64)[0]
     # Only the few positives are gathered and encoded: 20 times fewer than all.
     box_targets = tf.scatter_nd(positive, deltas, [num_anchors, 4])
@@ -92,43 +91,6 @@ def _ignore(
     return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
 
 
-def by_level(
-    class_targets: tf.Tensor,
-    box_targets: tf.Tensor,
-    image_size: tuple[int, int],
-    min_level: int,
-    max_level: int,
-) -> dict[str, tf.Tensor]:
-    """Targets in anchor order, split into a map for each level.
-
-    Args:
-      class_targets: int32 [N] from `assign`.
-      box_targets: float32 [N, 4] from `assign`.
-      image_size: (height, width) of the network's input in pixels.
-      min_level: the finest level of the anchors.
-      max_level: the coarsest level of the anchors.
-
-    Returns:
-      For each level L "cls_L", int32 [height, width, A], and "box_L", float32
-      [height, width, A * 4], with A anchors at each place.
-    """
-    sizes = anchor_grid.feature_sizes(image_size, max_level)
-    places = [sizes[level][0] * sizes[level][1] for level in range(min_level, max_level + 1)]
-    shape_count = class_targets.shape[0] // sum(places)
-    counts = [place * shape_count for place in places]
-    maps = {}
-    for level, level_classes, level_boxes in zip(
-        range(min_level, max_level + 1),
-        tf.split(class_targets, counts),
-        tf.split(box_targets, counts),
-        strict=True,
-    ):
-        height, width = sizes[level]
-        maps[class_map(level)] = tf.reshape(level_classes, [height, width, shape_count])
-        maps[box_map(level)] = tf.reshape(level_boxes, [height, width, shape_count * 4])
-    return maps
-
-
 def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     """Index of the box that each anchor is assigned to, -1 for none: int32 [N].
 
@@ -138,8 +100,10 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     num_anchors, num_boxes = tf.shape(anchors)[0], tf.shape(boxes)[0]
     sides = tf.unstack(anchors, axis=1)
 
-    def match_box(index, best_overlap, best_box, best_anchors):
-        overlap = _iou(sides, boxes[index])
+    def match_box(
+        index: tf.Tensor, best_overlap: tf.Tensor, best_box: tf.Tensor, best_anchors: tf.Tensor
+    ) -> tuple:
+        overlap = iou_with_box(sides, boxes[index])
         best_box = tf.where(overlap > best_overlap, index, best_box)
         best_anchor = tf.argmax(overlap, output_type=tf.int32)
         best_anchors = best_anchors.write(index, best_anchor)
@@ -168,8 +132,8 @@ def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
     ymin, xmin, ymax, xmax = sides
     least = _SHARE_INSIDE * (ymax - ymin) * (xmax - xmin)
 
-    def add_region(index, inside):
-        return index + 1, inside | (_intersection(sides, regions[index]) >= least)
+    def add_region(index: tf.Tensor, inside: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return index + 1, inside | (intersection_with_box(sides, regions[index]) >= least)
 
     num_regions = tf.shape(regions)[0]
     return tf.while_loop(
@@ -177,19 +141,3 @@ def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
         add_region,
         (tf.constant(0), tf.zeros(tf.shape(ymin), tf.bool)),
     )[1]
-
-
-def _iou(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Overlap of one box [4] with boxes given as four vectors of their sides: [N]."""
-    ymin, xmin, ymax, xmax = sides
-    intersection = _intersection(sides, box)
-    areas = (ymax - ymin) * (xmax - xmin) + (box[2] - box[0]) * (box[3] - box[1])
-    return intersection / (areas - intersection)
-
-
-def _intersection(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Area that one box [4] has in common with boxes given as in `_iou`: [N]."""
-    ymin, xmin, ymax, xmax = sides
-    height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
-    width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))
-    return height * width

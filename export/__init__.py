@@ -1,0 +1,1 @@
+"""Deployed formats of a trained detector."""

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tf_keras as keras
 
@@ -18,7 +18,8 @@ from export import saved_model, tflite
 
 # Name of a format -> name of the file or folder, the function that writes it, and
 # the one that tells whether it has written what is at a path.
-FORMATS = {
+# Of each name: its file or folder, what writes it, and what knows an earlier one.
+FORMATS: dict[str, tuple[str, Callable, Callable]] = {
     "saved_model": ("saved_model", saved_model.export, saved_model.is_own),
     "tflite": ("model.tflite", tflite.export, tflite.is_own),
     "tflite_float16": (

@@ -1,6 +1,8 @@
 """A SavedModel from encoded images to detections, which needs nothing of ours to load."""
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -71,7 +73,7 @@ def is_own(path: pathlib.Path) -> bool:
 class _Served(tf.Module):
     """The signatures. Only weights are tracked: the layers' own functions are not for serving."""
 
-    def __init__(self, model: keras.Model, config: Config, label_map: LabelMap):
+    def __init__(self, model: keras.Model, config: Config, label_map: LabelMap) -> None:
         super().__init__(name="efficientdet")
         # Tracked by the module, so that they are saved with the graphs.
         self.weights = list(model.variables)
@@ -81,7 +83,7 @@ class _Served(tf.Module):
         category_ids = tf.constant([*label_map.ids, 0], tf.int64)
         names = tf.constant([*label_map.names, ""], tf.string)
 
-        def respond(inputs):
+        def respond(inputs: Any) -> dict[str, tf.Tensor]:
             found = detect(*inputs)
             size = config.detection.max_detections
             is_detection = tf.sequence_mask(found["num_detections"], size)
@@ -89,11 +91,11 @@ class _Served(tf.Module):
             classes, class_names = tf.gather(category_ids, indices), tf.gather(names, indices)
             return {**found, "classes": classes, "class_names": class_names}
 
-        def prepare(images, function):
+        def prepare(images: tf.Tensor, function: Callable) -> Any:
             return tf.map_fn(function, images, fn_output_signature=letterbox.signature)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
-        def serve_encoded(images):
+        def serve_encoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
             with tf.control_dependencies([_check_formats(images)]):
                 images = tf.identity(images)
             return respond(prepare(images, lambda image: letterbox(decode_image(image))))
@@ -102,7 +104,7 @@ class _Served(tf.Module):
             input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")],
             autograph=False,
         )
-        def serve_images(images):
+        def serve_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return respond(prepare(images, letterbox))
 
         self.serve_encoded, self.serve_images = serve_encoded, serve_images

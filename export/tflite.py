@@ -3,12 +3,13 @@
 import math
 import pathlib
 import tempfile
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf.boxes import to_center
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -18,7 +19,7 @@ from efficientdet_tf.inference.tflite_metadata import (
     read_metadata,
     with_metadata,
 )
-from keras_layers.level_maps import box_map, class_map
+from keras_layers.level_maps import by_anchor
 
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
@@ -93,9 +94,9 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
     return with_metadata(converter.convert(), metadata)
 
 
-def _detection_function(model: keras.Model, config: Config):
+def _detection_function(model: keras.Model, config: Config) -> Callable:
     height, width = config.model.image_size
-    anchors = _centered(anchor_grid.from_config(config))
+    anchors = tf.constant(to_center(anchor_grid.from_config(config)))
     suppress = _suppression_op(config)
     size = config.detection.max_detections
 
@@ -103,14 +104,9 @@ def _detection_function(model: keras.Model, config: Config):
         input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")],
         autograph=False,
     )
-    def detect(images):
+    def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(images, training=False)
-        levels = range(config.model.min_level, config.model.max_level + 1)
-        deltas = [tf.reshape(outputs[box_map(level)], [1, -1, 4]) for level in levels]
-        logits = [
-            tf.reshape(outputs[class_map(level)], [1, -1, config.model.num_classes])
-            for level in levels
-        ]
+        logits, deltas = by_anchor(outputs)
         logits = tf.pad(
             tf.concat(logits, axis=1), [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER
         )
@@ -126,7 +122,7 @@ def _detection_function(model: keras.Model, config: Config):
     return detect
 
 
-def _suppression_op(config: Config):
+def _suppression_op(config: Config) -> Callable:
     """A stand-in that the converter replaces by TFLite's own op.
 
     The op works on logits here: it only compares scores, and a sigmoid of its
@@ -147,7 +143,7 @@ def _suppression_op(config: Config):
     size = detection.max_detections
 
     @tf.function(experimental_implements=" ".join(attributes), autograph=False)
-    def suppress(deltas, logits, anchors):
+    def suppress(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
         del deltas, logits, anchors
         return (
             tf.zeros([1, size, 4]),
@@ -157,12 +153,6 @@ def _suppression_op(config: Config):
         )
 
     return suppress
-
-
-def _centered(boxes: np.ndarray) -> tf.Tensor:
-    """ymin, xmin, ymax, xmax -> centre y and x, height and width."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return tf.constant(np.concatenate([(low + high) / 2, high - low], axis=1))
 
 
 def _logit(score: float) -> float:

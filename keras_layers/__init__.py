@@ -1,0 +1,1 @@
+"""Keras layers of detectors, which know nothing of configs, data sets or training."""

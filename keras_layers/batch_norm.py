@@ -32,11 +32,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Named as that is: weights files name the layers of a list by their class.
     """
 
-    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+    def _assign_moving_average(
+        self, variable: tf.Variable, value: tf.Tensor, momentum: tf.Tensor, inputs_size: tf.Tensor
+    ) -> None:
         if not getattr(_of_thread, "kept", False):
             super()._assign_moving_average(variable, value, momentum, inputs_size)
 
-    def _assign_new_value(self, variable, value):
+    def _assign_new_value(self, variable: tf.Variable, value: tf.Tensor) -> None:
         if not getattr(_of_thread, "kept", False):
             super()._assign_new_value(variable, value)
 

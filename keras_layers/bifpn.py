@@ -13,9 +13,9 @@ def bifpn_nodes(levels: list[int]) -> list[Node]:
     Inputs of a node come in the published order: its own level's input, its
     own level's top-down node, then the neighbour.
 
-    Example:
-      >>> [node[:2] for node in bifpn_nodes([3, 4, 5])]
-      [(4, (1, 2)), (3, (0, 3)), (4, (1, 3, 4)), (5, (2, 5))]
+    Examples:
+      >>> tuple(node[:2] for node in bifpn_nodes([3, 4, 5]))
+      ((4, (1, 2)), (3, (0, 3)), (4, (1, 3, 4)), (5, (2, 5)))
 
     Args:
       levels: of the cell, in order.
@@ -33,7 +33,7 @@ def bifpn_nodes(levels: list[int]) -> list[Node]:
 class BiFPN(FusionGraph):
     """Bidirectional feature pyramid network.
 
-    Example:
+    Examples:
       >>> levels = {3: tf.ones([1, 8, 8, 40]), 4: tf.ones([1, 4, 4, 112])}
       >>> BiFPN(num_filters=64, num_repeats=2)(levels)[4].shape
       TensorShape([1, 4, 4, 64])
@@ -58,8 +58,8 @@ class BiFPN(FusionGraph):
         num_repeats: int = 3,
         fusion: str = "fast",
         conv_block: Any = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_filters=num_filters,
             num_repeats=num_repeats,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
@@ -16,7 +17,7 @@ BIASES = ("always", "without_norm")
 class ConvBlock:
     """How the convolutions of a network are made; numbers of filters and strides are not in it.
 
-    Example:
+    Examples:
       >>> block = ConvBlock(activation="relu6")
       >>> block.build(64, name="block")(tf.ones([1, 8, 8, 32])).shape
       TensorShape([1, 8, 8, 64])
@@ -135,7 +136,7 @@ class ConvBlock:
             )
         return keras.layers.Conv2D(kernel_initializer=initializer, **common)
 
-    def make_activation(self):
+    def make_activation(self) -> keras.layers.Layer:
         """Make the activation, a function of a tensor."""
         return keras.activations.get(self.activation)
 
@@ -164,7 +165,9 @@ class ConvBlockLayer(keras.layers.Layer):
       conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
     """
 
-    def __init__(self, filters: int, strides: int = 1, conv_block: Any = None, **kwargs):
+    def __init__(
+        self, filters: int, strides: int = 1, conv_block: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.strides = strides
@@ -173,7 +176,7 @@ class ConvBlockLayer(keras.layers.Layer):
         self.conv = self.conv_block.make_conv(filters, strides=strides, name="conv")
         self.norm = batch_norm("bn") if self.conv_block.norm else None
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Float [B, H, W, any] to float [B, ceil(H / strides), ceil(W / strides), filters]."""
         if self.conv_block.order == "act_conv_bn":
             x = self.activation(x)
@@ -182,7 +185,7 @@ class ConvBlockLayer(keras.layers.Layer):
             x = self.norm(x, training=training)
         return self.activation(x) if self.conv_block.order == "conv_bn_act" else x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -21,7 +21,10 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_layers.feature_network_layer import FeatureNetwork
 
 # Name: where its class is. Names of one class are those of different papers for it.
 NETWORKS = {
@@ -70,7 +73,7 @@ def build_feature_network(
     fusion: str = "sum",
     activation: str = "swish",
     layer_name: str = "feature_network",
-):
+) -> "FeatureNetwork":
     """Build a feature network by its name.
 
     Args:
@@ -119,10 +122,10 @@ def check_levels(levels: Iterable[int | str]) -> list[int]:
     Raises:
       ValueError: when they are fewer than two or have gaps.
     """
-    levels = sorted(int(level) for level in levels)
-    if len(levels) < 2 or levels != list(range(levels[0], levels[-1] + 1)):
-        raise ValueError(f"features: levels {levels} are not two or more without a gap")
-    return levels
+    ordered = sorted(int(level) for level in levels)
+    if len(ordered) < 2 or ordered != list(range(ordered[0], ordered[-1] + 1)):
+        raise ValueError(f"features: levels {ordered} are not two or more without a gap")
+    return ordered
 
 
 def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
@@ -28,8 +29,8 @@ class FeatureNetwork(keras.layers.Layer):
     reads_extra_levels = True
 
     def __init__(
-        self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs
-    ):
+        self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         for field, value in (("num_filters", num_filters), ("num_repeats", num_repeats)):
             if value < 1:
@@ -40,11 +41,11 @@ class FeatureNetwork(keras.layers.Layer):
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         self.levels = check_levels(input_shapes)
         super().build(input_shapes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_filters": self.num_filters,

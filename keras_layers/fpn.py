@@ -80,8 +80,8 @@ class FPN(FusionGraph):
         coarse_levels: str = "pooled",
         source: str = "output",
         lateral_norm: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_filters=num_filters,
             num_repeats=num_repeats,
@@ -98,7 +98,7 @@ class FPN(FusionGraph):
         self.lateral_norm = bool(lateral_norm)
 
     @property
-    def reads_extra_levels(self) -> bool:
+    def reads_extra_levels(self) -> bool:  # type: ignore[override]
         return self.coarse_levels == "pooled"
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
@@ -115,7 +115,7 @@ class FPN(FusionGraph):
             return self.levels
         return [level for level in self.levels if level <= TOP_LEVEL]
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         super().build(input_shapes)
         # RetinaNet's convolutions have nothing before them but the ReLU of `call`.
         block = dataclasses.replace(self.conv_block, activation=None)
@@ -125,7 +125,9 @@ class FPN(FusionGraph):
             if level not in self.fused_levels()
         ]
 
-    def call(self, features, training=None):
+    def call(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
         """Fuse, as `FusionGraph.call`."""
         outputs = super().call(features, training=training)
         level = max(outputs)
@@ -135,7 +137,7 @@ class FPN(FusionGraph):
             outputs[level + 1 + number] = x
         return outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "variant": self.variant,

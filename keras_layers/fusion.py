@@ -1,6 +1,8 @@
 """Weighted fusion of feature maps (paper, section 3.3)."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -23,7 +25,7 @@ class WeightedFusion(keras.layers.Layer):
     - `softmax`: sum of softmax(w)_i x_i.
     - `fast`: sum of relu(w_i) x_i / (1e-4 + sum of relu(w_j)).
 
-    Example:
+    Examples:
       >>> fuse = WeightedFusion("fast")
       >>> fuse([tf.ones([1, 4, 4, 8]), tf.zeros([1, 4, 4, 8])]).shape
       TensorShape([1, 4, 4, 8])
@@ -35,13 +37,13 @@ class WeightedFusion(keras.layers.Layer):
       ValueError: for an unknown method.
     """
 
-    def __init__(self, method: str = "fast", **kwargs):
+    def __init__(self, method: str = "fast", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if method not in METHODS:
             raise ValueError(f"fusion method {method!r} is not one of {', '.join(METHODS)}")
         self.method = method
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Sequence[tf.TensorShape]) -> None:
         self.edge_weights = []
         if self.method != "sum":
             shape = [input_shapes[0][-1]] if self.method.startswith("channel_") else []
@@ -54,7 +56,7 @@ class WeightedFusion(keras.layers.Layer):
             ]
         super().build(input_shapes)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Fuses.
 
         Args:
@@ -79,5 +81,5 @@ class WeightedFusion(keras.layers.Layer):
         positive = tf.nn.relu(weights)
         return positive / (EPSILON + tf.reduce_sum(positive, axis=0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "method": self.method}

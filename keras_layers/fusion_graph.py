@@ -1,7 +1,9 @@
 """Feature networks that are graphs of fusion nodes: a table of nodes, and its executor."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
@@ -32,7 +34,7 @@ class Node(NamedTuple):
 class NodeTable:
     """A cell's nodes while they are written down, with the newest map of every level.
 
-    Example:
+    Examples:
       >>> table = NodeTable([3, 4])
       >>> table.add(3, table.newest[3], table.newest[4])
       2
@@ -48,7 +50,7 @@ class NodeTable:
       nodes: list of `Node`.
     """
 
-    def __init__(self, levels: list[int]):
+    def __init__(self, levels: list[int]) -> None:
         self.inputs = {level: index for index, level in enumerate(levels)}
         self.newest = dict(self.inputs)
         self.nodes: list[Node] = []
@@ -90,8 +92,8 @@ class FusionNode(keras.layers.Layer):
         projection_block: Any = None,
         downsample_block: Any = None,
         strided_inputs: tuple[int, ...] = (),
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.method = fusion
@@ -103,7 +105,7 @@ class FusionNode(keras.layers.Layer):
         if self.conv_block is not None:
             self.block = self.conv_block.build(num_filters, name="block")
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         # Maps of the width C pass a projection unchanged.
         self.projections = [
             Projection(self.num_filters, self.projection_block, name=f"projection_{i}")
@@ -118,7 +120,9 @@ class FusionNode(keras.layers.Layer):
             self.fusion = WeightedFusion(self.method, name="fusion")
         super().build(input_shapes)
 
-    def call(self, inputs, size, training=None):
+    def call(
+        self, inputs: Sequence[tf.Tensor], size: tuple[int, int], training: bool | None = None
+    ) -> tf.Tensor:
         """Fuse.
 
         Args:
@@ -135,7 +139,7 @@ class FusionNode(keras.layers.Layer):
         x = maps[0] if self.fusion is None else self.fusion(maps)
         return x if self.block is None else self.block(x, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_filters": self.num_filters,
@@ -176,7 +180,7 @@ class FusionGraph(FeatureNetwork):
         """Return the levels that the graph is over."""
         return self.levels
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         super().build(input_shapes)
         levels = self.fused_levels()
         self.graph = self.make_nodes(levels)
@@ -208,7 +212,9 @@ class FusionGraph(FeatureNetwork):
             name=name,
         )
 
-    def call(self, features, training=None):
+    def call(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
         """Fuse.
 
         Args:

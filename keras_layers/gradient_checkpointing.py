@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -27,7 +28,7 @@ def recomputed(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
     calls = itertools.count()
 
     @tf.recompute_grad
-    def call(inputs):
+    def call(inputs: Any) -> Any:
         again = next(calls) > 0
         with draws_from(seed), statistics_kept() if again else contextlib.nullcontext():
             return layer(inputs, training=True)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
@@ -18,7 +19,7 @@ class PredictionHead(keras.layers.Layer):
     All levels share the convolutions; every level has BatchNorms of its own,
     because the statistics of levels differ.
 
-    Example:
+    Examples:
       >>> head = PredictionHead(num_outputs=9 * 90, num_filters=64, num_repeats=3)
       >>> head({3: tf.ones([1, 8, 8, 64])})[3].shape
       TensorShape([1, 8, 8, 810])
@@ -40,8 +41,8 @@ class PredictionHead(keras.layers.Layer):
         num_repeats: int = 3,
         conv_block: Any = None,
         prior_probability: float | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_outputs = num_outputs
         self.num_filters = num_filters
@@ -65,7 +66,7 @@ class PredictionHead(keras.layers.Layer):
             bias_initializer=keras.initializers.Constant(bias),
         )
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         # One flat list, level by level: Keras' weight files leave out layers in
         # nested containers.
         self.norms = [
@@ -76,7 +77,9 @@ class PredictionHead(keras.layers.Layer):
         ]
         super().build(input_shapes)
 
-    def call(self, features, training=None):
+    def call(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
         """Predicts.
 
         Args:
@@ -97,7 +100,7 @@ class PredictionHead(keras.layers.Layer):
             outputs[int(level)] = self.predict(x)
         return outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_outputs": self.num_outputs,

@@ -1,10 +1,10 @@
-"""Names of the maps of the levels: the one place that knows them.
+"""The maps of the levels, which the model puts out: their names, and their order as anchors.
 
-The model's outputs and the targets are dicts with two maps for each level: that of the
-classes and that of the boxes.
+The outputs are a dict with two maps for each level: that of the classes and that of the boxes.
+This is the one place that knows how anchors lie in them; targets are in the order of anchors.
 """
 
-from collections.abc import Iterable
+import tensorflow as tf
 
 _CLASSES, _BOXES = "cls_", "box_"
 
@@ -19,6 +19,24 @@ def box_map(level: int) -> str:
     return f"{_BOXES}{level}"
 
 
-def levels_of(names: Iterable[str]) -> list[int]:
-    """Return the levels, from the finest, of which there are maps among the names."""
-    return sorted(int(name.removeprefix(_BOXES)) for name in names if name.startswith(_BOXES))
+def by_anchor(outputs: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Reshape the maps to one row for each anchor, in order of row, column, and anchor of a cell.
+
+    Args:
+      outputs: for each level L `cls_L`, float [B, h, w, A * classes], and `box_L`, float
+        [B, h, w, A * 4]; all but B are static.
+
+    Returns:
+      Two lists by level, from the finest: class logits float32 [B, n, classes] and box deltas
+      float32 [B, n, 4].
+    """
+    names = (name for name in outputs if name.startswith(_BOXES))
+    logits, deltas = [], []
+    for level in sorted(int(name.removeprefix(_BOXES)) for name in names):
+        cls, box = outputs[class_map(level)], outputs[box_map(level)]
+        height, width, channels = box.shape[1:]
+        num_anchors = channels // 4
+        num_classes = cls.shape[-1] // num_anchors
+        logits.append(tf.reshape(cls, [-1, height * width * num_anchors, num_classes]))
+        deltas.append(tf.reshape(box, [-1, height * width * num_anchors, 4]))
+    return [tf.cast(x, tf.float32) for x in logits], [tf.cast(x, tf.float32) for x in deltas]

@@ -55,7 +55,7 @@ class NonMaxSuppression:
             return self._suppress(boxes, scores)
         return self._suppress_per_class(boxes, scores, classes)
 
-    def _suppress(self, boxes, scores):
+    def _suppress(self, boxes: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # The op's Gaussian is exp(-IoU^2 / (2 sigma)); a sigma of 0 makes it hard.
         kept = tf.raw_ops.NonMaxSuppressionV5(
             boxes=boxes,
@@ -68,7 +68,9 @@ class NonMaxSuppression:
         )
         return tuple(kept)
 
-    def _suppress_per_class(self, boxes, scores, classes):
+    def _suppress_per_class(
+        self, boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         """Runs over the classes that occur; a class is one slice of the sorted boxes."""
         order = tf.argsort(classes, stable=True)
         boxes, scores = tf.gather(boxes, order), tf.gather(scores, order)

@@ -47,8 +47,8 @@ class PAFPN(FusionGraph):
         conv_block: Any = None,
         downsample: str = "pool",
         chain: str = "post",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             num_filters=num_filters,
             num_repeats=num_repeats,
@@ -85,5 +85,5 @@ class PAFPN(FusionGraph):
         bottom_up = dataclasses.replace(self.conv_block, activation="relu", order="conv_bn_act")
         return {"main": self.conv_block, "bottom_up": bottom_up}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "downsample": self.downsample, "chain": self.chain}

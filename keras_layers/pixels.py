@@ -1,5 +1,8 @@
 """Pixels on the 0..255 scale to what the network computes with."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -12,17 +15,17 @@ class NormalizePixels(keras.layers.Layer):
       mean, std: three floats each, RGB, on the 0..255 scale.
     """
 
-    def __init__(self, mean, std, **kwargs):
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         """Number [B, H, W, 3] in 0..255 to float [B, H, W, 3]."""
         # In float32 whatever the policy: half precision cannot hold 255 levels
         # around an offset well.
         images = (tf.cast(images, tf.float32) - self.mean) / self.std
         return tf.cast(images, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}

@@ -1,12 +1,14 @@
 """Raw outputs of the network -> detections, in the graph."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 from official.vision.ops import box_ops
 
-from keras_layers.level_maps import box_map, class_map, levels_of
+from keras_layers.level_maps import by_anchor
 from keras_layers.nms import NonMaxSuppression
 
 
@@ -17,7 +19,7 @@ class Postprocessing(keras.layers.Layer):
     The large part of the work is reading the class logits once; whatever cannot
     become a detection is dropped before boxes are decoded or sigmoids taken.
 
-    Example:
+    Examples:
       >>> layer = Postprocessing(image_size=(512, 512), method="hard")
       >>> found = layer(network(images), anchors, scale_to_original)
       >>> found["boxes"].shape
@@ -42,8 +44,8 @@ class Postprocessing(keras.layers.Layer):
         score_threshold: float = 0.001,
         pre_nms_top_k: int = 5000,
         max_detections: int = 100,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.image_size = tuple(image_size)
         self.pre_nms_top_k = pre_nms_top_k
@@ -51,7 +53,13 @@ class Postprocessing(keras.layers.Layer):
             method, scope, iou_threshold, sigma, score_threshold, max_detections
         )
 
-    def call(self, outputs, anchors, scale_to_original, original_size=None):
+    def call(
+        self,
+        outputs: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        scale_to_original: tf.Tensor,
+        original_size: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Detects.
 
         Args:
@@ -74,14 +82,19 @@ class Postprocessing(keras.layers.Layer):
         floors = self._logit_floors(tf.concat(maxima, axis=1))
         anchors = tf.split(tf.convert_to_tensor(anchors), [level.shape[1] for level in logits])
 
-        def detect_one(index):
+        def detect_one(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
             candidates = self._candidates(index, logits, maxima, floors[index])
             return self._detect(index, candidates, deltas, anchors)
 
         found = self._for_each(detect_one, tf.range(tf.shape(scale_to_original)[0]))
-        return self._in_original_pixels(*found, scale_to_original, original_size)
+        return self._in_original_pixels(found, scale_to_original, original_size)
 
-    def suppress_candidates(self, candidates, scale_to_original, original_size=None):
+    def suppress_candidates(
+        self,
+        candidates: dict[str, tf.Tensor],
+        scale_to_original: tf.Tensor,
+        original_size: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """The rest of `call`, from what `keras_layers.pre_nms.select` found.
 
         Args:
@@ -92,14 +105,14 @@ class Postprocessing(keras.layers.Layer):
           What `call` does.
         """
 
-        def detect_one(of_image):
+        def detect_one(of_image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             return self._suppressed(*of_image)
 
         names = ("boxes", "logits", "classes")
         found = self._for_each(detect_one, tuple(candidates[name] for name in names))
-        return self._in_original_pixels(*found, scale_to_original, original_size)
+        return self._in_original_pixels(found, scale_to_original, original_size)
 
-    def _for_each(self, detect_one, elements):
+    def _for_each(self, detect_one: Callable, elements: Any) -> tuple[tf.Tensor, ...]:
         """Boxes, scores, classes and their number of every image."""
         size = self.suppress.max_detections
         return tf.map_fn(
@@ -113,14 +126,20 @@ class Postprocessing(keras.layers.Layer):
             ),
         )
 
-    def _in_original_pixels(self, boxes, scores, classes, counts, scale_to_original, original_size):
+    def _in_original_pixels(
+        self,
+        found: tuple[tf.Tensor, ...],
+        scale_to_original: tf.Tensor,
+        original_size: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
+        boxes, scores, classes, counts = found
         boxes *= scale_to_original[:, None, None]
         if original_size is not None:
             limit = tf.tile(tf.cast(original_size, tf.float32), [1, 2])[:, None, :]
             boxes = tf.clip_by_value(boxes, 0.0, limit)
         return {"boxes": boxes, "scores": scores, "classes": classes, "num_detections": counts}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "image_size": self.image_size,
@@ -133,7 +152,7 @@ class Postprocessing(keras.layers.Layer):
             "max_detections": self.suppress.max_detections,
         }
 
-    def _logit_floors(self, maxima):
+    def _logit_floors(self, maxima: tf.Tensor) -> tf.Tensor:
         """A bound [B] on the logits of what can be detected, from the best of each anchor.
 
         Nothing at or above it is missed: not what beats the score threshold, and
@@ -148,7 +167,9 @@ class Postprocessing(keras.layers.Layer):
             floors = tf.maximum(floors, kth_best)
         return floors
 
-    def _candidates(self, index, logits, maxima, floor):
+    def _candidates(
+        self, index: tf.Tensor, logits: list[tf.Tensor], maxima: list[tf.Tensor], floor: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
         """What reaches NMS from image `index`.
 
         Returns:
@@ -168,7 +189,9 @@ class Postprocessing(keras.layers.Layer):
         pairs = tf.cast(tf.gather(pairs, best), tf.int32)
         return kept, pairs[:, 0], values, pairs[:, 1]
 
-    def _detect(self, index, candidates, deltas, anchors):
+    def _detect(
+        self, index: tf.Tensor, candidates: tuple, deltas: list[tf.Tensor], anchors: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, ...]:
         """Boxes in network pixels, scores, classes and their number, of image `index`."""
         kept, rows, logits, classes = candidates
         deltas = tf.concat([tf.gather(x[index], i) for x, i in zip(deltas, kept)], axis=0)
@@ -176,7 +199,9 @@ class Postprocessing(keras.layers.Layer):
         boxes = tf.gather(box_ops.decode_boxes(deltas, anchors), rows)
         return self._suppressed(boxes, logits, classes)
 
-    def _suppressed(self, boxes, logits, classes):
+    def _suppressed(
+        self, boxes: tf.Tensor, logits: tf.Tensor, classes: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         """Of one image's candidates: boxes [n, 4] in network pixels, logits [n], classes [n]."""
         best, scores, count = self.suppress(boxes, tf.sigmoid(logits), classes)
         is_kept = tf.range(self.suppress.max_detections) < count
@@ -187,19 +212,6 @@ class Postprocessing(keras.layers.Layer):
         classes = tf.gather(tf.pad(classes, [[0, 1]]), best)
         boxes = tf.where(is_kept[:, None], boxes, 0.0)
         return boxes, scores, tf.where(is_kept, classes, 0), count
-
-
-def by_anchor(outputs):
-    """Lists by level, from the finest: logits [B, n, classes] and deltas [B, n, 4]."""
-    logits, deltas = [], []
-    for level in levels_of(outputs):
-        box, cls = outputs[box_map(level)], outputs[class_map(level)]
-        height, width, channels = box.shape[1:]
-        num_anchors = channels // 4
-        num_classes = cls.shape[-1] // num_anchors
-        logits.append(tf.reshape(cls, [-1, height * width * num_anchors, num_classes]))
-        deltas.append(tf.reshape(box, [-1, height * width * num_anchors, 4]))
-    return [tf.cast(x, tf.float32) for x in logits], [tf.cast(x, tf.float32) for x in deltas]
 
 
 def _logit(score: float) -> float:

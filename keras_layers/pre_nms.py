@@ -3,7 +3,7 @@
 import tensorflow as tf
 from official.vision.ops import box_ops
 
-from keras_layers.postprocessing import by_anchor
+from keras_layers.level_maps import by_anchor
 
 
 def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dict[str, tf.Tensor]:

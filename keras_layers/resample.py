@@ -30,7 +30,7 @@ def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
     shape = x.shape
 
     @tf.custom_gradient
-    def upsample(x):
+    def upsample(x: tf.Tensor) -> tf.Tensor:
         # The operation's own gradient cannot be compiled by XLA.
         y = tf.raw_ops.ResizeNearestNeighbor(images=x, size=[height, width])
         return y, lambda upstream: _sum_copies(upstream, shape[1], shape[2])
@@ -74,27 +74,27 @@ class Projection(keras.layers.Layer):
         activation. Default: the profile "light", with both.
     """
 
-    def __init__(self, num_filters: int, conv_block: Any = None, **kwargs):
+    def __init__(self, num_filters: int, conv_block: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_filters = num_filters
         block = ConvBlock.from_value(conv_block)
         self.conv_block = dataclasses.replace(block, kernel_size=1, activation=None)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.conv = self.norm = None
         if input_shape[-1] != self.num_filters:
             self.conv = self.conv_block.make_conv(self.num_filters, name="conv")
             self.norm = batch_norm("bn") if self.conv_block.norm else None
         super().build(input_shape)
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Float [B, H, W, any] to float [B, H, W, C]."""
         if self.conv is None:
             return x
         x = self.conv(x)
         return x if self.norm is None else self.norm(x, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_filters": self.num_filters,
@@ -124,8 +124,8 @@ class ExtraLevels(keras.layers.Layer):
         max_level: int,
         conv_block: Any = None,
         project: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.max_level = max_level
@@ -134,7 +134,9 @@ class ExtraLevels(keras.layers.Layer):
         if project:
             self.projection = Projection(num_filters, self.conv_block, name="projection")
 
-    def call(self, features, training=None):
+    def call(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
         """Dict {level: float [B, H, W, c]} to the same dict up to `max_level`."""
         features = dict(features)
         top = max(features)
@@ -146,7 +148,7 @@ class ExtraLevels(keras.layers.Layer):
             features[level] = x
         return features
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_filters": self.num_filters,

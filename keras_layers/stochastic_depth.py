@@ -4,6 +4,7 @@ import contextlib
 import threading
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -45,23 +46,23 @@ class StochasticDepth(keras.layers.Layer):
       name: layers of different names draw differently, also under `draws_from`.
     """
 
-    def __init__(self, survival_prob: float, **kwargs):
+    def __init__(self, survival_prob: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.survival_prob = survival_prob
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Float [B, H, W, C] to the same shape."""
         if not training or self.survival_prob >= 1:
             return x
         kept = self._uniform([tf.shape(x)[0], 1, 1, 1]) < self.survival_prob
         return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
 
-    def _uniform(self, shape) -> tf.Tensor:
+    def _uniform(self, shape: tf.Tensor) -> tf.Tensor:
         seed = seed_of_draws()
         if seed is None:
             return tf.random.uniform(shape)
         salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
         return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "survival_prob": self.survival_prob}

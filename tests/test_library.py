@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import efficientdet_tf
+from efficientdet_tf.cli import command_line, report
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 HOMES = {
     "Config": "efficientdet_tf.config.Config",
@@ -22,6 +26,16 @@ def test_each_name_is_the_one_of_its_module():
     for name, home in HOMES.items():
         item = getattr(efficientdet_tf, name)
         assert f"{item.__module__}.{item.__qualname__}" == home
+
+
+def test_the_version_is_that_of_the_package_and_of_every_command(capsys):
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == efficientdet_tf.__version__
+    assert command_line.call(report.COMMAND, ["--version"]) == 0
+    any_command = command_line.choose("program", {}, ["--version"])
+    assert command_line.call(any_command, []) == 0
+    assert capsys.readouterr().out.split() == [efficientdet_tf.__version__] * 2
 
 
 def test_another_name():

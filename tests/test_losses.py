@@ -22,8 +22,15 @@ def batch(goldens):
     """Targets, outputs and expected results of two images with five classes."""
     golden = np.load(goldens / "detection_loss.npz")
     parts = [(part, level) for part in ("cls", "box") for level in LEVELS]
-    targets = {f"{part}_{level}": golden[f"{part}_targets_{level}"] for part, level in parts}
-    targets["num_positives"] = golden["mean_num_positives"][:, 0]
+    class_targets, box_targets = (
+        np.concatenate([golden[f"{part}_targets_{level}"].reshape(2, -1) for level in LEVELS], 1)
+        for part in ("cls", "box")
+    )
+    targets = {
+        "class_targets": class_targets,
+        "box_targets": box_targets.reshape(2, -1, 4),
+        "num_positives": golden["mean_num_positives"][:, 0],
+    }
     outputs = {f"{part}_{level}": golden[f"{part}_outputs_{level}"] for part, level in parts}
     return targets, outputs, golden
 
@@ -156,8 +163,8 @@ def test_ciou_is_added_and_differs_from_the_published_one_only_by_its_anchors(ba
     # There, boxes are in order level, image, and anchors in order image, level:
     # with more than one image they belong to other anchors.
     flat = [
-        np.concatenate([maps[f"box_{level}"].reshape(-1, 4) for level in LEVELS])
-        for maps in (targets, outputs)
+        np.concatenate([golden[f"box_{part}_{level}"].reshape(-1, 4) for level in LEVELS])
+        for part in ("targets", "outputs")
     ]
     total = tf.reduce_sum(losses.box_iou_loss(*flat, np.tile(GRID, (2, 1)), "ciou"))
     normalizer = targets["num_positives"].sum() + 1
@@ -188,7 +195,9 @@ def test_detection_loss_of_a_batch_is_the_sum_of_its_images(batch, iou_loss):
 def test_ignored_anchors_do_not_count_for_the_class_loss(batch):
     targets, outputs, _ = batch
     loss = losses.DetectionLoss(LossConfig(), GRID)
-    ignored = {**targets, "cls_3": np.full_like(targets["cls_3"], -2)}
+    class_targets = targets["class_targets"].copy()
+    class_targets[:, : 8 * 8 * 9] = -2
+    ignored = {**targets, "class_targets": class_targets}
     louder = {**outputs, "cls_3": outputs["cls_3"] + 5}
     np.testing.assert_allclose(
         loss(ignored, louder)["class_loss"], loss(ignored, outputs)["class_loss"]
@@ -199,7 +208,7 @@ def test_ignored_anchors_do_not_count_for_the_class_loss(batch):
 def test_images_without_objects_have_a_class_loss_only(batch):
     targets, outputs, _ = batch
     empty = {
-        name: np.full_like(value, -1) if name.startswith("cls") else np.zeros_like(value)
+        name: np.full_like(value, -1) if name == "class_targets" else np.zeros_like(value)
         for name, value in targets.items()
     }
     actual = losses.DetectionLoss(LossConfig(iou_loss="giou"), GRID)(empty, outputs)

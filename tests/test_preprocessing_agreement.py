@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import pipeline
+from efficientdet_tf.data import augmenting, pipeline
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector
@@ -84,7 +84,7 @@ def data(photograph):
 
 def test_training_and_evaluation_agree(photograph, evaluation_input):
     pixels = tf.constant(read_image(photograph))
-    image, _, _ = pipeline.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
+    image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
     assert evaluation_input.shape == (*SIZE, 3)
     # Padding is the mean colour, wherever the picture does not reach.
     np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)

@@ -9,7 +9,11 @@ imports no TensorFlow, so that a command can check settings before that.
 """
 
 import importlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 
 class Backbone(NamedTuple):
@@ -34,11 +38,11 @@ class Backbone(NamedTuple):
     is_scalable: bool = False
 
 
-def _efficientnet(*widths: int, survival_prob: float = 0.8) -> Backbone:
+def _efficientnet(level_3: int, level_4: int, level_5: int, survival_prob: float = 0.8) -> Backbone:
     return Backbone(
         "efficientdet_tf.backbones.efficientnet:EfficientNet",
         "efficientdet_tf.checkpoints.imagenet:read_efficientnet",
-        widths,
+        (level_3, level_4, level_5),
         survival_prob=survival_prob,
         is_scalable=True,
     )
@@ -84,7 +88,7 @@ def build_backbone(
     width: float = 1.0,
     depth: float = 1.0,
     layer_name: str = "backbone",
-):
+) -> "keras.layers.Layer":
     """Build a backbone's layer by its name.
 
     Args:
@@ -111,7 +115,7 @@ def check_scale(name: str, **scale: float) -> None:
             raise ValueError(f"{argument}: {name} has no such choice; leave it at 1, not {value:g}")
 
 
-def load(place: str):
+def load(place: str) -> Callable:
     """Return what is at "module:name"."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)

@@ -5,7 +5,7 @@ Networks", 2019; Lite: no squeeze-excite, ReLU6, stem and head not scaled.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
@@ -86,23 +86,23 @@ class SqueezeExcite(keras.layers.Layer):
       activation: name of a Keras activation.
     """
 
-    def __init__(self, squeezed_filters: int, activation: str, **kwargs):
+    def __init__(self, squeezed_filters: int, activation: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.squeezed_filters = squeezed_filters
         self.activation_name = activation
         self.activation = keras.activations.get(activation)
         self.reduce = _conv(squeezed_filters, 1, use_bias=True, name="reduce")
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.expand = _conv(input_shape[-1], 1, use_bias=True, name="expand")
         super().build(input_shape)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Float [B, H, W, C] to the same shape."""
         pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
         return x * tf.sigmoid(self.expand(self.activation(self.reduce(pooled))))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "squeezed_filters": self.squeezed_filters,
@@ -132,8 +132,8 @@ class MBConvBlock(keras.layers.Layer):
         squeeze_excite: bool = True,
         activation: str = "swish",
         survival_prob: float = 1.0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -144,10 +144,11 @@ class MBConvBlock(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.survival_prob = survival_prob
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         width = input_shape[-1]
         self.residual = self.strides == 1 and width == self.filters
-        self.expand_conv = self.expand_norm = self.se = None
+        self.expand_conv: keras.layers.Layer | None = None
+        self.se: SqueezeExcite | None = None
         if self.expand_ratio != 1:
             self.expand_conv = _conv(width * self.expand_ratio, 1, name="expand_conv")
             self.expand_norm = batch_norm("expand_bn")
@@ -168,7 +169,7 @@ class MBConvBlock(keras.layers.Layer):
         self.drop = StochasticDepth(self.survival_prob, name=f"{self.name}_drop")
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
         x = inputs
         if self.expand_conv is not None:
@@ -179,7 +180,7 @@ class MBConvBlock(keras.layers.Layer):
         x = self.project_norm(self.project_conv(x), training=training)
         return self.drop(x, training=training) + inputs if self.residual else x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -196,7 +197,7 @@ class MBConvBlock(keras.layers.Layer):
 class EfficientNet(keras.layers.Layer):
     """An EfficientNet without its classifier.
 
-    Example:
+    Examples:
       >>> EfficientNet("efficientnet-b0")(tf.zeros([1, 64, 64, 3]))[5].shape
       TensorShape([1, 2, 2, 320])
 
@@ -222,8 +223,8 @@ class EfficientNet(keras.layers.Layer):
         survival_prob: float = 1.0,
         width: float = 1.0,
         depth: float = 1.0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if model_name not in SCALES:
             raise ValueError(f"backbone {model_name!r} is not one of {', '.join(SCALES)}")
@@ -242,7 +243,8 @@ class EfficientNet(keras.layers.Layer):
 
     def _make_blocks(self, squeeze_excite: bool) -> list[MBConvBlock]:
         stages = scaled_stages(self.model_name, self.width, self.depth)
-        total, blocks = sum(stage.repeats for stage in stages), []
+        total = sum(stage.repeats for stage in stages)
+        blocks: list[MBConvBlock] = []
         for stage in stages:
             for repeat in range(stage.repeats):
                 index = len(blocks)
@@ -260,7 +262,7 @@ class EfficientNet(keras.layers.Layer):
                 )
         return blocks
 
-    def call(self, images, training=None):
+    def call(self, images: tf.Tensor, training: bool | None = None) -> dict[int, tf.Tensor]:
         """Features.
 
         Args:
@@ -281,7 +283,7 @@ class EfficientNet(keras.layers.Layer):
         features[level] = x
         return features
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "model_name": self.model_name,
@@ -291,11 +293,13 @@ class EfficientNet(keras.layers.Layer):
         }
 
 
-def _initializer():
+def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def _conv(filters: int, kernel_size: int, strides: int = 1, *, use_bias: bool = False, name: str):
+def _conv(
+    filters: int, kernel_size: int, strides: int = 1, *, use_bias: bool = False, name: str
+) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(
         filters,
         kernel_size,

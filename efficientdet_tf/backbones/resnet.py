@@ -5,6 +5,7 @@ https://arxiv.org/abs/1512.03385; with the stride in the first convolution of a 
 """
 
 import types
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -30,7 +31,7 @@ NETWORKS = {
 class ResNet(keras.layers.Layer):
     """ResNet without its classifier.
 
-    Example:
+    Examples:
       >>> ResNet("resnet50")(tf.zeros([1, 64, 64, 3]))[5].shape
       TensorShape([1, 2, 2, 2048])
 
@@ -46,14 +47,14 @@ class ResNet(keras.layers.Layer):
       ValueError: for an unknown name.
     """
 
-    def __init__(self, model_name: str, **kwargs):
+    def __init__(self, model_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if model_name not in NETWORKS:
             raise ValueError(f"backbone {model_name!r} is not one of {', '.join(NETWORKS)}")
         self.model_name = model_name
         self.recompute = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         application, last_layers = NETWORKS[self.model_name]
         network = getattr(keras.applications, application)(
             include_top=False,
@@ -69,7 +70,7 @@ class ResNet(keras.layers.Layer):
             inputs = output
         super().build(input_shape)
 
-    def call(self, images, training=None):
+    def call(self, images: tf.Tensor, training: bool | None = None) -> dict[int, tf.Tensor]:
         """Compute the features.
 
         Args:
@@ -86,7 +87,7 @@ class ResNet(keras.layers.Layer):
             features[level] = x
         return features
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "model_name": self.model_name}
 
 
@@ -94,10 +95,10 @@ def _layers(scope: str) -> types.SimpleNamespace:
     """Keras' layers for the network: variables named in the scope, and our BatchNorm."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
 
-    def conv(*args, name: str, **kwargs):
+    def conv(*args: Any, name: str, **kwargs: Any) -> keras.layers.Layer:
         return keras.layers.Conv2D(*args, name=f"{scope}/{name}", **kwargs)
 
-    def norm(*args, name: str, **kwargs):
+    def norm(*args: Any, name: str, **kwargs: Any) -> keras.layers.Layer:
         return BatchNormalization(
             *args, name=f"{scope}/{name}", synchronized=replicas > 1, **kwargs
         )

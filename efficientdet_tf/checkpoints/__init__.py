@@ -1,0 +1,1 @@
+"""Weights: published, of ImageNet, and by name."""

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
+from typing import Any
 
 import pooch
 from tqdm import tqdm
@@ -38,6 +39,7 @@ def fetch(entry: Entry) -> pathlib.Path:
       DownloadError: see `fetch_file`; also when the file is no archive.
     """
     folder = cache_directory() / entry.name
+    assert entry.url is not None, entry.name
     if not folder.is_dir():
         _unpack(fetch_file(entry.url, entry.sha256), folder)
     return folder
@@ -100,6 +102,8 @@ def _download(url: str, path: pathlib.Path, known_hash: str | None, origin: str)
             f"{url}: {_reason(error)}; try again, or put the file at {path}"
         ) from error
     except ValueError as error:
+        # Only with a known hash.
+        assert known_hash is not None
         digest = known_hash.rpartition(":")[2]
         raise DownloadError(
             f"{url}: its {_hash_name(known_hash)} is not {digest}, {origin}; try again, "
@@ -122,11 +126,11 @@ def _umask() -> int:
 class _ProgressBar:
     """The progress that pooch tells of; it is shown from the first bytes on."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         # In bytes, set by pooch; 0 where the server does not say.
         self.total = 0
         self._name = name
-        self._bar = None
+        self._bar: tqdm | None = None
 
     def update(self, size: int) -> None:
         """Counts bytes; pooch rounds those of the last chunk up."""
@@ -156,10 +160,12 @@ def _reason(error: OSError) -> str:
     if response is not None:
         return f"HTTP {response.status_code} {response.reason}"
     cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
     if isinstance(cause, http.client.IncompleteRead):
-        return f"cut off after {cause.partial} of {cause.partial + cause.expected} bytes"
+        # urllib3 raises it with numbers, where the standard library has the bytes themselves.
+        done: Any = cause.partial
+        return f"cut off after {done} of {done + cause.expected} bytes"
     return " ".join(str(cause).split()) or type(cause).__name__
 
 

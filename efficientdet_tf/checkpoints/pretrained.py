@@ -49,7 +49,7 @@ class Report:
     total: int
     rest: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"{self.source}: {self.loaded} of {self.total} variables loaded"
         return f"{text}; {self.rest}" if self.rest else text
 
@@ -78,7 +78,7 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
     elif found.url is None:
         kind, path = found.kind, pathlib.Path(found.name)
     else:
-        published_config = Config.for_model(found.model)
+        published_config = Config.for_model(found.model or "")
         # Of a network with another neck, less is loaded.
         is_same_neck = config.neck.name == published_config.neck.name
         settings = _NETWORK if is_same_neck else _BACKBONE

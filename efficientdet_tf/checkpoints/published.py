@@ -79,7 +79,7 @@ def _from_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Datasets are named by a layer, then by the whole name of a variable."""
     weights = {}
 
-    def collect(name, item):
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             weights[name.partition("/")[2]] = item[()]
 

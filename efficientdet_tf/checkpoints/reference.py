@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
       parts_anew: names of the model's parts that keep their initial values.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]
     parts_anew: tuple[str, ...] = ()
 
 
@@ -97,7 +97,7 @@ def load_reference_weights(
     if config.neck.name in _NECKS:
         wanted, given = _counterparts(model.weights, given, config, keep)
         _check_shapes(given, wanted, message)
-        parts_anew = ()
+        parts_anew: tuple[str, ...] = ()
     else:
         wanted, given, parts_anew = _fitting_parts(model, given, config, keep, message)
     for name, variable in wanted.items():
@@ -134,7 +134,8 @@ def _fitting_parts(
         "class_head": "class_net/",
         "box_head": "box_net/",
     }
-    fitting, parts_anew = {}, ["feature_network"]
+    fitting: dict[str, tf.Variable] = {}
+    parts_anew = ["feature_network"]
     for part, scope in scopes.items():
         variables = [v for v in model.weights if v.name.startswith(f"{part}/")]
         arrays = {name: array for name, array in given.items() if name.startswith(scope)}

@@ -8,7 +8,7 @@ for, such as running code, is refused.
 import collections
 import pathlib
 import pickle
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -83,7 +83,13 @@ def _values(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides).copy()
 
 
-def _rebuild(storage, offset, shape, strides, *_) -> _Tensor:
+def _rebuild(
+    storage: tuple[str, np.dtype],
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *_: Any,
+) -> _Tensor:
     key, dtype = storage
     return _Tensor(key, dtype, offset, shape, strides)
 
@@ -91,7 +97,7 @@ def _rebuild(storage, offset, shape, strides, *_) -> _Tensor:
 class _Unpickler(pickle.Unpickler):
     """Turns the pickle of a state dict into `_Tensor`s."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -100,6 +106,6 @@ class _Unpickler(pickle.Unpickler):
             return _STORAGES[name]
         raise pickle.UnpicklingError(f"{module}.{name} is not a part of weights")
 
-    def persistent_load(self, saved_id):
+    def persistent_load(self, saved_id: tuple) -> Any:
         _, dtype, key, *_ = saved_id
         return key, dtype

@@ -7,12 +7,13 @@ import select
 import signal
 import stat
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple, Never, NoReturn
 
 from absl import flags, logging
 
-from efficientdet_tf import devices
+from efficientdet_tf import __version__, devices
 from efficientdet_tf.cli import native_log
 from efficientdet_tf.errors import UserError
 
@@ -51,6 +52,7 @@ def call(command: Command, arguments: Sequence[str]) -> int:
     """
     values = command.define_flags()
     flags.DEFINE_bool("help", False, "Show this.", short_name="?", flag_values=values)
+    flags.DEFINE_bool("version", False, "Show the version of the package.", flag_values=values)
     try:
         # Flags may follow the argument.
         values.set_gnu_getopt()
@@ -59,6 +61,9 @@ def call(command: Command, arguments: Sequence[str]) -> int:
         return _fail(command.name, f"{error}; see --help")
     if values.help:
         print(command.summary, _help(values), sep="\n")
+        return 0
+    if values.version:
+        print(__version__)
         return 0
     if rest and command.argument:
         values[command.argument].value = rest.pop(0)
@@ -120,8 +125,12 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
     def print_commands(values: flags.FlagValues) -> None:
         print(*(f"{word}: {command.summary}" for word, command in commands.items()), sep="\n")
 
-    asked = word in ("--help", "-help", "-?")
-    return Command(name, "", flags.FlagValues, print_commands if asked else refuse)
+    def print_version(values: flags.FlagValues) -> None:
+        print(__version__)
+
+    answers = dict.fromkeys(("--help", "-help", "-?"), print_commands)
+    answers |= dict.fromkeys(("--version", "-version"), print_version)
+    return Command(name, "", flags.FlagValues, answers.get(word, refuse))
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
@@ -147,7 +156,7 @@ def _quiet_end(name: str) -> Iterator[None]:
     """A context that ends by Ctrl-C or a closed standard output without a traceback."""
     interrupted = False
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: types.FrameType | None) -> Never:
         nonlocal interrupted
         interrupted = True
         # The next one ends whatever cleaning up may hang.
@@ -188,7 +197,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _has_no_reader(file) -> bool:
+def _has_no_reader(file: IO | None) -> bool:
     """Whether a file is a pipe that nobody reads any more."""
     if file is None or not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
         return False

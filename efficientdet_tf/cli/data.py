@@ -1,12 +1,13 @@
-"""Command line: look at a data set. The first argument says how:
+"""Command line: look at a data set, as the first argument says.
 
-show: a image of some images with their boxes, at the network's size; with
+show: an image of some images with their boxes, at the network's size; with
     --augmented as training sees them.
 """
 
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -20,6 +21,10 @@ from efficientdet_tf.output_files import (
     image_format,
     is_own_image,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
 
 
 def define_show_flags() -> flags.FlagValues:
@@ -99,7 +104,7 @@ def show(values: flags.FlagValues) -> None:
     print(f"{len(examples)} images with {objects} objects{grey}, written to {values.output}")
 
 
-def _colors(names: list[str], class_indices) -> list[tuple[int, int, int]]:
+def _colors(names: list[str], class_indices: "np.ndarray") -> list[tuple[int, int, int]]:
     """Of each object the colour of its class, or that of ignored ones."""
     from efficientdet_tf.visualization import drawing
 
@@ -109,7 +114,7 @@ def _colors(names: list[str], class_indices) -> list[tuple[int, int, int]]:
     ]
 
 
-def _save(picture, path: pathlib.Path) -> None:
+def _save(picture: "PIL.Image.Image", path: pathlib.Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode_image(picture, path.suffix))

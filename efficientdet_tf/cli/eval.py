@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -11,6 +12,12 @@ from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import check_not_input, check_replaceable
+
+if TYPE_CHECKING:
+    from efficientdet_tf.data.records import DetectionData
+    from efficientdet_tf.evaluation.coco import CocoEvaluator
+    from efficientdet_tf.evaluation.result import EvaluationResult
+    from efficientdet_tf.run_directory import RunDirectory
 
 # The first says of the others whose they are.
 _FILES = ("evaluation.json", "detections.json", "pr_curves.png")
@@ -45,7 +52,7 @@ def define_flags() -> flags.FlagValues:
     return values
 
 
-def evaluate(options):
+def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path]":
     """Runs the evaluation that the command line asks for.
 
     Args:
@@ -97,7 +104,7 @@ def run() -> None:
     command_line.run(COMMAND)
 
 
-def _config(options, run_directory):
+def _config(options: flags.FlagValues, run_directory: "RunDirectory | None") -> Config:
     """The run's config with --nms and --set; the defaults for an exported model."""
     overrides = parse_assignments(options.set)
     if options.nms:
@@ -112,7 +119,7 @@ def _config(options, run_directory):
     return config.override(overrides)
 
 
-def _data(options, config, is_run: bool):
+def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "DetectionData":
     """The data set of --data, or that of the run: of its training for --split=train."""
     from efficientdet_tf.data import parts
 
@@ -127,14 +134,16 @@ def _data(options, config, is_run: bool):
     return loaded
 
 
-def _evaluate_run(run_directory, weights: str, data, config):
+def _evaluate_run(
+    run_directory: "RunDirectory", weights: str, data: "DetectionData", config: Config
+) -> "CocoEvaluator":
     from efficientdet_tf.evaluation.runner import Evaluation
 
     model = run_directory.load_model(weights)
     return Evaluation(model, data, config, run_directory.label_map()).detect()
 
 
-def _evaluate_artifact(path: pathlib.Path, data, strict: bool):
+def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) -> "CocoEvaluator":
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
     from efficientdet_tf.evaluation.runner import run_detector
@@ -169,7 +178,7 @@ def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
     return folder
 
 
-def _write(folder: pathlib.Path, result, evaluator) -> None:
+def _write(folder: pathlib.Path, result: "EvaluationResult", evaluator: "CocoEvaluator") -> None:
     from efficientdet_tf.visualization.drawing import pr_curves
 
     write_atomically(folder / "evaluation.json", result.to_json())

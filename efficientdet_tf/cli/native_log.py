@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 _LEVEL_VARIABLE = "TF_CPP_MIN_LOG_LEVEL"
 # Without a level of the user's: no INFO, and of the rest all but `_NOISE`.
@@ -69,12 +69,15 @@ def filtered() -> Iterator[None]:
     before = sys.stderr
     try:
         # Never closed: a thread that outlives the context may have got hold of it.
-        console = open(os.dup(2), "w", buffering=1, encoding=before.encoding, errors=before.errors)
+        console = open(  # noqa: SIM115
+            os.dup(2), "w", buffering=1, encoding=before.encoding, errors=before.errors
+        )
         process = _start(level)
     except (OSError, AttributeError):
         # No standard error, or no room for a process: nothing is filtered.
         yield
         return
+    assert process.stdin is not None
     os.dup2(process.stdin.fileno(), 2)
     process.stdin.close()
     _let_python_write_to(console)
@@ -99,7 +102,7 @@ def _start(level: str) -> subprocess.Popen:
     )
 
 
-def _let_python_write_to(file) -> None:
+def _let_python_write_to(file: IO) -> None:
     """Makes `file` the standard error of Python, and of absl's log, which has its own."""
     from absl import logging
 

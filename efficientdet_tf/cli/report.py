@@ -1,10 +1,15 @@
 """Command line: write the report of a run, `report.html`, again."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+
+if TYPE_CHECKING:
+    from efficientdet_tf.config import Config
+    from efficientdet_tf.data.records import DetectionData, LabelMap
 
 # TensorFlow is imported late, so that --help and wrong flags are answered at once.
 
@@ -60,14 +65,14 @@ def run() -> None:
     command_line.run(COMMAND)
 
 
-def _data(config, label_map) -> tuple:
+def _data(config: "Config", label_map: "LabelMap") -> tuple:
     """The data sets of the run; None for the training set when it is not there any more."""
     from absl import logging
 
     from efficientdet_tf.data import parts
     from efficientdet_tf.data.records import DataError
 
-    def load(split: str):
+    def load(split: str) -> "DetectionData | None":
         loaded = parts.load_split(config, split)
         if loaded.label_map != label_map:
             raise DataError(f"{loaded.source}: its classes are no longer those of the run")

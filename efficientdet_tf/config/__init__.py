@@ -16,7 +16,7 @@ of one line that names the key and the nearest known one, or what the setting ta
 import difflib
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,7 @@ from efficientdet_tf.backbones import BACKBONES, Backbone
 from efficientdet_tf.config.declaration import (
     ConfigError,
     Mark,
+    Section,
     describe_values,
     did_you_mean,
     format_value,
@@ -72,6 +73,7 @@ _BUILT_IN = pathlib.Path(__file__).parent / "presets"
 # How keys of single options of the neck begin.
 _OPTION = "neck.options."
 
+M = TypeVar("M", bound=Mark)
 # {setting: (value in one config, value in another)}
 Differences = dict[str, tuple[Any, Any]]
 
@@ -160,7 +162,7 @@ class Config(BaseModel):
         backbone = str(values.get("model.backbone", self.model.backbone))
         if backbone != self.model.backbone and backbone in BACKBONES:
             values = {**_needs(BACKBONES[backbone]), **values}
-        sections = {}
+        sections: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
             setting = "neck.options" if key.startswith(_OPTION) else key
             self._check_key(setting, value)
@@ -206,9 +208,16 @@ def settings() -> dict[str, FieldInfo]:
     """All settings of a `Config` by their dotted keys, in order."""
     return {
         f"{section}.{name}": field
-        for section, model in Config.model_fields.items()
-        for name, field in model.annotation.model_fields.items()
+        for section in Config.model_fields
+        for name, field in section_class(section).model_fields.items()
     }
+
+
+def section_class(section: str) -> type[Section]:
+    """The declarations of a section."""
+    kind = Config.model_fields[section].annotation
+    assert isinstance(kind, type) and issubclass(kind, Section)
+    return kind
 
 
 def known_keys() -> list[str]:
@@ -216,7 +225,7 @@ def known_keys() -> list[str]:
     return list(settings())
 
 
-def marked(kind: type[Mark]) -> dict[str, Mark]:
+def marked(kind: type[M]) -> dict[str, M]:
     """The settings that are declared with a mark of a kind, and their mark."""
     return {
         key: mark
@@ -258,12 +267,12 @@ def _first_error(error: ValidationError, sections: Mapping[str, Mapping]) -> Con
       sections: {section: {name: value as it was given}}.
     """
     first = error.errors(include_url=False)[0]
-    section, name = (*first["loc"][:2], "")[:2]
+    section, name = map(str, (*first["loc"][:2], "")[:2])
     if first["type"] == "value_error":
         # Of our own validators; those of a whole section name the setting themselves.
         text = str(first["ctx"]["error"])
         return ConfigError(f"{section}.{name}: {text}" if name else f"{section}.{text}")
-    schema = Config.model_fields[section].annotation.model_json_schema()["properties"][name]
+    schema = section_class(section).model_json_schema()["properties"][name]
     value = sections[section][name]
     return ConfigError(f"{section}.{name}: {value!r} is not {describe_values(schema)}")
 

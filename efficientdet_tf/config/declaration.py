@@ -69,7 +69,7 @@ class Section(BaseModel):
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         """Read the text of a setting that is not text as YAML, and a path as text."""
-        kind = cls.model_fields[info.field_name].annotation
+        kind = cls.model_fields[str(info.field_name)].annotation
         if kind is not str and get_origin(kind) is not Literal:
             value = read_text(value)
         elif isinstance(value, os.PathLike):

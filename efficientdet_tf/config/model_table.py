@@ -45,17 +45,17 @@ def _nearest(value: float) -> int:
 
 
 def _published(
-    name,
-    size,
-    backbone,
-    width,
-    cells,
-    head,
+    name: str,
+    size: int,
+    backbone: str,
+    width: int,
+    cells: int,
+    head: int,
     *,
-    anchor_scale=4.0,
-    fusion="fast",
-    max_level=7,
-    epochs=300,
+    anchor_scale: float = 4.0,
+    fusion: str = "fast",
+    max_level: int = 7,
+    epochs: int = 300,
 ) -> dict:
     """A row of `MODELS` from the columns that differ between models."""
     backbone_name = f"efficientnet-{backbone}"

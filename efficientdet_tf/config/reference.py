@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from efficientdet_tf.config import MODELS, Config
+from efficientdet_tf.config import MODELS, Config, section_class
 from efficientdet_tf.config.declaration import Mark, describe_values, format_value
 
 _INTRODUCTION = """\
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
 def section_settings(section: str) -> Iterator[Setting]:
     """The settings of a section of the config, in order."""
-    model = Config.model_fields[section].annotation
+    model = section_class(section)
     schemas = model.model_json_schema()["properties"]
     rows = [getattr(Config.for_model(name), section) for name in MODELS]
     for name, field in model.model_fields.items():
@@ -50,7 +50,7 @@ def section_settings(section: str) -> Iterator[Setting]:
             takes=describe_values(schemas[name]),
             default=defaults[0],
             of_model=len(set(defaults)) > 1,
-            meaning=" ".join(field.description.split()),
+            meaning=" ".join((field.description or "").split()),
             resuming="; ".join(mark.words for mark in field.metadata if isinstance(mark, Mark)),
         )
 
@@ -91,7 +91,7 @@ def _as_markdown(section: str) -> str:
 
 
 def _summary(section: str) -> str:
-    return Config.model_fields[section].annotation.__doc__
+    return section_class(section).__doc__ or ""
 
 
 def _indent(text: str) -> str:

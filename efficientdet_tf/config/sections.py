@@ -50,7 +50,7 @@ class ModelConfig(Section):
     """Number of classes of the data set; there is no background class."""
     image_size: Shaping[tuple[Pixels, Pixels]] = Field((512, 512), examples=["512", "384x640"])
     """Height and width of the network's input in pixels; one number is a square."""
-    backbone: Shaping[Literal[*BACKBONES]] = "efficientnet-b0"
+    backbone: Shaping[Literal[*BACKBONES]] = "efficientnet-b0"  # type: ignore[valid-type]
     """Backbone. Another one brings its own pixel statistics and survival probability."""
     backbone_width: Shaping[float] = Field(1.0, ge=0.1)
     """Factor of the backbone's published width; below 1 is smaller than published."""
@@ -108,13 +108,13 @@ class ModelConfig(Section):
 class NeckConfig(Section):
     """The feature network between backbone and heads."""
 
-    name: Shaping[Literal[*NETWORKS]] = "bifpn"
+    name: Shaping[Literal[*NETWORKS]] = "bifpn"  # type: ignore[valid-type]
     """Feature network."""
     num_filters: Shaping[PositiveInt] = 64
     """Width of every level of the feature network, and of the heads."""
     num_repeats: Shaping[PositiveInt] = 3
     """Cells of the feature network, one after another, each with weights of its own."""
-    fusion: Shaping[Literal[METHODS]] = "fast"
+    fusion: Shaping[Literal[METHODS]] = "fast"  # type: ignore[valid-type]
     """How a node fuses its inputs: a sum, or one weighted as the name says."""
     options: Shaping[dict[str, Any]] = Field({}, examples=["{variant: lin2017}"])
     """Options of one feature network alone, and `conv_block`: `light`, `dense`, or fields of
@@ -212,9 +212,9 @@ class AugmentationConfig(Section):
     color: Fraction = 0.0
     """Strength of the jitter of brightness, contrast, saturation and hue; 0 is off."""
     blur: Fraction = 0.0
-    """Probability of a Gaussian blur; needs tensorflow-addons."""
+    """Probability of a Gaussian blur."""
     sharpness: Fraction = 0.0
-    """Strength of the sharpness jitter; 0 is off; needs tensorflow-addons."""
+    """Strength of the sharpness jitter; 0 is off."""
     mosaic: Fraction = 0.0
     """Probability of mosaic: an input made of four images."""
     mixup: Fraction = 0.0
@@ -233,8 +233,8 @@ class OptimizerConfig(Section):
     """Optimizer, learning-rate schedule, and moving average of the weights."""
 
     name: Shaping[Literal["sgd", "adam", "lamb", "sgdw", "radam"]] = "sgd"
-    """Optimizer. `lamb`, `sgdw` and `radam` need tensorflow-addons, and decay kernels by
-    themselves, by `weight_decay` times the learning rate."""
+    """Optimizer. `lamb`, `sgdw` and `radam` decay kernels by themselves, by `weight_decay` times
+    the learning rate; the last two need tensorflow-addons."""
     lookahead: ShapingIfOn[NonNegativeInt] = 0
     """Lookahead (https://arxiv.org/abs/1907.08610): steps between two interpolations of the
     weights; 0 is off; needs tensorflow-addons."""

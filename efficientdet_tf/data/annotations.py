@@ -1,7 +1,7 @@
 """What a reader of a data format hands over, before anything is checked."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ class Annotations:
     notes: Sequence[str] = ()
 
 
-def boxes_array(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     """float64 [n, 4], also for no boxes at all; numbers beyond any image are infinite."""
     array = np.array(boxes, np.float64).reshape(-1, 4)
     return np.where(np.abs(array) > _LARGEST_COORDINATE, np.copysign(np.inf, array), array)
@@ -106,7 +106,7 @@ def as_id(value: object) -> int | None:
     return int(value) if abs(value) <= _LARGEST_ID else None
 
 
-def pixels_among_fractions(numbers: Sequence[float]) -> str:
+def pixels_among_fractions(numbers: Iterable[float]) -> str:
     """What is wrong with coordinates that are no fractions of an image's size, or ""."""
     for number in numbers:
         if _SURELY_PIXELS <= abs(number) < np.inf:

@@ -24,7 +24,7 @@ def random_flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tuple[tf
       The image and its boxes, same shapes and types.
     """
 
-    def mirrored():
+    def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
         width = tf.cast(tf.shape(image)[1], tf.float32)
         ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
         flipped_boxes = tf.stack([ymin, width - xmax, ymax, width - xmin], axis=1)
@@ -117,7 +117,7 @@ def random_grid_mask(
     """
     decision, length, turn, *shift = tf.unstack(tf.random.stateless_uniform([5], seed))
 
-    def masked():
+    def masked() -> tf.Tensor:
         size = tf.cast(tf.shape(image)[:2], tf.float32)
         unit = tf.reduce_min(size) * (0.2 + 0.3 * length)
         y, x = tf.range(size[0])[:, None] / unit, tf.range(size[1])[None, :] / unit

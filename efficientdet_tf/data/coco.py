@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+from efficientdet_tf.boxes import from_xywh
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -133,7 +134,7 @@ def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, d
     for number, entry in enumerate(entries, 1):
         problem = _entry_problem(entry)
         image_id = None if problem else as_id(entry["id"])
-        if problem or image_id in usable:
+        if image_id is None or image_id in usable:
             problem = problem or f"image id {image_id} occurs twice"
             problems.append(f"{path}: image {number} of the list: {problem}")
         else:
@@ -226,9 +227,8 @@ def _annotated_image(
     unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
-    boxes = [
-        (y, x, y + height, x + width) for x, y, width, height in (_box(o["bbox"]) for o in objects)
-    ]
+    # None of them is without: those are among `unplaced`.
+    boxes = [from_xywh(*_box(item["bbox"])) for item in objects]  # type: ignore[misc]
     return AnnotatedImage(
         image_id=image_id,
         image=file,

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import MARK, check_replaceable
@@ -23,9 +24,11 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
     for name in ("annotations.json", *map(_file_name, data.records)):
         check_replaceable(folder / name, lambda path: path.name in own)
     folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for record in data.records:
         name = _file_name(record)
+        assert isinstance(record.image, bytes), name
         (folder / name).write_bytes(record.image)
         size = {"height": record.height, "width": record.width}
         images.append({"id": record.image_id, "file_name": name, **size})
@@ -34,11 +37,11 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
                 "id": len(annotations) + index + 1,
                 "image_id": record.image_id,
                 "category_id": data.label_map.ids[record.classes[index]],
-                "bbox": [float(value) for value in (xmin, ymin, xmax - xmin, ymax - ymin)],
+                "bbox": box,
                 "area": float(record.area[index]),
                 "iscrowd": 0,
             }
-            for index, (ymin, xmin, ymax, xmax) in enumerate(record.boxes)
+            for index, box in enumerate(to_xywh(record.boxes).tolist())
         ]
     names = zip(data.label_map.ids, data.label_map.names)
     content = {

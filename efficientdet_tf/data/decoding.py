@@ -75,7 +75,7 @@ def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     tiff = tf.pad(tiff, [[0, 16]])
     big_endian = tiff[0] == ord("M")
 
-    def number(position, width):
+    def number(position: tf.Tensor, width: int) -> tf.Tensor:
         """The unsigned integers of `width` bytes at `position`, of any shape."""
         weights = [1 << 8 * i for i in reversed(range(width))]
         weights = tf.where(big_endian, weights, weights[::-1])

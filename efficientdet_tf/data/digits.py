@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from efficientdet_tf.boxes import areas
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 
 LABEL_MAP = LabelMap(ids=tuple(range(10)), names=tuple("0123456789"))
@@ -105,16 +106,17 @@ def _make_record(
     image_id: int, split: str, split_sources: Sources, rng: np.random.Generator
 ) -> Record:
     image = _background(split_sources.photographs, rng)
-    boxes, classes = [], []
+    placed: list[tuple[int, int, int, int]] = []
+    classes: list[int] = []
     for _ in range(rng.integers(*_DIGITS_PER_IMAGE, endpoint=True)):
         which = rng.integers(len(split_sources.classes))
         ink = _scaled_ink(split_sources.digits[which], rng.uniform(*_DIGIT_SIZES))
-        box = _free_place(ink.shape, image.shape, boxes, rng)
+        box = _free_place(ink.shape, image.shape, placed, rng)
         if box is not None:
             _write(image, ink, box, rng)
-            boxes.append(box)
+            placed.append(box)
             classes.append(split_sources.classes[which])
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    boxes = np.array(placed, np.float32).reshape(-1, 4)
     height, width = image.shape[:2]
     return Record(
         image_id=image_id,
@@ -124,7 +126,7 @@ def _make_record(
         boxes=boxes,
         classes=np.array(classes, np.int32),
         is_crowd=np.zeros(len(boxes), bool),
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        area=areas(boxes),
         name=f"digits ({split}) image {image_id}",
         apply_exif=False,
     )

@@ -1,4 +1,4 @@
-"""Blur and sharpness, by the image filters of tensorflow-addons.
+"""Blur and sharpness, by the Gaussian filter of tf-models-official.
 
 Pure functions of tensors: everything random follows from the seed given. Boxes
 stay as they are.
@@ -8,25 +8,16 @@ import functools
 import math
 
 import tensorflow as tf
-
-from efficientdet_tf import addons
-from efficientdet_tf.config import AugmentationConfig
+from official.vision.ops import augment
 
 # Standard deviations of the blur in pixels: from just visible to out of focus.
 _SIGMAS = (0.7, 1.3, 2.0)
+# The 3 x 3 Gaussian whose centre weighs 5 / 13, as that of Pillow's SMOOTH, by which AutoAugment
+# and tf-models-official sharpen. The latter's own `sharpness` rounds down to whole levels, which
+# darkens areas of one colour.
+_SMOOTHING_SIGMA = 0.65
 # Smaller images, of which a filter would see little but the border, stay as they are.
 _LEAST_SIDE = 16
-
-
-def load(settings: AugmentationConfig) -> None:
-    """Loads what the settings need, before a graph is traced that needs it.
-
-    Raises:
-      ConfigError: where tensorflow-addons is not installed and they need it.
-    """
-    for name in ("blur", "sharpness"):
-        if getattr(settings, name):
-            addons.image_filters(f"augmentation.{name}: {getattr(settings, name):g}")
 
 
 def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
@@ -40,14 +31,13 @@ def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Ten
     Returns:
       float32 [h, w, 3], RGB 0..255.
     """
-    filters = addons.image_filters("augmentation.blur")
     decision, width = tf.unstack(tf.random.stateless_uniform([2], seed))
 
-    def blurred(sigma: float):
+    def blurred(sigma: float) -> tf.Tensor:
         size = 2 * math.ceil(3 * sigma) + 1
-        return tf.ensure_shape(filters.gaussian_filter2d(image, size, sigma), image.shape)
+        return _smoothed(image, size, sigma)
 
-    def any_width():
+    def any_width() -> tf.Tensor:
         branches = [functools.partial(blurred, sigma) for sigma in _SIGMAS]
         return tf.switch_case(tf.cast(width * len(branches), tf.int32), branches)
 
@@ -66,15 +56,18 @@ def random_sharpness(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.T
     Returns:
       float32 [h, w, 3], RGB 0..255.
     """
-    filters = addons.image_filters("augmentation.sharpness")
     factor = tf.random.stateless_uniform([], seed, 1 - strength, 1 + strength)
 
-    def changed():
-        changed = filters.sharpness(image, factor)
-        return tf.ensure_shape(tf.clip_by_value(changed, 0.0, 255.0), image.shape)
+    def changed() -> tf.Tensor:
+        smoothed = _smoothed(image, 3, _SMOOTHING_SIGMA)
+        return tf.clip_by_value(smoothed + factor * (image - smoothed), 0.0, 255.0)
 
     return tf.cond(_is_large(image), changed, lambda: image)
 
 
 def _is_large(image: tf.Tensor) -> tf.Tensor:
     return tf.reduce_min(tf.shape(image)[:2]) >= _LEAST_SIDE
+
+
+def _smoothed(image: tf.Tensor, size: int, sigma: float) -> tf.Tensor:
+    return tf.ensure_shape(augment.gaussian_filter2d(image, size, sigma), image.shape)

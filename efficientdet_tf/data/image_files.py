@@ -65,8 +65,8 @@ def read_record(record: Record) -> np.ndarray:
     """
     reason, pixels = _try_record(record)
     if pixels is None:
-        is_elsewhere = isinstance(record.image, str) and record.image != record.name
-        file = f"{record.image}: " if is_elsewhere else ""
+        path = record.image if isinstance(record.image, str) else record.name
+        file = f"{path}: " if path != record.name else ""
         raise DataError(f"{record.name or record.image_id}: image: {file}{reason}")
     return pixels
 

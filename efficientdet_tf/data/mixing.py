@@ -4,7 +4,7 @@ Pure functions of tensors: everything random follows from the seed given.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -122,7 +122,9 @@ def mixup(first: Example, second: Example, seed: tf.Tensor) -> Example:
     )
 
 
-def _mosaic_of_four(example, another, prepare, size, seed) -> Example:
+def _mosaic_of_four(
+    example: Example, another: Callable, prepare: Callable, size: tuple[int, int], seed: tf.Tensor
+) -> Example:
     """The network's input divided at a random point; the example is one part of it."""
     seeds = tf.unstack(tf.random.split(seed, 8))
     draws = tf.random.stateless_uniform([2], seeds[7], _MOSAIC_MARGIN, 1 - _MOSAIC_MARGIN)
@@ -133,7 +135,7 @@ def _mosaic_of_four(example, another, prepare, size, seed) -> Example:
     return mosaic([prepare(*items) for items in zip(examples, sizes, seeds[3:7])])
 
 
-def _sometimes(probability: float, seed: tf.Tensor, chosen: Callable, otherwise: Callable):
+def _sometimes(probability: float, seed: tf.Tensor, chosen: Callable, otherwise: Callable) -> Any:
     if not probability:
         return otherwise()
     return tf.cond(tf.random.stateless_uniform([], seed) < probability, chosen, otherwise)

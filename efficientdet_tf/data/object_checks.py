@@ -8,9 +8,11 @@ its whole image has to be left out.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 
 _IGNORED = "ignored in training and evaluation"
@@ -60,7 +62,8 @@ def check_objects(
       use_difficult: whether objects marked as difficult are learned and counted.
     """
     limit = np.array([*size, *size], np.float32)
-    given = image.boxes.astype(np.float32) * (limit if annotations.fractions else 1)
+    given = from_fractions(image.boxes, size) if annotations.fractions else image.boxes
+    given = given.astype(np.float32)
     has_area = _have_area(given)
     boxes = np.where(has_area[:, None], given, _widened(given))
     clipped = np.clip(boxes, 0, limit)
@@ -86,7 +89,7 @@ def check_objects(
         area=_areas(image, boxes),
         problems=_lines(image, annotations, not_used, _IGNORED),
         unplaced=_lines(image, annotations, not_placed, _LEFT_OUT),
-        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond)],
+        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
     )
 
 
@@ -95,7 +98,7 @@ def _lines(
 ) -> list[str]:
     """One line for each object that has one of the faults, naming the first one."""
     lines = []
-    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)):
+    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
         field, reason = next((field, reason) for found, field, reason in faults if found[i])
         reason = reason.format(label=image.labels[i])
         lines.append(f"{_name(image, annotations, i)}: {field}: {reason}; {consequence}")
@@ -107,7 +110,7 @@ def _name(image: AnnotatedImage, annotations: Annotations, index: int) -> str:
 
 
 def _have_area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def _widened(boxes: np.ndarray) -> np.ndarray:
@@ -122,12 +125,12 @@ def _widened(boxes: np.ndarray) -> np.ndarray:
 
 def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
     """The annotated areas, and that of the box where there is none: float32 [n]."""
-    of_box = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    of_box = areas(boxes)
     annotated = _per_object(image.area, len(boxes), np.float32)
     return np.where(annotated > 0, annotated, of_box).astype(np.float32)
 
 
-def _per_object(values, count: int, dtype) -> np.ndarray:
+def _per_object(values: Sequence, count: int, dtype: type) -> np.ndarray:
     return np.array(values if len(values) else [0] * count, dtype)
 
 

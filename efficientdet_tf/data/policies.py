@@ -6,6 +6,7 @@ RandAugment is of https://arxiv.org/abs/1909.13719.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -116,10 +117,12 @@ def distort(
     return _one_of(branches, choice_seed)
 
 
-def _random_step(image, boxes, magnitude, seed):
+def _random_step(
+    image: tf.Tensor, boxes: tf.Tensor, magnitude: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     choice_seed, step_seed = tf.unstack(tf.random.split(seed))
 
-    def step(name):
+    def step(name: str) -> Callable:
         return lambda: policy_steps.apply(
             name, image, boxes, level=magnitude, probability=1, seed=step_seed, reach=_RAND_REACH
         )
@@ -127,7 +130,9 @@ def _random_step(image, boxes, magnitude, seed):
     return _one_of([lambda: (image, boxes), *map(step, RAND_AUGMENT)], choice_seed)
 
 
-def _in_sequence(steps, image, boxes, seed):
+def _in_sequence(
+    steps: Sequence, image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     for index, (name, probability, level) in enumerate(steps):
         if probability:
             image, boxes = policy_steps.apply(
@@ -141,6 +146,6 @@ def _in_sequence(steps, image, boxes, seed):
     return image, boxes
 
 
-def _one_of(branches, seed):
+def _one_of(branches: Sequence[Callable], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     choice = tf.random.stateless_uniform([], seed, maxval=len(branches), dtype=tf.int32)
     return tf.switch_case(choice, branches)

@@ -11,7 +11,8 @@ are pixels of COCO's images, grow and shrink with the image here.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from official.vision.ops import augment
@@ -58,7 +59,7 @@ def apply(
         chosen = tf.boolean_mask(boxes, draws < probability * _BOX_SHARE)
         return _change_in_boxes(_IN_BOXES[name], image, chosen, level, unit, step_seed), boxes
 
-    def changed():
+    def changed() -> Any:
         if name in _PIXELS:
             return tf.ensure_shape(_PIXELS[name](image, level), image.shape), boxes
         return _WITH_BOXES[name](image, boxes, level, unit, step_seed)
@@ -111,17 +112,19 @@ def _clip(boxes: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     return tf.where(empty, tf.tile(boxes[:, :2], [1, 2]), boxes)
 
 
-def _signed(amount, seed: tf.Tensor) -> tf.Tensor:
+def _signed(amount: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """`amount`, negative in half of the cases."""
     amount = tf.convert_to_tensor(amount, tf.float32)
     return tf.where(tf.random.stateless_uniform([], seed) < 0.5, amount, -amount)
 
 
-def _affine(rows) -> tf.Tensor:
+def _affine(rows: Sequence[Sequence[float]]) -> tf.Tensor:
     return tf.stack([tf.stack([tf.cast(x, tf.float32) for x in row]) for row in (*rows, (0, 0, 1))])
 
 
-def _rotate(image, boxes, level, unit, seed):
+def _rotate(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """By up to 30 degrees about the middle."""
     del unit  # No distance.
     angle = _signed(level / MAX_LEVEL * math.pi / 6, seed)
@@ -134,31 +137,46 @@ def _rotate(image, boxes, level, unit, seed):
     return move(image, boxes, _affine(rows))
 
 
-def _shear_x(image, boxes, level, unit, seed):
+def _shear_x(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Each row by up to 0.3 of its distance from the top."""
     del unit
     amount = _signed(level / MAX_LEVEL * 0.3, seed)
     return move(image, boxes, _affine(((1, amount, 0), (0, 1, 0))))
 
 
-def _shear_y(image, boxes, level, unit, seed):
+def _shear_y(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Each column by up to 0.3 of its distance from the left."""
     del unit
     amount = _signed(level / MAX_LEVEL * 0.3, seed)
     return move(image, boxes, _affine(((1, 0, 0), (amount, 1, 0))))
 
 
-def _translate_x(image, boxes, level, unit, seed):
+def _translate_x(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     amount = _signed(level / MAX_LEVEL * 250 * unit, seed)
     return move(image, boxes, _affine(((1, 0, amount), (0, 1, 0))))
 
 
-def _translate_y(image, boxes, level, unit, seed):
+def _translate_y(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     amount = _signed(level / MAX_LEVEL * 250 * unit, seed)
     return move(image, boxes, _affine(((1, 0, 0), (0, 1, amount))))
 
 
-def _cutout(image, boxes, level, unit, seed, most=100):
+def _cutout(
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    level: float,
+    unit: tf.Tensor,
+    seed: tf.Tensor,
+    most: int = 100,
+) -> tf.Tensor:
     """Greys a square of up to `most` units in each direction, anywhere."""
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     center = tf.random.stateless_uniform([2], seed) * size
@@ -167,12 +185,14 @@ def _cutout(image, boxes, level, unit, seed, most=100):
     return tf.where(inside, tf.constant(_FILLING, image.dtype), image), boxes
 
 
-def _cutout_in_a_box(image, boxes, level, unit, seed):
+def _cutout_in_a_box(
+    image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
     """Greys up to three quarters of the sides of one of the boxes, somewhere in it."""
     del unit
     choice_seed, place_seed = tf.unstack(tf.random.split(seed))
 
-    def greyed():
+    def greyed() -> tf.Tensor:
         index = tf.random.stateless_uniform([], choice_seed, 0, tf.shape(boxes)[0], tf.int32)
         low, high = tf.split(boxes[index], 2)
         center = low + tf.random.stateless_uniform([2], place_seed) * (high - low)
@@ -192,7 +212,14 @@ def _inside(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     return (in_rows[:, None] & in_columns)[:, :, None]
 
 
-def _change_in_boxes(change, image, boxes, level, unit, seed) -> tf.Tensor:
+def _change_in_boxes(
+    change: Callable,
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    level: float,
+    unit: tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor:
     """The image with the content of all these boxes changed, one after another."""
     size = tf.shape(image)[:2]
     low = tf.maximum(tf.cast(tf.floor(boxes[:, :2]), tf.int32), 0)
@@ -200,7 +227,7 @@ def _change_in_boxes(change, image, boxes, level, unit, seed) -> tf.Tensor:
     filled = tf.reduce_all(high > low, axis=1)
     low, high = tf.boolean_mask(low, filled), tf.boolean_mask(high, filled)
 
-    def change_one(index, image):
+    def change_one(index: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (top, left), (bottom, right) = tf.unstack(low[index]), tf.unstack(high[index])
         content = image[top:bottom, left:right]
         content = change(content, level, unit, tf.random.fold_in(seed, index))
@@ -213,14 +240,16 @@ def _change_in_boxes(change, image, boxes, level, unit, seed) -> tf.Tensor:
     return tf.while_loop(lambda index, _: index < count, change_one, (tf.constant(0), image))[1]
 
 
-def _translate_content(content, level, unit, seed):
+def _translate_content(
+    content: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
     # Of a small object half stays in its box, or the label would name a grey spot.
     half = tf.cast(tf.shape(content)[0], tf.float32) / 2
     amount = _signed(tf.minimum(level / MAX_LEVEL * 120 * unit, half), seed)
     return move(content, tf.zeros([0, 4]), _affine(((1, 0, 0), (0, 1, amount))))[0]
 
 
-def _in_content(step: Callable, **options) -> Callable:
+def _in_content(step: Callable, **options: Any) -> Callable:
     """A step with boxes as a change of what is in one of them."""
     return lambda content, level, unit, seed: step(
         content, tf.zeros([0, 4]), level, unit, seed, **options

@@ -57,7 +57,7 @@ def _fill_up(image: tf.Tensor, axis: int, length: int, pad_value: Sequence[float
     shape = tf.shape(image)
     missing = length - shape[axis]
 
-    def filled():
+    def filled() -> tf.Tensor:
         filling_shape = tf.tensor_scatter_nd_update(shape, [[axis]], [missing])
         filling = tf.broadcast_to(tf.constant(pad_value, tf.float32), filling_shape)
         return tf.concat([image, filling], axis=axis)

@@ -81,8 +81,9 @@ class Record:
     area: np.ndarray
     name: str = ""
     apply_exif: bool = True
-    is_ignored: np.ndarray | None = None
-    is_difficult: np.ndarray | None = None
+    # None is all False, which `__post_init__` puts in its place.
+    is_ignored: np.ndarray = None  # type: ignore[assignment]
+    is_difficult: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self):
         for field in ("is_ignored", "is_difficult"):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from efficientdet_tf.boxes import sizes
 from efficientdet_tf.data.records import DetectionData
 
 
@@ -51,7 +52,7 @@ def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics
     for record in data.records:
         boxes = record.boxes[record.is_counted].astype(np.float64)
         scale = min(image_size[0] / record.height, image_size[1] / record.width)
-        sides.append(scale * (boxes[:, 2:] - boxes[:, :2]))
+        sides.append(scale * sizes(boxes))
     height, width = np.concatenate(sides).T
     return DataStatistics(
         num_images=len(data),

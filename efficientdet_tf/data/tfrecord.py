@@ -19,6 +19,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
+from efficientdet_tf.boxes import to_fractions
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -234,13 +235,13 @@ def _annotated_image(
         unplaced = [f"{name}: image/object/bbox: {pixels}"]
     if unplaced:
         corners, labels = [[]] * len(_CORNERS), []
-    size = (example.get("image/height"), example.get("image/width"))
+    height, width = example.get("image/height"), example.get("image/width")
     return AnnotatedImage(
         image_id=image_id,
         image=example["image/encoded"][0],
         name=name,
         annotation_file=name,
-        size=(int(size[0][0]), int(size[1][0])) if all(size) else None,
+        size=(int(height[0]), int(width[0])) if height and width else None,
         boxes=boxes_array(np.transpose(corners)),
         labels=labels,
         numbers=range(1, len(labels) + 1),
@@ -296,7 +297,7 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
     from official.vision.data import tf_example_builder
 
     encoded, image_format = _upright_file(record)
-    ymin, xmin, ymax, xmax = (record.boxes / ([record.height, record.width] * 2)).T.tolist()
+    ymin, xmin, ymax, xmax = to_fractions(record.boxes, (record.height, record.width)).T.tolist()
     builder = tf_example_builder.TfExampleBuilder()
     builder.add_encoded_image_feature(
         encoded,
@@ -332,7 +333,7 @@ def _upright_file(record: Record) -> tuple[bytes, str]:
             image.convert("RGB").save(file, "PNG")
             return file.getvalue(), "PNG"
         # MPO is JPEG with more images behind the first.
-        image_format = "JPEG" if image.format == "MPO" else image.format
+        image_format = "JPEG" if image.format == "MPO" else str(image.format)
         turned = exif_orientation(image) != 1
         if not (turned and record.apply_exif):
             return encoded, image_format

@@ -15,6 +15,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+from typing import Any
 
 import tensorflow as tf
 
@@ -75,16 +76,16 @@ class VerifiedImages:
     A context manager: new results are written at its end at the latest.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._path = cache_directory() / f"verified_images-{_VERSION}.sqlite3"
         self._lock = threading.Lock()
-        self._new_rows = []
+        self._new_rows: list[tuple] = []
         self._connection = self._open()
 
-    def __enter__(self):
+    def __enter__(self) -> "VerifiedImages":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         with self._lock:
             self._write()
             if self._connection is not None:
@@ -110,9 +111,9 @@ class VerifiedImages:
 
     def store(self, image: VerifiedImage) -> None:
         """Keep what was found out about an image; its header is known."""
-        if image.key is None:
-            return
         header = image.header
+        if image.key is None or header is None:
+            return
         sizes = (*header.stored, *header.upright, header.is_turned)
         bits = sum(_DECODED_BITS[way] for way in image.decoded)
         with self._lock:

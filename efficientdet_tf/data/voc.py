@@ -109,7 +109,7 @@ def _label_map(root: Path) -> LabelMap:
 
 
 def _used_names(root: Path) -> set[str]:
-    names = set()
+    names: set[str] = set()
     for file in (root / "Annotations").glob("*.xml"):
         tree = _parse(file, problems=[])
         if tree is not None:
@@ -138,8 +138,8 @@ def _annotated_image(
     boxes, labels, numbers, is_difficult, unplaced = [], [], [], [], []
     for number, item in enumerate(tree.iter("object"), 1):
         try:
-            boxes.append([float(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS])
-        except (TypeError, ValueError):
+            boxes.append([float(item.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS])
+        except ValueError:
             corners = ", ".join(_CORNERS)
             unplaced.append(f"{file}: object {number}: bndbox: must have the numbers {corners}")
             continue
@@ -163,8 +163,8 @@ def _annotated_image(
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     try:
-        return int(tree.findtext("size/height")), int(tree.findtext("size/width"))
-    except (TypeError, ValueError):
+        return int(tree.findtext("size/height", "")), int(tree.findtext("size/width", ""))
+    except ValueError:
         return None
 
 

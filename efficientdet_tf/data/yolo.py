@@ -15,10 +15,12 @@ numbers, from 0. Images are ordered, and counted from 1, by path.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
+from efficientdet_tf.boxes import from_center
 from efficientdet_tf.data import yolo_images
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
@@ -98,7 +100,7 @@ def _load(file: Path) -> dict:
     return content
 
 
-def _label_map(file: Path, names) -> LabelMap:
+def _label_map(file: Path, names: Any) -> LabelMap:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
@@ -109,10 +111,10 @@ def _label_map(file: Path, names) -> LabelMap:
         if name is None or isinstance(name, (list, dict)):
             raise DataError(f"{file}: names: name of class {number}: must be a text")
     numbers = sorted(names)
-    return LabelMap(tuple(map(as_id, numbers)), tuple(str(names[number]) for number in numbers))
+    return LabelMap(tuple(map(int, numbers)), tuple(str(names[number]) for number in numbers))
 
 
-def _pose_columns(file: Path, shape) -> int:
+def _pose_columns(file: Path, shape: Any) -> int:
     """The columns of a line with keypoints; 0 in data sets without."""
     if shape is None:
         return 0
@@ -209,8 +211,7 @@ def _read_line(
     if pixels:
         raise _BadBoxError(pixels)
     if is_box:
-        x, y, width, height = numbers
-        return label, (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return label, from_center(*numbers)
     points = np.reshape(numbers, (-1, 2))
     (xmin, ymin), (xmax, ymax) = points.min(axis=0), points.max(axis=0)
     return label, (ymin, xmin, ymax, xmax)

@@ -1,0 +1,1 @@
+"""COCO metrics, confusion and errors of a detector."""

@@ -37,7 +37,7 @@ class CachedEvaluation:
       latest, best: None before the first evaluation.
     """
 
-    def __init__(self, detect: Callable[[], CocoEvaluator]):
+    def __init__(self, detect: Callable[[], CocoEvaluator]) -> None:
         self._detect = detect
         self.latest: Measured | None = None
         self.best: Measured | None = None

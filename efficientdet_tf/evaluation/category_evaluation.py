@@ -31,8 +31,9 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.records import LabelMap, Record
-from efficientdet_tf.evaluation.detection_arrays import DetectionArrays, coco_boxes
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
 # The only category of a `_CategoryEvaluation`.
 _CATEGORY = 0
@@ -110,7 +111,7 @@ class _Objects:
 
 
 def _objects(records: Sequence[Record]) -> _Objects:
-    def joined(arrays, dtype):
+    def joined(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
         return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
     counts = [len(record.boxes) for record in records]
@@ -118,7 +119,7 @@ def _objects(records: Sequence[Record]) -> _Objects:
     boxes = [record.boxes.reshape(-1, 4) for record in records]
     return _Objects(
         image_ids=np.repeat(ids, counts),
-        boxes=coco_boxes(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
+        boxes=to_xywh(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
         class_indices=joined([record.classes for record in records], np.int64),
         areas=joined([record.area for record in records], np.float64),
         is_counted=joined([record.is_counted for record in records], bool),
@@ -134,7 +135,7 @@ class _CategoryEvaluation(COCOeval):
       found: its detections, by image id, of each image the best score first.
     """
 
-    def __init__(self, objects: _Objects, found: DetectionArrays):
+    def __init__(self, objects: _Objects, found: DetectionArrays) -> None:
         super().__init__(iouType="bbox")
         self._objects, self._found = objects, found
         self._found_boxes = found.coco_boxes()
@@ -147,7 +148,7 @@ class _CategoryEvaluation(COCOeval):
         self.params.imgIds = sorted(set(self._rows["objects"]) | set(self._rows["found"]))
         self.params.catIds = [_CATEGORY]
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         self._gts, self._dts = defaultdict(list), defaultdict(list)
         objects, found = self._objects, self._found
         for image_id, rows in self._rows["objects"].items():
@@ -167,7 +168,7 @@ class _CategoryEvaluation(COCOeval):
                 )
             ]
 
-    def evaluateImg(self, imgId, catId, aRng, maxDet):
+    def evaluateImg(self, imgId: int, catId: int, aRng: list[float], maxDet: int) -> dict | None:
         """What `accumulate` reads of an image."""
         if imgId in self._rows["objects"]:
             return super().evaluateImg(imgId, catId, aRng, maxDet)
@@ -183,7 +184,7 @@ class _CategoryEvaluation(COCOeval):
             "gtIgnore": np.zeros(0),
         }
 
-    def computeIoU(self, imgId, catId):
+    def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
         """float64 [detections, objects], best scores first; [] without either."""
         if imgId not in self._rows["objects"] or imgId not in self._rows["found"]:
             return []

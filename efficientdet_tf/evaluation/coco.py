@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+from pycocotools.cocoeval import COCOeval
 
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation import category_evaluation
@@ -17,7 +18,7 @@ _ALL_SIZES, _MOST_DETECTIONS = 0, -1
 class CocoEvaluator:
     """Collects the detections of a data set, then measures them.
 
-    Example:
+    Examples:
       evaluator = CocoEvaluator(data)
       evaluator.add(17, boxes, scores, class_indices)
       print(evaluator.result().table())
@@ -31,7 +32,7 @@ class CocoEvaluator:
       DataError: when two records have one image id.
     """
 
-    def __init__(self, data: DetectionData):
+    def __init__(self, data: DetectionData) -> None:
         self._label_map = data.label_map
         self._source = data.source or "the data set"
         self._records = {record.image_id: record for record in data.records}
@@ -150,7 +151,7 @@ class CocoEvaluator:
             iou_thresholds=np.asarray(evaluation.params.iouThrs),
         )
 
-    def _run_pycocotools(self):
+    def _run_pycocotools(self) -> COCOeval:
         records = list(self._records.values())
         return category_evaluation.evaluate(records, self.arrays(), self._label_map)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
@@ -132,9 +133,10 @@ def confusion(
       iou_threshold: least overlap of a detection and its object.
     """
     by_image = _by_image(data, detections)
-    outcomes = [
-        _match(record, *by_image[record.image_id], iou_threshold) for record in data.records
-    ]
+    outcomes = []
+    for record in data.records:
+        boxes, scores, classes = by_image[record.image_id]
+        outcomes.append(_match(record, boxes, scores, classes, iou_threshold))
     if score_threshold is None:
         score_threshold = _best_threshold(outcomes)
     # Matching is by descending score: the same again without the unsure ones.
@@ -144,31 +146,6 @@ def confusion(
     for outcome in outcomes:
         _count(matrix, outcome)
     return Confusion(matrix, data.label_map, tuple(outcomes), score_threshold, iou_threshold)
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much boxes overlap.
-
-    Args:
-      boxes: float [m, 4], ymin, xmin, ymax, xmax in pixels.
-      others: float [n, 4].
-
-    Returns:
-      float64 [m, n], intersection over union, and intersection over the area of
-      the first; 0 for boxes without size.
-    """
-    boxes, others = np.asarray(boxes, float)[:, None], np.asarray(others, float)[None]
-    common = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(
-        boxes[..., :2], others[..., :2]
-    )
-    intersection = common.clip(0).prod(axis=-1)
-    area = (boxes[..., 2:] - boxes[..., :2]).clip(0).prod(axis=-1)
-    union = area + (others[..., 2:] - others[..., :2]).clip(0).prod(axis=-1) - intersection
-    area = np.broadcast_to(area, intersection.shape)
-    return tuple(
-        np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
-        for whole in (union, area)
-    )
 
 
 def _by_image(data: DetectionData, detections: DetectionArrays) -> dict[int, tuple]:
@@ -184,9 +161,11 @@ def _by_image(data: DetectionData, detections: DetectionArrays) -> dict[int, tup
     }
 
 
-def _match(record: Record, boxes, scores, classes, iou_threshold: float) -> ImageOutcome:
+def _match(
+    record: Record, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_threshold: float
+) -> ImageOutcome:
     """Each class by itself."""
-    iou, covered = overlaps(boxes, record.boxes)
+    iou, covered = pairwise_overlaps(boxes, record.boxes)
     same_class = classes[:, None] == record.classes[None]
     object_of = np.full(len(boxes), -1, np.int64)
     free = same_class & record.is_counted
@@ -201,7 +180,7 @@ def _match(record: Record, boxes, scores, classes, iou_threshold: float) -> Imag
 def _confuse(outcome: ImageOutcome, iou_threshold: float) -> ImageOutcome:
     """Detections that are left over take objects of other classes."""
     object_of = outcome.object_of.copy()
-    iou, _ = overlaps(outcome.boxes, outcome.record.boxes)
+    iou, _ = pairwise_overlaps(outcome.boxes, outcome.record.boxes)
     free = outcome.record.is_counted
     free[object_of[object_of >= 0]] = False
     _greedy(iou * free, (object_of < 0) & ~outcome.is_ignored, object_of, iou_threshold)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
 
@@ -52,7 +53,7 @@ class DetectionArrays:
 
     def coco_boxes(self) -> np.ndarray:
         """float64 [n, 4], x, y, width, height in pixels, as COCO writes boxes."""
-        return coco_boxes(self.boxes)
+        return to_xywh(self.boxes)
 
     def coco_results(self, label_map: LabelMap) -> list[dict]:
         """All detections in COCO's results format.
@@ -83,19 +84,6 @@ class DetectionArrays:
                 text = json.dumps(some.coco_results(label_map))
                 file.write(", " * (start > 0) + text[1:-1])
             file.write("]")
-
-
-def coco_boxes(boxes: np.ndarray) -> np.ndarray:
-    """Boxes as COCO writes them.
-
-    Args:
-      boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels.
-
-    Returns:
-      float64 [n, 4], x, y, width, height in pixels.
-    """
-    ymin, xmin, ymax, xmax = np.asarray(boxes, np.float64).reshape(-1, 4).T
-    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1)
 
 
 _NOTHING = DetectionArrays(

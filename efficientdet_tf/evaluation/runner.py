@@ -1,7 +1,9 @@
 """Runs a detector over a data set and measures what it finds."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
@@ -25,7 +27,7 @@ from efficientdet_tf.inference.detection_function import (
 class Evaluation:
     """A model, a data set and their compiled detection function, to be run again and again.
 
-    Example:
+    Examples:
       evaluation = Evaluation(model, data, config)
       for _ in range(epochs):
           train(model)
@@ -49,7 +51,7 @@ class Evaluation:
         data: DetectionData,
         config: Config,
         label_map: LabelMap | None = None,
-    ):
+    ) -> None:
         batch_size = config.training.eval_batch_size
         self._data = data
         self._is_strict = config.data.strict
@@ -106,7 +108,7 @@ def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable
     """What each replica does with a batch, and what is done then with those of all."""
     detect = detection_function(model, config)
 
-    def of_replica(images, about):
+    def of_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
         found = detect(images, about["scale_to_original"], about["size"])
         return found | {"position": about["position"]}
 
@@ -117,10 +119,10 @@ def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Calla
     """The same for XLA: NMS, whose shapes follow from the values, is done afterwards."""
     choose, layer = compiled_candidates(model, config), build_postprocessing(config)
 
-    def of_replica(images, about):
+    def of_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
         return choose(images) | about
 
-    def finish(chosen):
+    def finish(chosen: dict[str, tf.Tensor]) -> Any:
         found = layer.suppress_candidates(chosen, chosen["scale_to_original"], chosen["size"])
         return found | {"position": chosen["position"]}
 
@@ -132,7 +134,7 @@ def _detect_round(
 ) -> Callable:
     """A function of one batch for each replica that returns the detections of all."""
 
-    def gathered(images, about):
+    def gathered(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
         found = of_replica(images, about)
         if strategy.num_replicas_in_sync == 1:
             return found
@@ -141,7 +143,7 @@ def _detect_round(
         return {name: gather(tf.identity(value), axis=0) for name, value in found.items()}
 
     @tf.function(autograph=False)
-    def of_all(batch):
+    def of_all(batch: tuple) -> Any:
         found = strategy.run(gathered, args=batch)
         # All replicas have the same.
         return finish(
@@ -211,14 +213,21 @@ def _warn_of_unread(data: DetectionData, records: list[Record]) -> None:
         )
 
 
-def _add(evaluator, image_id, index_in_data, boxes, scores, class_indices) -> None:
+def _add(
+    evaluator: CocoEvaluator,
+    image_id: int,
+    index_in_data: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    class_indices: np.ndarray,
+) -> None:
     """Takes detections, those of classes that the data set does not have left out."""
     indices = index_in_data[class_indices]
     kept = indices >= 0
     evaluator.add(int(image_id), boxes[kept], scores[kept], indices[kept])
 
 
-def _progress(items, total: int, unit: str) -> tqdm:
+def _progress(items: Iterable, total: int, unit: str) -> tqdm:
     """A bar with the time left, while somebody watches."""
     return tqdm(
         items, "evaluating", total, unit=unit, leave=False, dynamic_ncols=True, disable=None

@@ -1,5 +1,6 @@
 """An image twice: with what is in it, and with what was found."""
 
+import numpy as np
 import PIL.Image
 
 from efficientdet_tf.data.image_files import read_record
@@ -51,7 +52,7 @@ def side_by_side(
     return truth, found
 
 
-def _colors(is_right, is_not_counted) -> list[tuple[int, int, int]]:
+def _colors(is_right: np.ndarray, is_not_counted: np.ndarray) -> list[tuple[int, int, int]]:
     return [
         NOT_COUNTED if excused else RIGHT if right else WRONG
         for right, excused in zip(is_right, is_not_counted)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -28,7 +29,7 @@ def build_postprocessing(config: Config) -> Postprocessing:
     )
 
 
-def detection_function(model: keras.Model, config: Config) -> Callable:
+def detection_function(model: keras.Model, config: Config) -> Any:
     """Network and post-processing, traced once for batches of any size.
 
     Args:
@@ -54,7 +55,9 @@ def detection_function(model: keras.Model, config: Config) -> Callable:
         ],
         autograph=False,
     )
-    def detect(images, scale_to_original, original_size):
+    def detect(
+        images: tf.Tensor, scale_to_original: tf.Tensor, original_size: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
         return layer(model(images, training=False), anchors, scale_to_original, original_size)
 
     return detect
@@ -74,7 +77,7 @@ def compiled_candidates(model: keras.Model, config: Config) -> Callable:
     anchors = anchor_grid.from_config(config)
 
     @tf.function(jit_compile=True, autograph=False)
-    def choose(images):
+    def choose(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(images, training=False)
         return pre_nms.select(outputs, anchors, config.detection.pre_nms_top_k)
 

@@ -18,9 +18,9 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from efficientdet_tf.data.image_files import ImageError, read_image
 from efficientdet_tf.data.records import LabelMap
@@ -81,15 +81,15 @@ def plan(source: pathlib.Path, output: pathlib.Path) -> PredictionFiles:
     root = source if source.is_dir() else source.parent
     if output.resolve() == root.resolve():
         raise OutputError(f"--output: {output} is the folder of the input; choose another folder")
-    images = _images_in(source, output) if source.is_dir() else [source]
-    if all(path.suffix.lower() in OTHER_IMAGE_SUFFIXES for path in images):
+    paths = _images_in(source, output) if source.is_dir() else [source]
+    if all(path.suffix.lower() in OTHER_IMAGE_SUFFIXES for path in paths):
         known = ", ".join(IMAGE_SUFFIXES)
         raise PredictionError(f"--input: {source}: no images ({known}) in it")
-    images = {str(path.relative_to(root)): path for path in images}
+    images = {str(path.relative_to(root)): path for path in paths}
     files = PredictionFiles(
         images, {name: _drawn_path(output / name) for name in images}, output / "detections.json"
     )
-    names = {}
+    names: dict[pathlib.Path, str] = {}
     for name, path in files.drawn.items():
         check_replaceable(path, is_own_image)
         if path in names:
@@ -174,8 +174,7 @@ def _is_own_json(path: pathlib.Path) -> bool:
 
 
 def _entry(name: str, shape: tuple[int, ...], found: Detections, label_map: LabelMap) -> dict:
-    ymin, xmin, ymax, xmax = found.boxes.T.astype(float)
-    boxes = np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1).round(2).tolist()
+    boxes = to_xywh(found.boxes).round(2).tolist()
     return {
         "file": name,
         "width": shape[1],

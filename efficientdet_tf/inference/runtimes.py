@@ -8,8 +8,8 @@ threads at once.
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +43,7 @@ class Backend(Protocol):
 class KerasBackend:
     """The Keras model, one batch in one call."""
 
-    def __init__(self, model: keras.Model, config: Config):
+    def __init__(self, model: keras.Model, config: Config) -> None:
         self._letterbox = _compiled(Letterbox.from_config(config))
         self._detect = detection_function(model, config).get_concrete_function()
 
@@ -60,7 +60,7 @@ class KerasBackend:
 class SavedModelBackend:
     """An exported SavedModel, one image in one call: it takes images of one size together."""
 
-    def __init__(self, serve_images, label_map: LabelMap):
+    def __init__(self, serve_images: Callable, label_map: LabelMap) -> None:
         self._serve = serve_images
         self._ids = np.array(label_map.ids)
         self._order = np.argsort(self._ids)
@@ -87,7 +87,7 @@ class TFLiteBackend:
     cores anyway. One for each thread would be no faster and take the memory again.
     """
 
-    def __init__(self, interpreter, metadata: Metadata):
+    def __init__(self, interpreter: Any, metadata: Metadata) -> None:
         self._interpreter = interpreter
         self._turn = threading.Lock()
         self._letterbox = _compiled(Letterbox(metadata.image_size, metadata.pad_value))
@@ -144,7 +144,7 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
     return TFLiteBackend(interpreter, metadata), metadata.label_map
 
 
-def _compiled(letterbox: Letterbox):
+def _compiled(letterbox: Letterbox) -> Callable:
     """A `Letterbox` traced once for images of every size.
 
     Traced now: threads that make the first call together would be warned of retracing.

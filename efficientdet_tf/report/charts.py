@@ -130,7 +130,15 @@ def confusion_chart(confusion: Confusion) -> Element:
     return _svg(drawn, side + margin * 0.5 + 4, side + 4, natural=True)
 
 
-def _cell(at, size, count, share, is_diagonal, hint, font) -> list[Element]:
+def _cell(
+    at: tuple[float, float],
+    size: float,
+    count: int,
+    share: float,
+    is_diagonal: bool,
+    hint: str,
+    font: float,
+) -> list[Element]:
     color = "--right" if is_diagonal else "--wrong"
     box = dict(x=at[0], y=at[1], width=size, height=size)
     style = f"fill:var({color});fill-opacity:{0.12 + 0.88 * share:.2f}"
@@ -154,7 +162,14 @@ class _Axis:
     ticks: tuple[float, ...]
 
     @classmethod
-    def over(cls, values, given, log, start, end) -> "_Axis":
+    def over(
+        cls,
+        values: np.ndarray,
+        given: tuple[float, float] | None,
+        log: bool,
+        start: float,
+        end: float,
+    ) -> "_Axis":
         """From 0, or `given`, to the round number above the highest value."""
         low, high = given or (float(values.min()), float(values.max()))
         if log:
@@ -196,9 +211,9 @@ def _grid(x_axis: _Axis | None, y_axis: _Axis, x_label: str, unit: str = "") -> 
         y = y_axis.at(value)
         parts.append(element("path", d=f"M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}", class_="grid"))
         parts.append(_label(f"{value:.6g}{unit}", _LEFT - 6, y + 4, "end"))
-    for value in x_axis.ticks if x_axis else ():
+    for value, x in ((v, x_axis.at(v)) for v in x_axis.ticks) if x_axis else ():
         text = f"{value:.6g}"
-        parts.append(_label(text, x_axis.at(value), _HEIGHT - _BOTTOM + 14, "middle"))
+        parts.append(_label(text, x, _HEIGHT - _BOTTOM + 14, "middle"))
     base = f"M{_LEFT} {_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"
     parts.append(element("path", d=base, class_="axis"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -227,7 +242,7 @@ def _line(line: Line, x_axis: _Axis, y_axis: _Axis) -> list[Element]:
     return drawn
 
 
-def _label(text, x: float, y: float, anchor: str, size: float = 11) -> Element:
+def _label(text: str, x: float, y: float, anchor: str, size: float = 11) -> Element:
     return element("text", text, x=x, y=y, text_anchor=anchor, font_size=size)
 
 
@@ -235,7 +250,7 @@ def _cut(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "\u2026"
 
 
-def _svg(drawn, width: float, height: float, natural: bool = False) -> Element:
+def _svg(drawn: Sequence[Element], width: float, height: float, natural: bool = False) -> Element:
     """`natural` is not stretched to the width of the page."""
     style = f"max-width:{width:.0f}px;min-width:{min(width, 640):.0f}px" if natural else ""
     box = f"0 0 {width:.0f} {height:.0f}"

@@ -108,7 +108,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
-        train=train_data and describe(train_data, config.model.image_size),
+        train=None if train_data is None else describe(train_data, config.model.image_size),
         val=describe(val_data, config.model.image_size),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
         changes=resuming.read_changes(directory.path),

@@ -1,6 +1,8 @@
 """HTML and SVG as trees: whatever is text in them cannot become markup."""
 
 import xml.etree.ElementTree
+from collections.abc import Sequence
+from typing import Any
 
 Element = xml.etree.ElementTree.Element
 
@@ -26,7 +28,7 @@ def element(tag: str, *children: "Element | str", **attributes: object) -> Eleme
     return made
 
 
-def table(head: list[str], rows: list[list["Element | str"]], class_: str = "") -> Element:
+def table(head: list[str], rows: Sequence[Sequence[Any]], class_: str = "") -> Element:
     """A table; numbers and bars among its cells are `number` and `bar`."""
     cells = [element("th", name) for name in head]
     body = [element("tr", *(c if _is_cell(c) else element("td", c) for c in row)) for row in rows]
@@ -54,7 +56,7 @@ def bar(share: float, text: str, color: str = "c0") -> Element:
     return element("td", element("span", fill, class_="bar"), element("b", text), class_="bars")
 
 
-def _is_cell(child) -> bool:
+def _is_cell(child: object) -> bool:
     return isinstance(child, Element) and child.tag == "td"
 
 

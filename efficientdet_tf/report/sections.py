@@ -3,8 +3,10 @@
 import base64
 import io
 import math
+from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from efficientdet_tf.config import Config, format_value
 from efficientdet_tf.config import settings as declared_settings
@@ -22,8 +24,10 @@ _MOST_PROBLEMS = 20
 # Limits between bars: sizes in pixels, and width over height.
 _SIZES = (8, 16, 32, 64, 128, 256, 512)
 _ASPECTS = (1 / 4, 1 / 2, 3 / 4, 4 / 3, 2, 4)
-_ASPECT_NAMES = ("<\u00bc", "\u00bc\u2013\u00bd", "\u00bd\u2013\u00be", "square", "1\u2153\u20132")
-_ASPECT_NAMES += ("2\u20134", ">4")
+_ASPECT_NAMES = (
+    *("<\u00bc", "\u00bc\u2013\u00bd", "\u00bd\u2013\u00be", "square", "1\u2153\u20132"),
+    *("2\u20134", ">4"),
+)
 
 
 def header(contents: Contents) -> Element:
@@ -59,7 +63,7 @@ def curves(contents: Contents) -> Element:
         return _section("Training", element("p", "No epoch has been measured.", class_="quiet"))
     epochs = contents.column("epoch")
 
-    def chart(title, *names, y_range=None):
+    def chart(title: str, *names: Any, y_range: tuple[float, float] | None = None) -> Element:
         lines = []
         for color, name in enumerate(names):
             # Of a metric only some epochs have a value; the line joins them.
@@ -271,7 +275,7 @@ def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
     return element("figure", element("div", *images, class_="pair"), caption, class_="card")
 
 
-def _data_uri(picture) -> str:
+def _data_uri(picture: PIL.Image.Image) -> str:
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

@@ -1,0 +1,1 @@
+"""The trainer: optimizers, schedules, callbacks, checkpoints and strategy."""

@@ -21,7 +21,7 @@ def sum_over_parts(function: Callable, batch: Any, parts: int) -> Any:
         return function(tf.constant(0), batch)
     stacked = tf.nest.map_structure(lambda x: tf.reshape(x, [parts, -1, *x.shape[1:]]), batch)
 
-    def of_part(index):
+    def of_part(index: tf.Tensor) -> Any:
         return function(index, tf.nest.map_structure(lambda x: x[index], stacked))
 
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:

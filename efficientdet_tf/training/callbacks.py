@@ -8,6 +8,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -35,7 +36,7 @@ class ProgressBar(keras.callbacks.Callback):
       epochs, steps: of the run, and of an epoch.
     """
 
-    def __init__(self, first_step: int, epochs: int, steps: int):
+    def __init__(self, first_step: int, epochs: int, steps: int) -> None:
         super().__init__()
         self._epochs = epochs
         self._bar = tqdm(
@@ -47,18 +48,20 @@ class ProgressBar(keras.callbacks.Callback):
             dynamic_ncols=True,
         )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
 
-    def on_train_batch_end(self, batch, logs=None):
-        shown = {name: f"{logs[name]:.3f}" for name in ("loss", "class_loss") if name in logs}
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+        shown: dict[str, Any] = {
+            name: f"{logs[name]:.3f}" for name in ("loss", "class_loss") if name in logs
+        }
         shown["box_loss"] = f"{logs['box_loss']:.4f}"
         if "images_skipped" in logs:
             shown["skipped"] = logs["images_skipped"]
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
-    def close(self):
+    def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
 
@@ -75,23 +78,23 @@ class SkippedImages(keras.callbacks.Callback):
     # More are named in the file only.
     MOST_LINES = 20
 
-    def __init__(self, stream: TrainingStream, path: pathlib.Path):
+    def __init__(self, stream: TrainingStream, path: pathlib.Path) -> None:
         super().__init__()
         self._stream = stream
         self._path = path
         self._reasons = read_skipped_images(path)
         self._num_named = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._before = self._stream.num_unread
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._stream.step_done()
         self.name_new()
         if self._stream.num_unread:
             logs["images_skipped"] = self._stream.num_unread
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         logs["images_skipped"] = self._stream.num_unread - self._before
 
     def name_new(self) -> None:
@@ -119,11 +122,11 @@ class StopOnNaN(keras.callbacks.Callback):
       images_of_step: called without arguments, names the images of the step that is done.
     """
 
-    def __init__(self, images_of_step: Callable[[], list[str]]):
+    def __init__(self, images_of_step: Callable[[], list[str]]) -> None:
         super().__init__()
         self._images_of_step = images_of_step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if not math.isfinite(logs["loss"]):
             step = int(self.model.optimizer.iterations.numpy())
             raise TrainingDiverged(
@@ -163,7 +166,7 @@ class CocoMetrics(keras.callbacks.Callback):
         epochs: int,
         best_ap: tf.Variable,
         requests: StopRequests,
-    ):
+    ) -> None:
         super().__init__()
         self._evaluate = evaluate
         self._directory = directory
@@ -172,7 +175,7 @@ class CocoMetrics(keras.callbacks.Callback):
         self._best_ap = best_ap
         self._requests = requests
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         with self.model.averaged_weights():
             with self._requests.writing():
                 self._directory.save_weights(self.model, "last")
@@ -214,7 +217,7 @@ class SaveState(keras.callbacks.Callback):
         every: int,
         requests: StopRequests,
         stream: TrainingStream,
-    ):
+    ) -> None:
         super().__init__()
         self._state = state
         self._stream = stream
@@ -228,10 +231,10 @@ class SaveState(keras.callbacks.Callback):
             state, str(directory.checkpoints), max_to_keep=keep
         )
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._requests.step_begins()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._steps += 1
         self._iterations = int(self._state.optimizer.iterations.numpy())
         self._is_saved = False
@@ -239,7 +242,7 @@ class SaveState(keras.callbacks.Callback):
         if self._every and self._steps % self._every == 0:
             self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._state.epochs_done.assign(epoch + 1)
         self._steps = 0
         self._is_saved = False
@@ -291,7 +294,7 @@ class MetricsFile(keras.callbacks.Callback):
       epochs_done: lines of later epochs, which are trained again, are taken out.
     """
 
-    def __init__(self, path: pathlib.Path, epochs_done: int):
+    def __init__(self, path: pathlib.Path, epochs_done: int) -> None:
         super().__init__()
         self._path = path
         self._text = io.StringIO()
@@ -306,10 +309,10 @@ class MetricsFile(keras.callbacks.Callback):
         if path.exists():
             write_atomically(path, self._text.getvalue())
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._start = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         self._writer.writerow(
             {
                 **{name: f"{value:.6g}" for name, value in logs.items()},

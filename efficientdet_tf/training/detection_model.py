@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -24,8 +25,8 @@ class EfficientDet(keras.Model):
 
     `compile` and `fit` are Keras'. A training batch is (images float32
     [B, H, W, 3] on the 0..255 scale, targets), where targets is a dict of
-    `cls_L` int32 [B, h, w, A], `box_L` float32 [B, h, w, A * 4] for each level
-    L, and `num_positives` float32 [B].
+    `class_targets` int32 [B, N], `box_targets` float32 [B, N, 4] and
+    `num_positives` float32 [B], in the order of anchors.
     """
 
     @classmethod
@@ -42,8 +43,8 @@ class EfficientDet(keras.Model):
         ema_decay: float = 0.9998,
         gradient_accumulation_steps: int = 1,
         seed: int = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         """Configures training.
 
         Args:
@@ -74,21 +75,21 @@ class EfficientDet(keras.Model):
 
     # Untracked, or Keras would count the metrics among the weights and save them.
     @tf.__internal__.tracking.no_automatic_dependency_tracking
-    def _make_trackers(self):
+    def _make_trackers(self) -> None:
         self.trackers = {name: keras.metrics.Mean(name) for name in TRAINING_METRICS}
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """Means over the epoch, reset by Keras between epochs."""
         return [*super().metrics, *getattr(self, "trackers", {}).values()]
 
-    def averaged_weights(self):
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
         """A context in which the weights are their moving average, if there is one."""
         if self.moving_average is None:
             return contextlib.nullcontext()
         return self.moving_average.averaged()
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable:
         """Make what `fit` runs, with the variables of the optimizer there: one trace, not two."""
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trainable_variables)
@@ -96,7 +97,7 @@ class EfficientDet(keras.Model):
 
     # Of branches and loops on tensors there are none in Python, and to look for them takes seconds.
     @tf.autograph.experimental.do_not_convert
-    def train_step(self, data):
+    def train_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """One step on one replica's share of the global batch."""
         losses, gradients = self._losses_and_gradients(*data)
         # Summed before clipping, so that the step is that of one large batch
@@ -116,18 +117,22 @@ class EfficientDet(keras.Model):
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         return self._track({**losses, "gradient_norm": norm})
 
-    def test_step(self, data):
+    def test_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         """The losses of a batch, in inference mode."""
         images, targets = data
         outputs = self(images, training=False)
         return self._track(self._loss_terms(targets, outputs, self._normalizer(targets), 1))
 
-    def _losses_and_gradients(self, images, targets):
+    def _losses_and_gradients(
+        self, images: tf.Tensor, targets: dict[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """This replica's terms of the global loss and of its gradient, times any loss scale."""
         normalizer = self._normalizer(targets)
         variables = self.trainable_variables
 
-        def of_part(index, part):
+        def of_part(
+            index: tf.Tensor, part: tuple[tf.Tensor, dict[str, tf.Tensor]]
+        ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
             images, targets = part
             with tf.GradientTape() as tape, draws_from(self._step_seed(index)):
                 outputs = self(images, training=True)
@@ -141,11 +146,17 @@ class EfficientDet(keras.Model):
 
         return sum_over_parts(of_part, (images, targets), self.gradient_accumulation_steps)
 
-    def _normalizer(self, targets) -> tf.Tensor:
+    def _normalizer(self, targets: dict[str, tf.Tensor]) -> tf.Tensor:
         """What the losses of the global batch are divided by."""
         return _sum_over_replicas(tf.reduce_sum(targets["num_positives"])) + 1.0
 
-    def _loss_terms(self, targets, outputs, normalizer, parts) -> dict[str, tf.Tensor]:
+    def _loss_terms(
+        self,
+        targets: dict[str, tf.Tensor],
+        outputs: dict[str, tf.Tensor],
+        normalizer: tf.Tensor,
+        parts: int,
+    ) -> dict[str, tf.Tensor]:
         """Terms of the global loss; they sum to it over the parts and replicas of a step."""
         losses = dict(self.detection_loss(targets, outputs, normalizer=normalizer))
         shares = tf.distribute.get_strategy().num_replicas_in_sync * parts
@@ -173,7 +184,7 @@ class EfficientDet(keras.Model):
         return {name: self.trackers[name].result() for name in values}
 
 
-def _sum_over_replicas(values):
+def _sum_over_replicas(values: Any) -> Any:
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return values
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

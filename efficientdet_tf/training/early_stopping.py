@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from typing import Any
 
 import tf_keras as keras
 from tqdm import tqdm
@@ -24,7 +25,9 @@ class EarlyStopping(keras.callbacks.Callback):
         with other settings. Default 0.
     """
 
-    def __init__(self, patience: int, path: pathlib.Path, epochs_done: int, first_epoch: int = 0):
+    def __init__(
+        self, patience: int, path: pathlib.Path, epochs_done: int, first_epoch: int = 0
+    ) -> None:
         super().__init__()
         self._patience = patience
         self._history = [
@@ -36,7 +39,7 @@ class EarlyStopping(keras.callbacks.Callback):
         """Whether patience has ended, in this process or in one before."""
         return 0 < self._patience <= evaluations_without_gain(self._history)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         measured = {"AP": logs["AP"]} if "AP" in logs else {}
         self._history.append({"epoch": epoch + 1, **measured})
         if measured and self.is_over:

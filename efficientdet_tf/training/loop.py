@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,6 +20,7 @@ from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, stopping, strategy
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
+from efficientdet_tf.training.stopping import StopRequests
 from efficientdet_tf.training.stream import TrainingStream
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 from efficientdet_tf.visualization.training_batch import MOST_IMAGES, draw_training_batch
@@ -88,6 +90,7 @@ class TrainingLoop:
                 requests,
                 stream,
             )
+            error: UserError | None
             try:
                 return self._fit(stream, saver, requests)
             except stopping.Stopped as stop:
@@ -127,7 +130,9 @@ class TrainingLoop:
             return str(error)
         return "checkpoint saved; run the same command to resume"
 
-    def _fit(self, stream, saver, requests) -> EvaluationResult | None:
+    def _fit(
+        self, stream: TrainingStream, saver: Any, requests: StopRequests
+    ) -> EvaluationResult | None:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch
         bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
         evaluation = CachedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
@@ -156,10 +161,14 @@ class TrainingLoop:
                     verbose=0,
                     callbacks=around,
                 )
+        if evaluation.latest is None or evaluation.best is None:
+            return None
         write_report(self.output, self.train_data, self.val_data, evaluation.best)
-        return evaluation.latest.result if evaluation.latest else None
+        return evaluation.latest.result
 
-    def _measuring(self, evaluation, requests) -> list[keras.callbacks.Callback]:
+    def _measuring(
+        self, evaluation: CachedEvaluation, requests: StopRequests
+    ) -> list[keras.callbacks.Callback]:
         """What evaluates an epoch and writes it down, in this order."""
         training = self.config.training
         coco = callbacks.CocoMetrics(
@@ -172,7 +181,7 @@ class TrainingLoop:
         )
         return [coco, callbacks.MetricsFile(self.output.path / "metrics.csv", self.epochs_done)]
 
-    def _tensorboard(self, evaluation) -> list[keras.callbacks.Callback]:
+    def _tensorboard(self, evaluation: CachedEvaluation) -> list[keras.callbacks.Callback]:
         folder = self.output.path / "tensorboard"
         scalars = keras.callbacks.TensorBoard(
             str(folder),
@@ -192,7 +201,7 @@ class TrainingLoop:
 
     def _end_epoch(self, epoch: int, around: list[keras.callbacks.Callback]) -> None:
         """What is left of an epoch that was stopped after its last step."""
-        logs = {}
+        logs: dict[str, float] = {}
         for callback in around:
             callback.set_model(self.model)
             callback.on_epoch_begin(epoch)

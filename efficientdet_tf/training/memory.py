@@ -9,14 +9,15 @@ in their own ways, it is a first guess.
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors
 from efficientdet_tf.config import Config
 from efficientdet_tf.training import optimizers, saved_tensors
 from keras_layers.batch_norm import statistics_kept
-from keras_layers.level_maps import box_map, class_map, levels_of
 
 # Of the traced and optimised step on a CPU, for each operation of its forward pass: measured
 # with Lite0 (2529 of them) and D0 (3734).
@@ -90,7 +91,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     training = config.training
     replicas = model.distribute_strategy.num_replicas_in_sync
     part = max(1, training.batch_size // replicas // training.gradient_accumulation_steps)
-    specs = _batch_specs(model, part)
+    specs = _batch_specs(config, part)
     trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
     graph = _forward_graph(model, specs)
     # To compute in parts, the step is traced once more.
@@ -113,7 +114,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
 
 
 def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
-    def forward(images, targets):
+    def forward(images: tf.Tensor, targets: dict[str, tf.Tensor]) -> tf.Tensor:
         # Traced outside of a step, where the statistics have nothing to follow.
         with statistics_kept():
             outputs = model(images, training=True)
@@ -123,14 +124,15 @@ def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
     return tf.function(forward, autograph=False).get_concrete_function(*specs).graph
 
 
-def _batch_specs(model: keras.Model, batch_size: int) -> tuple:
+def _batch_specs(config: Config, batch_size: int) -> tuple:
     """What a training batch is, as in `data.pipeline.training_dataset`."""
-    images = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32)
-    targets = {"num_positives": tf.TensorSpec([batch_size], tf.float32)}
-    for level in levels_of(model.output_shape):
-        _, *sizes, channels = model.output_shape[box_map(level)]
-        targets[box_map(level)] = tf.TensorSpec((batch_size, *sizes, channels), tf.float32)
-        targets[class_map(level)] = tf.TensorSpec((batch_size, *sizes, channels // 4), tf.int32)
+    images = tf.TensorSpec((batch_size, *config.model.image_size, 3), tf.float32)
+    num_anchors = len(anchors.from_config(config))
+    targets = {
+        "class_targets": tf.TensorSpec((batch_size, num_anchors), tf.int32),
+        "box_targets": tf.TensorSpec((batch_size, num_anchors, 4), tf.float32),
+        "num_positives": tf.TensorSpec([batch_size], tf.float32),
+    }
     return images, targets
 
 
@@ -142,7 +144,7 @@ def _slots(config: Config) -> int:
     return sum(variable.shape == trained.shape for variable in optimizer.variables)
 
 
-def size_of(tensors) -> int:
+def size_of(tensors: Any) -> int:
     """Size of tensors, variables or specs; unknown shapes are those of empty workspaces."""
     return sum((x.shape.num_elements() or 0) * x.dtype.size for x in tensors)
 

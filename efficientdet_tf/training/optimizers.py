@@ -1,7 +1,9 @@
 """The optimizer, and what the recipe does to gradients and weights around it."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -9,9 +11,9 @@ import tf_keras as keras
 from efficientdet_tf.config import OptimizerConfig
 from efficientdet_tf.training.schedules import WarmupDecay
 
-# Last parts of the names of the variables that are decayed. Biases, BatchNorm
-# and fusion weights are not.
-_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+# Names of the variables that are decayed, and of their copies on other replicas. Biases,
+# BatchNorm and fusion weights are not.
+_KERNEL = re.compile(r"(^|/)(depthwise_|pointwise_)?kernel(/replica_\d+)?(:\d+)?$")
 
 
 def build(
@@ -28,10 +30,10 @@ def build(
     """
     schedule = learning_rates(config, total_steps, steps_per_epoch, batch_size)
     if config.lookahead or decays_kernels(config):
-        # Late: it needs this module, and tensorflow-addons.
-        from efficientdet_tf.training import addon_optimizers
+        # Late: it needs this module, and what it needs takes seconds to import.
+        from efficientdet_tf.training import legacy_optimizers
 
-        return addon_optimizers.build(config, schedule)
+        return legacy_optimizers.build(config, schedule)
     if config.name == "adam":
         return _Adam(config.backbone_factor, schedule, beta_1=config.momentum)
     return _SGD(config.backbone_factor, schedule, momentum=config.momentum)
@@ -51,7 +53,7 @@ def learning_rates(
     )
 
 
-class _BackboneSteps:
+class _BackboneSteps(keras.optimizers.Optimizer):
     """Makes an optimizer's steps of the backbone's variables longer or shorter.
 
     Args:
@@ -59,11 +61,11 @@ class _BackboneSteps:
         steps, so that the factor is one of the learning rate.
     """
 
-    def __init__(self, factor: float, *args, **kwargs):
+    def __init__(self, factor: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._factor = factor
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """One step of one variable."""
         if self._factor == 1 or not variable.name.startswith("backbone/"):
             return super().update_step(gradient, variable)
@@ -95,8 +97,8 @@ def loss_decay(config: OptimizerConfig) -> float:
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
     """Clips every gradient to an L2 norm, then all of them together to the same."""
-    gradients, _ = tf.clip_by_global_norm([_clip(g, norm) for g in gradients], norm)
-    return gradients
+    clipped, _ = tf.clip_by_global_norm([_clip(g, norm) for g in gradients], norm)
+    return clipped
 
 
 def _clip(gradient: tf.Tensor, norm: float) -> tf.Tensor:
@@ -105,14 +107,14 @@ def _clip(gradient: tf.Tensor, norm: float) -> tf.Tensor:
     return gradient * (norm / tf.maximum(tf.sqrt(squares), norm))
 
 
-def is_kernel(variable: tf.Variable) -> bool:
-    """Whether it is the kernel of a convolution, by its name."""
-    return variable.name.split("/")[-1].split(":")[0] in _KERNELS
+def is_kernel(name: str) -> bool:
+    """Whether a variable of this name is the kernel of a convolution."""
+    return _KERNEL.search(name) is not None
 
 
 def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
     """`decay` times half the squared L2 norm of all convolution kernels: float32 scalar."""
-    kernels = [variable for variable in model.trainable_variables if is_kernel(variable)]
+    kernels = [variable for variable in model.trainable_variables if is_kernel(variable.name)]
     if not kernels:
         return tf.zeros([])
     return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
@@ -140,7 +142,7 @@ class MovingAverage(tf.__internal__.tracking.AutoTrackable):
       decay: in 0..1.
     """
 
-    def __init__(self, model: keras.Model, decay: float):
+    def __init__(self, model: keras.Model, decay: float) -> None:
         self._decay = decay
         self._strategy = tf.distribute.get_strategy()
         self._variables = [v for v in model.variables if v.dtype.is_floating]

@@ -13,7 +13,7 @@ import pathlib
 import socket
 import threading
 import time
-from typing import Self
+from typing import IO, Any, Self
 
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError
@@ -22,7 +22,7 @@ try:
     import fcntl
 except ImportError:
     # Windows.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FILE = "run.lock"
 # Seconds from one renewal to the next, and without one until a holder counts as gone.
@@ -45,10 +45,10 @@ class RunLock:
       WriteError: when the folder cannot be written to.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
         self._path = folder / FILE
-        self._file = None
+        self._file: IO
         self._is_locked = False
         self._made = not folder.exists()
         self._released = threading.Event()
@@ -63,7 +63,7 @@ class RunLock:
         threading.Thread(target=self._renew, daemon=True).start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._released.set()
         # While it is locked: another process may have made a new one otherwise.
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ class RunLock:
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
 
-    def _open(self):
+    def _open(self) -> IO:
         """The open file, locked where it can be, and surely the one that has the name now."""
         while True:
             file = self._path.open("a+", encoding="utf-8")
@@ -131,7 +131,7 @@ class RunLock:
         )
 
 
-def _holder(file) -> dict:
+def _holder(file: IO) -> dict:
     """What the file says; {} when it is empty or damaged."""
     file.seek(0)
     try:
@@ -141,7 +141,7 @@ def _holder(file) -> dict:
         return {}
 
 
-def _lock(file) -> bool:
+def _lock(file: IO) -> bool:
     """Lock a file; whether its file system, and this operating system, have locks.
 
     Raises:

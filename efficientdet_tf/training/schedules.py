@@ -11,22 +11,24 @@ _DROPS = (2 / 3, 5 / 6)
 _POLYNOMIAL_POWER = 0.9
 
 
-def _cosine(step, warmup_steps, total_steps):
+def _cosine(step: tf.Tensor, warmup_steps: tf.Tensor, total_steps: tf.Tensor) -> tf.Tensor:
     progress = (step - warmup_steps) / tf.maximum(total_steps - warmup_steps, 1.0)
     return 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)))
 
 
-def _cosine_reference(step, warmup_steps, total_steps):
+def _cosine_reference(
+    step: tf.Tensor, warmup_steps: tf.Tensor, total_steps: tf.Tensor
+) -> tf.Tensor:
     # Not offset by the warm-up, although the period is shortened by it: zero
     # comes early, and the rate rises a little after.
     return 0.5 * (1.0 + tf.cos(math.pi * step / tf.maximum(total_steps - warmup_steps, 1.0)))
 
 
-def _polynomial(step, warmup_steps, total_steps):
+def _polynomial(step: tf.Tensor, warmup_steps: tf.Tensor, total_steps: tf.Tensor) -> tf.Tensor:
     return (1.0 - tf.clip_by_value(step / total_steps, 0.0, 1.0)) ** _POLYNOMIAL_POWER
 
 
-def _stepwise(step, warmup_steps, total_steps):
+def _stepwise(step: tf.Tensor, warmup_steps: tf.Tensor, total_steps: tf.Tensor) -> tf.Tensor:
     # As published: the step of a drop is rounded down.
     drops = tf.stack([tf.floor(total_steps * drop + 1e-3) for drop in _DROPS])
     return 0.1 ** tf.reduce_sum(tf.cast(step >= drops, tf.float32))
@@ -45,7 +47,7 @@ DECAYS = {
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up from `start` at step 0 to `peak` at `warmup_steps`, then a decay.
 
-    Example:
+    Examples:
       schedule = WarmupDecay("cosine", peak=0.08, start=0.008, warmup_steps=100,
                              total_steps=1000)
       float(schedule(100))  # 0.08
@@ -63,7 +65,9 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
       ValueError: for an unknown decay.
     """
 
-    def __init__(self, decay: str, peak: float, start: float, warmup_steps: int, total_steps: int):
+    def __init__(
+        self, decay: str, peak: float, start: float, warmup_steps: int, total_steps: int
+    ) -> None:
         if decay not in DECAYS:
             raise ValueError(f"decay: {decay!r} is not one of {', '.join(DECAYS)}")
         self.decay = decay

@@ -3,6 +3,8 @@
 import pathlib
 import re
 import shutil
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -74,7 +76,7 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
     return state
 
 
-def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader) -> None:
+def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader: Any) -> None:
     """Sets all variables of the state.
 
     Raises:
@@ -146,7 +148,7 @@ def check_space(directory: RunDirectory, state: tf.train.Checkpoint, keep: int) 
         )
 
 
-def _bytes(variables) -> int:
+def _bytes(variables: Iterable[tf.Variable]) -> int:
     return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
 
 

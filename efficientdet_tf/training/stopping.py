@@ -10,7 +10,9 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from efficientdet_tf.errors import UserError
 
@@ -29,7 +31,7 @@ class Stopped(UserError):
       exit_code: 128 + the signal's number, as shells have it.
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = 128 + number
 
@@ -48,7 +50,7 @@ class WorkerLost(UserError):
 
     exit_code = 75
 
-    def __init__(self, error: Exception):
+    def __init__(self, error: Exception) -> None:
         reason = next((line for line in str(error).splitlines() if "/job:" in line), "")
         super().__init__(
             "another worker is gone; restart all of them to resume from the last checkpoint"
@@ -66,23 +68,23 @@ class StopRequests:
     Outside the main thread, where Python allows no handlers, it notices nothing.
     """
 
-    def __init__(self):
-        self._number = None
+    def __init__(self) -> None:
+        self._number: int | None = None
         self._raises = False
         self._is_writing = False
-        self._before = {}
+        self._before: dict[int, Any] = {}
         self._slowest_step = 0.0
-        self._step_began = None
+        self._step_began: float | None = None
         self._is_first_step = True
-        self._watch = None
+        self._watch: _Watch | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequests":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._notice) for number in _SIGNALS}
             self._watch = _Watch(self._patience, lambda: self._is_writing)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self._restore()
         if self._watch is not None:
             self._watch.close()
@@ -131,9 +133,10 @@ class StopRequests:
         """
         if self._watch is not None:
             self._watch.expect_end(error)
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__context__
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.__traceback__ = None
+            cause = cause.__context__
         gc.collect()
 
     def _patience(self) -> float:
@@ -141,7 +144,7 @@ class StopRequests:
         # An epoch's work may be lost with an evaluation.
         return (_EVALUATION if self._raises else _STEP) + 2 * self._slowest_step
 
-    def _notice(self, number, frame):
+    def _notice(self, number: int, frame: types.FrameType | None) -> None:
         self._number = number
         self._restore()
         if self._raises:
@@ -164,10 +167,10 @@ class _Watch:
       is_writing: called without arguments; while it is true, only a second signal counts.
     """
 
-    def __init__(self, patience: Callable[[], float], is_writing: Callable[[], bool]):
+    def __init__(self, patience: Callable[[], float], is_writing: Callable[[], bool]) -> None:
         self._patience = patience
         self._is_writing = is_writing
-        self._last_words = None
+        self._last_words: Exception | None = None
         # Not a pipe: on Windows those cannot be waited for.
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -193,7 +196,8 @@ class _Watch:
         self._writer.close()
 
     def _watch(self) -> None:
-        numbers, deadline = [], None
+        numbers: list[int] = []
+        deadline: float | None = None
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([self._reader], [], [], wait)[0]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import pipeline
+from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
 from efficientdet_tf.data.image_files import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
@@ -27,7 +27,7 @@ class TrainingStream:
         config: Config,
         devices: tf.distribute.Strategy,
         num_skipped: int,
-    ):
+    ) -> None:
         self._data = data
         self._config = config
         self._devices = devices
@@ -52,7 +52,7 @@ class TrainingStream:
             return self._unread_before + len(self._missing())
         return self._unread_before + self._skipped_among(self._images_done)
 
-    def batches(self, first_step: int):
+    def batches(self, first_step: int) -> Iterator:
         """Distribute batches from a step on, counted over the whole run."""
         self._skipped_before, self._unread_before = self.num_skipped, self.num_unread
         self._start(first_step * self._batch_size + self._skipped_before)
@@ -116,7 +116,9 @@ class TrainingStream:
         else:
             count, last = (end - first) // self._workers, end - self._workers
             seed = self._config.training.seed
-            position = next(pipeline.training_positions(self._data, seed=seed, first_image=last))
+            position = next(
+                stream_order.training_positions(self._data, seed=seed, first_image=last)
+            )
         record = self._data.records[position]
         reason = why_unreadable(record) or "could not be read, but can be now"
         return DataError(
@@ -136,11 +138,13 @@ class TrainingStream:
     def _start(self, first_image: int) -> None:
         self._first_image = first_image
         self._images_done = 0
-        self._failures = pipeline.ReadFailures()
+        self._failures = reading.ReadFailures()
         self._positions_seen = self._gaps_seen = 0
-        self._order = None
+        self._order: Iterator[tuple[int, int]] | None = None
 
-    def _dataset(self, batch_size: int, worker) -> tf.data.Dataset:
+    def _dataset(
+        self, batch_size: int, worker: tf.distribute.InputContext | None
+    ) -> tf.data.Dataset:
         return pipeline.training_dataset(
             self._data,
             self._config,
@@ -175,7 +179,7 @@ class TrainingStream:
         if self._order is None:
             # Read once from front to back, as gaps come in order.
             seed = self._config.training.seed
-            order = pipeline.training_positions(
+            order = stream_order.training_positions(
                 self._data, seed=seed, first_image=self._first_image
             )
             self._order = enumerate(order, self._first_image)
@@ -191,14 +195,14 @@ class TrainingStream:
         seed, settings = self._config.training.seed, self._config.augmentation
         numbers = [self._number(index) for index in range(first, first + self._share)]
         missing = self._missing()
-        order = pipeline.training_positions(
+        order = stream_order.training_positions(
             self._data, seed=seed, first_image=numbers[0], missing=missing
         )
         along = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
         positions = [along[number] for number in numbers]
         if settings.mosaic or settings.mixup:
             partners = (
-                pipeline.training_partners(self._data, self._config, seed=seed, number=number)
+                augmenting.training_partners(self._data, self._config, seed=seed, number=number)
                 for number in numbers
             )
             unread = set(self._failures.positions)

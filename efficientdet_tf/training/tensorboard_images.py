@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -9,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.data.records import DataError, DetectionData, Record
-from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation, Measured
 from efficientdet_tf.evaluation.confusion import confusion
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.side_by_side import side_by_side
@@ -34,15 +36,17 @@ class TensorBoardImages(keras.callbacks.Callback):
       folder: TensorBoard's of the run; written to `validation` in it.
     """
 
-    def __init__(self, evaluation: CachedEvaluation, data: DetectionData, folder: pathlib.Path):
+    def __init__(
+        self, evaluation: CachedEvaluation, data: DetectionData, folder: pathlib.Path
+    ) -> None:
         super().__init__()
         self._evaluation = evaluation
         self._data = dataclasses.replace(data, records=_some(data.records))
         self._folder = folder / "validation"
-        self._shown = None
-        self._writer = None
+        self._shown: Measured | None = None
+        self._writer: Any = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         latest = self._evaluation.latest
         if latest is None or latest is self._shown:
             return
@@ -56,7 +60,7 @@ class TensorBoardImages(keras.callbacks.Callback):
             tf.summary.image("detections", np.asarray(picture)[None], step=epoch)
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -100,7 +104,7 @@ def _grid(pairs: list[tuple[PIL.Image.Image, PIL.Image.Image]]) -> PIL.Image.Ima
     return grid
 
 
-def _some(records) -> list[Record]:
+def _some(records: Sequence[Record]) -> list[Record]:
     """Images from all of the data set, with objects where there are such."""
     records = [record for record in records if record.is_counted.any()] or list(records)
     if len(records) <= _IMAGES:

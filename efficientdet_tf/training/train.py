@@ -113,9 +113,11 @@ def _changes(
     if settings and step:
         change = resuming.Change(int(progress.epochs_done), step, settings)
         changes.append(change)
-        rates = tuple(_learning_rate(each, num_images, step) for each in (stored, config))
+        before, after = (_learning_rate(each, num_images, step) for each in (stored, config))
         best_ap = float(progress.best_ap)
-        for line in resuming.describe(change, rates, best_ap, config.training.patience > 0):
+        for line in resuming.describe(
+            change, (before, after), best_ap, config.training.patience > 0
+        ):
             print(line)
     # Not only by the call that changed it: that one may have ended before its first checkpoint.
     if step <= resuming.measured_since(changes).step:

@@ -4,6 +4,7 @@ Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
 """
 
 import colorsys
+import itertools
 import os
 import pathlib
 import zlib
@@ -65,7 +66,7 @@ def draw_detections(
 
 
 def draw_batch(
-    images: np.ndarray,
+    images: Sequence[np.ndarray] | np.ndarray,
     boxes: Sequence[np.ndarray],
     names: Sequence[Sequence[str]],
     columns: int = 4,
@@ -92,7 +93,7 @@ def draw_batch(
             colors=image_colors,
         )
         for image, image_boxes, image_names, image_colors in zip(
-            images, boxes, names, colors or [None] * len(images)
+            images, boxes, names, colors or itertools.repeat(None)
         )
     ]
     width, height = tiles[0].size
@@ -189,7 +190,14 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> list[float]:
     return [ymin, xmin, max(ymin, ymax), max(xmin, xmax)]
 
 
-def _draw_label(draw, text, corner, color, font, size) -> None:
+def _draw_label(
+    draw: PIL.ImageDraw.ImageDraw,
+    text: str,
+    corner: tuple[float, float],
+    color: tuple[int, int, int],
+    font: PIL.ImageFont.FreeTypeFont,
+    size: tuple[int, int],
+) -> None:
     """Text on a patch of `color`, above the box's corner, or where there is room."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(1, round(font.size / 8))

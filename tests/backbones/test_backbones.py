@@ -12,7 +12,6 @@ from efficientdet_tf.checkpoints import imagenet
 from efficientdet_tf.config import Config
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
-from keras_layers.level_maps import box_map, class_map
 
 # Name, its trainable parameters without the classifier, and its finest level. The counts of
 # EfficientNets are those of the specification; that of ResNet-50 is the library's.
@@ -127,10 +126,12 @@ def test_resnet_freezes_by_name(resnet):
 def test_a_detector_with_a_resnet_and_an_fpn_takes_a_training_step(resnet):
     config = resnet[1].override({"neck.name": "fpn", "model.image_size": 64})
     model = run_lib.compiled_model(config, steps=1)
-    targets = {"num_positives": tf.ones([2])}
-    for level, size in zip(range(3, 8), (8, 4, 2, 1, 1)):
-        targets[class_map(level)] = tf.zeros([2, size, size, 9], tf.int32)
-        targets[box_map(level)] = tf.ones([2, size, size, 36])
+    num_anchors = 9 * (64 + 16 + 4 + 1 + 1)
+    targets = {
+        "class_targets": tf.zeros([2, num_anchors], tf.int32),
+        "box_targets": tf.ones([2, num_anchors, 4]),
+        "num_positives": tf.ones([2]),
+    }
     before = {weight.name: weight.numpy() for weight in model.trainable_weights}
     logs = model.train_step((tf.random.uniform([2, 64, 64, 3], maxval=255.0), targets))
     assert np.isfinite(logs["loss"]) and logs["gradient_norm"] > 0

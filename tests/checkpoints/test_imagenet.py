@@ -146,7 +146,9 @@ def test_a_narrower_backbone_has_no_published_weights():
         imagenet.load_backbone(model, config, "imagenet")
 
 
-@pytest.mark.parametrize("content, reason", [(None, "no such file"), (b"\x89HDF", "not an .h5")])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "no such file"), (b"\x89HDF", "not an .h5")]
+)
 def test_a_file_that_cannot_be_read(tmp_path, content, reason):
     path = tmp_path / "weights.h5"
     if content:

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from efficientdet_tf.boxes import from_xywh
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import predict as predict_command
 from efficientdet_tf.detector import Detector
@@ -80,15 +81,14 @@ def test_json_has_what_the_detector_found(done, photograph, tiny_run):
     for item, box, score, index in zip(
         entry["detections"], found.boxes, found.scores, found.class_indices
     ):
-        x, y, width, height = item["bbox"]
-        np.testing.assert_allclose([y, x, y + height, x + width], box, atol=0.05)
+        np.testing.assert_allclose(from_xywh(*item["bbox"]), box, atol=0.05)
         assert item["score"] == pytest.approx(score, abs=1e-3)
         assert item["category_id"] == (900, 3, 7)[index]
         assert item["category_name"] == names[item["category_id"]]
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--model_path=x", "--input=y"], "--output is missing: Folder to write images and "),
         (["--model_path=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),

@@ -31,7 +31,7 @@ def test_the_papers_recipe(name):
     assert config.model.backbone_survival_prob == (1.0 if b0 else 0.8)
 
 
-@pytest.mark.parametrize("batch_size, peak", [(128, 0.16), (64, 0.08), (2048, 2.56)])
+@pytest.mark.parametrize(("batch_size", "peak"), [(128, 0.16), (64, 0.08), (2048, 2.56)])
 def test_the_papers_learning_rate(batch_size, peak):
     """From 0 over the first epoch, then along a cosine to 0, scaled with the batch."""
     schedule = optimizers.build(

@@ -14,13 +14,10 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
-from efficientdet_tf.data.pipeline import (
-    ReadFailures,
-    evaluation_dataset,
-    training_dataset,
-    training_positions,
-)
+from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
+from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.stream_order import training_positions
 
 SIZE = 128
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -73,11 +70,12 @@ def still(config: Config) -> Config:
 def test_training_batches_have_the_static_shapes_of_the_model(data, config):
     images, maps = training_dataset(data, config, 4).element_spec
     assert images == tf.TensorSpec([4, SIZE, SIZE, 3], tf.float32)
-    expected = {"num_positives": tf.TensorSpec([4], tf.float32)}
-    for level, side in zip(range(3, 8), (16, 8, 4, 2, 1)):
-        expected[f"cls_{level}"] = tf.TensorSpec([4, side, side, 9], tf.int32)
-        expected[f"box_{level}"] = tf.TensorSpec([4, side, side, 36], tf.float32)
-    assert maps == expected
+    num_anchors = 9 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
+    assert maps == {
+        "class_targets": tf.TensorSpec([4, num_anchors], tf.int32),
+        "box_targets": tf.TensorSpec([4, num_anchors, 4], tf.float32),
+        "num_positives": tf.TensorSpec([4], tf.float32),
+    }
 
 
 def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
@@ -94,10 +92,8 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
         wanted_classes, wanted_boxes, count = targets.assign(
             anchor_grid.from_config(config), boxes, record.classes[:1]
         )
-        classes = np.concatenate([np.ravel(maps[f"cls_{level}"][i]) for level in range(3, 8)])
-        deltas = np.concatenate([np.ravel(maps[f"box_{level}"][i]) for level in range(3, 8)])
-        np.testing.assert_array_equal(classes, wanted_classes)
-        np.testing.assert_allclose(deltas.reshape(-1, 4), wanted_boxes, atol=0.05)
+        np.testing.assert_array_equal(maps["class_targets"][i], wanted_classes)
+        np.testing.assert_allclose(maps["box_targets"][i], wanted_boxes, atol=0.05)
         assert maps["num_positives"][i] == count > 0
 
 
@@ -122,17 +118,11 @@ def with_ignored(data) -> DetectionData:
     return dataclasses.replace(data, records=records)
 
 
-def flat_classes(maps) -> np.ndarray:
-    """int32 [B, N]."""
-    levels = [maps[f"cls_{level}"].numpy() for level in range(3, 8)]
-    return np.concatenate([level.reshape(len(level), -1) for level in levels], axis=1)
-
-
 def test_ignored_objects_are_no_background(data, config):
     dataset = training_dataset(with_ignored(data), still(config), 7, repeat=False, seed=1)
     [(_, maps)] = list(dataset)
     [(_, without)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
-    found, plain = flat_classes(maps), flat_classes(without)
+    found, plain = (batch["class_targets"].numpy() for batch in (maps, without))
     np.testing.assert_array_equal(maps["num_positives"], without["num_positives"])
     order = list(islice(training_positions(data, seed=1, first_image=0), 7))
     for position, ours, theirs in zip(order, found, plain):
@@ -148,11 +138,12 @@ def test_crowd_regions_are_background_or_left_out(data, config):
     [(_, plain)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
     option = still(config).override({"data.ignore_crowd": True})
     [(_, maps)] = list(training_dataset(data, option, 7, repeat=False, seed=1))
-    assert (flat_classes(plain) >= -1).all()
+    left_out, background = (batch["class_targets"].numpy() for batch in (maps, plain))
+    assert (background >= -1).all()
     np.testing.assert_array_equal(maps["num_positives"], plain["num_positives"])
     order = list(islice(training_positions(data, seed=1, first_image=0), 7))
     ymin, xmin, ymax, xmax = np.asarray(anchor_grid.from_config(config)).T
-    for position, ours, theirs in zip(order, flat_classes(maps), flat_classes(plain)):
+    for position, ours, theirs in zip(order, left_out, background):
         # The region is the whole image; below or right of it is padding.
         record = data.records[position]
         height, width = (
@@ -375,4 +366,4 @@ def test_images_may_be_in_memory_and_without_objects(config):
     data = DetectionData([with_nothing], LabelMap((1,), ("thing",)))
     _, maps = next(iter(training_dataset(data, config, 2)))
     np.testing.assert_array_equal(maps["num_positives"], [0, 0])
-    assert np.all(maps["cls_3"] == -1) and np.all(maps["box_3"] == 0)
+    assert np.all(maps["class_targets"] == -1) and np.all(maps["box_targets"] == 0)

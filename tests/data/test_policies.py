@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.config import AugmentationConfig
 from efficientdet_tf.data import policies, policy_steps
 
@@ -32,9 +33,7 @@ def found(image) -> np.ndarray | None:
 
 
 def iou(a, b) -> float:
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    common = np.prod(np.maximum(sides, 0))
-    return common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+    return pairwise_overlaps([a], [b])[0].item()
 
 
 def apply(name, image, boxes, seed, level=6.0, probability=1.0):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from efficientdet_tf.boxes import areas, to_xywh
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import METRICS
@@ -18,7 +19,6 @@ LABELS = LabelMap((90, 3, 7), ("toothbrush", "car", "ghost"))
 
 def record(image_id, boxes, classes, crowd=None, area=None, ignored=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    sizes = boxes[:, 2:] - boxes[:, :2]
     return Record(
         image_id=image_id,
         image="unread.jpg",
@@ -27,7 +27,7 @@ def record(image_id, boxes, classes, crowd=None, area=None, ignored=None):
         boxes=boxes,
         classes=np.array(classes, np.int32),
         is_crowd=np.array(crowd if crowd else [False] * len(boxes), bool),
-        area=np.array(area if area else sizes.prod(axis=1), np.float32),
+        area=np.array(area if area else areas(boxes), np.float32),
         is_ignored=np.array(ignored if ignored else [False] * len(boxes), bool),
     )
 
@@ -260,13 +260,12 @@ def random_scene(seed):
     annotations = []
     for item in records:
         for box, index, crowd, area in zip(item.boxes, item.classes, item.is_crowd, item.area):
-            ymin, xmin, ymax, xmax = box.tolist()
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": item.image_id,
                     "category_id": LABELS.ids[index],
-                    "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+                    "bbox": to_xywh(box).tolist(),
                     "area": float(area),
                     "iscrowd": int(crowd),
                 }

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from efficientdet_tf.boxes import areas
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
-from efficientdet_tf.evaluation.confusion import confusion, overlaps
+from efficientdet_tf.evaluation.confusion import confusion
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 
 LABELS = LabelMap((7, 2, 5), ("cat", "dog", "owl"))
@@ -26,7 +27,7 @@ def record(image_id, *objects):
         classes=np.array([item[1] for item in objects], np.int32),
         is_crowd=np.array([item[2:] == ("crowd",) for item in objects], bool),
         is_ignored=np.array([item[2:] == ("ignored",) for item in objects], bool),
-        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        area=areas(boxes),
     )
 
 
@@ -209,12 +210,4 @@ def test_the_diagonal_agrees_with_pycocotools():
     # Of all object sizes, with 100 detections, in order of category id.
     recall = cocoeval.eval["recall"][0, :, 0, -1]
     np.testing.assert_allclose(result.recall[[1, 2, 0]], recall)
-    assert 0 < recall.min() and recall.max() < 1
-
-
-def test_overlaps():
-    iou, covered = overlaps(
-        np.array([HERE, [0, 0, 0, 10]]), np.array([[0, 5, 10, 25], HERE, THERE, [50, 50, 40, 40]])
-    )
-    assert iou.tolist() == [[50 / 250, 1, 0, 0], [0, 0, 0, 0]]
-    assert covered.tolist() == [[0.5, 1, 0, 0], [0, 0, 0, 0]]
+    assert recall.min() > 0 and recall.max() < 1

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector
@@ -111,8 +112,7 @@ def test_detections_leave_with_the_ids_and_pixels_of_the_data_set(data, evaluati
         33: 5,
         43: 1,
     }
-    ymin, xmin, ymax, xmax = data.records[1].boxes[0].tolist()
-    assert best[13]["bbox"] == pytest.approx([xmin, ymin, xmax - xmin, ymax - ymin], abs=1e-3)
+    assert best[13]["bbox"] == pytest.approx(to_xywh(data.records[1].boxes[0]), abs=1e-3)
 
 
 def test_a_second_run_sees_new_weights(oracle, evaluation):

@@ -40,7 +40,7 @@ def test_leaves_nothing_unfinished(exported):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (
             [],

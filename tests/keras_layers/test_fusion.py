@@ -9,7 +9,7 @@ INPUTS = [tf.constant([[[[1.0, 3.0]]]])] * 2
 
 
 @pytest.mark.parametrize(
-    "method, expected",
+    ("method", "expected"),
     [
         ("sum", [2, 6]),
         ("unbounded", [2, 6]),
@@ -24,7 +24,7 @@ def test_fixed_points_at_the_start(method, expected):
     np.testing.assert_allclose(fused[0, 0, 0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("method, count", [("sum", 0), ("fast", 3), ("channel_fast", 24)])
+@pytest.mark.parametrize(("method", "count"), [("sum", 0), ("fast", 3), ("channel_fast", 24)])
 def test_number_of_weights(method, count):
     fuse = WeightedFusion(method)
     fuse([tf.ones([1, 2, 2, 8])] * 3)

@@ -44,7 +44,9 @@ def test_pooling_one_level_is_3x3_stride_2():
     np.testing.assert_array_equal(pooled[0, :, :, 0], [[6, 8, 9], [16, 18, 19], [21, 23, 24]])
 
 
-@pytest.mark.parametrize("source, target", [((7, 1), (4, 1)), ((1, 8), (1, 4)), ((3, 2), (5, 1))])
+@pytest.mark.parametrize(
+    ("source", "target"), [((7, 1), (4, 1)), ((1, 8), (1, 4)), ((3, 2), (5, 1))]
+)
 def test_each_axis_is_resized_for_itself(source, target):
     assert resize_to(tf.ones([1, *source, 2]), *target).shape == (1, *target, 2)
 
@@ -79,7 +81,7 @@ def test_graph_of_a_cell():
 
 
 @pytest.mark.parametrize(
-    "method, count", [("fast", 196_281), ("sum", 196_224), ("channel_fast", 199_872)]
+    ("method", "count"), [("fast", 196_281), ("sum", 196_224), ("channel_fast", 199_872)]
 )
 def test_parameters_of_the_neck_of_d0(method, count):
     extra, network = ExtraLevels(64, 7), BiFPN(num_filters=64, num_repeats=3, fusion=method)
@@ -193,7 +195,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("layer, inputs", LAYERS, ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize(("layer", "inputs"), LAYERS, ids=lambda item: type(item).__name__)
 def test_config_round_trip(layer, inputs):
     restored = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(restored) is type(layer)

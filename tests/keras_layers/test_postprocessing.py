@@ -207,7 +207,7 @@ def test_config_round_trip():
         np.testing.assert_array_equal(copy(outputs, boxes, tf.ones(2))[name], value)
 
 
-@pytest.mark.parametrize("field, value", [("method", "soft"), ("scope", "all")])
+@pytest.mark.parametrize(("field", "value"), [("method", "soft"), ("scope", "all")])
 def test_unknown_choice_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}: '{value}' is not one of "):
         Postprocessing((64, 64), **{field: value})

@@ -88,8 +88,8 @@ def batch():
     """One level of 2 x 2 cells with 1 anchor and 3 classes; an object of each, and background."""
     random = np.random.default_rng(0)
     targets = {
-        "cls_3": np.array([0, 1, 2, -1], np.int32).reshape(1, 2, 2, 1),
-        "box_3": np.zeros((1, 2, 2, 4), np.float32),
+        "class_targets": np.array([[0, 1, 2, -1]], np.int32),
+        "box_targets": np.zeros((1, 4, 4), np.float32),
         "num_positives": np.array([3.0], np.float32),
     }
     outputs = {
@@ -114,7 +114,9 @@ def test_a_weight_scales_all_terms_of_its_class(batch):
     weights = (0.5, 3.0, 1.0)
     weighted, weighted_gradient = loss_and_gradient(LossConfig(class_weight_values=weights), batch)
     targets, outputs = batch
-    terms = losses.focal_loss(targets["cls_3"][..., 0], outputs["cls_3"], 0.25, 1.5).numpy()
+    terms = losses.focal_loss(
+        targets["class_targets"].reshape(1, 2, 2), outputs["cls_3"], 0.25, 1.5
+    ).numpy()
     np.testing.assert_allclose(plain, terms.sum() / 4, rtol=1e-6)
     np.testing.assert_allclose(weighted, (terms * weights).sum() / 4, rtol=1e-6)
     np.testing.assert_allclose(weighted_gradient, gradient * np.float32(weights), rtol=1e-6)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientdet_tf import anchors
 from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.training import train as run_lib
 
@@ -24,11 +25,13 @@ def _step(config):
     run_lib.keras.utils.set_random_seed(0)
     model = run_lib.compiled_model(config, steps=1)
     images = tf.random.uniform([2, 64, 64, 3], maxval=255.0)
-    before, targets = _values(model), {"num_positives": tf.ones([2])}
-    for level in range(3, 8):
-        size = -(-64 // 2**level)
-        targets[f"cls_{level}"] = tf.zeros([2, size, size, 9], tf.int32)
-        targets[f"box_{level}"] = tf.zeros([2, size, size, 36])
+    num_anchors = len(anchors.from_config(config))
+    targets = {
+        "class_targets": tf.zeros([2, num_anchors], tf.int32),
+        "box_targets": tf.zeros([2, num_anchors, 4]),
+        "num_positives": tf.ones([2]),
+    }
+    before = _values(model)
     model.train_step((images, targets))
     return before, _values(model)
 
@@ -63,7 +66,7 @@ def test_a_slower_backbone_makes_shorter_steps(optimizer):
 
 
 @pytest.mark.parametrize(
-    "pattern, message",
+    ("pattern", "message"),
     [
         (
             "backbones/.*",

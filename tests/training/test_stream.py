@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.pipeline import training_partners
+from efficientdet_tf.data.augmenting import training_partners
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.metrics_history import read_skipped_images
 from efficientdet_tf.training.callbacks import SkippedImages

@@ -20,7 +20,7 @@ from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
-from efficientdet_tf.data import pipeline
+from efficientdet_tf.data import stream_order
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
@@ -352,7 +352,7 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
         r"at step (\d+); its images are (.*?)\. The last", str(error.value)
     ).groups()
     data = data_lib.load(coco_file)
-    order = pipeline.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
+    order = stream_order.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
     positions = list(itertools.islice(order, 4))
     expected = [data.records[position] for position in positions]
     assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)
@@ -370,7 +370,7 @@ def test_different_classes_in_validation(coco_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ([], "train: --model_dir is missing: Run directory to write; the same command resumes it."),
         (

@@ -50,14 +50,13 @@ def batch(golden, goldens):
     """The training batch: four images, the last without objects."""
     images = np.load(goldens / "efficientdet-d0" / "train_mode.npz")["image_uint8"]
     grid = anchor_grid.from_config(CONFIG)
-    maps = []
+    assigned = []
     for i in range(4):
         classes = golden[f"gt_classes_{i}"][:, 0].astype(np.int32) - 1
-        flat = target_maps.assign(grid, golden[f"gt_boxes_{i}"], classes)
-        levels = target_maps.by_level(*flat[:2], (256, 256), 3, 7)
-        maps.append({**levels, "num_positives": flat[2]})
-    targets = {name: tf.stack([m[name] for m in maps]) for name in maps[0]}
-    return tf.cast(images, tf.float32), targets
+        assigned.append(target_maps.assign(grid, golden[f"gt_boxes_{i}"], classes))
+    names = ("class_targets", "box_targets", "num_positives")
+    stacked = map(tf.stack, zip(*assigned))
+    return tf.cast(images, tf.float32), dict(zip(names, stacked))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The only door to tensorflow-addons, which some settings need and nothing else.
+"""The import of tensorflow-addons, which some settings need and nothing else.
 
 tensorflow-addons 0.23 is its last release, made for TensorFlow 2.13 to 2.15, in
 which `tf.keras` was what is called `tf_keras` today. With TensorFlow 2.20 its
@@ -40,26 +40,15 @@ _NAMES = {
 }
 
 
-def optimizers(setting: str) -> types.ModuleType:
-    """The module `tensorflow_addons.optimizers`.
+def load_tensorflow_addons(setting: str) -> types.ModuleType:
+    """Import tensorflow-addons.
 
     Args:
-      setting: what asks for it, such as "optimizer.name: lamb", for the message.
+      setting: what asks for it, such as "optimizer.name: sgdw", for the message.
 
     Raises:
       ConfigError: where tensorflow-addons is not installed.
     """
-    return _load(setting).optimizers
-
-
-def image_filters(setting: str) -> types.ModuleType:
-    """The module `tensorflow_addons.image`; arguments and errors as of `optimizers`."""
-    return _load(setting).image
-
-
-# Also called while graphs are traced, of which it is no part.
-@tf.autograph.experimental.do_not_convert
-def _load(setting: str) -> types.ModuleType:
     if sys.modules.get("tensorflow_addons") is not None:
         return sys.modules["tensorflow_addons"]
     try:

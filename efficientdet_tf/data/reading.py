@@ -1,0 +1,169 @@
+"""Reading the images of a training stream, and what happens with those that cannot be read."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.mixing import Example
+from efficientdet_tf.data.record_table import RecordTable
+
+# So many images in a row that cannot be read end a stream, and at least four batches.
+_MOST_FAILURES = 64
+
+
+@dataclasses.dataclass
+class ReadFailures:
+    """Record of the images that a training stream could not read, written as it goes.
+
+    Attributes:
+      gaps: numbers in the stream, counted from 0 over all workers, of the first image that was
+        skipped and of the next one that was not; in order, and noticed before the batch that
+        comes after is given.
+      positions: indices of `data.records`, of other images: those not cached, and partners in
+        a mosaic or a mix.
+      has_ended: whether the stream has ended, as too many in a row could not be read.
+    """
+
+    gaps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    positions: list[int] = dataclasses.field(default_factory=list)
+    has_ended: bool = False
+
+    def record_gap(self, first: np.int64, end: np.int64, goes_on: bool) -> bool:
+        """Add a gap, if there is one, or that the stream ends; return False, for the graph."""
+        # What is read ahead comes here again after the end.
+        if end > first and not self.has_ended:
+            self.gaps.append((int(first), int(end)))
+        self.has_ended |= not goes_on
+        return False
+
+    def record_position(self, position: np.int64) -> bool:
+        """Add another image; return False, for the graph."""
+        self.positions.append(int(position))
+        return False
+
+
+class Reading:
+    """How images are read, and what happens with those that cannot be.
+
+    Args:
+      strict: every failure ends the stream.
+      most_in_a_row: so many failures in a row, about, end it in any case.
+      failures: where they are recorded, if anywhere.
+    """
+
+    def __init__(self, strict: bool, most_in_a_row: int, failures: ReadFailures | None) -> None:
+        self._strict = strict
+        # Those at work at the same time count until they are done.
+        self._most = most_in_a_row + 4 * (os.cpu_count() or 1)
+        self._failures = failures
+        with tf.device("/CPU:0"):
+            self._in_a_row = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    @classmethod
+    def of(cls, config: Config, batch_size: int, failures: ReadFailures | None) -> "Reading":
+        """As a config has it, for global batches of a size."""
+        return cls(config.data.strict, max(_MOST_FAILURES, 4 * batch_size), failures)
+
+    def read(
+        self,
+        table: RecordTable,
+        stream: tf.data.Dataset,
+        first: int,
+        stride: int,
+        end: int | None = None,
+    ) -> tf.data.Dataset:
+        """(number, position, pixels) of a stream of (number, position), without what fails.
+
+        Args:
+          table: of the images.
+          stream: numbers count from `first` by `stride`.
+          end: the number after the last, of a stream that has one, to notice failures at its end.
+        """
+        if self._strict:
+            return parallel_map(stream, lambda n, position: (n, position, table.read(position)))
+        stream = parallel_map(stream, lambda *element: (*element, *self._tried(table, element[1])))
+        stream = stream.ignore_errors(log_warning=self._failures is None)
+        if end is not None:
+            number, position = tf.constant(end, tf.int64), tf.constant(0, tf.int64)
+            last = tf.data.Dataset.from_tensors(
+                (number, position, tf.zeros([1, 1, 3], tf.uint8), True)
+            )
+            stream = stream.concatenate(last)
+
+        def noticed(expected: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tuple:
+            number, position, pixels, was_tried = element
+            is_noteworthy = (number != expected) | ~was_tried
+            done = tf.cond(
+                is_noteworthy,
+                lambda: self._notice_gap(expected, number, was_tried),
+                lambda: tf.constant(False),
+            )
+            with tf.control_dependencies([done]):
+                return number + stride, (number, position, pixels)
+
+        stream = stream.scan(tf.constant(first, tf.int64), noticed)
+        return stream if end is None else stream.filter(lambda number, *_: number < end)
+
+    def partner(self, table: RecordTable, position: tf.Tensor, otherwise: Example) -> Example:
+        """The example at a position; another one where it cannot be read."""
+        if self._strict:
+            return Example(table.read(position), *table.objects(position))
+        pixels, is_read = table.read_or_not(position)
+
+        def failed() -> Example:
+            with tf.control_dependencies([self._notice_position(position)]):
+                return Example(*map(tf.identity, otherwise))
+
+        return tf.cond(is_read, lambda: Example(pixels, *table.objects(position)), failed)
+
+    def no_image_left(self, element_spec: Any) -> tf.data.Dataset:
+        """A data set whose first element is an error."""
+
+        def element(_: tf.Tensor) -> Any:
+            zero = tf.constant(0, tf.int64)
+            with tf.control_dependencies([self._notice_gap(zero, zero, tf.constant(False))]):
+                return tf.nest.map_structure(
+                    lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype),
+                    element_spec,
+                )
+
+        return tf.data.Dataset.range(1).map(element)
+
+    def _tried(self, table: RecordTable, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Pixels and True; after too many failures in a row, False without another trial."""
+        count = self._in_a_row.assign_add(1)
+
+        def read() -> tuple[tf.Tensor, bool]:
+            pixels = table.read(position)
+            with tf.control_dependencies([pixels]), tf.control_dependencies([self._reset()]):
+                return tf.identity(pixels), True
+
+        return tf.cond(count <= self._most, read, lambda: (tf.zeros([1, 1, 3], tf.uint8), False))
+
+    def _reset(self) -> tf.Operation:
+        return self._in_a_row.assign(0, read_value=False)
+
+    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, goes_on: tf.Tensor) -> tf.Tensor:
+        noticed = tf.constant(False)
+        if self._failures is not None:
+            arguments = [first, end, goes_on]
+            noticed = tf.numpy_function(self._failures.record_gap, arguments, tf.bool)
+        with tf.control_dependencies([noticed]):
+            text = "too many images in a row cannot be read"
+            with tf.control_dependencies([tf.debugging.Assert(goes_on, [text])]):
+                return tf.constant(False)
+
+    def _notice_position(self, position: tf.Tensor) -> tf.Tensor:
+        if self._failures is None:
+            return tf.constant(False)
+        return tf.numpy_function(self._failures.record_position, [position], tf.bool)
+
+
+def parallel_map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    """Map elements in parallel threads, in their order."""
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

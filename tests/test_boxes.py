@@ -1,0 +1,77 @@
+"""Conversions of boxes between their forms, overlaps, and coordinates relative to anchors."""
+
+import numpy as np
+import tensorflow as tf
+
+from efficientdet_tf import anchors, boxes
+
+# ymin, xmin, ymax, xmax of 20 x 40 pixels in an image of 100 x 200.
+BOX = np.array([[10, 30, 30, 70]], np.float32)
+RATIOS = (1.0, 2.0, 0.5)
+
+
+def test_the_form_of_coco_and_back():
+    assert boxes.to_xywh(BOX).tolist() == [[30, 10, 40, 20]]
+    assert boxes.from_xywh(30, 10, 40, 20) == (10, 30, 30, 70)
+    assert boxes.to_xywh(np.zeros((0, 4))).shape == (0, 4)
+    assert boxes.to_xywh(BOX[0]).tolist() == [30, 10, 40, 20]
+
+
+def test_centre_and_size_and_back():
+    assert boxes.to_center(BOX).tolist() == [[20, 50, 20, 40]]
+    assert boxes.from_center(50, 20, 40, 20) == (10, 30, 30, 70)
+
+
+def test_fractions_of_the_image_and_back():
+    fractions = boxes.to_fractions(BOX, (100, 200))
+    np.testing.assert_allclose(fractions, [[0.1, 0.15, 0.3, 0.35]], rtol=1e-6)
+    pixels = boxes.from_fractions(fractions, (100, 200))
+    assert pixels.dtype == np.float32
+    np.testing.assert_allclose(pixels, BOX, rtol=1e-6)
+
+
+def test_sizes_and_areas():
+    assert boxes.sizes(BOX).tolist() == [[20, 40]]
+    assert boxes.sizes(tf.constant(BOX)).numpy().tolist() == [[20, 40]]
+    assert boxes.areas(BOX).tolist() == [800]
+
+
+def test_overlaps_are_over_the_union_and_over_the_first():
+    others = [[10, 30, 30, 70], [20, 30, 40, 70], [50, 50, 60, 60], [5, 5, 5, 5]]
+    iou, covered = boxes.pairwise_overlaps(BOX, others)
+    np.testing.assert_allclose(iou, [[1, 400 / 1200, 0, 0]])
+    np.testing.assert_allclose(covered, [[1, 0.5, 0, 0]])
+
+
+def test_overlaps_of_graphs_are_those_of_arrays():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 50, (2, 8, 2))
+    one, other = np.concatenate([low, low + rng.uniform(1, 50, low.shape)], -1).astype(np.float32)
+    expected = boxes.pairwise_overlaps(one, other)[0]
+    intersection, union = boxes.intersection_and_union(one[:, None], other[None])
+    np.testing.assert_allclose(intersection / union, expected, rtol=1e-5, atol=1e-6)
+    sides = tf.unstack(one, axis=1)
+    for index, box in enumerate(other):
+        actual = boxes.iou_with_box(sides, box)
+        np.testing.assert_allclose(actual, expected[:, index], rtol=1e-5, atol=1e-6)
+
+
+def test_decode_is_the_inverse_of_encode_over_a_batch():
+    grid = anchors.generate((128, 96), 3, 7, 3, RATIOS, 4.0)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 90, (2, len(grid), 2))
+    given = np.concatenate([corners, corners + rng.uniform(4, 60, corners.shape)], axis=-1)
+    given = given.astype(np.float32)
+    decoded = boxes.decode(boxes.encode(given, grid), grid)
+    np.testing.assert_allclose(decoded, given, atol=1e-3)
+
+
+def test_an_anchor_relative_to_itself_is_zero():
+    grid = anchors.generate((64, 64), 3, 7, 3, RATIOS, 4.0)
+    np.testing.assert_allclose(boxes.encode(grid, grid), 0, atol=1e-6)
+
+
+def test_decode_stays_finite_for_huge_deltas():
+    grid = anchors.generate((64, 64), 6, 7, 3, RATIOS, 4.0)
+    decoded = boxes.decode(tf.fill(grid.shape, 1e4), grid)
+    assert np.isfinite(decoded).all()
