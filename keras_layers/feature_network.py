@@ -27,6 +27,7 @@ from typing import Any
 NETWORKS = {
     "bifpn": "keras_layers.bifpn:BiFPN",
     "fpn": "keras_layers.fpn:FPN",
+    "nasfpn": "keras_layers.nasfpn:NASFPN",
     "pafpn": "keras_layers.panet:PAFPN",
     "panet": "keras_layers.panet:PAFPN",
     "bottom_up_path_augmentation": "keras_layers.panet:PAFPN",

@@ -20,12 +20,15 @@ class FeatureNetwork(keras.layers.Layer):
     Attributes:
       reads_extra_levels: whether more than the sizes of the levels above the backbone's
         is used.
+      conv_after_downsample: whether maps are pooled before they are projected, also for the
+        levels above the backbone's.
 
     Raises:
       ValueError: naming the field, for a value that it cannot have.
     """
 
     reads_extra_levels = True
+    conv_after_downsample = False
 
     def __init__(
         self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs

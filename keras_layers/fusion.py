@@ -1,4 +1,4 @@
-"""Weighted fusion of feature maps (paper, section 3.3)."""
+"""Ways to fuse feature maps of one size and width into one."""
 
 import functools
 
@@ -9,11 +9,29 @@ from keras_layers.feature_network import METHODS
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
+# Of a map, per channel.
+GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
+
+
+def make_fusion(method: str, name: str) -> keras.layers.Layer:
+    """Make a layer that fuses a list of float [B, H, W, C].
+
+    Args:
+      method: one of `keras_layers.feature_network.METHODS`, or "attention_max" or
+        "attention_avg" for `GlobalAttention` of two maps.
+      name: of the layer.
+    """
+    kind, _, choice = method.partition("_")
+    if kind == "attention":
+        return GlobalAttention(choice, name=name)
+    return WeightedFusion(method, name=name)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class WeightedFusion(keras.layers.Layer):
     """Adds feature maps of one size and width, each by a learned weight.
+
+    Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3.3.
 
     Methods, with one scalar weight for each input (`channel_*`: one for each
     input and channel), all starting at 1:
@@ -81,3 +99,25 @@ class WeightedFusion(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "method": self.method}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class GlobalAttention(keras.layers.Layer):
+    """NAS-FPN's merging cell GP: deep + sigmoid(global pool of deep) * shallow; no weights.
+
+    Args:
+      pool: one of `GLOBAL_POOLS`. Default "max".
+    """
+
+    def __init__(self, pool: str = "max", **kwargs):
+        super().__init__(**kwargs)
+        self.pool = pool
+
+    def call(self, inputs):
+        """Fuse the list [deep, shallow] of float [B, H, W, C] to the same shape."""
+        deep, shallow = inputs
+        pooled = GLOBAL_POOLS[self.pool](deep, axis=[1, 2], keepdims=True)
+        return deep + tf.sigmoid(pooled) * shallow
+
+    def get_config(self):
+        return {**super().get_config(), "pool": self.pool}

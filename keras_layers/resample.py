@@ -9,15 +9,19 @@ import tf_keras as keras
 from keras_layers.batch_norm import batch_norm
 from keras_layers.conv_block import ConvBlock
 
+POOL_KERNELS = ("s+1", "s")
 
-def max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Max pooling of float [B, H, W, C] down to (height, width), as published.
 
-    The stride is the smallest that reaches the size and the kernel one more;
-    an axis that has its size already is left alone.
+def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """Max pooling of float [B, H, W, C] down to (height, width).
+
+    The stride s is the smallest that reaches the size; an axis that has its size already is
+    left alone. `pool_kernel` is one of `POOL_KERNELS`, the side of the kernel: "s+1" as
+    EfficientDet was published, "s" as NAS-FPN was.
     """
     strides = [(x.shape[1] - 1) // height + 1, (x.shape[2] - 1) // width + 1]
-    kernel = [stride + 1 if stride > 1 else 1 for stride in strides]
+    overlap = 1 if pool_kernel == "s+1" else 0
+    kernel = [stride + overlap if stride > 1 else 1 for stride in strides]
     return tf.nn.max_pool2d(x, kernel, strides, "SAME")
 
 
@@ -55,10 +59,16 @@ def _sources(size: int, source_size: int) -> list[int]:
     return [index * source_size // size for index in range(size)]
 
 
-def resize_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+def shrink_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """`max_pool_to` where an axis shrinks; an axis that would grow is left alone."""
     if x.shape[1] > height or x.shape[2] > width:
-        x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]))
+        x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]), pool_kernel)
+    return x
+
+
+def resize_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+    x = shrink_to(x, height, width, pool_kernel)
     if x.shape[1] < height or x.shape[2] < width:
         x = upsample_to(x, height, width)
     return x
