@@ -78,8 +78,9 @@ def _neck(config: Config, features: dict) -> dict:
     extra_levels = ExtraLevels(
         neck.num_filters,
         config.model.max_level,
-        network.conv_block,
+        network.projection_block(),
         project=network.reads_extra_levels,
+        conv_after_downsample=network.conv_after_downsample,
         name="extra_levels",
     )
     return network(extra_levels(features))

@@ -31,6 +31,9 @@ NETWORKS = {
     "pafpn": "keras_layers.panet:PAFPN",
     "panet": "keras_layers.panet:PAFPN",
     "bottom_up_path_augmentation": "keras_layers.panet:PAFPN",
+    "simplified_panet": "keras_layers.panet:SimplifiedPANet",
+    "fully_connected": "keras_layers.fully_connected:FullyConnected",
+    "qufpn": "keras_layers.qufpn:QuFPN",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.

@@ -43,6 +43,10 @@ class FeatureNetwork(keras.layers.Layer):
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
 
+    def projection_block(self) -> ConvBlock:
+        """Return the block whose norm and bias the projections of the inputs have."""
+        return self.conv_block
+
     def build(self, input_shapes):
         self.levels = check_levels(input_shapes)
         super().build(input_shapes)

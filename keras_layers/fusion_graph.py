@@ -185,10 +185,6 @@ class FusionGraph(FeatureNetwork):
         """Return the convolution blocks by the names that nodes have for them."""
         return {"main": self.conv_block}
 
-    def projection_block(self) -> ConvBlock:
-        """Return the block whose norm and bias the projections have."""
-        return self.conv_block
-
     def fused_levels(self) -> list[int]:
         """Return the levels that the graph is over."""
         return self.levels

@@ -126,6 +126,8 @@ class ExtraLevels(keras.layers.Layer):
         Default: the profile "light", with both.
       project: whether there is a projection; without, the added levels have the width of
         the coarsest one and no weights. Default True.
+      conv_after_downsample: whether the first added level is pooled before it is projected.
+        Default False.
     """
 
     def __init__(
@@ -134,11 +136,13 @@ class ExtraLevels(keras.layers.Layer):
         max_level: int,
         conv_block: Any = None,
         project: bool = True,
+        conv_after_downsample: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.max_level = max_level
+        self.conv_after_downsample = conv_after_downsample
         self.conv_block = ConvBlock.from_value(conv_block)
         self.projection = None
         if project:
@@ -149,10 +153,13 @@ class ExtraLevels(keras.layers.Layer):
         features = dict(features)
         top = max(features)
         x = features[top]
-        if top < self.max_level and self.projection is not None:
-            x = self.projection(x, training=training)
         for level in range(top + 1, self.max_level + 1):
+            project = self.projection is not None and level == top + 1
+            if project and not self.conv_after_downsample:
+                x = self.projection(x, training=training)
             x = max_pool_to(x, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
+            if project and self.conv_after_downsample:
+                x = self.projection(x, training=training)
             features[level] = x
         return features
 
@@ -163,4 +170,5 @@ class ExtraLevels(keras.layers.Layer):
             "max_level": self.max_level,
             "conv_block": self.conv_block.to_dict(),
             "project": self.projection is not None,
+            "conv_after_downsample": self.conv_after_downsample,
         }

@@ -51,6 +51,9 @@ ROWS = [
     Row("bifpn", {3: 196_224}, FULL),
     Row("bifpn", {3: 199_872}, FULL, "channel_fast"),
     Row("bifpn", {3: 966_969}, FULL, "fast", DENSE),
+    Row("bifpn", {3: 196_281}, FULL, "fast", {"conv_after_downsample": True}),
+    # Six projections without gamma and beta.
+    Row("bifpn", {3: 196_281 - 6 * 128}, FULL, "fast", {"projection_norm": False}),
     Row("fpn", {1: 75_776, 3: 124_416, 6: 197_376}, UPPER),
     Row("fpn", {1: 236_160, 3: 606_080}, UPPER, "sum", DENSE),
     Row("fpn", {1: 75_776, 3: 124_416}, UPPER, "sum", {"variant": "lin2017"}),
@@ -72,6 +75,15 @@ ROWS = [
     Row("pafpn", {1: 114_688}, FULL, "sum", {"downsample": "conv"}),
     Row("pafpn", {1: 532_096}, FULL, "sum", {"downsample": "conv"} | DENSE),
     Row("pafpn", {1: 114_688}, FULL, "sum", {"downsample": "conv", "chain": "pre"}),
+    Row("simplified_panet", {3: 168_192}, FULL),
+    Row("simplified_panet", {3: 939_008}, FULL, "sum", DENSE),
+    Row("fully_connected", {3: 247_552, 6: 320_512}, FULL),
+    Row("fully_connected", {3: 728_448, 6: 1_283_328}, FULL, "sum", DENSE),
+    Row("fully_connected", {3: 247_552}, FULL, "sum", {"conv_after_downsample": True}),
+    # 21 nodes with 48 edges in a cell; levels 3 to 5 are projected 3, 4 and 4 times, level 6 once.
+    Row(
+        *("qufpn", {1: 21 * 4864 + 48 + 3 * 2752 + 4 * 7360 + 5 * 20_672}, FULL, "fast"),
+    ),
     Row(
         *("nasfpn", {3: 153_600, 5: 221_696}),
         levels_of("346", "346", "3456", "34567", "34567"),
@@ -157,7 +169,7 @@ def test_parameters_at_the_size_of_d0(row, num_repeats, num_parameters):
         level: keras.Input((*sizes[level], width)) for level, width in ((3, 40), (4, 112), (5, 320))
     }
     network = build(row, 64, num_repeats)
-    extra = ExtraLevels(64, 7, network.conv_block, project=network.reads_extra_levels)
+    extra = ExtraLevels(64, 7, network.projection_block(), project=network.reads_extra_levels)
     network(extra(features))
     assert num_parameters(extra, network) == row.parameters[num_repeats]
 
@@ -329,6 +341,7 @@ def test_equal_costs_of_the_comparison_in_the_paper(num_parameters):
         ("pafpn", "sum", 6),
         ("fpn", "sum", 12),
         ("nasfpn", "sum", 6),
+        ("fully_connected", "sum", 12),
         ("bifpn", "sum", 6),
         ("bifpn", "fast", 6),
     ):
@@ -340,6 +353,10 @@ def test_equal_costs_of_the_comparison_in_the_paper(num_parameters):
         counts[name, fusion] = num_parameters(extra, network) + (repeats - 2) * second_cell
     assert counts["pafpn", "sum"] == 1_805_440
     assert counts["fpn", "sum"] == counts["pafpn", "sum"]
-    published = {("nasfpn", "sum"): 0.71, ("bifpn", "sum"): 0.88, ("bifpn", "fast"): 0.88}
-    for key, ratio in published.items():
-        assert counts[key] / counts["pafpn", "sum"] == pytest.approx(ratio, abs=0.07), key
+    for name, fusion, ratio in (
+        ("nasfpn", "sum", 0.71),
+        ("fully_connected", "sum", 1.24),
+        ("bifpn", "sum", 0.88),
+        ("bifpn", "fast", 0.88),
+    ):
+        assert counts[name, fusion] / counts["pafpn", "sum"] == pytest.approx(ratio, abs=0.07), name
