@@ -34,6 +34,7 @@ NETWORKS = {
     "simplified_panet": "keras_layers.panet:SimplifiedPANet",
     "fully_connected": "keras_layers.fully_connected:FullyConnected",
     "qufpn": "keras_layers.qufpn:QuFPN",
+    "bfp": "keras_layers.bfp:BFP",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.
@@ -132,7 +133,7 @@ def check_levels(levels: Iterable[int | str]) -> list[int]:
 def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
     """Raise ValueError for a value that is none of the choices."""
     if value not in choices:
-        raise ValueError(f"{field}: {value!r} is not one of {', '.join(choices)}")
+        raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(str, choices))}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

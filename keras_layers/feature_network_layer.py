@@ -1,11 +1,17 @@
 """What the layers of all feature networks have in common."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import METHODS, check_choice, check_levels
+from keras_layers.feature_network import (
+    METHODS,
+    build_feature_network,
+    check_choice,
+    check_levels,
+)
 
 
 class FeatureNetwork(keras.layers.Layer):
@@ -58,4 +64,57 @@ class FeatureNetwork(keras.layers.Layer):
             "num_repeats": self.num_repeats,
             "fusion": self.fusion,
             "conv_block": self.conv_block.to_dict(),
+        }
+
+
+class NestedFeatureNetwork(FeatureNetwork):
+    """What works on the pyramid of another feature network, its base.
+
+    Args:
+      num_filters: width C of every level of the output, 1 or more.
+      num_repeats: number of cells of the base.
+      fusion: of the base.
+      conv_block: of both, as of `ConvBlock.from_value`.
+      base: a key of `keras_layers.feature_network.NETWORKS`.
+      base_options: of the base, as of `build_feature_network`; None is none.
+
+    Attributes:
+      pyramid: the base, a layer.
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    def __init__(self, *, base: str, base_options: Mapping[str, Any] | None, **kwargs):
+        super().__init__(**kwargs)
+        self.base = base
+        self.base_options = dict(base_options or {})
+        try:
+            self.pyramid = build_feature_network(
+                base,
+                {"conv_block": self.conv_block, **self.base_options},
+                num_filters=self.num_filters,
+                num_repeats=self.num_repeats,
+                fusion=self.fusion,
+                layer_name="base",
+            )
+        except ValueError as error:
+            # The fields of the base are called otherwise here; others have been checked.
+            text = str(error).removeprefix("name: ")
+            is_option = text.startswith("options.")
+            raise ValueError(f"base_{text}" if is_option else f"base: {text}") from error
+        self.conv_after_downsample = self.pyramid.conv_after_downsample
+
+    @property
+    def reads_extra_levels(self) -> bool:
+        return self.pyramid.reads_extra_levels
+
+    def projection_block(self) -> ConvBlock:
+        return self.pyramid.projection_block()
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "base": self.base,
+            "base_options": dict(self.base_options),
         }

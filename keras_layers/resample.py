@@ -25,6 +25,27 @@ def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1")
     return tf.nn.max_pool2d(x, kernel, strides, "SAME")
 
 
+def adaptive_max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Max pooling of float [B, H, W, C] down to (height, width) over bins of even sizes.
+
+    Row i is the maximum of rows floor(i * H / height) to ceil((i + 1) * H / height), columns
+    likewise: kernel and stride H / height where that is a whole number.
+    """
+    for axis, size in ((1, height), (2, width)):
+        if x.shape[axis] != size:
+            bins = _bins(x.shape[axis], size)
+            x = tf.reduce_max(tf.gather(x, bins, axis=axis), axis=axis + 1)
+    return x
+
+
+def _bins(source_size: int, size: int) -> list[list[int]]:
+    """Which positions each of `size` is pooled from, as many for each: the last is repeated."""
+    starts = [index * source_size // size for index in range(size)]
+    ends = [-(-(index + 1) * source_size // size) for index in range(size)]
+    longest = max(end - start for start, end in zip(starts, ends))
+    return [[min(start + i, end - 1) for i in range(longest)] for start, end in zip(starts, ends)]
+
+
 def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Nearest neighbour of float [B, H, W, C] up to (height, width).
 

@@ -28,11 +28,21 @@ def features_of():
 
 @pytest.fixture(scope="session")
 def randomize():
-    """A function that gives a layer weights as after some training: no two are alike."""
+    """A function that gives a layer weights as after some training.
+
+    No two are alike. They are positive, so that no ReLU is dead, and of the size that keeps
+    that of the activations.
+    """
 
     def change(layer):
         random = np.random.default_rng(1)
-        layer.set_weights([random.uniform(0.15, 0.5, w.shape) for w in layer.get_weights()])
+        for weight in layer.weights:
+            value = random.uniform(0.3, 1.0, weight.shape)
+            if "depthwise_kernel" in weight.name:
+                value /= weight.shape[0] * weight.shape[1]
+            elif "kernel" in weight.name:
+                value /= np.prod(weight.shape[:-1]) / 2
+            weight.assign(value)
 
     return change
 
