@@ -35,10 +35,18 @@ NETWORKS = {
     "fully_connected": "keras_layers.fully_connected:FullyConnected",
     "qufpn": "keras_layers.qufpn:QuFPN",
     "bfp": "keras_layers.bfp:BFP",
+    "efm": "keras_layers.efm:EFM",
+    "asff": "keras_layers.asff:ASFF",
+    "fpg": "keras_layers.fpg:FPG",
+    # The name in the text that lists the networks; it describes no other one.
+    "feature_pyramid_grouping": "keras_layers.fpg:FPG",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.
 METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
+
+# The coarsest level that backbones have.
+TOP_LEVEL = 5
 
 # Hyper-parameters of every network.
 COMMON = ("num_filters", "num_repeats", "fusion", "conv_block")

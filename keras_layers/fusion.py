@@ -12,18 +12,22 @@ EPSILON = 1e-4
 # Of a map, per channel.
 GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
 
+COMPRESSIONS = ("maxout", "maxout_affine", "conv1x1")
+
 
 def make_fusion(method: str, name: str) -> keras.layers.Layer:
     """Make a layer that fuses a list of float [B, H, W, C].
 
     Args:
-      method: one of `keras_layers.feature_network.METHODS`, or "attention_max" or
-        "attention_avg" for `GlobalAttention` of two maps.
+      method: one of `keras_layers.feature_network.METHODS`, "attention_max" or
+        "attention_avg" for `GlobalAttention` of two maps, or one of `COMPRESSIONS`.
       name: of the layer.
     """
     kind, _, choice = method.partition("_")
     if kind == "attention":
         return GlobalAttention(choice, name=name)
+    if method in COMPRESSIONS:
+        return Compression(method, name=name)
     return WeightedFusion(method, name=name)
 
 
@@ -121,3 +125,38 @@ class GlobalAttention(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "pool": self.pool}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class Compression(keras.layers.Layer):
+    """Compresses the concatenation of n maps of width C to one of width C.
+
+    - `maxout`: the largest of the n maps, for each channel; no weights.
+    - `maxout_affine`: a 1x1 convolution to 2 C filters, then the larger of each pair of
+      adjacent ones; Goodfellow et al., "Maxout Networks", https://arxiv.org/abs/1302.4389.
+    - `conv1x1`: a 1x1 convolution to C filters.
+
+    Args:
+      method: one of `COMPRESSIONS`. Default "maxout".
+    """
+
+    def __init__(self, method: str = "maxout", **kwargs):
+        super().__init__(**kwargs)
+        self.method = method
+
+    def build(self, input_shapes):
+        self.conv = None
+        if self.method != "maxout":
+            pieces = 2 if self.method == "maxout_affine" else 1
+            self.conv = keras.layers.Conv2D(pieces * input_shapes[0][-1], 1, name="conv")
+        super().build(input_shapes)
+
+    def call(self, inputs):
+        """Fuse a list of float [B, H, W, C] to the same shape."""
+        if self.conv is None:
+            return functools.reduce(tf.maximum, inputs)
+        x = self.conv(tf.concat(inputs, axis=-1))
+        return tf.maximum(x[..., ::2], x[..., 1::2]) if self.method == "maxout_affine" else x
+
+    def get_config(self):
+        return {**super().get_config(), "method": self.method}

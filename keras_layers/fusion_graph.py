@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
@@ -181,6 +182,11 @@ class FusionGraph(FeatureNetwork):
         """Return the nodes of a cell over the levels, each after what it reads."""
         raise NotImplementedError
 
+    @property
+    def num_cells(self) -> int:
+        """How often the cell is repeated."""
+        return self.num_repeats
+
     def conv_blocks(self) -> dict[str, ConvBlock]:
         """Return the convolution blocks by the names that nodes have for them."""
         return {"main": self.conv_block}
@@ -203,7 +209,7 @@ class FusionGraph(FeatureNetwork):
         # lists of lists.
         self.nodes = [
             self._make_node(node, levels, f"cell_{cell}_node_{index}")
-            for cell in range(self.num_repeats)
+            for cell in range(self.num_cells)
             for index, node in enumerate(self.graph)
         ]
 
@@ -223,6 +229,13 @@ class FusionGraph(FeatureNetwork):
             name=name,
         )
 
+    def project(self, features: dict[int, tf.Tensor], training=None) -> dict[int, tf.Tensor]:
+        """Return the inputs of the first cell: of width C, unless that projects its edges."""
+        features = dict(features)
+        for level, project in zip(features, self.projections):
+            features[level] = project(features[level], training=training)
+        return features
+
     def call(self, features, training=None):
         """Fuse.
 
@@ -234,8 +247,7 @@ class FusionGraph(FeatureNetwork):
         """
         features = {int(level): x for level, x in features.items()}
         features = {level: features[level] for level in self.fused_levels()}
-        for level, project in zip(features, self.projections):
-            features[level] = project(features[level], training=training)
+        features = self.project(features, training)
         for first in range(0, len(self.nodes), len(self.graph)):
             maps = list(features.values())
             for node, fuse in zip(self.graph, self.nodes[first:]):

@@ -20,6 +20,7 @@ from keras_layers.resample import ExtraLevels
 FULL = np.ones([5, 5], bool)
 # Row: level of the output; column: level of the input.
 UPPER = np.triu(FULL)
+NEIGHBOURS = np.tril(np.triu(FULL, -1), 1)
 
 
 class Row(NamedTuple):
@@ -30,6 +31,7 @@ class Row(NamedTuple):
       parameters: {repeats: trainable parameters with level 6's projection} for D0's widths.
       depends: bool [5, 5] of one cell: whether a level of the output depends on one of the
         input.
+      repeats: the fewest cells that it works with.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     depends: np.ndarray
     fusion: str = "sum"
     options: dict[str, Any] = {}
+    repeats: int = 1
 
 
 def levels_of(*rows: str) -> np.ndarray:
@@ -89,6 +92,29 @@ ROWS = [
     Row("bfp", {1: 75_776}, FULL, "sum", {"refine": "none"}),
     Row("bfp", {1: 75_776 + 4864}, FULL, "sum", {"refine": "conv", "level": 5}),
     Row("bfp", {1: 100_096 + 2 * 4160}, FULL, "sum", {"base": "pafpn", "embedded": False}),
+    Row("efm", {1: 75_776}, NEIGHBOURS),
+    Row("efm", {1: 236_160}, NEIGHBOURS, "sum", DENSE),
+    # Two levels have 2 sources, three have 3.
+    Row(
+        *("efm", {1: 75_776 + 13 * 128 * 64 + 5 * 128}, NEIGHBOURS, "sum"),
+        {"compress": "maxout_affine"},
+    ),
+    Row(
+        *("efm", {1: 75_776 + 13 * 64 * 64 + 5 * 64 + 256 * 64 + 3 * 64}, NEIGHBOURS, "sum"),
+        {"compress": "conv1x1", "spp": True},
+    ),
+    Row("asff", {1: 177_561}, FULL),
+    Row("asff", {1: 819_465}, FULL, "sum", DENSE),
+    # 13 sources instead of 25, 4 of them finer ones, whose base does not see finer ones still.
+    Row(
+        "asff",
+        {1: 75_776 + 9 * 4864 + 13 * (64 * 8 + 3 * 8) + 2 * (16 * 2 + 2) + 3 * (24 * 3 + 3)},
+        *(np.triu(FULL, -1), "sum", {"sources": "adjacent", "weight_filters": 8}),
+    ),
+    # As many pathways as levels.
+    Row("fpg", {9: 647_680}, FULL, repeats=5),
+    Row("fpg", {9: 2_603_072}, FULL, "sum", DENSE, repeats=5),
+    Row("fpg", {9: 811_264}, FULL, "sum", {"truncate": False}, repeats=4),
     Row(
         *("nasfpn", {3: 153_600, 5: 221_696}),
         levels_of("346", "346", "3456", "34567", "34567"),
@@ -111,11 +137,11 @@ def title(row: Any) -> str | None:
     return "-".join([row.name, row.fusion, *map(str, row.options.values())])
 
 
-def build(row: Row, num_filters=8, num_repeats=1):
+def build(row: Row, num_filters=8, num_repeats=None):
     return build_feature_network(
         *(row.name, row.options),
         num_filters=num_filters,
-        num_repeats=num_repeats,
+        num_repeats=num_repeats or row.repeats,
         fusion=row.fusion,
     )
 
@@ -157,7 +183,7 @@ def test_levels_up_to_8(row):
         level: keras.Input((*sizes[level], (40, 112, 320, 6, 6, 6)[level - 3]))
         for level in range(3, 9)
     }
-    outputs = build(row, 6)(inputs)
+    outputs = build(row, 6, row.repeats + 1)(inputs)
     assert {level: x.shape[1:] for level, x in outputs.items()} == {
         level: (*sizes[level], 6) for level in range(3, 9)
     }
@@ -251,7 +277,7 @@ def test_half_precision(row, policy, features_of):
 def test_xla_compiles_forward_and_backward_pass(row, features_of, randomize):
     # Of few levels, as compilation takes long.
     features = features_of((65, 96), max_level=5 if row.name != "nasfpn" else 7)
-    network = build(row)
+    network = build(row, num_repeats=min(row.repeats, 3))
     network(features)
     randomize(network)
 
@@ -317,6 +343,9 @@ def test_a_wrong_conv_block_is_named(conv_block, expected):
         ("nasfpn", "global_pool", "max, avg"),
         ("nasfpn", "pool_kernel", "s+1, s"),
         ("bfp", "refine", "non_local, conv, none"),
+        ("efm", "compress", "maxout, maxout_affine, conv1x1"),
+        ("asff", "sources", "all, adjacent"),
+        ("fpg", "across_skip", "conv, identity"),
     ],
 )
 def test_options_have_choices(name, option, expected):
@@ -329,7 +358,7 @@ def test_options_have_choices(name, option, expected):
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("bfp", {"base": "fnp"}, "base: 'fnp' is not a feature network; did you mean 'fpn'?"),
+        ("asff", {"base": "fnp"}, "base: 'fnp' is not a feature network; did you mean 'fpn'?"),
         (
             *("bfp", {"base_options": {"variants": 1}}),
             "base_options.variants: fpn has no such option; did you mean 'variant'?",
