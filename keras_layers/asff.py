@@ -15,7 +15,7 @@ import tf_keras as keras
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import check_choice
 from keras_layers.feature_network_layer import NestedFeatureNetwork
-from keras_layers.resample import max_pool_to, upsample_to
+from keras_layers.resample import pool_between, upsample_to
 
 SOURCES = ("all", "adjacent")
 
@@ -149,9 +149,8 @@ class SpatialFusion(keras.layers.Layer):
         maps = []
         for index, source in enumerate(self.sources):
             x = features[source]
-            for level in range(source + 1, self.level):
-                x = max_pool_to(x, *features[level].shape[1:3])
             if source < self.level:
+                x = pool_between(x, features, source, self.level)
                 x = self.reductions[index](x, training=training)
             elif source > self.level:
                 x = upsample_to(x, *features[self.level].shape[1:3])

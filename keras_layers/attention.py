@@ -1,6 +1,10 @@
-"""Attention between the positions of feature maps, computed in float32."""
+"""Attention between the positions of feature maps; its weights are computed in float32."""
 
 import tensorflow as tf
+import tf_keras as keras
+
+# Added to the logits of keys that a query does not see.
+_UNSEEN = -1e9
 
 
 def to_positions(x: tf.Tensor) -> tf.Tensor:
@@ -28,3 +32,66 @@ def attend(attention: tf.Tensor, values: tf.Tensor, like: tf.Tensor) -> tf.Tenso
     """
     sums = tf.matmul(tf.cast(attention, values.dtype), values)
     return tf.reshape(sums, [-1, *like.shape[1:3], values.shape[-1]])
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class MixtureOfSoftmaxes(keras.layers.Layer):
+    """Attention weights as a mixture of softmaxes, each over a part of the channels.
+
+    A = sum over j of pi_j softmax(similarity(q_j, k_j)), pi = softmax_j(w_j . mean(q));
+    Yang et al., "Breaking the Softmax Bottleneck", ICLR 2018, https://arxiv.org/abs/1711.03953.
+
+    Args:
+      num_parts: number M of parts; 1 is a plain softmax.
+      similarity: "scaled_dot", the scalar product divided by sqrt(C); or "euclidean", the
+        negative squared distance.
+    """
+
+    def __init__(self, num_parts: int, similarity: str, **kwargs):
+        super().__init__(**kwargs)
+        self.num_parts = num_parts
+        self.similarity = similarity
+
+    def build(self, input_shapes):
+        self.part_weights = None
+        if self.num_parts > 1:
+            shape = [input_shapes[0][-1], self.num_parts]
+            self.part_weights = self.add_weight(
+                "part_weights", shape, tf.float32, "glorot_uniform", experimental_autocast=False
+            )
+        super().build(input_shapes)
+
+    def call(self, inputs, is_seen=None):
+        """Compute attention weights.
+
+        Args:
+          inputs: queries float [B, N, C] and keys float [B, K, C].
+          is_seen: bool [N, K], which keys a query sees. Default: all.
+
+        Returns:
+          Float32 [B, N, K]; those of a query sum to 1.
+        """
+        queries, keys = (tf.cast(x, tf.float32) for x in inputs)
+        unseen = 0.0 if is_seen is None else tf.where(is_seen, 0.0, _UNSEEN)
+        shares = [1.0]
+        if self.num_parts > 1:
+            shares = tf.nn.softmax(tf.reduce_mean(queries, axis=1) @ self.part_weights)
+            shares = [shares[:, j, None, None] for j in range(self.num_parts)]
+        parts = [tf.split(x, self.num_parts, axis=-1) for x in (queries, keys)]
+        attention = 0.0
+        for share, q, k in zip(shares, *parts):
+            attention += share * tf.nn.softmax(self._logits(q, k, keys.shape[-1]) + unseen)
+        return attention
+
+    def _logits(self, queries: tf.Tensor, keys: tf.Tensor, width: int) -> tf.Tensor:
+        if self.similarity == "scaled_dot":
+            return products(queries, keys) / width**0.5
+        # The square of the query, the same for all keys, has no influence on a softmax.
+        return 2 * products(queries, keys) - tf.reduce_sum(keys**2, axis=-1)[:, None]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_parts": self.num_parts,
+            "similarity": self.similarity,
+        }

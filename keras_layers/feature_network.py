@@ -40,6 +40,11 @@ NETWORKS = {
     "fpg": "keras_layers.fpg:FPG",
     # The name in the text that lists the networks; it describes no other one.
     "feature_pyramid_grouping": "keras_layers.fpg:FPG",
+    "attention_fpn": "keras_layers.attention_fpn:AttentionFPN",
+    "attention_pooling": "keras_layers.attention_fpn:AttentionFPN",
+    "gau_fpn": "keras_layers.attention_fpn:AttentionFPN",
+    "mlfpn": "keras_layers.mlfpn:MLFPN",
+    "fpt": "keras_layers.fpt:FPT",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.

@@ -1,6 +1,7 @@
 """Bring a feature map to a level's size and width."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +24,13 @@ def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1")
     overlap = 1 if pool_kernel == "s+1" else 0
     kernel = [stride + overlap if stride > 1 else 1 for stride in strides]
     return tf.nn.max_pool2d(x, kernel, strides, "SAME")
+
+
+def pool_between(x: tf.Tensor, features: Mapping[int, tf.Tensor], source: int, level: int):
+    """Max pooling from level `source`, one level at a time, to the last finer than `level`."""
+    for between in range(source + 1, level):
+        x = max_pool_to(x, *features[between].shape[1:3])
+    return x
 
 
 def adaptive_max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:

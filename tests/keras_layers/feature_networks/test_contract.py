@@ -115,6 +115,26 @@ ROWS = [
     Row("fpg", {9: 647_680}, FULL, repeats=5),
     Row("fpg", {9: 2_603_072}, FULL, "sum", DENSE, repeats=5),
     Row("fpg", {9: 811_264}, FULL, "sum", {"truncate": False}, repeats=4),
+    Row("attention_fpn", {1: 112_384}, UPPER, "sum", {"context": "none"}),
+    Row("attention_fpn", {1: 401_024}, UPPER, "sum", {"context": "none"} | DENSE),
+    Row(
+        *("attention_fpn", {1: 112_384 - 4 * 128}, UPPER, "sum"),
+        {"context": "none", "attention_norm": False},
+    ),
+    Row("mlfpn", {4: 445_368, 8: 936_584}, levels_of(*["35"] * 5)),
+    Row("mlfpn", {4: 1_556_048, 8: 3_202_720}, levels_of(*["35"] * 5), "sum", DENSE),
+    Row(
+        *("mlfpn", {4: 445_368 - 2 * 64 * (320 - 112)}, levels_of(*["34"] * 5), "sum"),
+        {"deep_level": 4},
+    ),
+    Row("fpt", {1: 481_536}, FULL),
+    Row("fpt", {1: 2_088_640}, FULL, "sum", DENSE),
+    # Without the weights of the parts, for levels and pairs of levels.
+    Row(
+        *("fpt", {1: 481_536 - 5 * 128 - 10 * 64}, FULL, "sum"),
+        {"num_parts": 1, "local_window": 3},
+    ),
+    Row("fpt", {1: 481_536 - 10 * 64}, FULL, "sum", {"similarity": "dot"}),
     Row(
         *("nasfpn", {3: 153_600, 5: 221_696}),
         levels_of("346", "346", "3456", "34567", "34567"),
@@ -183,9 +203,9 @@ def test_levels_up_to_8(row):
         level: keras.Input((*sizes[level], (40, 112, 320, 6, 6, 6)[level - 3]))
         for level in range(3, 9)
     }
-    outputs = build(row, 6, row.repeats + 1)(inputs)
+    outputs = build(row, 8, row.repeats if row.repeats == 1 else 6)(inputs)
     assert {level: x.shape[1:] for level, x in outputs.items()} == {
-        level: (*sizes[level], 6) for level in range(3, 9)
+        level: (*sizes[level], 8) for level in range(3, 9)
     }
 
 
@@ -220,7 +240,8 @@ def test_outputs_depend_on_the_inputs_that_they_should(row, trained, features_of
 
 @pytest.mark.parametrize("row", SHAPES, ids=title)
 def test_a_gradient_reaches_every_weight(row, trained, features_of):
-    features = features_of((64, 96))
+    # Of two keys or more at every level, as attention to a single one is constant.
+    features = features_of((64, 384))
     network = trained(row)
     with tf.GradientTape() as tape:
         loss = tf.add_n([tf.reduce_sum(x**2) for x in network(features).values()])
@@ -346,6 +367,9 @@ def test_a_wrong_conv_block_is_named(conv_block, expected):
         ("efm", "compress", "maxout, maxout_affine, conv1x1"),
         ("asff", "sources", "all, adjacent"),
         ("fpg", "across_skip", "conv, identity"),
+        ("attention_fpn", "context", "fpa, none"),
+        ("mlfpn", "deep_level", "5, 4"),
+        ("fpt", "similarity", "euclidean, dot"),
     ],
 )
 def test_options_have_choices(name, option, expected):
