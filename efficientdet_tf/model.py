@@ -49,9 +49,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
         width=model.backbone_width,
         depth=model.backbone_depth,
     )
-    features = backbone(normalized)
-    features = {level: x for level, x in features.items() if level >= model.min_level}
-    features = _neck(config, features)
+    features = _pyramid(config, normalized, backbone)
     outputs = {}
     for name_of, head in _heads(config):
         for level, x in head(features).items():
@@ -61,8 +59,8 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
     return model_class(images, outputs, name=model.name.replace("-", "_"))
 
 
-def _neck(config: Config, features: dict) -> dict:
-    """The levels above the backbone's, then the feature network."""
+def _pyramid(config: Config, images, backbone: keras.layers.Layer) -> dict:
+    """The backbone, the levels above its own, and the feature network."""
     neck = config.neck
     try:
         network = build_feature_network(
@@ -73,17 +71,18 @@ def _neck(config: Config, features: dict) -> dict:
             fusion=neck.fusion,
             activation=config.model.activation,
         )
+        extra_levels = ExtraLevels(
+            neck.num_filters,
+            config.model.max_level,
+            network.projection_block(),
+            project=network.reads_extra_levels,
+            conv_after_downsample=network.conv_after_downsample,
+            min_level=config.model.min_level,
+            name="extra_levels",
+        )
+        return network.from_images(images, backbone, extra_levels)
     except ValueError as error:
         raise ConfigError(f"neck.{error}") from error
-    extra_levels = ExtraLevels(
-        neck.num_filters,
-        config.model.max_level,
-        network.projection_block(),
-        project=network.reads_extra_levels,
-        conv_after_downsample=network.conv_after_downsample,
-        name="extra_levels",
-    )
-    return network(extra_levels(features))
 
 
 def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:

@@ -9,6 +9,8 @@ A feature network is a Keras layer:
 - A value that it cannot have is a ValueError that begins with the name of the field.
 - `reads_extra_levels` is False for a network that makes the levels above the backbone's by
   itself: then they are given without weights, for their sizes alone.
+- `from_images` makes the pyramid of images with a backbone: `network(levels(backbone(images)))`
+  unless the network needs the backbone for more.
 
 `keras_layers.feature_network_layer.FeatureNetwork` does the common part;
 `keras_layers.fusion_graph.FusionGraph` does all but a table of nodes.
@@ -45,6 +47,7 @@ NETWORKS = {
     "gau_fpn": "keras_layers.attention_fpn:AttentionFPN",
     "mlfpn": "keras_layers.mlfpn:MLFPN",
     "fpt": "keras_layers.fpt:FPT",
+    "rfp": "keras_layers.rfp:RFP",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.

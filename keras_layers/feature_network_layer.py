@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
@@ -28,6 +29,9 @@ class FeatureNetwork(keras.layers.Layer):
         is used.
       conv_after_downsample: whether maps are pooled before they are projected, also for the
         levels above the backbone's.
+      needs_backbone: whether the network is more than its call with features, in a model.
+      backbone_copies: backbones of the network's own, which start from the same trained
+        weights as that of the model.
 
     Raises:
       ValueError: naming the field, for a value that it cannot have.
@@ -35,6 +39,8 @@ class FeatureNetwork(keras.layers.Layer):
 
     reads_extra_levels = True
     conv_after_downsample = False
+    needs_backbone = False
+    backbone_copies = ()
 
     def __init__(
         self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs
@@ -48,6 +54,24 @@ class FeatureNetwork(keras.layers.Layer):
         self.num_repeats = num_repeats
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
+
+    def from_images(self, images, backbone, extra_levels) -> dict[int, tf.Tensor]:
+        """Compute the pyramid of images.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+          backbone: layer from images to {level: float [B, H_l, W_l, c_l]}. Its
+            `feedback_widths` are {level: width} of the maps that it can be called with as
+            `feedback`, none if it takes none.
+          extra_levels: layer that adds the levels above the backbone's.
+
+        Returns:
+          Dict {level: float [B, H_l, W_l, C]}.
+
+        Raises:
+          ValueError: naming the field, when the network cannot use the backbone.
+        """
+        return self(extra_levels(backbone(images)))
 
     def projection_block(self) -> ConvBlock:
         """Return the block whose norm and bias the projections of the inputs have."""
@@ -103,6 +127,8 @@ class NestedFeatureNetwork(FeatureNetwork):
             text = str(error).removeprefix("name: ")
             is_option = text.startswith("options.")
             raise ValueError(f"base_{text}" if is_option else f"base: {text}") from error
+        if self.pyramid.needs_backbone:
+            raise ValueError(f"base: {base} needs the backbone, which a base is not given")
         self.conv_after_downsample = self.pyramid.conv_after_downsample
 
     @property

@@ -143,7 +143,7 @@ class Projection(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ExtraLevels(keras.layers.Layer):
-    """Adds the levels above the backbone's coarsest one.
+    """Adds the levels above the backbone's coarsest one, and leaves out those that are too fine.
 
     The first is the projected coarsest map, pooled; the others are pooled
     without weights.
@@ -157,6 +157,7 @@ class ExtraLevels(keras.layers.Layer):
         the coarsest one and no weights. Default True.
       conv_after_downsample: whether the first added level is pooled before it is projected.
         Default False.
+      min_level: finer levels are left out. Default 0.
     """
 
     def __init__(
@@ -166,9 +167,11 @@ class ExtraLevels(keras.layers.Layer):
         conv_block: Any = None,
         project: bool = True,
         conv_after_downsample: bool = False,
+        min_level: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.min_level = min_level
         self.num_filters = num_filters
         self.max_level = max_level
         self.conv_after_downsample = conv_after_downsample
@@ -178,8 +181,8 @@ class ExtraLevels(keras.layers.Layer):
             self.projection = Projection(num_filters, self.conv_block, name="projection")
 
     def call(self, features, training=None):
-        """Dict {level: float [B, H, W, c]} to the same dict up to `max_level`."""
-        features = dict(features)
+        """Dict {level: float [B, H, W, c]} to that of `min_level` to `max_level`."""
+        features = {int(level): x for level, x in features.items() if int(level) >= self.min_level}
         top = max(features)
         x = features[top]
         for level in range(top + 1, self.max_level + 1):
@@ -200,4 +203,5 @@ class ExtraLevels(keras.layers.Layer):
             "conv_block": self.conv_block.to_dict(),
             "project": self.projection is not None,
             "conv_after_downsample": self.conv_after_downsample,
+            "min_level": self.min_level,
         }

@@ -135,6 +135,8 @@ ROWS = [
         {"num_parts": 1, "local_window": 3},
     ),
     Row("fpt", {1: 481_536 - 10 * 64}, FULL, "sum", {"similarity": "dot"}),
+    # Without images its base alone; see test_rfp.py.
+    Row("rfp", {}, UPPER),
     Row(
         *("nasfpn", {3: 153_600, 5: 221_696}),
         levels_of("346", "346", "3456", "34567", "34567"),
