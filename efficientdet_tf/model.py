@@ -7,7 +7,7 @@ import tf_keras as keras
 from efficientdet_tf.backbones import build_backbone
 from efficientdet_tf.config import Config, ConfigError
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import build_feature_network
+from keras_layers.feature_network import build_feature_network, name_setting
 from keras_layers.heads import PredictionHead
 from keras_layers.level_maps import box_map, class_map
 from keras_layers.pixels import NormalizePixels
@@ -82,7 +82,7 @@ def _pyramid(config: Config, images, backbone: keras.layers.Layer) -> dict:
         )
         return network.from_images(images, backbone, extra_levels)
     except ValueError as error:
-        raise ConfigError(f"neck.{error}") from error
+        raise ConfigError(f"neck.{name_setting(neck.name, error)}") from error
 
 
 def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:

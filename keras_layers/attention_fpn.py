@@ -79,6 +79,12 @@ class AttentionFPN(FeatureNetwork):
         ]
         self.fpa = None
         if self.context == "fpa":
+            _, height, width, _ = input_shapes[TOP_LEVEL]
+            if min(height, width) < MIN_CONTEXT_SIZE:
+                raise ValueError(
+                    f"context: fpa needs {MIN_CONTEXT_SIZE}x{MIN_CONTEXT_SIZE} positions of level "
+                    f"{TOP_LEVEL}, not {height}x{width}; set none, or a larger image"
+                )
             self.fpa = FeaturePyramidAttention(self.num_filters, self.conv_block, name="fpa")
         # Flat lists over all cells, for the sake of Keras' weights files.
         finer = self.levels[-2::-1]
@@ -171,11 +177,6 @@ class FeaturePyramidAttention(keras.layers.Layer):
     def attention(self, x: tf.Tensor, training=None) -> tf.Tensor:
         """Return the attention map A of float [B, H, W, C], of the same shape."""
         size = tuple(x.shape[1:3])
-        if min(size) < MIN_CONTEXT_SIZE:
-            raise ValueError(
-                f"context: fpa needs {MIN_CONTEXT_SIZE}x{MIN_CONTEXT_SIZE} positions of level "
-                f"{TOP_LEVEL}, not {size[0]}x{size[1]}; set none, or a larger image"
-            )
         laterals = []
         for down, lateral in zip(self.downs, self.laterals):
             x = down(x, training=training)

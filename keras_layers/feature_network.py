@@ -129,9 +129,14 @@ def build_feature_network(
             **options,
         )
     except ValueError as error:
-        field = str(error).partition(":")[0].partition(".")[0]
-        prefix = "options." if field in known else ""
-        raise ValueError(f"{prefix}{error}") from error
+        raise ValueError(name_setting(name, error)) from error
+
+
+def name_setting(name: str, error: ValueError) -> str:
+    """Return the text of a network's error; a field that is an option gets `options.` before."""
+    field = str(error).partition(":")[0].partition(".")[0]
+    is_option = field in (*own_options(name), "conv_block")
+    return f"options.{error}" if is_option else str(error)
 
 
 def check_levels(levels: Iterable[int | str]) -> list[int]:

@@ -40,7 +40,6 @@ class FeatureNetwork(keras.layers.Layer):
     reads_extra_levels = True
     conv_after_downsample = False
     needs_backbone = False
-    backbone_copies = ()
 
     def __init__(
         self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs
@@ -54,6 +53,8 @@ class FeatureNetwork(keras.layers.Layer):
         self.num_repeats = num_repeats
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
+        # Not of the class, as Keras tracks no layers under a name that the class has.
+        self.backbone_copies = []
 
     def from_images(self, images, backbone, extra_levels) -> dict[int, tf.Tensor]:
         """Compute the pyramid of images.

@@ -79,7 +79,6 @@ class RFP(NestedFeatureNetwork):
         self.share_backbone = bool(share_backbone)
         self.aspp = ASPP(num_filters, name="aspp")
         self.gate = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name="gate")
-        self.backbone_copies = []
         self.feedback_convs = []
 
     def from_images(self, images, backbone, extra_levels):

@@ -65,6 +65,8 @@ def test_a_backbone_of_its_own(num_parameters):
     [copy] = pyramid.network.backbone_copies
     assert len(copy.weights) == len(pyramid.backbone.weights)
     assert all(w.name.startswith("feature_network/backbone/") for w in copy.weights)
+    shared = Pyramid(share_backbone=True)
+    assert num_parameters(pyramid.network) == num_parameters(shared.network, copy)
     assert num_parameters(pyramid.model) == num_parameters(
         pyramid.backbone, pyramid.extra, pyramid.network
     )
