@@ -9,7 +9,7 @@ import tf_keras as keras
 from efficientdet_tf.backbones import build_backbone
 from efficientdet_tf.config import Config, ConfigError
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import build_feature_network
+from keras_layers.feature_network import build_feature_network, name_setting
 from keras_layers.heads import PredictionHead
 from keras_layers.level_maps import box_map, class_map
 from keras_layers.pixels import NormalizePixels
@@ -52,9 +52,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
         width=model.backbone_width,
         depth=model.backbone_depth,
     )
-    features = backbone(normalized)
-    features = {level: x for level, x in features.items() if level >= model.min_level}
-    features = _neck(config, features)
+    features = _pyramid(config, normalized, backbone)
     outputs = {}
     for name_of, head in _heads(config):
         for level, x in head(features).items():
@@ -64,8 +62,8 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
     return model_class(images, outputs, name=model.name.replace("-", "_"))
 
 
-def _neck(config: Config, features: dict) -> dict:
-    """The levels above the backbone's, then the feature network."""
+def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) -> dict:
+    """The backbone, the levels above its own, and the feature network."""
     neck = config.neck
     try:
         network = build_feature_network(
@@ -76,16 +74,18 @@ def _neck(config: Config, features: dict) -> dict:
             fusion=neck.fusion,
             activation=config.model.activation,
         )
+        extra_levels = ExtraLevels(
+            neck.num_filters,
+            config.model.max_level,
+            network.projection_block(),
+            project=network.reads_extra_levels,
+            conv_after_downsample=network.conv_after_downsample,
+            min_level=config.model.min_level,
+            name="extra_levels",
+        )
+        return network.from_images(images, backbone, extra_levels)
     except ValueError as error:
-        raise ConfigError(f"neck.{error}") from error
-    extra_levels = ExtraLevels(
-        neck.num_filters,
-        config.model.max_level,
-        network.conv_block,
-        project=network.reads_extra_levels,
-        name="extra_levels",
-    )
-    return network(extra_levels(features))
+        raise ConfigError(f"neck.{name_setting(neck.name, error)}") from error
 
 
 def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:

@@ -43,7 +43,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             super()._assign_new_value(variable, value)
 
 
-def batch_norm(name: str) -> BatchNormalization:
+def batch_norm(name: str, gamma_initializer: str = "ones") -> BatchNormalization:
     """BatchNorm with the published momentum and epsilon.
 
     Made in the scope of a strategy with several replicas, its statistics in training are
@@ -52,6 +52,13 @@ def batch_norm(name: str) -> BatchNormalization:
 
     Args:
       name: of the layer.
+      gamma_initializer: of the scale. Default "ones".
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return BatchNormalization(momentum=0.99, epsilon=1e-3, synchronized=replicas > 1, name=name)
+    return BatchNormalization(
+        momentum=0.99,
+        epsilon=1e-3,
+        gamma_initializer=gamma_initializer,
+        synchronized=replicas > 1,
+        name=name,
+    )

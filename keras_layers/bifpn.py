@@ -1,9 +1,15 @@
-"""BiFPN: bidirectional feature pyramid network (EfficientDet paper, section 3)."""
+"""BiFPN: bidirectional feature pyramid network.
 
+Tan, Pang, Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020,
+https://arxiv.org/abs/1911.09070, section 3.
+"""
+
+import dataclasses
 from typing import Any
 
 import tf_keras as keras
 
+from keras_layers.conv_block import ConvBlock
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 
 
@@ -43,6 +49,10 @@ class BiFPN(FusionGraph):
       num_repeats: number of cells, each with weights of its own. Default 3.
       fusion: one of `keras_layers.feature_network.METHODS`. Default "fast".
       conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      conv_after_downsample: whether the level above the backbone's coarsest one is pooled
+        before it is projected, which is cheaper. Default False.
+      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
+        `conv_block` has any. Default True.
 
     Raises:
       ValueError: naming the field, for a value that it cannot have.
@@ -58,6 +68,8 @@ class BiFPN(FusionGraph):
         num_repeats: int = 3,
         fusion: str = "fast",
         conv_block: Any = None,
+        conv_after_downsample: bool = False,
+        projection_norm: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -67,6 +79,19 @@ class BiFPN(FusionGraph):
             conv_block=conv_block,
             **kwargs,
         )
+        self.conv_after_downsample = bool(conv_after_downsample)
+        self.projection_norm = bool(projection_norm)
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         return bifpn_nodes(levels)
+
+    def projection_block(self) -> ConvBlock:
+        norm = self.conv_block.norm and self.projection_norm
+        return dataclasses.replace(self.conv_block, norm=norm)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "conv_after_downsample": self.conv_after_downsample,
+            "projection_norm": self.projection_norm,
+        }

@@ -9,6 +9,8 @@ A feature network is a Keras layer:
 - A value that it cannot have is a ValueError that begins with the name of the field.
 - `reads_extra_levels` is False for a network that makes the levels above the backbone's by
   itself: then they are given without weights, for their sizes alone.
+- `from_images` makes the pyramid of images with a backbone: `network(levels(backbone(images)))`
+  unless the network needs the backbone for more.
 
 `keras_layers.feature_network_layer.FeatureNetwork` does the common part;
 `keras_layers.fusion_graph.FusionGraph` does all but a table of nodes.
@@ -30,13 +32,32 @@ if TYPE_CHECKING:
 NETWORKS = {
     "bifpn": "keras_layers.bifpn:BiFPN",
     "fpn": "keras_layers.fpn:FPN",
+    "nasfpn": "keras_layers.nasfpn:NASFPN",
     "pafpn": "keras_layers.panet:PAFPN",
     "panet": "keras_layers.panet:PAFPN",
     "bottom_up_path_augmentation": "keras_layers.panet:PAFPN",
+    "simplified_panet": "keras_layers.panet:SimplifiedPANet",
+    "fully_connected": "keras_layers.fully_connected:FullyConnected",
+    "qufpn": "keras_layers.qufpn:QuFPN",
+    "bfp": "keras_layers.bfp:BFP",
+    "efm": "keras_layers.efm:EFM",
+    "asff": "keras_layers.asff:ASFF",
+    "fpg": "keras_layers.fpg:FPG",
+    # The name in the text that lists the networks; it describes no other one.
+    "feature_pyramid_grouping": "keras_layers.fpg:FPG",
+    "attention_fpn": "keras_layers.attention_fpn:AttentionFPN",
+    "attention_pooling": "keras_layers.attention_fpn:AttentionFPN",
+    "gau_fpn": "keras_layers.attention_fpn:AttentionFPN",
+    "mlfpn": "keras_layers.mlfpn:MLFPN",
+    "fpt": "keras_layers.fpt:FPT",
+    "rfp": "keras_layers.rfp:RFP",
 }
 
 # Of `keras_layers.fusion.WeightedFusion`.
 METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
+
+# The coarsest level that backbones have.
+TOP_LEVEL = 5
 
 # Hyper-parameters of every network.
 COMMON = ("num_filters", "num_repeats", "fusion", "conv_block")
@@ -111,9 +132,14 @@ def build_feature_network(
             **options,
         )
     except ValueError as error:
-        field = str(error).partition(":")[0].partition(".")[0]
-        prefix = "options." if field in known else ""
-        raise ValueError(f"{prefix}{error}") from error
+        raise ValueError(name_setting(name, error)) from error
+
+
+def name_setting(name: str, error: ValueError) -> str:
+    """Return the text of a network's error; a field that is an option gets `options.` before."""
+    field = str(error).partition(":")[0].partition(".")[0]
+    is_option = field in (*own_options(name), "conv_block")
+    return f"options.{error}" if is_option else str(error)
 
 
 def check_levels(levels: Iterable[int | str]) -> list[int]:
@@ -128,10 +154,10 @@ def check_levels(levels: Iterable[int | str]) -> list[int]:
     return ordered
 
 
-def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
+def check_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise ValueError for a value that is none of the choices."""
     if value not in choices:
-        raise ValueError(f"{field}: {value!r} is not one of {', '.join(choices)}")
+        raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(str, choices))}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

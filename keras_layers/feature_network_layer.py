@@ -1,12 +1,18 @@
 """What the layers of all feature networks have in common."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import METHODS, check_choice, check_levels
+from keras_layers.feature_network import (
+    METHODS,
+    build_feature_network,
+    check_choice,
+    check_levels,
+)
 
 
 class FeatureNetwork(keras.layers.Layer):
@@ -21,12 +27,19 @@ class FeatureNetwork(keras.layers.Layer):
     Attributes:
       reads_extra_levels: whether more than the sizes of the levels above the backbone's
         is used.
+      conv_after_downsample: whether maps are pooled before they are projected, also for the
+        levels above the backbone's.
+      needs_backbone: whether the network is more than its call with features, in a model.
+      backbone_copies: backbones of the network's own, which start from the same trained
+        weights as that of the model.
 
     Raises:
       ValueError: naming the field, for a value that it cannot have.
     """
 
     reads_extra_levels = True
+    conv_after_downsample = False
+    needs_backbone = False
 
     def __init__(
         self, *, num_filters: int, num_repeats: int, fusion: str, conv_block: Any, **kwargs: Any
@@ -40,6 +53,35 @@ class FeatureNetwork(keras.layers.Layer):
         self.num_repeats = num_repeats
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
+        # Not of the class, as Keras tracks no layers under a name that the class has.
+        self.backbone_copies: list[keras.layers.Layer] = []
+
+    def from_images(
+        self,
+        images: tf.Tensor,
+        backbone: keras.layers.Layer,
+        extra_levels: keras.layers.Layer,
+    ) -> dict[int, tf.Tensor]:
+        """Compute the pyramid of images.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+          backbone: layer from images to {level: float [B, H_l, W_l, c_l]}. Its
+            `feedback_widths` are {level: width} of the maps that it can be called with as
+            `feedback`, none if it takes none.
+          extra_levels: layer that adds the levels above the backbone's.
+
+        Returns:
+          Dict {level: float [B, H_l, W_l, C]}.
+
+        Raises:
+          ValueError: naming the field, when the network cannot use the backbone.
+        """
+        return self(extra_levels(backbone(images)))
+
+    def projection_block(self) -> ConvBlock:
+        """Return the block whose norm and bias the projections of the inputs have."""
+        return self.conv_block
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         self.levels = check_levels(input_shapes)
@@ -52,4 +94,59 @@ class FeatureNetwork(keras.layers.Layer):
             "num_repeats": self.num_repeats,
             "fusion": self.fusion,
             "conv_block": self.conv_block.to_dict(),
+        }
+
+
+class NestedFeatureNetwork(FeatureNetwork):
+    """What works on the pyramid of another feature network, its base.
+
+    Args:
+      num_filters: width C of every level of the output, 1 or more.
+      num_repeats: number of cells of the base.
+      fusion: of the base.
+      conv_block: of both, as of `ConvBlock.from_value`.
+      base: a key of `keras_layers.feature_network.NETWORKS`.
+      base_options: of the base, as of `build_feature_network`; None is none.
+
+    Attributes:
+      pyramid: the base, a layer.
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    def __init__(self, *, base: str, base_options: Mapping[str, Any] | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.base = base
+        self.base_options = dict(base_options or {})
+        try:
+            self.pyramid = build_feature_network(
+                base,
+                {"conv_block": self.conv_block, **self.base_options},
+                num_filters=self.num_filters,
+                num_repeats=self.num_repeats,
+                fusion=self.fusion,
+                layer_name="base",
+            )
+        except ValueError as error:
+            # The fields of the base are called otherwise here; others have been checked.
+            text = str(error).removeprefix("name: ")
+            is_option = text.startswith("options.")
+            raise ValueError(f"base_{text}" if is_option else f"base: {text}") from error
+        if self.pyramid.needs_backbone:
+            raise ValueError(f"base: {base} needs the backbone, which a base is not given")
+        self.conv_after_downsample = self.pyramid.conv_after_downsample
+
+    @property
+    def reads_extra_levels(self) -> bool:  # type: ignore[override]
+        return self.pyramid.reads_extra_levels
+
+    def projection_block(self) -> ConvBlock:
+        return self.pyramid.projection_block()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "base": self.base,
+            "base_options": dict(self.base_options),
         }

@@ -11,14 +11,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_choice
+from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 
 VARIANTS = ("repeatable", "lin2017")
 COARSE_LEVELS = ("pooled", "strided")
 SOURCES = ("output", "input")
-# The coarsest level that backbones have.
-TOP_LEVEL = 5
 
 
 def add_top_down(table: NodeTable, variant: str) -> None:

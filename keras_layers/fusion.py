@@ -1,4 +1,4 @@
-"""Weighted fusion of feature maps (paper, section 3.3)."""
+"""Ways to fuse feature maps of one size and width into one."""
 
 import functools
 from collections.abc import Sequence
@@ -11,11 +11,33 @@ from keras_layers.feature_network import METHODS
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
+# Of a map, per channel.
+GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
+
+COMPRESSIONS = ("maxout", "maxout_affine", "conv1x1")
+
+
+def make_fusion(method: str, name: str) -> keras.layers.Layer:
+    """Make a layer that fuses a list of float [B, H, W, C].
+
+    Args:
+      method: one of `keras_layers.feature_network.METHODS`, "attention_max" or
+        "attention_avg" for `GlobalAttention` of two maps, or one of `COMPRESSIONS`.
+      name: of the layer.
+    """
+    kind, _, choice = method.partition("_")
+    if kind == "attention":
+        return GlobalAttention(choice, name=name)
+    if method in COMPRESSIONS:
+        return Compression(method, name=name)
+    return WeightedFusion(method, name=name)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class WeightedFusion(keras.layers.Layer):
     """Adds feature maps of one size and width, each by a learned weight.
+
+    Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3.3.
 
     Methods, with one scalar weight for each input (`channel_*`: one for each
     input and channel), all starting at 1:
@@ -80,6 +102,63 @@ class WeightedFusion(keras.layers.Layer):
             return tf.nn.softmax(weights, axis=0)
         positive = tf.nn.relu(weights)
         return positive / (EPSILON + tf.reduce_sum(positive, axis=0))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "method": self.method}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class GlobalAttention(keras.layers.Layer):
+    """NAS-FPN's merging cell GP: deep + sigmoid(global pool of deep) * shallow; no weights.
+
+    Args:
+      pool: one of `GLOBAL_POOLS`. Default "max".
+    """
+
+    def __init__(self, pool: str = "max", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pool = pool
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Fuse the list [deep, shallow] of float [B, H, W, C] to the same shape."""
+        deep, shallow = inputs
+        pooled = GLOBAL_POOLS[self.pool](deep, axis=[1, 2], keepdims=True)
+        return deep + tf.sigmoid(pooled) * shallow
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pool": self.pool}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class Compression(keras.layers.Layer):
+    """Compresses the concatenation of n maps of width C to one of width C.
+
+    - `maxout`: the largest of the n maps, for each channel; no weights.
+    - `maxout_affine`: a 1x1 convolution to 2 C filters, then the larger of each pair of
+      adjacent ones; Goodfellow et al., "Maxout Networks", https://arxiv.org/abs/1302.4389.
+    - `conv1x1`: a 1x1 convolution to C filters.
+
+    Args:
+      method: one of `COMPRESSIONS`. Default "maxout".
+    """
+
+    def __init__(self, method: str = "maxout", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.method = method
+
+    def build(self, input_shapes: Any) -> None:
+        self.conv = None
+        if self.method != "maxout":
+            pieces = 2 if self.method == "maxout_affine" else 1
+            self.conv = keras.layers.Conv2D(pieces * input_shapes[0][-1], 1, name="conv")
+        super().build(input_shapes)
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Fuse a list of float [B, H, W, C] to the same shape."""
+        if self.conv is None:
+            return functools.reduce(tf.maximum, inputs)
+        x = self.conv(tf.concat(inputs, axis=-1))
+        return tf.maximum(x[..., ::2], x[..., 1::2]) if self.method == "maxout_affine" else x
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "method": self.method}

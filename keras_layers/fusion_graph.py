@@ -8,8 +8,8 @@ import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network_layer import FeatureNetwork
-from keras_layers.fusion import WeightedFusion
-from keras_layers.resample import Projection, resize_to
+from keras_layers.fusion import make_fusion
+from keras_layers.resample import Projection, resize_to, shrink_to
 
 
 class Node(NamedTuple):
@@ -23,12 +23,14 @@ class Node(NamedTuple):
         fusion; None is none.
       downsample: name of the block that brings inputs of the next finer level to this one,
         with stride 2; None is max pooling.
+      fusion: method of `keras_layers.fusion.make_fusion`; None is that of the network.
     """
 
     level: int
     inputs: tuple[int, ...]
     block: str | None = "main"
     downsample: str | None = None
+    fusion: str | None = None
 
 
 class NodeTable:
@@ -39,7 +41,7 @@ class NodeTable:
       >>> table.add(3, table.newest[3], table.newest[4])
       2
       >>> table.nodes
-      [Node(level=3, inputs=(0, 1), block='main', downsample=None)]
+      [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None)]
 
     Args:
       levels: of the cell's inputs, in order.
@@ -74,7 +76,7 @@ class FusionNode(keras.layers.Layer):
 
     Args:
       num_filters: width C.
-      fusion: method of `WeightedFusion`; a single input is not weighted.
+      fusion: method of `keras_layers.fusion.make_fusion`; a single input is not fused.
       conv_block: of the convolution after the fusion, as of `ConvBlock.from_value`; False
         is none. Default: the profile "light".
       projection_block: whose norm and bias the projections have. Default: "light".
@@ -82,6 +84,10 @@ class FusionNode(keras.layers.Layer):
         Default: the profile "light".
       strided_inputs: positions of the inputs that come from the next finer level through a
         convolution; the others of finer levels are max-pooled. Default: none.
+      pool_kernel: of that max pooling, one of `keras_layers.resample.POOL_KERNELS`.
+        Default "s+1".
+      conv_after_downsample: whether inputs of finer levels are pooled before they are
+        projected. Default False.
     """
 
     def __init__(
@@ -92,9 +98,13 @@ class FusionNode(keras.layers.Layer):
         projection_block: Any = None,
         downsample_block: Any = None,
         strided_inputs: tuple[int, ...] = (),
+        pool_kernel: str = "s+1",
+        conv_after_downsample: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.pool_kernel = pool_kernel
+        self.conv_after_downsample = conv_after_downsample
         self.num_filters = num_filters
         self.method = fusion
         self.conv_block = None if conv_block is False else ConvBlock.from_value(conv_block)
@@ -117,7 +127,7 @@ class FusionNode(keras.layers.Layer):
         ]
         self.fusion = None
         if len(input_shapes) > 1:
-            self.fusion = WeightedFusion(self.method, name="fusion")
+            self.fusion = make_fusion(self.method, name="fusion")
         super().build(input_shapes)
 
     def call(
@@ -132,10 +142,13 @@ class FusionNode(keras.layers.Layer):
         Returns:
           Float [B, H, W, C].
         """
-        maps = [project(x, training=training) for project, x in zip(self.projections, inputs)]
+        maps = list(inputs)
+        if self.conv_after_downsample:
+            maps = [shrink_to(x, *size, self.pool_kernel) for x in maps]
+        maps = [project(x, training=training) for project, x in zip(self.projections, maps)]
         for index, downsample in zip(self.strided_inputs, self.downsamples):
             maps[index] = downsample(maps[index], training=training)
-        maps = [resize_to(x, *size) for x in maps]
+        maps = [resize_to(x, *size, self.pool_kernel) for x in maps]
         x = maps[0] if self.fusion is None else self.fusion(maps)
         return x if self.block is None else self.block(x, training=training)
 
@@ -148,6 +161,8 @@ class FusionNode(keras.layers.Layer):
             "projection_block": self.projection_block.to_dict(),
             "downsample_block": self.downsample_block.to_dict(),
             "strided_inputs": self.strided_inputs,
+            "pool_kernel": self.pool_kernel,
+            "conv_after_downsample": self.conv_after_downsample,
         }
 
 
@@ -160,21 +175,24 @@ class FusionGraph(FeatureNetwork):
     Attributes:
       projects_per_edge: whether every use of an input of another width has a projection of
         its own, instead of one for the level.
+      pool_kernel: of the max pooling, one of `keras_layers.resample.POOL_KERNELS`.
     """
 
     projects_per_edge = False
+    pool_kernel = "s+1"
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         """Return the nodes of a cell over the levels, each after what it reads."""
         raise NotImplementedError
 
+    @property
+    def num_cells(self) -> int:
+        """How often the cell is repeated."""
+        return self.num_repeats
+
     def conv_blocks(self) -> dict[str, ConvBlock]:
         """Return the convolution blocks by the names that nodes have for them."""
         return {"main": self.conv_block}
-
-    def projection_block(self) -> ConvBlock:
-        """Return the block whose norm and bias the projections have."""
-        return self.conv_block
 
     def fused_levels(self) -> list[int]:
         """Return the levels that the graph is over."""
@@ -182,7 +200,7 @@ class FusionGraph(FeatureNetwork):
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         super().build(input_shapes)
-        levels = self.fused_levels()
+        levels = list(self.fused_levels())
         self.graph = self.make_nodes(levels)
         self.projections = []
         if not self.projects_per_edge:
@@ -194,7 +212,7 @@ class FusionGraph(FeatureNetwork):
         # lists of lists.
         self.nodes = [
             self._make_node(node, levels, f"cell_{cell}_node_{index}")
-            for cell in range(self.num_repeats)
+            for cell in range(self.num_cells)
             for index, node in enumerate(self.graph)
         ]
 
@@ -204,13 +222,24 @@ class FusionGraph(FeatureNetwork):
         finer = [i for i, source in enumerate(node.inputs) if level_of[source] < node.level]
         return FusionNode(
             self.num_filters,
-            self.fusion,
+            node.fusion or self.fusion,
             blocks[node.block] if node.block else False,
             self.projection_block(),
             blocks[node.downsample] if node.downsample else None,
             tuple(finer) if node.downsample else (),
+            self.pool_kernel,
+            self.conv_after_downsample,
             name=name,
         )
+
+    def project(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
+        """Return the inputs of the first cell: of width C, unless that projects its edges."""
+        features = dict(features)
+        for level, project in zip(features, self.projections):
+            features[level] = project(features[level], training=training)
+        return features
 
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
@@ -225,8 +254,7 @@ class FusionGraph(FeatureNetwork):
         """
         features = {int(level): x for level, x in features.items()}
         features = {level: features[level] for level in self.fused_levels()}
-        for level, project in zip(features, self.projections):
-            features[level] = project(features[level], training=training)
+        features = self.project(features, training)
         for first in range(0, len(self.nodes), len(self.graph)):
             maps = list(features.values())
             for node, fuse in zip(self.graph, self.nodes[first:]):

@@ -1,4 +1,4 @@
-"""PAFPN: an FPN with bottom-up path augmentation.
+"""PAFPN: an FPN with bottom-up path augmentation; and the simplified PANet.
 
 Liu, Qi, Qin, Shi, Jia, "Path Aggregation Network for Instance Segmentation", CVPR 2018,
 https://arxiv.org/abs/1803.01534.
@@ -87,3 +87,46 @@ class PAFPN(FusionGraph):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "downsample": self.downsample, "chain": self.chain}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class SimplifiedPANet(FusionGraph):
+    """PAFPN without the nodes that have a single input.
+
+    It is BiFPN without the edges from the input to the output of the same level; Tan, Pang,
+    Le, "EfficientDet", first version, https://arxiv.org/abs/1911.09070v1, figure 2.
+
+    Args:
+      num_filters: width C of every level of the output. Default 64.
+      num_repeats: number of cells, each with weights of its own. Default 3.
+      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_repeats: int = 3,
+        fusion: str = "sum",
+        conv_block: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            num_filters=num_filters,
+            num_repeats=num_repeats,
+            fusion=fusion,
+            conv_block=conv_block,
+            **kwargs,
+        )
+
+    def make_nodes(self, levels: list[int]) -> list[Node]:
+        table = NodeTable(levels)
+        for level in reversed(levels[:-1]):
+            table.add(level, table.inputs[level], table.newest[level + 1])
+        for level in levels[1:]:
+            table.add(level, table.newest[level], table.newest[level - 1])
+        return table.nodes

@@ -1,6 +1,7 @@
 """Bring a feature map to a level's size and width."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -9,16 +10,50 @@ import tf_keras as keras
 from keras_layers.batch_norm import batch_norm
 from keras_layers.conv_block import ConvBlock
 
+POOL_KERNELS = ("s+1", "s")
 
-def max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Max pooling of float [B, H, W, C] down to (height, width), as published.
 
-    The stride is the smallest that reaches the size and the kernel one more;
-    an axis that has its size already is left alone.
+def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """Max pooling of float [B, H, W, C] down to (height, width).
+
+    The stride s is the smallest that reaches the size; an axis that has its size already is
+    left alone. `pool_kernel` is one of `POOL_KERNELS`, the side of the kernel: "s+1" as
+    EfficientDet was published, "s" as NAS-FPN was.
     """
     strides = [(x.shape[1] - 1) // height + 1, (x.shape[2] - 1) // width + 1]
-    kernel = [stride + 1 if stride > 1 else 1 for stride in strides]
+    overlap = 1 if pool_kernel == "s+1" else 0
+    kernel = [stride + overlap if stride > 1 else 1 for stride in strides]
     return tf.nn.max_pool2d(x, kernel, strides, "SAME")
+
+
+def pool_between(
+    x: tf.Tensor, features: Mapping[int, tf.Tensor], source: int, level: int
+) -> tf.Tensor:
+    """Max pooling from level `source`, one level at a time, to the last finer than `level`."""
+    for between in range(source + 1, level):
+        x = max_pool_to(x, *features[between].shape[1:3])
+    return x
+
+
+def adaptive_max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Max pooling of float [B, H, W, C] down to (height, width) over bins of even sizes.
+
+    Row i is the maximum of rows floor(i * H / height) to ceil((i + 1) * H / height), columns
+    likewise: kernel and stride H / height where that is a whole number.
+    """
+    for axis, size in ((1, height), (2, width)):
+        if x.shape[axis] != size:
+            bins = _bins(x.shape[axis], size)
+            x = tf.reduce_max(tf.gather(x, bins, axis=axis), axis=axis + 1)
+    return x
+
+
+def _bins(source_size: int, size: int) -> list[list[int]]:
+    """Which positions each of `size` is pooled from, as many for each: the last is repeated."""
+    starts = [index * source_size // size for index in range(size)]
+    ends = [-(-(index + 1) * source_size // size) for index in range(size)]
+    longest = max(end - start for start, end in zip(starts, ends))
+    return [[min(start + i, end - 1) for i in range(longest)] for start, end in zip(starts, ends)]
 
 
 def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -55,10 +90,16 @@ def _sources(size: int, source_size: int) -> list[int]:
     return [index * source_size // size for index in range(size)]
 
 
-def resize_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+def shrink_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """`max_pool_to` where an axis shrinks; an axis that would grow is left alone."""
     if x.shape[1] > height or x.shape[2] > width:
-        x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]))
+        x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]), pool_kernel)
+    return x
+
+
+def resize_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
+    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+    x = shrink_to(x, height, width, pool_kernel)
     if x.shape[1] < height or x.shape[2] < width:
         x = upsample_to(x, height, width)
     return x
@@ -104,7 +145,7 @@ class Projection(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ExtraLevels(keras.layers.Layer):
-    """Adds the levels above the backbone's coarsest one.
+    """Adds the levels above the backbone's coarsest one, and leaves out those that are too fine.
 
     The first is the projected coarsest map, pooled; the others are pooled
     without weights.
@@ -116,6 +157,9 @@ class ExtraLevels(keras.layers.Layer):
         Default: the profile "light", with both.
       project: whether there is a projection; without, the added levels have the width of
         the coarsest one and no weights. Default True.
+      conv_after_downsample: whether the first added level is pooled before it is projected.
+        Default False.
+      min_level: finer levels are left out. Default 0.
     """
 
     def __init__(
@@ -124,11 +168,15 @@ class ExtraLevels(keras.layers.Layer):
         max_level: int,
         conv_block: Any = None,
         project: bool = True,
+        conv_after_downsample: bool = False,
+        min_level: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.min_level = min_level
         self.num_filters = num_filters
         self.max_level = max_level
+        self.conv_after_downsample = conv_after_downsample
         self.conv_block = ConvBlock.from_value(conv_block)
         self.projection = None
         if project:
@@ -137,14 +185,17 @@ class ExtraLevels(keras.layers.Layer):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Dict {level: float [B, H, W, c]} to the same dict up to `max_level`."""
-        features = dict(features)
+        """Dict {level: float [B, H, W, c]} to that of `min_level` to `max_level`."""
+        features = {int(level): x for level, x in features.items() if int(level) >= self.min_level}
         top = max(features)
         x = features[top]
-        if top < self.max_level and self.projection is not None:
-            x = self.projection(x, training=training)
         for level in range(top + 1, self.max_level + 1):
+            project = self.projection if level == top + 1 else None
+            if project is not None and not self.conv_after_downsample:
+                x = project(x, training=training)
             x = max_pool_to(x, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
+            if project is not None and self.conv_after_downsample:
+                x = project(x, training=training)
             features[level] = x
         return features
 
@@ -155,4 +206,6 @@ class ExtraLevels(keras.layers.Layer):
             "max_level": self.max_level,
             "conv_block": self.conv_block.to_dict(),
             "project": self.projection is not None,
+            "conv_after_downsample": self.conv_after_downsample,
+            "min_level": self.min_level,
         }

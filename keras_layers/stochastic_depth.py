@@ -1,4 +1,4 @@
-"""Residual branches that are dropped at random in training."""
+"""What is dropped at random in training: residual branches, and single values."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ _of_thread = threading.local()
 
 @contextlib.contextmanager
 def draws_from(seed: tf.Tensor) -> Iterator[None]:
-    """A context in which the draws of `StochasticDepth` follow from a seed.
+    """A context in which the draws of the layers here follow from a seed.
 
     With a seed that follows from the step, a training that is resumed drops what it would
     have dropped, and a block that is computed twice drops the same twice.
@@ -54,15 +54,41 @@ class StochasticDepth(keras.layers.Layer):
         """Float [B, H, W, C] to the same shape."""
         if not training or self.survival_prob >= 1:
             return x
-        kept = self._uniform([tf.shape(x)[0], 1, 1, 1]) < self.survival_prob
+        kept = _uniform(self.name, [tf.shape(x)[0], 1, 1, 1]) < self.survival_prob
         return x * tf.cast(kept, x.dtype) / tf.cast(self.survival_prob, x.dtype)
-
-    def _uniform(self, shape: tf.Tensor) -> tf.Tensor:
-        seed = seed_of_draws()
-        if seed is None:
-            return tf.random.uniform(shape)
-        salt = zlib.crc32(self.name.encode()) & 0x7FFFFFFF
-        return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "survival_prob": self.survival_prob}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class Dropout(keras.layers.Layer):
+    """Drops single values in training; kept ones are scaled by the inverse of their share.
+
+    Args:
+      rate: probability with which a value is dropped, 0 or more, below 1.
+      name: layers of different names draw differently, also under `draws_from`.
+    """
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Float of any shape to the same shape."""
+        if not training or not self.rate:
+            return x
+        kept = _uniform(self.name, tf.shape(x)) >= self.rate
+        return x * tf.cast(kept, x.dtype) / tf.cast(1 - self.rate, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+def _uniform(name: str, shape: Any) -> tf.Tensor:
+    """Draws of the layer of a name, between 0 and 1."""
+    seed = seed_of_draws()
+    if seed is None:
+        return tf.random.uniform(shape)
+    salt = zlib.crc32(name.encode()) & 0x7FFFFFFF
+    return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt))

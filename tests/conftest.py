@@ -72,6 +72,36 @@ def _folder(variable: str, name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def network_config():
+    """A function that gives the config of the smallest model with a feature network by name."""
+    from efficientdet_tf.config import Config
+
+    # What a small image or few cells need.
+    needs = {
+        "fpg": {"neck.num_repeats": 5},
+        "attention_fpn": {"neck.options": {"context": "none"}},
+    }
+
+    def make(name, **changes):
+        return Config.for_model("efficientdet-lite0").override(
+            {
+                "model.backbone_width": 0.25,
+                "model.backbone_depth": 0.1,
+                "model.image_size": 64,
+                "model.num_classes": 2,
+                "model.head_repeats": 1,
+                "neck.name": name,
+                "neck.num_filters": 8,
+                "neck.num_repeats": 1,
+                **needs.get(name, {}),
+                **changes,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def photograph(tmp_path_factory) -> Path:
     """A real photograph as a JPEG file, 640 pixels wide and 427 high."""
     import PIL.Image

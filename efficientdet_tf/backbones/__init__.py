@@ -2,7 +2,9 @@
 
 A backbone is a Keras layer: called with float [B, H, W, 3], normalised images, and `training`,
 it returns {level: float [B, H_l, W_l, c_l]} up to level 5, sizes rounded up. Its attribute
-`recompute` turns gradient checkpointing on.
+`recompute` turns gradient checkpointing on. Its attribute `feedback_widths` is {level: width} of
+the maps that a call may have as `feedback`, each added to the output of the first block of the
+level; none if there is no place for them.
 
 A new backbone is its file, a line of `BACKBONES`, and a row of the contract test. This module
 imports no TensorFlow, so that a command can check settings before that.

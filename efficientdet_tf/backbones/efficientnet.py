@@ -212,6 +212,7 @@ class EfficientNet(keras.layers.Layer):
       recompute: whether training keeps nothing of a block but its input and output, and
         computes the rest again in the backward pass; False at first. It takes less
         memory and more time, and gives the same gradients.
+      feedback_widths: {level: width} of what can be fed back, for levels 3 to 5.
 
     Raises:
       ValueError: for an unknown name.
@@ -240,6 +241,10 @@ class EfficientNet(keras.layers.Layer):
         self.stem_conv = _conv(round_filters(STEM_FILTERS, stem_width), 3, 2, name="stem_conv")
         self.stem_norm = batch_norm("stem_bn")
         self.blocks = self._make_blocks(squeeze_excite=not lite)
+        firsts = [block for block in self.blocks if block.strides == 2]
+        self.feedback_widths = {
+            level: block.filters for level, block in enumerate(firsts, start=2) if level > 2
+        }
 
     def _make_blocks(self, squeeze_excite: bool) -> list[MBConvBlock]:
         stages = scaled_stages(self.model_name, self.width, self.depth)
@@ -262,11 +267,18 @@ class EfficientNet(keras.layers.Layer):
                 )
         return blocks
 
-    def call(self, images: tf.Tensor, training: bool | None = None) -> dict[int, tf.Tensor]:
+    def call(
+        self,
+        images: tf.Tensor,
+        feedback: dict[int, tf.Tensor] | None = None,
+        training: bool | None = None,
+    ) -> dict[int, tf.Tensor]:
         """Features.
 
         Args:
           images: float [B, H, W, 3], normalised.
+          feedback: {level: float [B, H_l, W_l, width]}, added to the output of the first block
+            of the level; see `feedback_widths`. Default: none.
 
         Returns:
           Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes
@@ -275,11 +287,14 @@ class EfficientNet(keras.layers.Layer):
         x = self.activation(self.stem_norm(self.stem_conv(images), training=training))
         features, level = {}, 1
         for block in self.blocks:
-            if block.strides == 2:
+            is_first = block.strides == 2
+            if is_first:
                 features[level] = x
                 level += 1
             recompute = self.recompute and training
             x = recomputed(block, x) if recompute else block(x, training=training)
+            if is_first and feedback and level in feedback:
+                x += feedback[level]
         features[level] = x
         return features
 

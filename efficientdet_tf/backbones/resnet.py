@@ -42,6 +42,7 @@ class ResNet(keras.layers.Layer):
       recompute: whether training keeps nothing of a stage but its input and output, and
         computes the rest again in the backward pass; False at first. It takes less memory
         and more time, and gives the same gradients.
+      feedback_widths: {level: width} of what can be fed back, for levels 3 to 5.
 
     Raises:
       ValueError: for an unknown name.
@@ -53,6 +54,7 @@ class ResNet(keras.layers.Layer):
             raise ValueError(f"backbone {model_name!r} is not one of {', '.join(NETWORKS)}")
         self.model_name = model_name
         self.recompute = False
+        self.feedback_widths = {3: 512, 4: 1024, 5: 2048}
 
     def build(self, input_shape: tf.TensorShape) -> None:
         application, last_layers = NETWORKS[self.model_name]
@@ -65,27 +67,42 @@ class ResNet(keras.layers.Layer):
         )
         self.stages, inputs = [], network.input
         for level, name in last_layers.items():
-            output = network.get_layer(name).output
-            self.stages.append(keras.Model(inputs, output, name=f"level_{level}"))
-            inputs = output
+            # What is fed back is added before the last activation of the first block.
+            first = [f"conv{level}_block1_add"] if level in self.feedback_widths else []
+            for last in (*first, name):
+                output = network.get_layer(last).output
+                self.stages.append(keras.Model(inputs, output, name=f"to_{last}"))
+                inputs = output
         super().build(input_shape)
 
-    def call(self, images: tf.Tensor, training: bool | None = None) -> dict[int, tf.Tensor]:
+    def call(
+        self,
+        images: tf.Tensor,
+        feedback: dict[int, tf.Tensor] | None = None,
+        training: bool | None = None,
+    ) -> dict[int, tf.Tensor]:
         """Compute the features.
 
         Args:
           images: float [B, H, W, 3], normalised.
+          feedback: {level: float [B, H_l, W_l, width]}, added to the output of the first block
+            of the level, before its last activation; see `feedback_widths`. Default: none.
 
         Returns:
           Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes rounded up, for
           levels 2 to 5.
         """
-        x, features = images, {}
-        for level, stage in zip(NETWORKS[self.model_name][1], self.stages):
-            recompute = self.recompute and training
-            x = recomputed(stage, x) if recompute else stage(x, training=training)
-            features[level] = x
+        x, features, stages = images, {}, iter(self.stages)
+        for level in NETWORKS[self.model_name][1]:
+            if level in self.feedback_widths:
+                x = self._run(next(stages), x, training)
+                x = x + feedback[level] if feedback and level in feedback else x
+            x = features[level] = self._run(next(stages), x, training)
         return features
+
+    def _run(self, stage: keras.Model, x: tf.Tensor, training: bool | None) -> tf.Tensor:
+        recompute = self.recompute and training
+        return recomputed(stage, x) if recompute else stage(x, training=training)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "model_name": self.model_name}

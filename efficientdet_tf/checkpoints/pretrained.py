@@ -85,10 +85,21 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
         _check_same_network(published_config, config, source, settings)
         kind, path = found.kind, download.fetch(found)
     report = LOADERS[kind](model, config, path)
+    if kind in ("published", "backbone"):
+        report = _start_copies(model, report)
     average = getattr(model, "moving_average", None)
     if average is not None:
         average.restart()
     return dataclasses.replace(report, source=source)
+
+
+def _start_copies(model: keras.Model, report: Report) -> Report:
+    """Give backbones of the feature network's own the weights that were read for the model's."""
+    weights = model.get_layer("backbone").get_weights()
+    copies = model.get_layer("feature_network").backbone_copies
+    for copy in copies:
+        copy.set_weights(weights)
+    return dataclasses.replace(report, loaded=report.loaded + len(copies) * len(weights))
 
 
 def _kind(path: pathlib.Path) -> str:

@@ -1,0 +1,87 @@
+"""EFM: exact fusion model.
+
+Wang, Liao, Yeh, Wu, Chen, Hsieh, "CSPNet: A New Backbone that can Enhance Learning Capability
+of CNN", CVPR Workshops 2020, https://arxiv.org/abs/1911.11929. No implementation is public:
+widths and the grouping of Maxout are ours.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.feature_network import TOP_LEVEL, check_choice
+from keras_layers.fusion import COMPRESSIONS
+from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.resample import Projection
+
+# Sides of the kernels of `spp`.
+SPP_KERNELS = (5, 9, 13)
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class EFM(FusionGraph):
+    """Exact fusion model: a level fuses itself and its two neighbours, by Maxout.
+
+        Pout_l = Conv(Maxout(Concat over k in {l - 1, l, l + 1} of Resize(Pin_k to l)))
+
+    Args:
+      num_filters: width C of every level of the output. Default 64.
+      num_repeats: number of cells; each widens the reach by one level. Default 1.
+      fusion: not used, as nothing is added: see `compress`. Default "sum".
+      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      compress: one of `keras_layers.fusion.COMPRESSIONS`: what brings the concatenation back
+        to width C. Default "maxout".
+      spp: whether level 5 is first concatenated with its max pools of 5x5, 9x9 and 13x13
+        pixels, and projected to width C. Default False.
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_repeats: int = 1,
+        fusion: str = "sum",
+        conv_block: Any = None,
+        compress: str = "maxout",
+        spp: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            num_filters=num_filters,
+            num_repeats=num_repeats,
+            fusion=fusion,
+            conv_block=conv_block,
+            **kwargs,
+        )
+        check_choice("compress", compress, COMPRESSIONS)
+        self.compress = compress
+        self.spp = bool(spp)
+        self.spp_projection = None
+        if spp:
+            self.spp_projection = Projection(num_filters, self.conv_block, name="spp")
+
+    def make_nodes(self, levels: list[int]) -> list[Node]:
+        table = NodeTable(levels)
+        for level in levels:
+            near = [i for other, i in table.inputs.items() if abs(other - level) <= 1]
+            table.add(level, *near, fusion=self.compress)
+        return table.nodes
+
+    def project(
+        self, features: dict[int, tf.Tensor], training: bool | None = None
+    ) -> dict[int, tf.Tensor]:
+        """Return the inputs of the first cell."""
+        features = super().project(features, training)
+        if self.spp_projection is not None:
+            x = features[TOP_LEVEL]
+            pools = [tf.nn.max_pool2d(x, kernel, 1, "SAME") for kernel in SPP_KERNELS]
+            x = self.spp_projection(tf.concat([x, *pools], axis=-1), training=training)
+            features[TOP_LEVEL] = x
+        return features
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "compress": self.compress, "spp": self.spp}

@@ -1,0 +1,191 @@
+"""RFP: recursive feature pyramid.
+
+Qiao, Chen, Yuille, "DetectoRS: Detecting Objects with Recursive Feature Pyramid and Switchable
+Atrous Convolution", CVPR 2021, https://arxiv.org/abs/2006.02334.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from keras_layers.batch_norm import statistics_kept
+from keras_layers.feature_network_layer import NestedFeatureNetwork
+
+# Of two of the branches of `ASPP`.
+DILATIONS = (3, 6)
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class RFP(NestedFeatureNetwork):
+    """Recursive feature pyramid: its output is fed back into the backbone, which runs again.
+
+    With the backbone B and the base pyramid F, in step t = 2..T:
+
+        x^1 = F(B(image));  r_l = Conv1x1(ASPP(x^t-1_l)), added within B
+        x' = F(B(image, feedback r));  g_l = sigmoid(Conv1x1(x'_l))
+        x^t_l = g_l x'_l + (1 - g_l) x^t-1_l
+
+    F, ASPP and g are shared by all steps and levels. Statistics of BatchNorm are those of the
+    first pass. Called with features alone, the layer is its base: only `from_images` can run
+    the backbone again. (Switchable atrous convolution belongs to the backbone and is left out.)
+
+    Args:
+      num_filters: width C of every level of the output, a multiple of 4. Default 64.
+      num_repeats: number of cells of the base. Default 1.
+      fusion: of the base, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: of the base, as of `ConvBlock.from_value`. Default: the profile "light".
+      base: name of the feature network of the base pyramid. Default "fpn".
+      base_options: its options. Default: none.
+      steps: number T of passes. Default 2.
+      share_backbone: whether later passes have the weights of the first one, or those of a
+        second backbone. Default False, as published.
+
+    Raises:
+      ValueError: naming the field, for a value that it cannot have.
+    """
+
+    needs_backbone = True
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_repeats: int = 1,
+        fusion: str = "sum",
+        conv_block: Any = None,
+        base: str = "fpn",
+        base_options: Mapping[str, Any] | None = None,
+        steps: int = 2,
+        share_backbone: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            num_filters=num_filters,
+            num_repeats=num_repeats,
+            fusion=fusion,
+            conv_block=conv_block,
+            base=base,
+            base_options=base_options,
+            **kwargs,
+        )
+        if num_filters % 4:
+            raise ValueError(f"num_filters: {num_filters} is no multiple of 4")
+        if steps < 1:
+            raise ValueError(f"steps: {steps} is below 1")
+        self.steps = steps
+        self.share_backbone = bool(share_backbone)
+        self.aspp = ASPP(num_filters, name="aspp")
+        self.gate = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name="gate")
+        self.feedback_convs: list[keras.layers.Layer] = []
+
+    def from_images(
+        self,
+        images: tf.Tensor,
+        backbone: keras.layers.Layer,
+        extra_levels: keras.layers.Layer,
+    ) -> dict[int, tf.Tensor]:
+        """Compute the pyramid of images, as `FeatureNetwork.from_images`."""
+        widths = backbone.feedback_widths
+        if not widths:
+            raise ValueError(
+                f"name: rfp feeds its output back into the backbone, and {backbone.model_name} "
+                "has no place for it; choose another backbone or feature network"
+            )
+        features = extra_levels(backbone(images))
+        if self.steps == 1:
+            return self(features)
+        self.feedback_levels = [level for level in widths if level in features]
+        self.feedback_convs = [
+            keras.layers.Conv2D(
+                widths[level], 1, kernel_initializer="zeros", name=f"feedback_{level}"
+            )
+            for level in self.feedback_levels
+        ]
+        if not self.share_backbone:
+            config = {**backbone.get_config(), "name": "backbone"}
+            self.backbone_copies = [type(backbone).from_config(config)]
+
+        def run_again(
+            images: tf.Tensor,
+            feedback: dict[int, tf.Tensor],
+            is_second: bool,
+            training: bool | None,
+        ) -> dict[int, tf.Tensor]:
+            again = self.backbone_copies[0] if self.backbone_copies else backbone
+            again.recompute = backbone.recompute
+            # The second pass is the first one of another backbone.
+            is_first = is_second and not self.share_backbone
+            with contextlib.nullcontext() if is_first else statistics_kept():
+                found = again(images, feedback=feedback, training=training)
+            with statistics_kept():
+                return extra_levels(found, training=training)
+
+        # A function, as a layer would be tracked as a part of this one.
+        self.run_again = run_again
+        return self(features, images=images)
+
+    def call(
+        self,
+        features: dict[int, tf.Tensor],
+        images: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> dict[int, tf.Tensor]:
+        """Fuse, as `FusionGraph.call`; with images, as `from_images` does."""
+        outputs = self.pyramid(features, training=training)
+        if images is None:
+            return outputs
+        for step in range(2, self.steps + 1):
+            feedback = {
+                level: conv(self.aspp(outputs[level]))
+                for level, conv in zip(self.feedback_levels, self.feedback_convs)
+            }
+            features = self.run_again(images, feedback, step == 2, training)
+            with statistics_kept():
+                again = self.pyramid(features, training=training)
+            for level, x in again.items():
+                gate = tf.sigmoid(self.gate(x))
+                outputs[level] = gate * x + (1 - gate) * outputs[level]
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "steps": self.steps,
+            "share_backbone": self.share_backbone,
+        }
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class ASPP(keras.layers.Layer):
+    """Atrous spatial pyramid pooling: four branches of C/4 filters, concatenated.
+
+    They are a 1x1 convolution, 3x3 convolutions of dilation 3 and 6, and a 1x1 convolution of
+    the global average; a ReLU follows each.
+
+    Args:
+      num_filters: width C, a multiple of 4.
+    """
+
+    def __init__(self, num_filters: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_filters = num_filters
+        common = {"filters": num_filters // 4, "padding": "same", "activation": "relu"}
+        self.pointwise = keras.layers.Conv2D(kernel_size=1, name="pointwise", **common)
+        self.dilated = [
+            keras.layers.Conv2D(kernel_size=3, dilation_rate=d, name=f"dilated_{d}", **common)
+            for d in DILATIONS
+        ]
+        self.average = keras.layers.Conv2D(kernel_size=1, name="average", **common)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float [B, H, W, C] to the same shape."""
+        pooled = self.average(tf.reduce_mean(x, axis=[1, 2], keepdims=True))
+        near = self.pointwise(x)
+        branches = [near, *(conv(x) for conv in self.dilated), pooled + tf.zeros_like(near)]
+        return tf.concat(branches, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_filters": self.num_filters}
