@@ -13,7 +13,6 @@ from efficientdet_tf.training import optimizers
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 from keras_layers.feature_network import NETWORKS
-from keras_layers.level_maps import box_map, class_map
 
 # One name of each class.
 NAMES = list({place: name for name, place in reversed(NETWORKS.items())}.values())[::-1]
@@ -22,10 +21,14 @@ PARTS = {"backbone", "extra_levels", "feature_network", "class_head", "box_head"
 
 def batch():
     """Two random images, each with one object that is assigned to the anchors of a position."""
-    targets = {"num_positives": tf.ones([2])}
-    for level, size in zip(range(3, 8), (8, 4, 2, 1, 1)):
-        targets[class_map(level)] = tf.one_hot(tf.zeros([2, size, size], tf.int32), 9, 1, -1)
-        targets[box_map(level)] = tf.ones([2, size, size, 36])
+    positions = sum(size**2 for size in (8, 4, 2, 1, 1))
+    # The first of the nine anchors of each position.
+    classes = tf.one_hot(tf.zeros([2, positions], tf.int32), 9, 1, -1)
+    targets = {
+        "class_targets": tf.reshape(classes, [2, -1]),
+        "box_targets": tf.ones([2, 9 * positions, 4]),
+        "num_positives": tf.ones([2]),
+    }
     return tf.random.stateless_uniform([2, 64, 64, 3], [1, 2], 0, 255), targets
 
 

@@ -16,6 +16,7 @@ from efficientdet_tf.config import (
     known_keys,
     parse_assignments,
 )
+from keras_layers.feature_network import NETWORKS
 
 ALL_NAMES = ", ".join(MODELS)
 SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training, detection"
@@ -24,6 +25,7 @@ BACKBONES = ", ".join(
     + [f"efficientnet-lite{i}" for i in range(5)]
     + ["resnet50"]
 )
+BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
 SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
 RATIOS = "a list of one or more numbers, each 0.01 or more"
 
@@ -363,8 +365,7 @@ def test_an_unknown_key(key, expected):
         (
             "neck.name",
             "bifpm",
-            "neck.name: 'bifpm' is not one of bifpn, fpn, pafpn, panet, "
-            "bottom_up_path_augmentation",
+            f"neck.name: 'bifpm' is not one of {', '.join(NETWORKS)}",
         ),
         ("neck.num_repeats", 0, "neck.num_repeats: 0 is not a whole number above 0"),
         (
@@ -372,11 +373,15 @@ def test_an_unknown_key(key, expected):
             "[1]",
             "neck.options: '[1]' is not names and values, e.g. {variant: lin2017}",
         ),
-        ("neck.options", {1: 2}, "neck.options.1: bifpn has no such option; known: conv_block"),
+        (
+            "neck.options",
+            {1: 2},
+            f"neck.options.1: bifpn has no such option; known: {BIFPN_OPTIONS}",
+        ),
         (
             "neck.options.chain",
             "post",
-            "neck.options.chain: bifpn has no such option; known: conv_block",
+            f"neck.options.chain: bifpn has no such option; known: {BIFPN_OPTIONS}",
         ),
         (
             "neck.options.conv_block",
@@ -412,7 +417,7 @@ def test_a_backbone_of_one_size(setting, value):
     [
         (
             "neck: {options: {variant: lin2017}}",
-            "neck.options.variant: bifpn has no such option; known: conv_block",
+            f"neck.options.variant: bifpn has no such option; known: {BIFPN_OPTIONS}",
         ),
         (
             "neck: {name: pafpn, options: {chian: pre}}",
