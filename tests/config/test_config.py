@@ -14,6 +14,7 @@ from efficientdet_tf.config import (
     known_keys,
     parse_assignments,
 )
+from keras_layers.feature_network import NETWORKS
 
 ALL_NAMES = ", ".join(MODELS)
 SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training, detection"
@@ -303,8 +304,7 @@ def test_an_unknown_key(key, expected):
         (
             "neck.name",
             "bifpm",
-            "neck.name: 'bifpm' is not one of bifpn, fpn, pafpn, panet, "
-            "bottom_up_path_augmentation",
+            f"neck.name: 'bifpm' is not one of {', '.join(NETWORKS)}",
         ),
         ("neck.num_repeats", 0, "neck.num_repeats: 0 is below 1"),
         ("neck.options", "[1]", "neck.options: [1] is not names and values, e.g. {name: value}"),
@@ -316,7 +316,8 @@ def test_an_unknown_key(key, expected):
         (
             "neck.options.chain",
             "post",
-            "neck.options.chain: bifpn has no such option; known: conv_block",
+            "neck.options.chain: bifpn has no such option; known: "
+            "conv_after_downsample, projection_norm, conv_block",
         ),
         (
             "neck.options.conv_block",
@@ -352,7 +353,8 @@ def test_a_backbone_of_one_size(setting, value):
     [
         (
             "neck: {options: {variant: lin2017}}",
-            "neck.options.variant: bifpn has no such option; known: conv_block",
+            "neck.options.variant: bifpn has no such option; known: "
+            "conv_after_downsample, projection_norm, conv_block",
         ),
         (
             "neck: {name: pafpn, options: {chian: pre}}",

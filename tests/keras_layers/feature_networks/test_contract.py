@@ -400,7 +400,7 @@ def test_options_have_choices(name, option, expected):
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("asff", {"base": "fnp"}, "base: 'fnp' is not a feature network; did you mean 'fpn'?"),
+        ("asff", {"base": "fpn1"}, "base: 'fpn1' is not a feature network; did you mean 'fpn'?"),
         (
             *("bfp", {"base_options": {"variants": 1}}),
             "base_options.variants: fpn has no such option; did you mean 'variant'?",
