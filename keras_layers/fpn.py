@@ -60,7 +60,7 @@ class FPN(FusionGraph):
         Default "pooled".
       source: what "strided" levels are made of: the "output" or the "input" of level 5.
         Default "output".
-      lateral_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
+      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
         `conv_block` has any. Default True.
 
     Raises:
@@ -77,7 +77,7 @@ class FPN(FusionGraph):
         variant: str = "repeatable",
         coarse_levels: str = "pooled",
         source: str = "output",
-        lateral_norm: bool = True,
+        projection_norm: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -93,7 +93,7 @@ class FPN(FusionGraph):
         self.variant = variant
         self.coarse_levels = coarse_levels
         self.source = source
-        self.lateral_norm = bool(lateral_norm)
+        self.projection_norm = bool(projection_norm)
 
     @property
     def reads_extra_levels(self) -> bool:  # type: ignore[override]
@@ -105,7 +105,7 @@ class FPN(FusionGraph):
         return table.nodes
 
     def projection_block(self) -> ConvBlock:
-        norm = self.conv_block.norm and self.lateral_norm
+        norm = self.conv_block.norm and self.projection_norm
         return dataclasses.replace(self.conv_block, norm=norm)
 
     def fused_levels(self) -> list[int]:
@@ -141,5 +141,5 @@ class FPN(FusionGraph):
             "variant": self.variant,
             "coarse_levels": self.coarse_levels,
             "source": self.source,
-            "lateral_norm": self.lateral_norm,
+            "projection_norm": self.projection_norm,
         }

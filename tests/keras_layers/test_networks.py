@@ -15,12 +15,21 @@ from efficientdet_tf.backbones.efficientnet import (
     scaled_stages,
 )
 from efficientdet_tf.config import Config
+from keras_layers.asff import SpatialFusion
+from keras_layers.attention import MixtureOfSoftmaxes
+from keras_layers.attention_fpn import FeaturePyramidAttention
+from keras_layers.bfp import NonLocal
 from keras_layers.bifpn import BiFPN, bifpn_nodes
+from keras_layers.fpt import GroundingTransformer, SelfTransformer
+from keras_layers.fusion import Compression, GlobalAttention
 from keras_layers.fusion_graph import FusionNode, Node
 from keras_layers.heads import PredictionHead
+from keras_layers.mlfpn import ScaleAggregation, ThinnedUShape
 from keras_layers.pixels import NormalizePixels
+from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import ExtraLevels, Projection, max_pool_to, resize_to, upsample_to
-from keras_layers.stochastic_depth import StochasticDepth, draws_from
+from keras_layers.rfp import ASPP
+from keras_layers.stochastic_depth import Dropout, StochasticDepth, draws_from
 
 
 def _features(image_size, widths=(40, 112, 320), min_level=3):
@@ -192,6 +201,19 @@ LAYERS = [
     (SqueezeExcite(2, "swish"), tf.ones([1, 4, 4, 8])),
     (MBConvBlock(8, 5, 2, 3, False, "relu6", 0.9), tf.ones([1, 8, 8, 4])),
     (EfficientNet("efficientnet-lite0", 0.8, 0.5, 0.5), tf.ones([1, 64, 64, 3])),
+    (GlobalAttention("avg"), [tf.ones([1, 2, 2, 4])] * 2),
+    (Compression("maxout_affine"), [tf.ones([1, 2, 2, 4])] * 3),
+    (Dropout(0.3), tf.ones([1, 4])),
+    (NonLocal(4, embedded=False, scale_logits=True), tf.ones([1, 2, 2, 4])),
+    (SpatialFusion(4, [3, 4], 8, 4, "dense"), None),
+    (PooledGate(8, "fast", "dense", gate_norm=False), [tf.ones([1, 2, 2, 8])] * 3),
+    (FeaturePyramidAttention(8, "dense"), None),
+    (ThinnedUShape(3, 8, "fast", "dense"), tf.ones([1, 8, 8, 4])),
+    (ScaleAggregation(), tf.ones([1, 2, 2, 32])),
+    (MixtureOfSoftmaxes(2, "euclidean"), [tf.ones([1, 3, 4])] * 2),
+    (SelfTransformer(8, 2, 0.2, 9), tf.ones([1, 4, 4, 8])),
+    (GroundingTransformer(8, 2, "dot", 3, 9), [tf.ones([1, 4, 4, 8]), tf.ones([1, 2, 2, 8])]),
+    (ASPP(8), tf.ones([1, 4, 4, 8])),
 ]
 
 

@@ -140,7 +140,7 @@ def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file
     with pytest.raises(UserError) as error:
         run_lib.train(_config(coco_file, **overrides), str(tmp_path / "run"))
     assert str(error.value) == (
-        f"{finished[0]}: was trained with neck.num_filters 16, the model has 24; "
+        f"{finished[0]}: was trained with neck.num_filters 8, the model has 24; "
         "choose the same --model and settings"
     )
     assert not (tmp_path / "run").exists()
@@ -258,7 +258,7 @@ def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
     with pytest.raises(RunDirectoryError) as error:
         run_lib.train(_config(coco_file, **{"neck.num_filters": 24}), str(folder))
     assert str(error.value) == (
-        f"{folder}: holds a run with neck.num_filters 16, not 24; "
+        f"{folder}: holds a run with neck.num_filters 8, not 24; "
         "use another --model_dir or the same settings"
     )
     assert RunDirectory(folder).config().neck.num_filters == 16

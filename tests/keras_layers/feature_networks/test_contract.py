@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.anchors import feature_sizes
+from efficientdet_tf.complexity import measure
 from keras_layers import feature_network
 from keras_layers.feature_network import build_feature_network, own_options
 from keras_layers.resample import ExtraLevels
@@ -32,6 +33,8 @@ class Row(NamedTuple):
       depends: bool [5, 5] of one cell: whether a level of the output depends on one of the
         input.
       repeats: the fewest cells that it works with.
+      multiply_adds: {repeats: millions, of D0's image of 512 pixels}, of convolutions and
+        matrix products, with level 6's projection.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Row(NamedTuple):
     fusion: str = "sum"
     options: dict[str, Any] = {}
     repeats: int = 1
+    multiply_adds: dict[int, int] = {}
 
 
 def levels_of(*rows: str) -> np.ndarray:
@@ -50,15 +54,15 @@ def levels_of(*rows: str) -> np.ndarray:
 DENSE = {"conv_block": "dense"}
 # Published ones, and `light` and `dense` formulas: C**2 + 12 C or 9 C**2 + 2 C for a node.
 ROWS = [
-    Row("bifpn", {3: 196_281}, FULL, "fast"),
+    Row("bifpn", {3: 196_281}, FULL, "fast", multiply_adds={3: 136}),
     Row("bifpn", {3: 196_224}, FULL),
     Row("bifpn", {3: 199_872}, FULL, "channel_fast"),
-    Row("bifpn", {3: 966_969}, FULL, "fast", DENSE),
+    Row("bifpn", {3: 966_969}, FULL, "fast", DENSE, multiply_adds={3: 793}),
     Row("bifpn", {3: 196_281}, FULL, "fast", {"conv_after_downsample": True}),
     # Six projections without gamma and beta.
     Row("bifpn", {3: 196_281 - 6 * 128}, FULL, "fast", {"projection_norm": False}),
-    Row("fpn", {1: 75_776, 3: 124_416, 6: 197_376}, UPPER),
-    Row("fpn", {1: 236_160, 3: 606_080}, UPPER, "sum", DENSE),
+    Row("fpn", {1: 75_776, 3: 124_416, 6: 197_376}, UPPER, multiply_adds={1: 54, 3: 105, 6: 181}),
+    Row("fpn", {1: 236_160, 3: 606_080}, UPPER, "sum", DENSE, multiply_adds={1: 229, 3: 632}),
     Row("fpn", {1: 75_776, 3: 124_416}, UPPER, "sum", {"variant": "lin2017"}),
     # RetinaNet's coarse levels are made of level 5: 3 nodes and 2 strided convolutions; level 6
     # is not projected.
@@ -72,27 +76,27 @@ ROWS = [
         *(levels_of("345", "45", "5", "5", "5"), "sum"),
         {"coarse_levels": "strided", "source": "input", "variant": "lin2017"},
     ),
-    Row("pafpn", {1: 100_096, 3: 197_376}, FULL),
+    Row("pafpn", {1: 100_096, 3: 197_376}, FULL, multiply_adds={1: 79, 3: 181}),
     Row("pafpn", {1: 421_120, 3: 1_160_960}, FULL, "sum", DENSE),
     Row("pafpn", {1: 100_096, 3: 197_376}, FULL, "sum", {"chain": "pre"}),
-    Row("pafpn", {1: 114_688}, FULL, "sum", {"downsample": "conv"}),
-    Row("pafpn", {1: 532_096}, FULL, "sum", {"downsample": "conv"} | DENSE),
+    Row("pafpn", {1: 114_688}, FULL, "sum", {"downsample": "conv"}, multiply_adds={1: 67}),
+    Row("pafpn", {1: 532_096}, FULL, "sum", {"downsample": "conv"} | DENSE, multiply_adds={1: 330}),
     Row("pafpn", {1: 114_688}, FULL, "sum", {"downsample": "conv", "chain": "pre"}),
-    Row("simplified_panet", {3: 168_192}, FULL),
+    Row("simplified_panet", {3: 168_192}, FULL, multiply_adds={3: 124}),
     Row("simplified_panet", {3: 939_008}, FULL, "sum", DENSE),
-    Row("fully_connected", {3: 247_552, 6: 320_512}, FULL),
+    Row("fully_connected", {3: 247_552, 6: 320_512}, FULL, multiply_adds={3: 197, 6: 274}),
     Row("fully_connected", {3: 728_448, 6: 1_283_328}, FULL, "sum", DENSE),
     Row("fully_connected", {3: 247_552}, FULL, "sum", {"conv_after_downsample": True}),
     # 21 nodes with 48 edges in a cell; levels 3 to 5 are projected 3, 4 and 4 times, level 6 once.
     Row(
         *("qufpn", {1: 21 * 4864 + 48 + 3 * 2752 + 4 * 7360 + 5 * 20_672}, FULL, "fast"),
     ),
-    Row("bfp", {1: 75_776 + 16_640}, FULL),
+    Row("bfp", {1: 75_776 + 16_640}, FULL, multiply_adds={1: 205}),
     Row("bfp", {1: 236_160 + 16_640}, FULL, "sum", DENSE),
-    Row("bfp", {1: 75_776}, FULL, "sum", {"refine": "none"}),
+    Row("bfp", {1: 75_776}, FULL, "sum", {"refine": "none"}, multiply_adds={1: 54}),
     Row("bfp", {1: 75_776 + 4864}, FULL, "sum", {"refine": "conv", "level": 5}),
     Row("bfp", {1: 100_096 + 2 * 4160}, FULL, "sum", {"base": "pafpn", "embedded": False}),
-    Row("efm", {1: 75_776}, NEIGHBOURS),
+    Row("efm", {1: 75_776}, NEIGHBOURS, multiply_adds={1: 54}),
     Row("efm", {1: 236_160}, NEIGHBOURS, "sum", DENSE),
     # Two levels have 2 sources, three have 3.
     Row(
@@ -103,8 +107,8 @@ ROWS = [
         *("efm", {1: 75_776 + 13 * 64 * 64 + 5 * 64 + 256 * 64 + 3 * 64}, NEIGHBOURS, "sum"),
         {"compress": "conv1x1", "spp": True},
     ),
-    Row("asff", {1: 177_561}, FULL),
-    Row("asff", {1: 819_465}, FULL, "sum", DENSE),
+    Row("asff", {1: 177_561}, FULL, multiply_adds={1: 118}),
+    Row("asff", {1: 819_465}, FULL, "sum", DENSE, multiply_adds={1: 527}),
     # 13 sources instead of 25, 4 of them finer ones, whose base does not see finer ones still.
     Row(
         "asff",
@@ -112,22 +116,22 @@ ROWS = [
         *(np.triu(FULL, -1), "sum", {"sources": "adjacent", "weight_filters": 8}),
     ),
     # As many pathways as levels.
-    Row("fpg", {9: 647_680}, FULL, repeats=5),
+    Row("fpg", {9: 647_680}, FULL, repeats=5, multiply_adds={9: 467}),
     Row("fpg", {9: 2_603_072}, FULL, "sum", DENSE, repeats=5),
-    Row("fpg", {9: 811_264}, FULL, "sum", {"truncate": False}, repeats=4),
-    Row("attention_fpn", {1: 112_384}, UPPER, "sum", {"context": "none"}),
+    Row("fpg", {9: 811_264}, FULL, "sum", {"truncate": False}, repeats=4, multiply_adds={9: 742}),
+    Row("attention_fpn", {1: 112_384}, UPPER, "sum", {"context": "none"}, multiply_adds={1: 79}),
     Row("attention_fpn", {1: 401_024}, UPPER, "sum", {"context": "none"} | DENSE),
     Row(
         *("attention_fpn", {1: 112_384 - 4 * 128}, UPPER, "sum"),
         {"context": "none", "attention_norm": False},
     ),
-    Row("mlfpn", {4: 445_368, 8: 936_584}, levels_of(*["35"] * 5)),
+    Row("mlfpn", {4: 445_368, 8: 936_584}, levels_of(*["35"] * 5), multiply_adds={4: 453, 8: 907}),
     Row("mlfpn", {4: 1_556_048, 8: 3_202_720}, levels_of(*["35"] * 5), "sum", DENSE),
     Row(
         *("mlfpn", {4: 445_368 - 2 * 64 * (320 - 112)}, levels_of(*["34"] * 5), "sum"),
         {"deep_level": 4},
     ),
-    Row("fpt", {1: 481_536}, FULL),
+    Row("fpt", {1: 481_536}, FULL, multiply_adds={1: 1296}),
     Row("fpt", {1: 2_088_640}, FULL, "sum", DENSE),
     # Without the weights of the parts, for levels and pairs of levels.
     Row(
@@ -140,6 +144,8 @@ ROWS = [
     Row(
         *("nasfpn", {3: 153_600, 5: 221_696}),
         levels_of("346", "346", "3456", "34567", "34567"),
+        # The specification rounds the first, 133.49, to 134.
+        multiply_adds={3: 133, 5: 204},
     ),
     Row(
         *("nasfpn", {3: 828_032, 5: 1_345_920}),
@@ -211,20 +217,30 @@ def test_levels_up_to_8(row):
     }
 
 
+class Backbone(keras.layers.Layer):
+    """Maps of the sizes and widths of D0's backbone, without weights and multiply-adds."""
+
+    def call(self, images):
+        return {
+            level: tf.tile(images[:, :: 2**level, :: 2**level, :1], [1, 1, 1, width])
+            for level, width in ((3, 40), (4, 112), (5, 320))
+        }
+
+
 @pytest.mark.parametrize(
     ("row", "num_repeats"),
     [(row, repeats) for row in ROWS for repeats in row.parameters],
     ids=title,
 )
-def test_parameters_at_the_size_of_d0(row, num_repeats, num_parameters):
-    sizes = feature_sizes((256, 256), 5)
-    features = {
-        level: keras.Input((*sizes[level], width)) for level, width in ((3, 40), (4, 112), (5, 320))
-    }
+def test_parameters_and_multiply_adds_at_the_size_of_d0(row, num_repeats, num_parameters):
     network = build(row, 64, num_repeats)
     extra = ExtraLevels(64, 7, network.projection_block(), project=network.reads_extra_levels)
-    network(extra(features))
+    images = keras.Input((512, 512, 3))
+    model = keras.Model(images, network(extra(Backbone()(images))))
     assert num_parameters(extra, network) == row.parameters[num_repeats]
+    if num_repeats in row.multiply_adds:
+        millions = measure(model).multiply_adds / 1e6
+        assert round(millions) == row.multiply_adds[num_repeats]
 
 
 @pytest.mark.parametrize("row", SHAPES, ids=title)

@@ -32,7 +32,7 @@ def test_the_variants_of_fpn_are_the_same_where_convolutions_do_nothing(
         # What tf-models-official's decoder has.
         (
             *("output", {"separable": False, "activation": None}),
-            *({"lateral_norm": False}, 3_871_232),
+            *({"projection_norm": False}, 3_871_232),
         ),
         # The neck of mmdetection's RetinaNet.
         ("input", RETINANET, {}, 7_997_440),
@@ -59,7 +59,7 @@ def test_agrees_with_the_fpn_of_tf_models(features_of):
         variant="lin2017",
         coarse_levels="strided",
         conv_block={"separable": False, "activation": None},
-        lateral_norm=False,
+        projection_norm=False,
     )
     network(features)
     random = np.random.default_rng(2)
