@@ -53,7 +53,7 @@ def test_a_damaged_file_is_made_whole_when_a_run_is_resumed(tmp_path, capsys):
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"epoch,loss,AP\n1,2.5,0.25\n2,1.5,\n3,1\n\0\0\0")
     MetricsFile(path, epochs_done=1)
-    assert capsys.readouterr().out == f"{path}: 2 damaged lines are left out\n"
+    assert capsys.readouterr().out == f"{path}: 2 damaged lines removed\n"
     assert read_history(path) == History([{"epoch": 1, "loss": 2.5, "AP": 0.25}], 0)
 
 
