@@ -186,7 +186,9 @@ class TrainingLoop:
         )
         return [coco, callbacks.MetricsFile(self.output.path / "metrics.csv", self.epochs_done)]
 
-    def _tensorboard_callbacks(self, evaluation: CachedEvaluation) -> list[keras.callbacks.Callback]:
+    def _tensorboard_callbacks(
+        self, evaluation: CachedEvaluation
+    ) -> list[keras.callbacks.Callback]:
         folder = self.output.path / "tensorboard"
         scalars = keras.callbacks.TensorBoard(
             str(folder),
@@ -204,9 +206,7 @@ class TrainingLoop:
         if epoch < end:
             yield epoch, end, 0
 
-    def _end_epoch(
-        self, epoch: int, epoch_end_callbacks: list[keras.callbacks.Callback]
-    ) -> None:
+    def _end_epoch(self, epoch: int, epoch_end_callbacks: list[keras.callbacks.Callback]) -> None:
         """Run the end-of-epoch callbacks of an epoch that was stopped after its last step."""
         logs: dict[str, float] = {}
         for callback in epoch_end_callbacks:

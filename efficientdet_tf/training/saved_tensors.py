@@ -39,7 +39,9 @@ def find_saved_tensors(graph: tf.Graph, result: tf.Tensor, variables: Iterable) 
       result: scalar tensor of the graph.
       variables: variables of the gradient.
     """
-    read_by_gradient = functools.partial(_read_by_gradient, graph, _downstream(graph, variables), {})
+    read_by_gradient = functools.partial(
+        _read_by_gradient, graph, _downstream(graph, variables), {}
+    )
     tensors, custom = read_by_gradient(result.op, ())
     parts = []
     for op in custom:

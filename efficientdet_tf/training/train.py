@@ -93,9 +93,7 @@ def _train(
         )
         print(summary.describe(model, config, train_data, val_data, steps, directory.path))
         print(memory.describe(model, config))
-        loop = TrainingLoop(
-            config, model, train_data, val_data, steps, progress, output, patience
-        )
+        loop = TrainingLoop(config, model, train_data, val_data, steps, progress, output, patience)
         return loop.finish()
 
 

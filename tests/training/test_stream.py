@@ -53,9 +53,7 @@ def names(images, data) -> list[str]:
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_skipped_images_are_accounted_for_and_a_resumed_stream_is_the_same(
-    data, config, cache
-):
+def test_skipped_images_are_accounted_for_and_a_resumed_stream_is_the_same(data, config, cache):
     config = config.override({"data.cache": cache})
     os.remove(data.records[6].image)
     with open(data.records[2].image, "wb"):
