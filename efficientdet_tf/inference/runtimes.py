@@ -23,7 +23,7 @@ from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, Metadata, rea
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class ArtefactError(UserError):
+class ArtifactError(UserError):
     """An exported model that cannot be used."""
 
 
@@ -108,7 +108,7 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
     """Load a folder written by `export.saved_model`.
 
     Raises:
-      ArtefactError: when it is damaged or of another program.
+      ArtifactError: when it is damaged or of another program.
     """
     try:
         label_map = LabelMap.from_json(
@@ -116,9 +116,9 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
         )
         serve_images = tf.saved_model.load(str(path)).signatures["serve_images"]
     except UserError as error:
-        raise ArtefactError(f"{path}: assets.extra/label_map.json: {error}") from error
+        raise ArtifactError(f"{path}: assets.extra/label_map.json: {error}") from error
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise ArtefactError(f"{path}: not a SavedModel of `python -m export`") from error
+        raise ArtifactError(f"{path}: not a SavedModel of `python -m export`") from error
     return SavedModelBackend(serve_images, label_map), label_map
 
 
@@ -126,7 +126,7 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
     """Load a file written by `export.tflite`.
 
     Raises:
-      ArtefactError: when it is damaged or of another program.
+      ArtifactError: when it is damaged or of another program.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -137,9 +137,9 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from error
+        raise ArtifactError(f"{path}: {error.strerror}") from error
     except (UserError, ValueError, RuntimeError) as error:
-        raise ArtefactError(f"{path}: not a model of `python -m export --format=tflite`") from error
+        raise ArtifactError(f"{path}: not a model of `python -m export --format=tflite`") from error
     return TFLiteBackend(interpreter, metadata), metadata.label_map
 
 

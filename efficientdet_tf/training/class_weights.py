@@ -15,7 +15,8 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
 
     Args:
       kind: "inverse": in inverse proportion to the number of objects, so that all
-        classes have the same total weight; "effective": to the effective number, (1 - beta ** n) / (1 - beta) with beta 0.999 (Cui et al. 2019,
+        classes have the same total weight; "effective": to the effective
+        number, (1 - beta ** n) / (1 - beta) with beta 0.999 (Cui et al. 2019,
         "Class-Balanced Loss Based on Effective Number of Samples", equation 2).
       counts: int [classes], objects of each class; a class without objects has the weight 1.
 

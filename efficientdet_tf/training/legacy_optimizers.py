@@ -23,9 +23,9 @@ def build(
     """Build an optimizer of the legacy class from a config.
 
     "lamb", You et al., https://arxiv.org/abs/1904.00962, for very large batches: the norm of a
-    kernel's update is the learning rate times the norm of the kernel. For "radam", "sgdw" and `lookahead`
-    see `addons.optimizers`. These three apply decoupled weight decay to kernels, `weight_decay`
-    times the learning rate of the step; see `optimizers.loss_decay`.
+    kernel's update is the learning rate times the norm of the kernel. For "radam", "sgdw" and
+    `lookahead` see `addons.optimizers`. "lamb", "radam" and "sgdw" apply decoupled weight decay
+    to kernels, `weight_decay` times the learning rate; see `optimizers.loss_decay`.
 
     Args:
       config: optimizer settings.
