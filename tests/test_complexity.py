@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds by part, and what is not counted."""
+"""Parameters and multiply-adds by part, and uncounted operations."""
 
 import pytest
 import tensorflow as tf

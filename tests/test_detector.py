@@ -1,4 +1,4 @@
-"""The Detector: the same detections from a run, a SavedModel and a TFLite file."""
+"""Detector: the same detections from a run, a SavedModel and a TFLite file."""
 
 import pathlib
 import subprocess

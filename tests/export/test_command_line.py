@@ -57,7 +57,8 @@ def test_no_partial_files_remain(exported):
         ),
         (
             ["--model_dir=nowhere", "--set=model.num_classes=4"],
-            "export: --set model.num_classes: only the detection settings of a trained model can change",
+            "export: --set model.num_classes: only the detection settings of a trained model can "
+            "change",
         ),
     ],
 )
