@@ -128,7 +128,7 @@ def box_iou_loss(
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
+    """Detection loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
     Examples:
       loss = DetectionLoss.from_config(config)
@@ -184,7 +184,7 @@ class DetectionLoss:
 
         Args:
           targets: "class_targets" int32 [B, N], class indices, -1 for background, -2 for
-            anchors left out of the class loss; "box_targets" float32 [B, N, 4]; and
+            anchors excluded from the class loss; "box_targets" float32 [B, N, 4]; and
             "num_positives" float32 [B].
           outputs: for each level L "cls_L" float [B, h, w, A * classes], logits,
             and "box_L" float [B, h, w, A * 4].

@@ -64,8 +64,8 @@ def image_format(suffix: str) -> str:
     """
     format = PIL.Image.registered_extensions().get(suffix.lower())
     if format not in PIL.Image.SAVE:
-        given = f"{suffix!r} is" if suffix else "a name without a suffix is"
-        raise OutputError(f"--output: {given} of no image format; use e.g. .png")
+        given = f"suffix {suffix!r}" if suffix else "a name without a suffix"
+        raise OutputError(f"--output: {given} has no image format; use e.g. .png")
     return format
 
 

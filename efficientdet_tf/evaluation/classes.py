@@ -34,13 +34,13 @@ def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
             index_in_data[found[0]] = index
         elif index in with_objects:
             raise DataError(
-                f"{data.source}: class {name!r} (id {id_}) is no class of the model, "
-                f"which knows {_listed(known)}"
+                f"{data.source}: class {name!r} (id {id_}) is not a class of the model; "
+                f"its classes: {_list_classes(known)}"
             )
     return index_in_data
 
 
-def _listed(label_map: LabelMap) -> str:
+def _list_classes(label_map: LabelMap) -> str:
     shown = [f"{name!r} (id {id_})" for id_, name in zip(label_map.ids, label_map.names)]
     rest = len(shown) - 5
     return ", ".join(shown[:5]) + (f" and {rest} more" if rest > 0 else "")

@@ -63,7 +63,7 @@ class Evaluation:
         )
         compiled = config.training.xla or isinstance(self._strategy, tf.distribute.TPUStrategy)
         steps = _compiled_steps if compiled else _plain_steps
-        self._detect_round = _detect_round(self._strategy, *steps(model, config))
+        self._detect_round = _build_detect_round(self._strategy, *steps(model, config))
 
     def run(self) -> EvaluationResult:
         """Compute the COCO metrics of the model with its current weights."""
@@ -132,7 +132,7 @@ def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Calla
     return detect_on_replica, finish
 
 
-def _detect_round(
+def _build_detect_round(
     strategy: tf.distribute.Strategy, detect_on_replica: Callable, finish: Callable
 ) -> Callable:
     """Make a function of one batch per replica that returns all their detections."""

@@ -49,7 +49,7 @@ class PredictionError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class PredictionFiles:
-    """The images to read, and the files to write for them.
+    """Input images, and output files for them.
 
     Attributes:
       images: name relative to the input folder -> path of the image.

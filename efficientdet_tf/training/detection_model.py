@@ -21,7 +21,7 @@ from keras_layers.stochastic_depth import draws_from
 
 @keras.utils.register_keras_serializable("efficientdet")
 class EfficientDet(keras.Model):
-    """The network with its training step; made by `EfficientDet.create(config)`.
+    """Keras model with the detection training step; built by `EfficientDet.create(config)`.
 
     `compile` and `fit` are Keras'. A training batch is (images float32
     [B, H, W, 3] on the 0..255 scale, targets), where targets is a dict of

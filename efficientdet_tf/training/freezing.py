@@ -42,7 +42,7 @@ def freeze(model: keras.Model, pattern: str) -> int:
     if not count:
         name = model.trainable_variables[0].name.removesuffix(":0")
         raise ConfigError(
-            f"model.freeze: no variable matches {pattern!r}; names are such as {name}"
+            f"model.freeze: no variable matches {pattern!r}; use names such as {name}"
         )
     if not model.trainable_variables:
         raise ConfigError(f"model.freeze: {pattern!r} leaves nothing to train")

@@ -86,7 +86,7 @@ class TrainingStream:
             if position not in self._named:
                 self._named.add(position)
                 record = self._data.records[position]
-                yield record, why_unreadable(record) or "could not be read, but can be now"
+                yield record, why_unreadable(record) or "unreadable earlier, readable now"
 
     def images_of_last_step(self) -> list[str]:
         """Name the images of the last step, including mosaic and MixUp partners."""
@@ -120,7 +120,7 @@ class TrainingStream:
                 stream_order.training_positions(self._data, seed=seed, first_image=last)
             )
         record = self._data.records[position]
-        reason = why_unreadable(record) or "could not be read, but can be now"
+        reason = why_unreadable(record) or "unreadable earlier, readable now"
         return DataError(
             f"training data: {count} images in a row cannot be read, the last "
             f"{record.name}: {reason}"

@@ -196,8 +196,8 @@ def test_classes_that_the_model_does_not_know_are_named(folder, tmp_path):
     with pytest.raises(DataError) as error:
         command.evaluate(options(folder / "run", data=str(tmp_path / "val.json")))
     assert str(error.value) == (
-        f"{tmp_path / 'val.json'}: class 'triangle' (id 9) is no class of the model, "
-        "which knows 'disc' (id 4), 'square' (id 9)"
+        f"{tmp_path / 'val.json'}: class 'triangle' (id 9) is not a class of the model; "
+        "its classes: 'disc' (id 4), 'square' (id 9)"
     )
 
 

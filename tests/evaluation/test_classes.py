@@ -55,8 +55,8 @@ def test_an_unknown_class_is_named(ids, names):
     with pytest.raises(DataError) as error:
         match_classes(MODEL, data(ids, names, used=[0, 1]))
     assert str(error.value) == (
-        f"pets.json: class 'fish' (id {ids[1]}) is no class of the model, "
-        "which knows 'cat' (id 1), 'dog' (id 2), 'bird' (id 7)"
+        f"pets.json: class 'fish' (id {ids[1]}) is not a class of the model; "
+        "its classes: 'cat' (id 1), 'dog' (id 2), 'bird' (id 7)"
     )
 
 

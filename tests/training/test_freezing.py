@@ -71,7 +71,7 @@ def test_a_backbone_factor_shortens_its_steps(optimizer):
         (
             "backbones/.*",
             "model.freeze: no variable matches 'backbones/.*'; "
-            "names are such as backbone/stem_conv/kernel",
+            "use names such as backbone/stem_conv/kernel",
         ),
         (
             "backbone/.*gamma",
