@@ -21,7 +21,7 @@ PARTS = {"backbone", "extra_levels", "feature_network", "class_head", "box_head"
 
 
 def batch():
-    """Two random images, each with one object assigned to the anchors of one position."""
+    """Two random images, each with one object that is assigned to the anchors of a position."""
     targets = {"num_positives": tf.ones([2])}
     for level, size in zip(range(3, 8), (8, 4, 2, 1, 1)):
         targets[class_map(level)] = tf.one_hot(tf.zeros([2, size, size], tf.int32), 9, 1, -1)
