@@ -1,4 +1,4 @@
-"""Packaging, make targets, and code conventions."""
+"""Packaging, make targets, and rules for imports and names."""
 
 import ast
 import configparser
@@ -141,12 +141,12 @@ LAYERS = [
 
 
 def layer(name: str) -> str:
-    """Return the file or folder of `efficientdet_tf` of a full name."""
+    """Return the file or folder of `efficientdet_tf` that contains a full name."""
     return (name.split(".") + [""])[1]
 
 
 def test_layers_are_ordered_without_cycles():
-    """Imports for type hints only do not count: they load nothing."""
+    """Imports for type hints are exempt: they load nothing."""
     places = {name: place for place, name in enumerate(LAYERS)}
     for module in MODULES:
         here = module.with_suffix("").parts

@@ -86,7 +86,7 @@ def test_training_and_evaluation_agree(photograph, evaluation_input):
     pixels = tf.constant(read_image(photograph))
     image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
     assert evaluation_input.shape == (*SIZE, 3)
-    # Padding is the mean colour, outside of the image.
+    # Padding is the mean colour, outside the image.
     np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)
     np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
 

@@ -201,7 +201,7 @@ def data(contents: Contents) -> Element:
     ]
     made = [table(head, rows), element("div", *charts, class_="grid")]
     if contents.train is None:
-        made.insert(1, element("p", "The training set is no longer readable.", class_="quiet"))
+        made.insert(1, element("p", "The training set cannot be read any more.", class_="quiet"))
     made += [element("p", note, class_="quiet") for note in contents.notes]
     if contents.problems:
         lines = [element("li", line) for line in contents.problems[:_MOST_PROBLEMS]]

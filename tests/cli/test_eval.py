@@ -202,7 +202,7 @@ def test_classes_that_the_model_does_not_know_are_named(folder, tmp_path):
 
 
 @pytest.mark.parametrize("setting", [{"nms": "hard"}, {"set": ["detection.sigma=0.4"]}])
-def test_an_artifact_cannot_be_set(folder, setting):
+def test_an_exported_model_cannot_be_set(folder, setting):
     path = folder / "val.json"
     with pytest.raises(UserError) as error:
         command.evaluate(options(path, data="digits", **setting))
@@ -212,7 +212,7 @@ def test_an_artifact_cannot_be_set(folder, setting):
     )
 
 
-def test_an_artifact_needs_data(folder):
+def test_an_exported_model_needs_data(folder):
     with pytest.raises(UserError) as error:
         command.evaluate(options(folder / "val.json"))
     assert str(error.value) == "--data is missing: the data set to evaluate on"

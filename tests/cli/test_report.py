@@ -48,7 +48,7 @@ def test_the_report_of_a_run(folder, caplog):
     text = path.read_text()
     assert "efficientdet-lite0" in text and "measured on 3 images" in text
     # The other part is still there.
-    assert "The training set is no longer readable." in text
+    assert "The training set cannot be read any more." in text
     assert f"the report does without the training set: {folder / 'gone.json'}: " in caplog.text
 
 
@@ -57,7 +57,7 @@ def test_it_is_of_the_weights_that_are_asked_for(folder):
         report.report(str(folder / "run"), name).read_text() for name in ("best", "last")
     )
     objects = sum(len(r.boxes) for r in data_lib.load(str(folder / "annotations.json")).records)
-    # Weights without detections have only false negatives.
+    # Weights without detections: all objects are false negatives, no false positives.
     assert "background \u2192" not in unsure and unsure != sure
     missed = [int(part.split(" of ")[0]) for part in unsure.split("\u2192 background: ")[1:]]
     assert sum(missed) == objects

@@ -216,7 +216,7 @@ def test_no_detections_and_no_epochs(tmp_path):
     data = dataset(("cat", "dog"))
     page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)), metrics="")
     assert "No epoch has been measured." in page.text
-    assert "The training set is no longer readable." in page.text
+    assert "The training set cannot be read any more." in page.text
     assert "3.png: FN 2, FP 0" in page.text
 
 

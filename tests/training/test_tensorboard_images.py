@@ -11,7 +11,7 @@ from efficientdet_tf.data import digits
 from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
-from efficientdet_tf.evaluation.side_by_side import RIGHT, WRONG
+from efficientdet_tf.evaluation.side_by_side import CORRECT, WRONG
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages, draw
 
 
@@ -61,7 +61,7 @@ def test_an_image_for_each_evaluation_at_keras_step(data, tmp_path):
     shown = written_images(tmp_path / "validation")
     assert [(step, tag) for step, tag, _ in shown] == [(1, "detections"), (3, "detections")]
     first, second = (image for _, _, image in shown)
-    assert np.array_equal(first, second) and share_of(first, RIGHT) > 0.01
+    assert np.array_equal(first, second) and share_of(first, CORRECT) > 0.01
 
 
 def test_images_are_spread_over_the_data_set_and_have_objects(data, tmp_path):
@@ -78,8 +78,8 @@ def test_images_are_spread_over_the_data_set_and_have_objects(data, tmp_path):
 
 def test_low_scores_are_not_drawn(data):
     sure, unsure = (draw(data, found(data, score).arrays()) for score in (0.31, 0.29))
-    assert share_of(sure, RIGHT) > 0.01 and share_of(sure, WRONG) == 0
-    assert share_of(unsure, RIGHT) == 0 and share_of(unsure, WRONG) > 0.005
+    assert share_of(sure, CORRECT) > 0.01 and share_of(sure, WRONG) == 0
+    assert share_of(unsure, CORRECT) == 0 and share_of(unsure, WRONG) > 0.005
 
 
 def test_two_pairs_per_row_and_images_of_any_size_fit(data):
