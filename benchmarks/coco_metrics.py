@@ -1,11 +1,10 @@
-"""Time and memory that COCO metrics take after inference.
+"""Benchmark of COCO metrics after inference: time and memory.
 
     python -m benchmarks.coco_metrics --images=5000
 
-prints, for made-up detections of a made-up data set of COCO's size, what
-collecting them, measuring them and writing the results file take, and the
-memory at its highest. Half of the detections are noisy copies of objects, the
-other half lie anywhere and are of any class.
+prints time and peak memory of collecting detections, computing their metrics and
+writing the results file, for a synthetic data set of COCO's size. Half of the
+detections are noisy copies of objects, the others have random boxes and classes.
 """
 
 import pathlib
@@ -34,14 +33,14 @@ _SIDE = 640
 
 
 def random_boxes(random: np.random.Generator, count: int) -> np.ndarray:
-    """float32 [count, 4], ymin, xmin, ymax, xmax in pixels of the image."""
+    """Draw random boxes: float32 [count, 4], ymin, xmin, ymax, xmax in pixels."""
     sizes = random.uniform(5, 300, (count, 2))
     corners = random.uniform(0, _SIDE - sizes)
     return np.concatenate([corners, corners + sizes], axis=1).astype(np.float32)
 
 
 def dataset(random: np.random.Generator) -> DetectionData:
-    """Images with objects, without pixels."""
+    """Make a data set of objects without pixels."""
     count, classes = FLAGS.objects, FLAGS.classes
     records = []
     for image_id in range(1, FLAGS.images + 1):
@@ -63,38 +62,38 @@ def dataset(random: np.random.Generator) -> DetectionData:
 
 
 def detections(random: np.random.Generator, record: Record) -> tuple[np.ndarray, ...]:
-    """Boxes float32 [n, 4] in pixels, scores float32 [n] and class indices int32 [n]."""
+    """Make boxes float32 [n, 4] in pixels, scores float32 [n] and class indices int32 [n]."""
     count = FLAGS.detections
-    of_object = random.integers(0, len(record.boxes), count // 2)
-    noise = random.normal(0, 8, (len(of_object), 4)).astype(np.float32)
-    anywhere = count - len(of_object)
-    boxes = np.concatenate([record.boxes[of_object] + noise, random_boxes(random, anywhere)])
-    # Noise must not turn a small box inside out.
+    object_indices = random.integers(0, len(record.boxes), count // 2)
+    noise = random.normal(0, 8, (len(object_indices), 4)).astype(np.float32)
+    num_random = count - len(object_indices)
+    boxes = np.concatenate([record.boxes[object_indices] + noise, random_boxes(random, num_random)])
+    # Noise must not swap the corners of a small box.
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     classes = np.concatenate(
-        [record.classes[of_object], random.integers(0, FLAGS.classes, anywhere)]
+        [record.classes[object_indices], random.integers(0, FLAGS.classes, num_random)]
     )
     return boxes, random.random(count).astype(np.float32), classes.astype(np.int32)
 
 
 def main() -> None:
-    """Collects, measures and writes, and prints what each took."""
+    """Collect, measure and write detections, and print time and memory of each."""
     random = np.random.default_rng(0)
     data = dataset(random)
     found = [(record.image_id, *detections(random, record)) for record in data.records]
     print(f"{len(found)} images with {FLAGS.detections} detections each")
     print(f"{'before':8}{_peak():>24.2f} GB")
     evaluator = CocoEvaluator(data)
-    _timed("collect", lambda: [evaluator.add(*item) for item in found])
-    result = _timed("measure", evaluator.result)
+    _run_timed("collect", lambda: [evaluator.add(*item) for item in found])
+    result = _run_timed("measure", evaluator.result)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "detections.json"
-        _timed("write", lambda: evaluator.write_results(path))
+        _run_timed("write", lambda: evaluator.write_results(path))
     print({name: round(value, 6) for name, value in result.metrics.items()})
 
 
-def _timed(name: str, function):
-    """What a function returns; its seconds and the highest memory so far are printed."""
+def _run_timed(name: str, function):
+    """Run a function; print its seconds and the peak memory so far."""
     clock, processor = time.perf_counter(), time.process_time()
     result = function()
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
@@ -103,7 +102,7 @@ def _timed(name: str, function):
 
 
 def _peak() -> float:
-    """The most memory that this process has held so far, in GB."""
+    """Return the peak memory of this process in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

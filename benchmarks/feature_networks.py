@@ -1,10 +1,10 @@
-"""Size, cost and speed of the feature networks.
+"""Benchmark of the feature networks: size, cost and speed.
 
     python -m benchmarks.feature_networks --model=efficientdet-d0
 
-Prints, for each network at the repeats for which its cost is near to the model's own BiFPN:
-trainable parameters and multiply-adds, with the projection of level 6, and the median time
-of an image through the network alone.
+Prints, for each network with the number of repeats whose cost is close to that of the
+model's BiFPN: trainable parameters and multiply-adds, including the projection of level 6,
+and the median time of the network alone for one image.
 """
 
 import statistics
@@ -25,7 +25,7 @@ flags.DEFINE_integer(
     "repeats", 30, "Timed calls, after three untimed.", lower_bound=1, flag_values=FLAGS
 )
 
-# Name, fusion, options, and cells for each cell of the model's BiFPN.
+# Name, fusion, options, and cells per cell of the model's BiFPN.
 ROWS = (
     ("bifpn", "fast", {}, 1),
     ("bifpn", "sum", {}, 1),
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def median_seconds(network, repeats: int) -> float:
-    """Median duration of one image through a built network."""
+    """Measure the median duration of a built network for one image."""
     features = {level: tf.ones([1, *x.shape[1:]]) for level, x in network.input.items()}
     call = tf.function(lambda: network(features, training=False))
     durations = []

@@ -1,11 +1,10 @@
-"""Images per second of the training input pipeline, and where the time goes.
+"""Benchmark of the training input pipeline: throughput, and time of each stage.
 
     python -m benchmarks.input_pipeline --data=digits
 
-prints for each model the throughput of the whole pipeline, as training takes
-from it, and the processor time that each stage takes for one image. The stages
-are those of the paper's recipe; what other augmentations cost shows in the
-throughput with each of them, which `--augmentations` prints instead.
+prints for each model the throughput of the whole pipeline, as in training, and the
+processor time of each stage per image. The stages are those of the paper's recipe;
+`--augmentations` prints the throughput with each of the other augmentations instead.
 """
 
 import statistics
@@ -35,7 +34,7 @@ _FORMAT = flags.DEFINE_string(
 _MODELS = flags.DEFINE_list(
     "models",
     ["efficientdet-d0", "efficientdet-lite0"],
-    "The models whose input is made.",
+    "Models whose input is produced.",
     flag_values=FLAGS,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -46,16 +45,16 @@ _SET = flags.DEFINE_multi_string(
 )
 _CACHE = flags.DEFINE_bool("cache", False, "Keep decoded images in memory.", flag_values=FLAGS)
 _SECONDS = flags.DEFINE_float(
-    "seconds", 10.0, "How long to take batches.", lower_bound=0.1, flag_values=FLAGS
+    "seconds", 10.0, "Duration of each measurement in seconds.", lower_bound=0.1, flag_values=FLAGS
 )
 _AUGMENTATIONS = flags.DEFINE_bool(
     "augmentations", False, "Time each augmentation instead.", flag_values=FLAGS
 )
 _IMAGES = flags.DEFINE_integer(
-    "images", 100, "Images of which stages are timed.", lower_bound=1, flag_values=FLAGS
+    "images", 100, "Images for timing the stages.", lower_bound=1, flag_values=FLAGS
 )
 
-# What is added to the settings, by name.
+# Additional settings by name.
 AUGMENTATIONS = {
     "flip, scale, crop": {},
     "none": {
@@ -78,9 +77,9 @@ AUGMENTATIONS = {
 
 
 def throughput(source: DetectionData, config: Config, batch_size: int, seconds: float) -> float:
-    """Images per second that a consumer which does nothing gets."""
+    """Measure images per second without a consumer."""
     batches = iter(pipeline.training_dataset(source, config, batch_size))
-    # The first batches start threads, and fill the cache and the buffers.
+    # The first batches start threads and fill cache and buffers.
     warm_up = len(source) // batch_size + 1 if config.data.cache else 10
     for _ in range(warm_up):
         next(batches)
@@ -92,10 +91,10 @@ def throughput(source: DetectionData, config: Config, batch_size: int, seconds: 
 
 
 def stage_times(source: DetectionData, config: Config, num_images: int) -> dict[str, float]:
-    """Milliseconds of processor time that each stage takes for one image, by name.
+    """Measure the milliseconds of processor time of each stage per image, by name.
 
-    Each stage is measured as what it adds to a pipeline of those before it, so
-    that no time for starting functions counts.
+    Each stage is measured as the increase over a pipeline of the earlier stages, which
+    excludes the overhead of starting functions.
     """
     stages = _stages(config)
     records = [source.records[i % len(source)] for i in range(num_images)]
@@ -103,7 +102,7 @@ def stage_times(source: DetectionData, config: Config, num_images: int) -> dict[
     for count in range(len(stages) + 1):
         dataset = _record_dataset(records)
         for stage in stages[:count]:
-            # Each stage adds to what is known of an image, or replaces it.
+            # Each stage adds or replaces named tensors of an image.
             dataset = dataset.map(lambda values, stage=stage: values | stage(values))
         totals.append(_processor_milliseconds(dataset) / num_images)
     return {
@@ -137,7 +136,7 @@ def _record_dataset(records: list[Record]) -> tf.data.Dataset:
 
 
 def _processor_milliseconds(dataset: tf.data.Dataset) -> float:
-    """The median of three passes over a data set, after one that fills its cache."""
+    """Measure the median of three passes over a data set, after one that fills its cache."""
     passes = []
     for _ in range(4):
         start = time.process_time()
@@ -147,7 +146,7 @@ def _processor_milliseconds(dataset: tf.data.Dataset) -> float:
 
 
 def _stages(config: Config) -> list[Callable[[dict], dict]]:
-    """The steps of `pipeline.training_dataset`, each a function of named tensors."""
+    """Return the steps of `pipeline.training_dataset`, each a function of named tensors."""
     size, mean = config.model.image_size, config.model.pixel_mean
     scales = (config.augmentation.scale_min, config.augmentation.scale_max)
 
@@ -181,7 +180,7 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
 
 
 def batching_time(config: Config, batch_size: int, num_images: int) -> float:
-    """Milliseconds of processor time that it takes to put one image and its targets in a batch."""
+    """Measure the milliseconds of processor time of batching one image and its targets."""
     height, width = config.model.image_size
     count = len(anchors.from_config(config))
     one = tf.zeros([height, width, 3]), tf.zeros([count], tf.int32), tf.zeros([count, 4])
@@ -213,7 +212,7 @@ def _report(source: DetectionData) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the report; a data set or a model that cannot be used is one line."""
+    """Print the report; an unusable data set or model is reported in one line."""
     try:
         source = data.load(_DATA.value, format=_FORMAT.value, verify="header")
         print(f"{source.source}: {len(source)} images, batches of {_BATCH_SIZE.value}")

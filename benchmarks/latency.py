@@ -1,12 +1,12 @@
-"""How long one image takes: the network alone, and everything around it.
+"""Latency benchmark for one image: the network alone, with NMS, and exported.
 
     python -m benchmarks.latency --models=efficientdet-d0,efficientdet-lite0
 
 Prints medians for one photograph of 640 x 427 pixels, for the Keras model, the
 exported SavedModel from encoded bytes, and the exported TFLite file. A model
 given by name has untrained weights: every anchor then scores about 0.01, above
-the score threshold, so that suppression has more to do than after training. A
-run directory is timed with the weights it holds.
+the score threshold, so that NMS is slower than after training. A run directory
+is timed with its trained weights.
 """
 
 import os
@@ -49,9 +49,9 @@ flags.DEFINE_integer(
 
 
 def median_seconds(parts: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median duration of a call of each part.
+    """Measure the median duration of a call of each part.
 
-    The parts take turns, so that a machine that slows down slows all of them.
+    Calls are interleaved, so that a slow period of the machine affects all parts.
     """
     durations = {name: [] for name in parts}
     for index in range(repeats + 3):
@@ -64,7 +64,7 @@ def median_seconds(parts: dict[str, Callable[[], object]], repeats: int) -> dict
 
 
 def load(model: str) -> tuple[keras.Model, Config, LabelMap]:
-    """A run directory's model, or an untrained one by name."""
+    """Load the model of a run directory, or build an untrained one by name."""
     if os.path.isdir(model):
         run = RunDirectory(model)
         return run.load_model(), run.config(), run.label_map()
@@ -75,8 +75,8 @@ def load(model: str) -> tuple[keras.Model, Config, LabelMap]:
     return model_lib.build(config), config, LabelMap(tuple(range(count)), names)
 
 
-def parts_of(model: str, folder: pathlib.Path) -> dict[str, Callable[[], object]]:
-    """What is timed, by name. Exports go to `folder`."""
+def build_parts(model: str, folder: pathlib.Path) -> dict[str, Callable[[], object]]:
+    """Build the timed functions by name; exports are written to `folder`."""
     network, config, label_map = load(model)
     pixels = load_sample_image("china.jpg")
     encoded = tf.io.encode_jpeg(pixels, quality=95)
@@ -90,18 +90,18 @@ def parts_of(model: str, folder: pathlib.Path) -> dict[str, Callable[[], object]
     detector = Detector.load(mobile)
     return {
         "network alone": lambda: alone(inputs[0])["cls_3"].numpy(),
-        "network + suppression": lambda: detect(*inputs)["boxes"].numpy(),
+        "network + NMS": lambda: detect(*inputs)["boxes"].numpy(),
         "SavedModel, from bytes": lambda: serve(images=encoded[None])["boxes"].numpy(),
         "TFLite, from pixels": lambda: detector.detect([np.asarray(pixels)]),
     }
 
 
 def main():
-    """Prints a table for each model."""
+    """Print a table for each model."""
     for model in FLAGS.models:
         with tempfile.TemporaryDirectory() as folder:
-            seconds = median_seconds(parts_of(model, pathlib.Path(folder)), FLAGS.repeats)
-        print(f"{model}, one picture, {os.cpu_count()} CPU cores, float32")
+            seconds = median_seconds(build_parts(model, pathlib.Path(folder)), FLAGS.repeats)
+        print(f"{model}, one image, {os.cpu_count()} CPU cores, float32")
         alone = seconds["network alone"]
         for part, duration in seconds.items():
             print(f"  {part:24} {1e3 * duration:7.1f} ms  {duration / alone - 1:+6.1%}")

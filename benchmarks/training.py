@@ -1,11 +1,11 @@
-"""Training speed and memory: by model, precision, compilation, parts and recomputation.
+"""Benchmark of training: speed and memory by model, precision, XLA, micro-batches, checkpointing.
 
     python -m benchmarks.training --models=efficientdet-lite0,efficientdet-d0
 
-Each variant is measured in a process of its own, whose peak of memory counts.
-The input pipeline should deliver at least four times what the step consumes, so
-that an accelerator four times as fast is still fed; what it delivers with each
-augmentation `python -m benchmarks.input_pipeline --augmentations` tells.
+Each variant is measured in a separate process, for its peak memory. The input
+pipeline should deliver at least four times what the step consumes, to feed an
+accelerator four times as fast; for its throughput with each augmentation use
+`python -m benchmarks.input_pipeline --augmentations`.
 """
 
 import time
@@ -22,7 +22,7 @@ from efficientdet_tf.training import train as run_lib
 
 FLAGS = flags.FlagValues()
 
-# What is added to the settings, by name.
+# Additional settings by name.
 VARIANTS = {
     "float32": {},
     "bfloat16": {"training.precision": "mixed_bfloat16"},
@@ -32,7 +32,7 @@ VARIANTS = {
     "checkpointing": {"training.gradient_checkpointing": True},
 }
 
-# Enough to drain what was made in advance, and to settle the number of threads.
+# Enough to drain prefetched batches, and for the number of threads to settle.
 _UNTIMED_BATCHES = 30
 _TIMED_BATCHES = 100
 
@@ -44,7 +44,11 @@ flags.DEFINE_integer(
     "repeats", 7, "Timed repetitions after two untimed ones.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_multi_enum(
-    "variant", list(VARIANTS), list(VARIANTS), "Which ones; all by default.", flag_values=FLAGS
+    "variant",
+    list(VARIANTS),
+    list(VARIANTS),
+    "Variants to measure; all by default.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "parts", True, "Time the parts of the step, and the input pipeline, too.", flag_values=FLAGS
@@ -55,9 +59,9 @@ flags.DEFINE_multi_string(
 
 
 def delivery_seconds(batches: Iterator) -> float:
-    """Mean time that a batch takes to come, when nothing else is done.
+    """Measure the mean time per batch without a consumer.
 
-    Not a median: of batches that were made in advance it would say too little.
+    Not a median, which prefetched batches would distort.
     """
     for _ in range(_UNTIMED_BATCHES):
         next(batches)
@@ -67,14 +71,14 @@ def delivery_seconds(batches: Iterator) -> float:
     return (time.perf_counter() - start) / _TIMED_BATCHES
 
 
-def parts_of_step(config: Config, repeats: int) -> dict[str, float]:
-    """Seconds a batch of each part of a training step, and of the input pipeline."""
+def measure_parts_of_step(config: Config, repeats: int) -> dict[str, float]:
+    """Measure seconds per batch of each part of a training step, and of the input pipeline."""
     data = digits.load("train", num_images=64)
     model = run_lib.compiled_model(config, steps=100)
     batches = iter(pipeline.training_dataset(data, config, config.training.batch_size))
     batch = next(batches)
     delivery = delivery_seconds(batches)
-    # Its threads would slow down what is timed next.
+    # Its threads would slow down the next measurements.
     del batches
 
     def gradients():
@@ -94,7 +98,7 @@ def parts_of_step(config: Config, repeats: int) -> dict[str, float]:
 
 
 def print_variants(name: str, settings: dict) -> None:
-    """A line for each variant of training `name`."""
+    """Print a line for each variant of training the model `name`."""
     batch_size = FLAGS.batch_size
     print(f"  {'':14} images/s  core seconds/image  first step  memory  as estimated")
     for variant in FLAGS.variant:
@@ -105,8 +109,8 @@ def print_variants(name: str, settings: dict) -> None:
 
 
 def print_parts(config: Config) -> None:
-    """A line for each part of the step, in float32, and for the input pipeline."""
-    seconds = parts_of_step(config, FLAGS.repeats)
+    """Print a line for each part of the step, in float32, and for the input pipeline."""
+    seconds = measure_parts_of_step(config, FLAGS.repeats)
     for part, duration in seconds.items():
         rate = FLAGS.batch_size / duration
         print(f"  {part:20} {1e3 * duration:8.1f} ms/batch {rate:8.1f} images/s")
@@ -115,7 +119,7 @@ def print_parts(config: Config) -> None:
 
 
 def main():
-    """Prints two tables for each model."""
+    """Print two tables for each model."""
     common = {"model.num_classes": 10, "training.batch_size": FLAGS.batch_size}
     settings = {**common, **parse_assignments(FLAGS.set)}
     for name in FLAGS.models:

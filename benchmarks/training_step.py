@@ -1,4 +1,4 @@
-"""What one training step takes, measured in a process of its own."""
+"""Time and memory of a training step, measured in a separate process."""
 
 import concurrent.futures
 import dataclasses
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Of one configuration of training.
+    """Measurements of one training configuration.
 
     Attributes:
       first_step: seconds of the first step, with tracing and compiling.
       step: median seconds of a step.
       processor: median seconds of all processor cores for a step.
-      memory: bytes that the process grew by from before the network to the peak.
-      estimated: bytes that `efficientdet_tf.training.memory` foretells of that.
+      memory: growth of the process in bytes, from before building the network to the peak.
+      estimated: the same as estimated by `efficientdet_tf.training.memory`.
     """
 
     first_step: float
@@ -28,15 +28,15 @@ class Measured:
 
 
 def measure(model: str, settings: Mapping[str, object], repeats: int) -> Measured:
-    """Takes training steps on built-in data, in a new process.
+    """Run training steps on built-in data in a new process.
 
     Args:
-      model: by name.
-      settings: as of `Config.override`.
-      repeats: timed steps, after two untimed ones.
+      model: model name.
+      settings: settings for `Config.override`.
+      repeats: number of timed steps, after two untimed ones.
     """
-    # Spawned, since TensorFlow does not survive a fork; one for each measurement, since
-    # what a process has held it does not give back.
+    # Spawned, since TensorFlow does not survive a fork; one per measurement, since a process
+    # does not return its memory.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, model, dict(settings), repeats).result()
@@ -56,7 +56,7 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
     before = _resident("VmRSS")
     model = run_lib.compiled_model(config, steps=100)
     estimated = memory.estimate(model, config).total
-    # As Keras' `fit` does.
+    # As in Keras' `fit`.
     compiled = config.training.xla or None
     step = tf.function(lambda: model.train_step(batch), jit_compile=compiled)
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
 
 
 def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median duration of a call and of its work on all cores, after two untimed calls."""
+    """Measure median wall and processor seconds of a call, after two untimed calls."""
     durations = []
     for index in range(repeats + 2):
         start, work = time.perf_counter(), time.process_time()
@@ -78,7 +78,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float,
 
 
 def _resident(field: str) -> int:
-    """Memory of this process now (VmRSS) or at its peak (VmHWM); Linux tells it."""
+    """Return the current (VmRSS) or peak (VmHWM) memory of this process in bytes, on Linux."""
     with open("/proc/self/status", encoding="utf-8") as file:
         (line,) = (line for line in file if line.startswith(f"{field}:"))
     return 1024 * int(line.split()[1])

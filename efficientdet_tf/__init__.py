@@ -1,17 +1,17 @@
 """EfficientDet object detection in TensorFlow and Keras.
 
-What a notebook needs is here: `Config`, `load_data`, `training_dataset`,
-`EfficientDet`, `DetectionLoss`, and `Detector`. Each is imported when it is first
-used, so that commands answer `--help` without waiting for TensorFlow.
+The library API: `Config`, `load_data`, `training_dataset`,
+`EfficientDet`, `DetectionLoss`, and `Detector`. Each is imported on first use, so
+that `--help` does not wait for TensorFlow.
 """
 
 import importlib
 from typing import Any
 
-# The one place of it: setup.py reads this line.
+# The only definition: setup.py reads this line.
 __version__ = "0.2.0.dev0"
 
-_HOMES = {
+_MODULES = {
     "Config": "config",
     "DetectionLoss": "losses",
     "Detector": "detector",
@@ -19,17 +19,17 @@ _HOMES = {
     "load_data": "data",
     "training_dataset": "data.pipeline",
 }
-# Where the name at home says less than is needed here.
-_NAMES_AT_HOME = {"load_data": "load"}
+# Names that differ in their module.
+_NAMES_IN_MODULE = {"load_data": "load"}
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    return getattr(home, _NAMES_AT_HOME.get(name, name))
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, _NAMES_IN_MODULE.get(name, name))
 
 
 def __dir__() -> list[str]:

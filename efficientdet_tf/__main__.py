@@ -1,4 +1,4 @@
-"""`python -m efficientdet_tf train|eval|...`: every command of the package."""
+"""Entry point of `python -m efficientdet_tf train|eval|...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The grid of anchors (paper, section 3; RetinaNet's scheme).
+"""Anchor generation (paper, section 3; as in RetinaNet).
 
 Boxes are float32 [ymin, xmin, ymax, xmax] in pixels of the network's input.
 """
@@ -12,10 +12,10 @@ from efficientdet_tf.config import Config
 
 
 def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tuple[int, int]]:
-    """Height and width of every level's feature map.
+    """Compute the height and width of each level's feature map.
 
-    Each level is its finer neighbour halved and rounded up, as strided
-    convolutions with SAME padding do it; level 0 is the image itself.
+    Each level has half the size of the previous one, rounded up, as after strided
+    convolutions with SAME padding; level 0 is the image itself.
 
     Args:
       image_size: (height, width) of the network's input in pixels.
@@ -31,7 +31,7 @@ def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tupl
 
 
 def from_config(config: Config) -> np.ndarray:
-    """The anchors of a configured model: float32 [N, 4] in pixels of the network's input."""
+    """Generate the anchors of a config: float32 [N, 4] in pixels of the network's input."""
     return generate(
         config.model.image_size,
         config.model.min_level,
@@ -50,26 +50,26 @@ def generate(
     aspect_ratios: Sequence[float | Sequence[float]],
     scale: float | Sequence[float],
 ) -> np.ndarray:
-    """All anchors of an image, ordered by level, row, column, octave, aspect.
+    """Generate all anchors of an image, ordered by level, row, column, octave, aspect.
 
-    A level's stride is image size / feature size, a fraction for odd sizes.
-    Anchors are centred in the cells; those at the border reach over the image.
+    The stride of a level is image size / feature size, a fraction for odd sizes.
+    Anchors are centred in the cells; at the border they extend beyond the image.
 
     Args:
       image_size: (height, width) of the network's input in pixels.
       min_level: the finest level.
       max_level: the coarsest level.
       num_scales: octave steps; sizes are scale * 2 ** (i / num_scales) strides.
-      aspect_ratios: for each anchor width / height at equal area, or a pair
-        (x, y) of factors of the width and of the height.
-      scale: size of the smallest anchor in strides; one number, or one for each
-        level from `min_level` on.
+      aspect_ratios: width / height of each anchor at equal area, or a pair (x, y) of
+        factors of width and height.
+      scale: size of the smallest anchor in strides; one number, or one per level from
+        `min_level`.
 
     Returns:
-      float32 [N, 4], read-only because calls with equal arguments share it.
+      float32 [N, 4], read-only, because calls with equal arguments share it.
 
     Raises:
-      ValueError: when `scale` has not one number for each level.
+      ValueError: when `scale` does not have one number for each level.
     """
     levels = range(min_level, max_level + 1)
     scales = tuple(scale) if isinstance(scale, Sequence) else (scale,) * len(levels)
@@ -81,7 +81,7 @@ def generate(
 
 
 def _factors(aspect_ratios: Sequence[float | Sequence[float]]) -> tuple[tuple[float, float], ...]:
-    """Width and height of each anchor relative to a square of its scale."""
+    """Return width and height factors of each anchor relative to a square of its scale."""
     return tuple(
         (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
         for ratio in aspect_ratios

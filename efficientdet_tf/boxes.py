@@ -1,9 +1,9 @@
-"""Boxes: conversions between their forms, areas, overlaps, and coordinates relative to anchors.
+"""Boxes: conversions, areas, overlaps, and encoding relative to anchors.
 
-A box is [ymin, xmin, ymax, xmax], in pixels where nothing else is said. Other forms are only at
-the edges: COCO's (x, y, width, height), YOLO's centre and size, fractions of the image's size.
-Data and evaluation use the functions of arrays, graphs those of tensors. Layers of `keras_layers`
-need nothing of this but `decode`, which is tf-models-official's.
+A box is [ymin, xmin, ymax, xmax], in pixels unless stated otherwise. Other forms appear only at
+the edges: COCO's (x, y, width, height), YOLO's centre and size, fractions of the image size.
+Data and evaluation use the functions of arrays, graphs those of tensors. Layers of
+`keras_layers` do not need this module: their `decode` is that of tf-models-official.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ import tensorflow as tf
 
 
 def from_xywh(x: Any, y: Any, width: Any, height: Any) -> tuple:
-    """Convert COCO's form, of the top left corner and the size.
+    """Convert from COCO's form: top-left corner and size.
 
     Args:
       x, y, width, height: numbers, or arrays of equal shape, in any unit.
 
     Returns:
-      (ymin, xmin, ymax, xmax), as the arguments are.
+      (ymin, xmin, ymax, xmax), of the same type as the arguments.
     """
     return y, x, y + height, x + width
 
@@ -38,7 +38,7 @@ def to_xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def from_center(x: Any, y: Any, width: Any, height: Any) -> tuple:
-    """Convert YOLO's form, of the centre and the size; arguments and result as of `from_xywh`."""
+    """Convert from YOLO's form: centre and size; arguments and result as in `from_xywh`."""
     return y - height / 2, x - width / 2, y + height / 2, x + width / 2
 
 
@@ -58,25 +58,25 @@ def from_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray
 
 
 def sizes(boxes: Any) -> Any:
-    """Return (height, width) of each box, as large as negative: [..., 2], as `boxes` is."""
+    """Return (height, width) of each box, may be negative: [..., 2], of the type of `boxes`."""
     return boxes[..., 2:] - boxes[..., :2]
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """Return the area of each box, whose corners are in order: float [...]."""
+    """Return the area of each box with ordered corners: float [...]."""
     return np.prod(sizes(boxes), axis=-1)
 
 
 def pairwise_overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much each box overlaps each of the others.
+    """Compute the pairwise overlaps of boxes.
 
     Args:
       boxes: float [m, 4].
       others: float [n, 4].
 
     Returns:
-      float64 [m, n], intersection over union, and intersection over the area of
-      the first; 0 for boxes without size.
+      Two float64 [m, n]: intersection over union, and intersection over the area of
+      `boxes`; 0 for boxes without size.
     """
     boxes, others = np.asarray(boxes, float)[:, None], np.asarray(others, float)[None]
     common = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(
@@ -93,26 +93,26 @@ def pairwise_overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Boxes relative to their anchors (R-CNN's parametrisation, without factors).
+    """Encode boxes relative to their anchors (R-CNN's parametrisation, without variances).
 
     Args:
       boxes: float32 [..., 4] in pixels.
       anchors: float32 [..., 4] in pixels, broadcastable to `boxes`.
 
     Returns:
-      float32 [..., 4], (ty, tx, th, tw): offset of the centres in anchor sizes,
-      and the logarithm of the ratio of the sizes.
+      float32 [..., 4], (ty, tx, th, tw): centre offsets in anchor sizes, and
+      logarithms of the size ratios.
     """
-    # Late: it takes a second to import, and conversions need it not.
+    # Late: the import takes a second, and conversions do not need it.
     from official.vision.ops import box_ops
 
     return box_ops.encode_boxes(boxes, tf.convert_to_tensor(anchors))
 
 
 def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """The boxes that `deltas` stand for: the inverse of `encode`.
+    """Decode boxes: the inverse of `encode`.
 
-    The anchor's size grows at most by 1000 / 16, so that an untrained network
+    Sizes are limited to 1000 / 16 times the anchor's, so that an untrained network
     cannot overflow.
 
     Args:
@@ -122,21 +122,21 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 [..., 4] boxes in pixels, not clipped to the image.
     """
-    # Late: it takes a second to import, and conversions need it not.
+    # Late: the import takes a second, and conversions do not need it.
     from official.vision.ops import box_ops
 
     return box_ops.decode_boxes(deltas, tf.convert_to_tensor(anchors))
 
 
 def intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the areas that pairs of boxes share and cover.
+    """Compute the intersection and union of pairs of boxes.
 
     Args:
-      boxes: float32 [..., 4]; of negative size they count as empty.
-      others: float32 [..., 4], the same.
+      boxes: float32 [..., 4]; boxes of negative size count as empty.
+      others: float32 [..., 4], likewise.
 
     Returns:
-      Two float32 [...].
+      Two float32 [...]: intersection and union.
     """
     common = tf.nn.relu(
         tf.minimum(boxes[..., 2:], others[..., 2:]) - tf.maximum(boxes[..., :2], others[..., :2])
@@ -147,10 +147,10 @@ def intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tens
 
 
 def iou_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Return the IoU of many boxes with one, both with a size: float32 [N].
+    """Compute the IoU of many boxes with one, all of positive size: float32 [N].
 
     Args:
-      sides: four times float32 [N], `tf.unstack(boxes, axis=1)`, which is done once for all.
+      sides: four float32 [N], `tf.unstack(boxes, axis=1)`, so that it is done only once.
       box: float32 [4].
     """
     ymin, xmin, ymax, xmax = sides
@@ -160,7 +160,7 @@ def iou_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
 
 
 def intersection_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Return the area that each of many boxes shares with one; arguments as of `iou_with_box`."""
+    """Compute the intersection of many boxes with one; arguments as in `iou_with_box`."""
     ymin, xmin, ymax, xmax = sides
     height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))
     width = tf.nn.relu(tf.minimum(xmax, box[3]) - tf.maximum(xmin, box[1]))

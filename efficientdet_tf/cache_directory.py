@@ -1,4 +1,4 @@
-"""Where files are kept that can be fetched or computed again."""
+"""Cache directory for files that can be downloaded or computed again."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model and of its parts."""
+"""Parameters and multiply-adds of a model and its parts."""
 
 import math
 import re
@@ -7,19 +7,19 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-# Operations that compute products and sums, counted below or not.
+# Operations with multiply-adds, whether counted below or not.
 _MULTIPLY_ADDS = re.compile(r"Conv|MatMul|Einsum|RNN|LSTM|GRU|XlaDot")
-# Those whose names say otherwise.
+# Operations without multiply-adds that the pattern above matches.
 _OTHERS = re.compile(r"Convert|BiasAddV?1?$")
 
 
 class Complexity(NamedTuple):
-    """Size and cost of a model or of a part.
+    """Size and cost of a model or one of its parts.
 
-    Args:
+    Attributes:
       trainable: number of trainable parameters.
-      non_trainable: number of the others, the moving statistics of BatchNorm.
-      multiply_adds: of one image, of convolutions and matrix products.
+      non_trainable: number of other parameters, the moving statistics of BatchNorm.
+      multiply_adds: multiply-adds of convolutions and matrix products for one image.
     """
 
     trainable: int = 0
@@ -35,14 +35,14 @@ def measure_parts(model: keras.Model) -> dict[str, Complexity]:
     """Measure each layer of a model that has weights or multiply-adds.
 
     Args:
-      model: of `efficientdet_tf.model.build`; its parts are `backbone`, `extra_levels`,
+      model: model of `efficientdet_tf.model.build`; its parts are `backbone`, `extra_levels`,
         `feature_network`, `class_head` and `box_head`.
 
     Returns:
-      {name of the layer: complexity}, in the order of the model.
+      {layer name: complexity}, in the order of the model.
 
     Raises:
-      UncountedOperation: naming it.
+      UncountedOperation: for an operation that is not counted; the message names it.
     """
     costs = _costs_by_layer(model)
     parts = {}
@@ -60,12 +60,12 @@ def measure_parts(model: keras.Model) -> dict[str, Complexity]:
 
 
 def measure(model: keras.Model) -> Complexity:
-    """Measure a whole model; the arguments and errors are those of `measure_parts`."""
+    """Measure a whole model; arguments and errors as in `measure_parts`."""
     return Complexity(*map(sum, zip(*measure_parts(model).values())))
 
 
 def format_parts(parts: dict[str, Complexity]) -> str:
-    """Format what `measure_parts` returns, with the totals, as a table of text."""
+    """Format the result of `measure_parts`, with totals, as a text table."""
     rows = {**parts, "total": Complexity(*map(sum, zip(*parts.values())))}
     lines = [f"{'part':<16}{'trainable':>14}{'non-trainable':>14}{'multiply-adds':>18}"]
     lines += [
@@ -76,7 +76,7 @@ def format_parts(parts: dict[str, Complexity]) -> str:
 
 
 def _costs_by_layer(model: keras.Model) -> dict[str, int]:
-    """{layer: multiply-adds of one image}, of the layers that have any."""
+    """Return {layer: multiply-adds of one image}, for the layers that have any."""
     spec = tf.TensorSpec((1, *model.input_shape[1:]), model.input.dtype)
     function = tf.function(lambda x: model(x, training=False), autograph=False)
     graph = function.get_concrete_function(spec).graph
@@ -91,7 +91,7 @@ def _costs_by_layer(model: keras.Model) -> dict[str, int]:
     for operation in graph.get_operations():
         cost = _operation_cost(operation)
         if cost:
-            # Names begin with the model's, then the layer's.
+            # Names start with the model's, then the layer's.
             layer = operation.name.split("/")[1]
             costs[layer] = costs.get(layer, 0) + cost
     return costs
@@ -107,7 +107,7 @@ def _operation_cost(operation: tf.Operation) -> int:
     if _has_multiply_adds(operation.type):
         raise UncountedOperation(
             f"{operation.name}: multiply-adds of {operation.type} are not counted; "
-            "efficientdet_tf/complexity.py has to learn it"
+            "add it to efficientdet_tf/complexity.py"
         )
     return 0
 

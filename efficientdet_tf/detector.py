@@ -1,4 +1,4 @@
-"""Detector: a trained model of any artifact, from images to detections."""
+"""Detector: a trained model of any exported artifact, from images to detections."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ from efficientdet_tf.run_directory import RunDirectory
 
 
 class DetectorError(UserError):
-    """A call that a detector cannot answer."""
+    """An invalid call of a detector."""
 
 
 class ModelError(UserError):
@@ -27,7 +27,7 @@ class ModelError(UserError):
 
 
 class Detector:
-    """A model, wherever it comes from, and its classes.
+    """A model of any source, with its classes.
 
     Examples:
       detector = Detector.load("runs/bccd")
@@ -36,7 +36,7 @@ class Detector:
           print(detector.label_map.names[index], score, box)
 
     Attributes:
-      label_map: class index -> the data set's own category id and name.
+      label_map: class index -> category id and class name of the data set.
     """
 
     def __init__(self, backend: "runtimes.Backend", label_map: LabelMap) -> None:
@@ -46,18 +46,21 @@ class Detector:
 
     @classmethod
     def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
-        """A detector with a model of `efficientdet_tf.model.build(config)`."""
+        """Make a detector from a model of `efficientdet_tf.model.build(config)`."""
         return cls(runtimes.KerasBackend(model, config), label_map)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Detector":
-        """A detector from a run directory, an exported SavedModel folder or .tflite file.
+        """Load a detector from a run directory, an exported SavedModel folder or .tflite file.
 
-        Of a run directory the best weights are loaded.
+        For a run directory, the best weights are loaded.
+
+        Args:
+          path: path of the directory or file.
 
         Raises:
-          ModelError: when the path holds none of them.
-          UserError: when what it holds is damaged.
+          ModelError: when the path contains none of them.
+          UserError: when the model is damaged.
         """
         devices.let_memory_grow()
         path = pathlib.Path(path)
@@ -71,27 +74,26 @@ class Detector:
         if run.exists():
             return cls.from_model(run.load_model(), run.config(), run.label_map())
         raise ModelError(
-            f"{path}: no model; a run directory (with config.yaml), a SavedModel folder "
-            "(with saved_model.pb) or a .tflite file is"
+            f"{path}: no model; use a run directory (with config.yaml), a SavedModel folder "
+            "(with saved_model.pb) or a .tflite file"
         )
 
     def detect(self, images: Image | Iterable[Image], batch_size: int = 8) -> list[Detections]:
-        """Detect in every image. May be called from several threads at once.
+        """Detect in images. Thread-safe.
 
         Args:
-          images: each the path of a JPEG, PNG, GIF, BMP or WebP file, the bytes
-            of one, or its pixels, uint8 [h, w, 3] RGB. JPEG files are turned
-            upright by their EXIF orientation. A single image stands for a list
-            of one.
-          batch_size: how many images go through the network together, where the
-            model allows it; all are decoded before. At least 1.
+          images: each the path or the bytes of a JPEG, PNG, GIF, BMP or WebP file, or
+            pixels, uint8 [h, w, 3] RGB. JPEG files are rotated upright by their EXIF
+            orientation. A single image is a list of one.
+          batch_size: number of images per call of the network, where the model allows
+            it; they are decoded together. At least 1. Default 8.
 
         Returns:
-          One `Detections` for each image, in order; a list also for a single image.
+          One `Detections` for each image, in order; a list even for a single image.
 
         Raises:
-          ImageError: for the first image that cannot be read, naming it.
-          UserError: when `images` is none.
+          ImageError: for the first unreadable image; the message names it.
+          UserError: when `images` is of another type.
           DetectorError: for a batch size below 1.
         """
         if batch_size < 1:
@@ -106,16 +108,16 @@ class Detector:
 
 
 def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:
-    """The images, also where a single one is given.
+    """Wrap a single image in a list.
 
-    A path is a sequence of letters, bytes are one of numbers, and pixels one of rows.
+    Paths, bytes and pixel arrays are iterable themselves.
     """
     is_pixels = isinstance(images, np.ndarray) and images.ndim == 3
     if is_pixels or isinstance(images, str | os.PathLike | bytes):
         return [images]  # type: ignore[list-item]
     if not isinstance(images, Iterable):
         raise UserError(
-            f"images: {type(images).__name__} is no image; give paths, bytes, or uint8 arrays "
+            f"images: {type(images).__name__} is no image; use paths, bytes, or uint8 arrays "
             "[height, width, 3]"
         )
     return images

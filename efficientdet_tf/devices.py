@@ -1,25 +1,24 @@
-"""GPUs, as this process may use them."""
+"""GPU memory settings of this process."""
 
 import os
 
 
 def request_memory_growth() -> None:
-    """Ask TensorFlow, before it is imported, to take GPU memory as it needs it.
+    """Request GPU memory growth before TensorFlow is imported.
 
-    By default it takes all of it, and an evaluation beside a training on one GPU fails. An
-    environment variable TF_FORCE_GPU_ALLOW_GROWTH that is set wins.
+    By default TensorFlow allocates all GPU memory, and an evaluation beside a training on the
+    same GPU fails. An existing environment variable TF_FORCE_GPU_ALLOW_GROWTH is respected.
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def let_memory_grow() -> int:
-    """Make every GPU give its memory as it is needed, where TensorFlow has not used one yet.
+    """Enable memory growth on every GPU that TensorFlow does not use yet.
 
-    Call it before anything else that TensorFlow does.
+    Call it before any other use of TensorFlow.
 
     Returns:
-      The number of GPUs that were set so. GPUs in use, and those divided into logical devices,
-      stay as they are.
+      Number of GPUs changed. GPUs in use or divided into logical devices are unchanged.
     """
     import tensorflow as tf
 

@@ -4,8 +4,8 @@
 class UserError(ValueError):
     """An error caused by user input; the message is one actionable line.
 
-    Command lines print the message alone and exit with `exit_code`; anything
-    else that is raised is a defect of ours and keeps its traceback.
+    Commands print only the message and exit with `exit_code`; any other exception is a
+    defect and keeps its traceback.
     """
 
     exit_code = 1

@@ -1,6 +1,6 @@
-"""Files that are whole at every moment: after a crash, a full disk, or a power cut.
+"""Atomic writing of files: complete even after a crash, a full disk, or a power cut.
 
-Whatever replaces a file that somebody may need is written through this module.
+Every file that replaces an earlier one is written through this module.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from efficientdet_tf.errors import UserError
 
 
 class WriteError(UserError):
-    """A file that cannot be written; what it held before is kept."""
+    """A file that cannot be written; its previous content is kept."""
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write a file in one step: readers see what it held before, or all of the new content.
+    """Write a file atomically: readers see the old or the new content as a whole.
 
     Args:
-      path: of the file; its folder exists.
+      path: path of the file; its folder exists.
       content: text is encoded as UTF-8.
 
     Raises:
@@ -33,20 +33,20 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yield a path to write to, whose file replaces `path` once the context is left.
+    """Yield a path to write to, whose file replaces `path` on exit.
 
-    The partial file has the suffixes of `path` and lies beside it. Its bytes are on the
-    disk before it gets its name, because a power cut may otherwise leave a file of length
-    zero. When anything is raised in the context, `path` is left as it was.
+    The partial file has the suffixes of `path` and the same folder. It is flushed to the
+    disk before it is renamed, because a power cut may otherwise leave an empty file. When
+    the context raises, `path` is unchanged.
 
     Args:
-      path: of the file; its folder exists.
+      path: path of the file; its folder exists.
 
     Raises:
-      WriteError: for any `OSError` within the context: do nothing but write there.
+      WriteError: for any `OSError` within the context, which should only write.
     """
     path = pathlib.Path(path)
-    # Of nobody else: neither another process nor the user has a file of this name.
+    # A unique name, not used by another process or the user.
     partial = path.with_name(f"partial.{secrets.token_hex(4)}.{path.name}")
     try:
         yield partial
@@ -56,16 +56,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
-        # Of a disk that is full, it may be all that is left.
+        # On a full disk, the partial file may take the remaining space.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:
-    """Wait until a file, or the names of the files in a folder, are on the disk.
+    """Flush a file, or the entries of a folder, to the disk.
 
     Raises:
-      OSError: when a file cannot be read; folders that know no such thing are passed over.
+      OSError: when a file cannot be read; unsupported folders are skipped.
     """
     is_folder = os.path.isdir(path)
     try:

@@ -1,6 +1,6 @@
-"""What training minimises: focal loss for classes, Huber and IoU losses for boxes.
+"""Losses: focal loss for classes, Huber and IoU losses for boxes.
 
-Everything is computed in float32, whatever the network's outputs are.
+All are computed in float32, whatever the dtype of the network's outputs.
 """
 
 import dataclasses
@@ -23,24 +23,24 @@ def focal_loss(
     gamma: float,
     label_smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Focal loss of every anchor and class (Lin et al. 2017, equation 5), not normalised.
+    """Compute the focal loss of every anchor and class (Lin et al. 2017, eq. 5), not normalised.
 
-    Value and gradient stay finite for any finite logit. The gradient is written
-    out: it is then the only tensor kept for the backward pass, instead of some
-    ten, each the largest of the training step.
+    Value and gradient are finite for any finite logit. The custom gradient is the only
+    tensor saved for the backward pass, instead of about ten, each the largest of the
+    training step.
 
     Args:
-      class_targets: int32 [...], class indices from 0; a negative one is of no class.
+      class_targets: int32 [...], class indices from 0; negative for no class.
       logits: float [..., classes].
-      alpha: weight of the object's class; the others weigh 1 - alpha.
-      gamma: how much less an easy example counts, at least 0.
-      label_smoothing: 1 and 0 become 1 - half of it and half of it in the cross
-        entropy; the modulating factor keeps the sharp labels.
+      alpha: weight of the positive class; the others have 1 - alpha.
+      gamma: exponent of the modulating factor, at least 0.
+      label_smoothing: labels 1 and 0 become 1 - s / 2 and s / 2 in the cross-entropy;
+        the modulating factor uses the original labels. Default 0.
 
     Returns:
       float32 [..., classes].
     """
-    # A comparison: a quarter of the memory of a one-hot in float32.
+    # bool: a quarter of the memory of a one-hot in float32.
     is_class = class_targets[..., tf.newaxis] == tf.range(tf.shape(logits)[-1])
 
     @tf.custom_gradient
@@ -64,16 +64,15 @@ def focal_loss(
 
 
 def huber_loss(targets: tf.Tensor, outputs: tf.Tensor, delta: float) -> tf.Tensor:
-    """Huber loss of every coordinate: quadratic up to `delta`, then linear.
+    """Compute the Huber loss of every coordinate: quadratic up to `delta`, then linear.
 
-    As published, a coordinate whose target is exactly zero does not count: that
-    leaves out the background, and now and then a coordinate of a positive
-    anchor with it.
+    As published, coordinates with a target of exactly zero do not count: the background,
+    and occasionally a coordinate of a positive anchor.
 
     Args:
       targets: float32 [..., 4], (ty, tx, th, tw), zero for the background.
-      outputs: float [..., 4], the same of the network.
-      delta: where the line begins; its slope is `delta`.
+      outputs: float [..., 4], predictions of the network.
+      delta: start of the linear part, and its slope.
 
     Returns:
       float32 [..., 4].
@@ -84,16 +83,16 @@ def huber_loss(targets: tf.Tensor, outputs: tf.Tensor, delta: float) -> tf.Tenso
 
 
 def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
-    """One minus the overlap of each box with its target, in one of four senses.
+    """Compute an IoU loss: 1 - IoU of each box with its target, plus a penalty.
 
-    "iou" is plain; "giou" (Rezatofighi et al. 2019) subtracts the share of the
-    enclosing box that neither fills; "diou" (Zheng et al. 2020) the squared
-    distance of the centres over that of the enclosing box's corners; "ciou"
-    (there too) a penalty for another aspect ratio on top.
+    "iou" has no penalty; "giou" (Rezatofighi et al. 2019) the share of the enclosing
+    box outside of the union; "diou" (Zheng et al. 2020) the squared centre distance
+    over the squared diagonal of the enclosing box; "ciou" (ibid.) in addition the
+    difference of the aspect ratios.
 
     Args:
       targets: float32 [..., 4], ymin, xmin, ymax, xmax in pixels.
-      boxes: float32 [..., 4], the same of the prediction.
+      boxes: float32 [..., 4], predicted boxes.
       kind: "iou", "giou", "diou" or "ciou".
 
     Returns:
@@ -108,14 +107,14 @@ def iou_loss(targets: tf.Tensor, boxes: tf.Tensor, kind: str) -> tf.Tensor:
 def box_iou_loss(
     targets: tf.Tensor, outputs: tf.Tensor, anchors: tf.Tensor, kind: str
 ) -> tf.Tensor:
-    """`iou_loss` of boxes that are given relative to their anchors.
+    """Compute the `iou_loss` of boxes encoded relative to their anchors.
 
-    As published, a side of both boxes becomes zero where the coordinate of the
-    same place in `targets` is exactly zero.
+    As published, a decoded coordinate of both boxes is zero where the coordinate of the
+    same index in `targets` is exactly zero.
 
     Args:
       targets: float32 [..., N, 4], (ty, tx, th, tw), zero for the background.
-      outputs: float [..., N, 4], the same of the network.
+      outputs: float [..., N, 4], predictions of the network.
       anchors: float32 [N, 4], ymin, xmin, ymax, xmax in pixels.
       kind: see `iou_loss`.
 
@@ -129,28 +128,27 @@ def box_iou_loss(
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """The loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
+    """Detection loss of a batch: class_loss + box_weight * box_loss + iou_weight * box_iou_loss.
 
     Examples:
       loss = DetectionLoss.from_config(config)
       loss(targets, model(images, training=True))["detection_loss"]
 
-    One deliberate difference from the published implementation: its IoU losses
-    decode the boxes of a batch of several images by anchors in another order.
-    Overlap is the same by any anchor; the penalties of "diou" and "ciou" are not.
+    One deliberate difference from the published implementation: for batches of several
+    images, its IoU losses decode boxes with anchors in another order. IoU does not depend
+    on the anchor; the penalties of "diou" and "ciou" do.
 
-    With `config.class_weight_values` every class has a weight, which its positive
-    and its negative terms are multiplied by. An anchor of the background has no
-    class whose weight it could take (as in Cui et al. 2019, where every example has
-    a label), and with both weighted alike a weight says how much is learned of a
-    class, but not how sure the network is of it: only positive terms weighted would
-    be another `focal_alpha`, and rare classes would be seen everywhere. The box loss
-    has no weights.
+    `config.class_weight_values` multiply both the positive and the negative terms of each
+    class. Background anchors have no class whose weight they could take (unlike in Cui et
+    al. 2019, where every example has a label), and equal weights of both terms change how
+    much is learned of a class without biasing its scores: weights of positive terms only
+    would act like `focal_alpha` and cause false positives of rare classes. The box loss is
+    not weighted.
 
     Attributes:
-      config: weights and shapes of the losses.
-      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, as of
-        `anchors.generate`; only the IoU losses read it.
+      config: loss settings.
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, from
+        `anchors.generate`; used by the IoU losses only.
     """
 
     config: LossConfig
@@ -158,10 +156,11 @@ class DetectionLoss:
 
     @classmethod
     def from_config(cls, config: Config) -> "DetectionLoss":
-        """The loss of a configured model.
+        """Build the loss of a config.
 
         Raises:
-          ConfigError: when class weights are missing, or are not one for each class.
+          ConfigError: when class weights are missing, or their number is not that of the
+            classes.
         """
         weights, classes = config.loss.class_weight_values, config.model.num_classes
         if config.loss.class_weights != "none" and not weights:
@@ -181,17 +180,16 @@ class DetectionLoss:
         outputs: dict[str, tf.Tensor],
         normalizer: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """The losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
           targets: "class_targets" int32 [B, N], class indices, -1 for background, -2 for
-            anchors left out of the class loss; "box_targets" float32 [B, N, 4]; and
+            anchors excluded from the class loss; "box_targets" float32 [B, N, 4]; and
             "num_positives" float32 [B].
           outputs: for each level L "cls_L" float [B, h, w, A * classes], logits,
             and "box_L" float [B, h, w, A * 4].
-          normalizer: what the sums are divided by. By default the positive
-            anchors of the batch plus one; with the batch spread over replicas
-            the caller knows their number in all of it.
+          normalizer: divisor of the sums. Default: the positive anchors of the batch
+            plus one; with several replicas, pass that of the global batch.
 
         Returns:
           float32 scalars "class_loss", "box_loss", "box_iou_loss" (0 when off)
@@ -200,7 +198,7 @@ class DetectionLoss:
         if normalizer is None:
             normalizer = tf.reduce_sum(targets["num_positives"]) + 1.0
         logits, deltas = by_anchor(outputs)
-        # Level by level: joined, the logits would be in memory twice.
+        # Level by level: concatenated logits would double the memory.
         class_targets = tf.split(
             targets["class_targets"], [level.shape[1] for level in logits], axis=1
         )
@@ -220,7 +218,7 @@ class DetectionLoss:
         return losses
 
     def _class_loss(self, class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Sum over one level."""
+        """Sum the class loss over one level."""
         config = self.config
         losses = focal_loss(
             class_targets, logits, config.focal_alpha, config.focal_gamma, config.label_smoothing
@@ -231,7 +229,7 @@ class DetectionLoss:
         return tf.reduce_sum(tf.reduce_sum(losses, axis=-1) * counted)
 
     def _box_losses(self, targets: tf.Tensor, deltas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums over all anchors: Huber, and IoU."""
+        """Sum the Huber and the IoU loss over all anchors."""
         config = self.config
         huber = tf.reduce_sum(huber_loss(targets, deltas, config.huber_delta))
         if config.iou_loss == "none":
@@ -243,7 +241,7 @@ class DetectionLoss:
 def _iou_penalty(
     kind: str, targets: tf.Tensor, boxes: tf.Tensor, union: tf.Tensor, overlap: tf.Tensor
 ) -> tf.Tensor:
-    """What `kind` adds to the loss of plain overlap: float32 [...]."""
+    """Compute the penalty that `kind` adds to 1 - IoU: float32 [...]."""
     if kind == "iou":
         return tf.zeros_like(overlap)
     enclosing = tf.maximum(boxes[..., 2:], targets[..., 2:]) - tf.minimum(
@@ -263,10 +261,9 @@ def _iou_penalty(
 
 
 def _aspect_difference(target_size: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """How much two aspect ratios differ, in 0..1 (Zheng et al. 2020, equation 9).
+    """Compute the difference of aspect ratios, 0..1 (Zheng et al. 2020, equation 9).
 
-    The gradient is written out so that it is zero, and not undefined, for a box
-    without size.
+    The custom gradient is zero, instead of undefined, for boxes without size.
     """
     target_angle = tf.atan(tf.math.divide_no_nan(target_size[..., 1], target_size[..., 0]))
 

@@ -1,4 +1,4 @@
-"""History of a run: what was measured in each epoch, read back from its `metrics.csv`."""
+"""Metrics history of a run, read from its `metrics.csv`."""
 
 import csv
 import io
@@ -7,12 +7,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# What a training step measures.
+# Metrics of a training step.
 TRAINING_METRICS = (
     *("loss", "detection_loss", "class_loss", "box_loss", "box_iou_loss", "l2_loss"),
     "gradient_norm",
 )
-# Of `metrics.csv`, in order.
+# Columns of `metrics.csv`, in order.
 COLUMNS = (
     *("epoch", "seconds", "learning_rate"),
     *TRAINING_METRICS,
@@ -24,9 +24,9 @@ class History(NamedTuple):
     """Content of a `metrics.csv`.
 
     Attributes:
-      epochs: of each epoch its columns, "epoch" among them, in order of epoch; columns with
-        an empty cell are left out, such as "AP" of an epoch without evaluation.
-      num_unreadable: lines that are damaged and left out.
+      epochs: {column: value} of each epoch, including "epoch", in order; without empty
+        cells, such as "AP" of an epoch without evaluation.
+      num_unreadable: number of damaged lines, which are skipped.
     """
 
     epochs: list[dict[str, float]]
@@ -34,13 +34,13 @@ class History(NamedTuple):
 
 
 def read_history(path: pathlib.Path) -> History:
-    """Read what was measured in each epoch.
+    """Read the metrics of each epoch.
 
-    Lines that a crash or a power cut left half written, or full of NUL bytes, are left out
-    and counted; of an epoch that was trained again, the last line counts.
+    Lines left incomplete or full of NUL bytes by a crash or power cut are skipped and
+    counted; for an epoch that was trained again, the last line counts.
 
     Args:
-      path: of the file; one that does not exist has no epochs.
+      path: path of the file; a missing file has no epochs.
     """
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -59,11 +59,14 @@ def read_history(path: pathlib.Path) -> History:
 
 
 def read_skipped_images(path: pathlib.Path) -> dict[str, str]:
-    """Read which images a run has skipped, and why, by name.
+    """Read the images that a run has skipped.
 
     Args:
-      path: of `skipped_images.csv`; one that does not exist has none, damaged lines count
-        as none.
+      path: path of `skipped_images.csv`; a missing file has none; damaged lines are
+        ignored.
+
+    Returns:
+      {image name: reason}.
     """
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -74,7 +77,7 @@ def read_skipped_images(path: pathlib.Path) -> dict[str, str]:
 
 
 def evaluations_without_gain(history: Sequence[dict[str, float]]) -> int:
-    """How many evaluations at the end of a history have no better AP than one before."""
+    """Count the evaluations at the end of a history without an AP improvement."""
     best, count = -math.inf, 0
     for row in history:
         if "AP" not in row:
@@ -85,9 +88,9 @@ def evaluations_without_gain(history: Sequence[dict[str, float]]) -> int:
 
 
 def _row(line: str, columns: Sequence[str]) -> dict[str, float] | None:
-    """The numbers of a line by column; None where it is damaged."""
+    """Parse a line to {column: number}; None for a damaged line."""
     cells = _cells(line)
-    # Without its end, the last number may have lost digits.
+    # Without its line end, the last number may be truncated.
     if len(cells) != len(columns) or not line.endswith("\n"):
         return None
     try:

@@ -15,14 +15,14 @@ from keras_layers.level_maps import box_map, class_map
 from keras_layers.pixels import NormalizePixels
 from keras_layers.resample import ExtraLevels
 
-# Share of anchors that the untrained class head takes for objects (focal-loss
-# paper, section 4.1).
+# Probability that the untrained class head gives every anchor and class (focal-loss paper,
+# section 4.1).
 PRIOR_PROBABILITY = 0.01
 
 
 @tf.autograph.experimental.do_not_convert
 def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras.Model:
-    """The network of a config, untrained.
+    """Build the untrained network of a config.
 
     Input: float32 [B, H, W, 3], RGB on the 0..255 scale, padded with the mean
     colour; (H, W) is `config.model.image_size`.
@@ -32,8 +32,8 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
     [B, h, w, anchors * 4], (ty, tx, th, tw) relative to the anchors.
 
     Args:
-      config: `model`, `neck` and `anchors` are read.
-      model_class: Keras model made of the layers. Training takes one with the detection
+      config: settings; `model`, `neck` and `anchors` are read.
+      model_class: class of the Keras model. Training uses the one with the detection
         training step, `efficientdet_tf.training.detection_model.EfficientDet`.
 
     Returns:
@@ -41,7 +41,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
       `feature_network`, `class_head` and `box_head`.
 
     Raises:
-      ConfigError: for settings of the neck that it cannot have.
+      ConfigError: for invalid settings of the neck.
     """
     model = config.model
     images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
@@ -63,7 +63,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
 
 
 def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) -> dict:
-    """The backbone, the levels above its own, and the feature network."""
+    """Apply backbone, extra levels and feature network."""
     neck = config.neck
     try:
         network = build_feature_network(
@@ -89,7 +89,7 @@ def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) ->
 
 
 def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:
-    """The function that names a level's output, and the head that computes it."""
+    """Build the heads, each with the function that names its output of a level."""
     model = config.model
     num_anchors = config.anchors.num_scales * len(config.anchors.aspect_ratios)
     common: dict[str, Any] = dict(

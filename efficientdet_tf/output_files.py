@@ -1,7 +1,7 @@
-"""Files that the commands write: never over a file of the user's.
+"""Output files of the commands, which never overwrite a user's file.
 
-An image that a command writes says so in its own file (PNG text or JPEG comment),
-so that it is recognised and replaced by a later call wherever it was moved to.
+Images written by a command are marked (PNG text or JPEG comment), so that a later call
+recognises and replaces them even when they were moved.
 """
 
 import io
@@ -14,23 +14,23 @@ import PIL.PngImagePlugin
 
 from efficientdet_tf.errors import UserError
 
-# What files say that have room for a remark.
+# Comment in written files of formats with comments.
 MARK = "written by efficientdet_tf"
 
 
 class OutputError(UserError):
-    """An output that cannot be written, or would overwrite a file of the user's."""
+    """An output that cannot be written, or would overwrite a user's file."""
 
 
 def check_replaceable(path: pathlib.Path, is_own: Callable[[pathlib.Path], bool]) -> None:
-    """Pass when nothing is at a path, or only what the program itself wrote there.
+    """Check that a path is free, or holds an earlier output of the program.
 
     Args:
-      path: of the file or folder to write.
-      is_own: whether the file or folder at `path` was written by this program.
+      path: file or folder to write.
+      is_own: predicate, whether the file or folder at `path` was written by this program.
 
     Raises:
-      OutputError: naming what would be overwritten.
+      OutputError: when something else would be overwritten.
     """
     if os.path.lexists(path) and not is_own(path):
         raise OutputError(
@@ -40,14 +40,14 @@ def check_replaceable(path: pathlib.Path, is_own: Callable[[pathlib.Path], bool]
 
 
 def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> None:
-    """Pass when a file to write is none of those that the command reads.
+    """Check that an output file is not an input of the command.
 
     Args:
-      path: of the file to write.
-      inputs: paths of files or folders to read; None and "" are passed over.
+      path: file to write.
+      inputs: paths of files or folders to read; None and "" are ignored.
 
     Raises:
-      OutputError: naming the file that would be overwritten.
+      OutputError: when an input would be overwritten.
     """
     for given in inputs:
         if given and path.exists() and os.path.exists(given) and os.path.samefile(path, given):
@@ -57,27 +57,27 @@ def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> No
 
 
 def image_format(suffix: str) -> str:
-    """Return Pillow's name of the format that a file name's suffix stands for.
+    """Return Pillow's image format for a file name's suffix.
 
     Raises:
-      OutputError: when it stands for none that can be written.
+      OutputError: when there is no writable format for it.
     """
     format = PIL.Image.registered_extensions().get(suffix.lower())
     if format not in PIL.Image.SAVE:
-        given = f"{suffix!r} is" if suffix else "a name without a suffix is"
-        raise OutputError(f"--output: {given} of no image format; use e.g. .png")
+        given = f"suffix {suffix!r}" if suffix else "a name without a suffix"
+        raise OutputError(f"--output: {given} has no image format; use e.g. .png")
     return format
 
 
 def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
-    """Return an image file that `is_own_image` recognises, where the format has room for text.
+    """Encode an image file that `is_own_image` recognises, if the format supports comments.
 
     Args:
-      image: RGB.
-      suffix: of the file's name, e.g. ".png"; decides the format.
+      image: RGB image.
+      suffix: suffix of the file name, e.g. ".png"; determines the format.
 
     Raises:
-      OutputError: for a suffix that stands for no format to write.
+      OutputError: when there is no writable format for the suffix.
     """
     format = image_format(suffix)
     text = PIL.PngImagePlugin.PngInfo()
@@ -88,7 +88,7 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
 
 
 def is_own_image(path: pathlib.Path) -> bool:
-    """Whether a file is an image of `encode_image`."""
+    """Whether a file is an image written by `encode_image`."""
     try:
         with PIL.Image.open(path) as image:
             return MARK in (image.info.get("Comment"), _text(image.info.get("comment")))

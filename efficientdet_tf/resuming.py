@@ -1,4 +1,4 @@
-"""Resuming with other settings: what is refused, what may change, and what follows from it."""
+"""Resuming with other settings: refused and permitted changes, and their effects."""
 
 import json
 import math
@@ -13,12 +13,12 @@ CHANGES_FILE = "changes.json"
 
 
 class Change(NamedTuple):
-    """Settings that a run was resumed with, which differ from those before.
+    """Changed settings of a resumed run.
 
     Attributes:
-      epoch: epochs that were done.
-      step: steps that were done.
-      settings: what differs.
+      epoch: number of epochs done.
+      step: number of steps done.
+      settings: changed settings, {key: (old, new)}.
     """
 
     epoch: int
@@ -26,13 +26,13 @@ class Change(NamedTuple):
     settings: Differences
 
     @property
-    def is_of_measuring(self) -> bool:
-        """Whether AP before and after it cannot be compared."""
+    def changes_ap(self) -> bool:
+        """Whether AP before and after the change is not comparable."""
         return not marked(MeasuresAP).keys().isdisjoint(self.settings)
 
 
 def refused(stored: Config, asked: Config) -> Differences:
-    """The settings that differ and shape the checkpoint: {key: (stored, asked)}."""
+    """Find the changed settings that shape the checkpoint: {key: (stored, asked)}."""
     shaping = marked(Shapes)
     return {
         key: (old, new)
@@ -42,7 +42,7 @@ def refused(stored: Config, asked: Config) -> Differences:
 
 
 def changed(stored: Config, asked: Config) -> Differences:
-    """The settings that differ and may: {key: (stored, asked)}."""
+    """Find the changed settings that may change: {key: (stored, asked)}."""
     others = refused(stored, asked).keys() | marked(DerivedFromData).keys()
     return {key: v for key, v in stored.differences(asked).items() if key not in others}
 
@@ -50,12 +50,12 @@ def changed(stored: Config, asked: Config) -> Differences:
 def describe(
     change: Change, rates: tuple[float, float], best_ap: float, with_early_stopping: bool
 ) -> list[str]:
-    """Lines on what changed, and what follows.
+    """Describe a change of settings and its effects in lines.
 
     Args:
-      change: of this resumption.
-      rates: learning rate of the next step, by the settings before and after.
-      best_ap: of the run so far; negative before the first evaluation.
+      change: change of this resumption.
+      rates: learning rate of the next step, with the old and the new settings.
+      best_ap: best AP of the run so far; negative before the first evaluation.
       with_early_stopping: whether `training.patience` is set.
     """
     lines = [
@@ -68,7 +68,7 @@ def describe(
         if after > 2 * before:
             line += "; it had fallen and rises again"
         lines.append(line)
-    if change.is_of_measuring and best_ap >= 0:
+    if change.changes_ap and best_ap >= 0:
         line = f"best AP {best_ap:.3f}: forgotten, as it was measured with other settings; "
         line += "best.weights.h5 is replaced at the next evaluation"
         lines.append(line + ("; early stopping starts over" if with_early_stopping else ""))
@@ -78,7 +78,7 @@ def describe(
 
 
 def read_changes(folder: pathlib.Path) -> list[Change]:
-    """The changes of a run so far, in order; a file that is damaged or missing has none."""
+    """Read the changes of a run so far, in order; [] for a damaged or missing file."""
     try:
         items = json.loads((folder / CHANGES_FILE).read_text(encoding="utf-8"))
         return [
@@ -94,7 +94,7 @@ def read_changes(folder: pathlib.Path) -> list[Change]:
 
 
 def write_changes(folder: pathlib.Path, changes: list[Change]) -> None:
-    """Write what `read_changes` reads.
+    """Write the file that `read_changes` reads.
 
     Raises:
       WriteError: when it cannot be written.
@@ -104,6 +104,6 @@ def write_changes(folder: pathlib.Path, changes: list[Change]) -> None:
 
 
 def measured_since(changes: list[Change]) -> Change:
-    """The last change after which AP is another; one before the first step where there is none."""
-    ours = [change for change in changes if change.is_of_measuring]
-    return ours[-1] if ours else Change(0, -1, {})
+    """Return the last change that affects AP; if none, one before the first step."""
+    relevant = [change for change in changes if change.changes_ap]
+    return relevant[-1] if relevant else Change(0, -1, {})

@@ -1,4 +1,4 @@
-"""The folder that holds all of a run."""
+"""Run directory: all files of a training run."""
 
 import importlib.metadata
 import io
@@ -20,27 +20,27 @@ from efficientdet_tf.files import WriteError, write_atomically
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
 
 
-# Of the files of a run, in environment.json; to be raised when older versions of
-# the program could no longer use them. Files without a number are of the first.
+# Format of the files of a run, in environment.json; increase it when older versions of the
+# program can no longer use them. Files without a number have format 1.
 FORMAT = 1
 
 
 class RunDirectoryError(UserError):
-    """A run directory that cannot be used."""
+    """An unusable run directory."""
 
 
 class RunDirectory:
-    """A run's files, by name.
+    """Files of a run by name.
 
-    - `config.yaml`, `label_map.json`, `environment.json`: what the run is;
-      `changes.json`: with which other settings it was resumed.
-    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: how it went.
-    - `checkpoints/`: the whole training state, to resume from.
-    - `best.weights.h5`, `last.weights.h5`: the weights to use, i.e. their
-      moving average where the run has one.
+    - `config.yaml`, `label_map.json`, `environment.json`: settings, classes and versions;
+      `changes.json`: changes of settings when resumed.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: progress.
+    - `checkpoints/`: the training state, to resume from.
+    - `best.weights.h5`, `last.weights.h5`: weights for inference, i.e. their
+      moving average if the run has one.
 
     Args:
-      path: of the folder; it need not exist before `create`.
+      path: path of the folder; it need not exist before `create`.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -53,7 +53,7 @@ class RunDirectory:
 
     @property
     def pictures(self) -> pathlib.Path:
-        """Folder of PNG files."""
+        """Folder of PNG images."""
         return self.path / "pictures"
 
     def exists(self) -> bool:
@@ -61,10 +61,10 @@ class RunDirectory:
         return (self.path / "config.yaml").is_file()
 
     def make(self) -> None:
-        """Make the folder; what a run in it is stays as it was.
+        """Create the folder without changing a run in it.
 
         Raises:
-          WriteError: when it cannot be made.
+          WriteError: when it cannot be created.
         """
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ class RunDirectory:
             raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def create(self, config: Config, label_map: LabelMap) -> None:
-        """Make the folder and write what the run is.
+        """Create the folder and write settings, classes and versions.
 
         Raises:
           WriteError: when it cannot be written.
-          RunDirectoryError: when it holds a run that these settings cannot resume.
+          RunDirectoryError: when it contains a run that these settings cannot resume.
         """
         self.check(config, label_map)
         self.make()
@@ -85,10 +85,10 @@ class RunDirectory:
         write_atomically(self.path / "environment.json", json.dumps(_environment(), indent=1))
 
     def config(self) -> Config:
-        """The resolved config of the run.
+        """Read the resolved config of the run.
 
         Raises:
-          RunDirectoryError: when the folder holds no run.
+          RunDirectoryError: when the folder contains no run.
         """
         if not self.exists():
             raise RunDirectoryError(f"{self.path}: no config.yaml; is this a run directory?")
@@ -113,7 +113,7 @@ class RunDirectory:
             )
 
     def label_map(self) -> LabelMap:
-        """The classes of the run.
+        """Read the classes of the run.
 
         Raises:
           RunDirectoryError: when the file is missing or damaged.
@@ -125,13 +125,13 @@ class RunDirectory:
             raise RunDirectoryError(f"{path}: {error}") from error
 
     def load_model(self, weights: str = "best") -> keras.Model:
-        """The trained network.
+        """Load the trained network.
 
         Args:
           weights: "best" by validation AP, or "last".
 
         Raises:
-          RunDirectoryError: when there are no such weights or they do not fit.
+          RunDirectoryError: when the weights are missing or do not fit the config.
         """
         path = self.path / f"{weights}.weights.h5"
         model = model_lib.build(self.config())
@@ -145,20 +145,20 @@ class RunDirectory:
         return model
 
     def save_weights(self, model: keras.Model, name: str) -> None:
-        """Write `<name>.weights.h5`; a crash leaves the one before.
+        """Write `<name>.weights.h5`; after a crash the previous file remains.
 
         Raises:
           WriteError: when it cannot be written.
         """
-        # Without what `compile` adds: optimizer and metrics are not for use.
-        for_use = keras.Model(model.inputs, model.outputs)
-        write_atomically(self.path / f"{name}.weights.h5", _weights_file(for_use))
+        # Without optimizer and metrics, which inference does not need.
+        inference_model = keras.Model(model.inputs, model.outputs)
+        write_atomically(self.path / f"{name}.weights.h5", _weights_file(inference_model))
 
     def check(self, config: Config, label_map: LabelMap) -> None:
-        """Pass when there is no run here yet, or one that these settings and classes can resume.
+        """Check that there is no run here yet, or one that these settings and classes can resume.
 
         Raises:
-          RunDirectoryError: naming what differs.
+          RunDirectoryError: when it cannot be resumed; the message names the differences.
         """
         if not self.exists():
             return
@@ -179,10 +179,10 @@ class RunDirectory:
 
 
 def _weights_file(model: keras.Model) -> bytes:
-    """Content of the file that `save_weights` of tf_keras 2.20 writes.
+    """Serialise weights as `save_weights` of tf_keras 2.20.
 
-    Made in memory, because HDF5 2.0 ends the process with a segmentation fault where it
-    cannot write to a disk.
+    In memory, because HDF5 2.0 crashes with a segmentation fault when it cannot write to a
+    disk.
     """
     file = io.BytesIO()
     store = saving_lib.H5IOStore(file, mode="w")

@@ -1,11 +1,11 @@
 """Anchor assignment: match anchors to ground-truth boxes (paper, section 3, as RetinaNet).
 
 An anchor is positive when its best box overlaps it with at least the matching
-threshold. Every box is also assigned its best anchor by force, so that no
-object is left out; where two boxes force the same anchor the first one has it.
+threshold. Every box is also force-matched to its best anchor, so that no object
+is without anchors; if two boxes force the same anchor, the first one gets it.
 
-Boxes that are ignored are matched in the same way: the anchors that would be
-positive for them, and are not for an object, are left out of the class loss.
+Ignored boxes are matched in the same way: anchors that match them, but no object,
+are excluded from the class loss.
 """
 
 import tensorflow as tf
@@ -13,13 +13,13 @@ import tensorflow as tf
 from efficientdet_tf.boxes import encode, intersection_with_box, iou_with_box
 
 BACKGROUND = -1
-# The class target of an anchor that is left out of the class loss, and the class
-# index of a box whose matched anchors are left out.
+# Class target of an anchor excluded from the class loss, and class index of a box whose
+# matched anchors are excluded.
 IGNORED = -2
-# The class index of a box all of whose inside is left out: a crowd region.
+# Class index of a crowd region, which excludes all anchors inside.
 IGNORED_REGION = -3
-# An anchor is inside a region when at least this share of its area is (as overlap
-# with crowd regions is judged by COCO's evaluation).
+# Minimum share of an anchor's area inside a region to count as inside (the overlap with crowd
+# regions in COCO's evaluation).
 _SHARE_INSIDE = 0.5
 
 
@@ -29,20 +29,19 @@ def assign(
     classes: tf.Tensor,
     positive_iou_threshold: float = 0.5,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The training targets of one image, in graph operations.
+    """Compute the training targets of one image, in graph operations.
 
     Args:
-      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels; an
-        array (a constant of the graph) is fastest.
+      anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels; a
+        NumPy array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
       positive_iou_threshold: an anchor with at least this IoU is positive.
 
     Returns:
-      Class targets int32 [N], `BACKGROUND` where there is no object, `IGNORED`
-      where an ignored box is and no object; box targets float32 [N, 4],
-      `boxes.encode` of the object's box and zero elsewhere; and the number of
-      positive anchors, float32 scalar.
+      Class targets, int32 [N], `BACKGROUND` for unmatched anchors, `IGNORED` for those
+      matched to an ignored box only; box targets, float32 [N, 4], `boxes.encode` of the
+      matched box, zero for negative anchors; number of positive anchors, float32 scalar.
     """
     anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)
     classes = tf.cast(classes, tf.int32)
@@ -50,7 +49,7 @@ def assign(
     class_targets, box_targets, num_positives = _assign_objects(
         anchors, boxes[is_object], classes[is_object], positive_iou_threshold
     )
-    # Most images have no ignored box, and nothing more to do.
+    # Most images have no ignored box.
     class_targets = tf.cond(
         tf.reduce_all(is_object),
         lambda: class_targets,
@@ -62,7 +61,7 @@ def assign(
 def _assign_objects(
     anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, positive_iou_threshold: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`assign` of boxes that are all objects."""
+    """Assign anchors to boxes that are all objects."""
     box_of_anchor = _match(anchors, boxes, positive_iou_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
@@ -85,14 +84,14 @@ def _ignore(
     classes: tf.Tensor,
     positive_iou_threshold: float,
 ) -> tf.Tensor:
-    """The class targets with `IGNORED` for the background on ignored boxes: int32 [N]."""
+    """Set background class targets on ignored boxes to `IGNORED`: int32 [N]."""
     ignored = _match(anchors, boxes[classes == IGNORED], positive_iou_threshold) >= 0
     ignored |= _inside_any(anchors, boxes[classes == IGNORED_REGION])
     return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
 
 
 def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Index of the box that each anchor is assigned to, -1 for none: int32 [N].
+    """Match each anchor to a box: int32 [N], box indices, -1 for none.
 
     One box at a time: a matrix of all overlaps would take hundreds of megabytes
     for a crowded image at a large size, and is slower because it misses the cache.
@@ -120,14 +119,14 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
         ),
     )
     matched = tf.where(best_overlap >= threshold, best_box, -1)
-    # The minimum gives an anchor that several boxes force to the first of them;
-    # where no box does, it is the largest integer.
+    # An anchor forced by several boxes gets the first of them; without a forced box, the
+    # minimum is the largest integer.
     forced = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchors.stack(), num_anchors)
     return tf.where(forced < num_boxes, forced, matched)
 
 
 def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
-    """Which anchors have enough of their area inside one of the regions: bool [N]."""
+    """Find the anchors with enough of their area inside one of the regions: bool [N]."""
     sides = tf.unstack(anchors, axis=1)
     ymin, xmin, ymax, xmax = sides
     least = _SHARE_INSIDE * (ymax - ymin) * (xmax - xmin)

@@ -1,1 +1,1 @@
-"""Deployed formats of a trained detector."""
+"""Export of a trained detector to SavedModel and TFLite."""

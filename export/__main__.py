@@ -25,7 +25,7 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "output", None, "Folder to write to; <model_dir>/export when left out.", flag_values=values
+        "output", None, "Folder to write to. Default: <model_dir>/export.", flag_values=values
     )
     define_set_flag(
         values, "A setting of the postprocessing as key=value, e.g. detection.score_threshold=0.3"
@@ -34,21 +34,21 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Export, and print what was written.
+    """Export, and print the written files.
 
     Raises:
-      UserError: with one line for the user.
+      UserError: for invalid flags, model or output; the message is one line.
     """
     command_line.require(values, "model_dir")
     settings = _detection_settings(values)
-    # Late, so that --help and a wrong setting are answered at once.
+    # Late, so that --help and invalid settings do not wait for TensorFlow.
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
 
     run_directory = RunDirectory(values.model_dir)
     folder = pathlib.Path(values.output or run_directory.path / "export")
     formats.check(values.format, folder)
-    # What TensorFlow logs while it saves is thousands of names.
+    # TensorFlow logs thousands of names while saving.
     logging.set_verbosity(logging.ERROR)
     config = run_directory.config().override(settings)
     model, label_map = run_directory.load_model(), run_directory.label_map()
@@ -69,7 +69,9 @@ def _detection_settings(values: flags.FlagValues) -> dict[str, str]:
     settings = parse_assignments(values.set)
     for key in settings:
         if not key.startswith("detection."):
-            raise ConfigError(f"--set {key}: a trained model keeps all but its detection settings")
+            raise ConfigError(
+                f"--set {key}: only the detection settings of a trained model can change"
+            )
     return settings
 
 

@@ -1,4 +1,4 @@
-"""The formats that `python -m export` writes, and how a file comes to be whole."""
+"""Export formats of `python -m export`, and atomic writing of them."""
 
 import contextlib
 import functools
@@ -16,9 +16,8 @@ from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
 from export import saved_model, tflite
 
-# Name of a format -> name of the file or folder, the function that writes it, and
-# the one that tells whether it has written what is at a path.
-# Of each name: its file or folder, what writes it, and what knows an earlier one.
+# Format -> name of the file or folder, function that writes it, and predicate whether a path is
+# an earlier export.
 FORMATS: dict[str, tuple[str, Callable, Callable]] = {
     "saved_model": ("saved_model", saved_model.export, saved_model.is_own),
     "tflite": ("model.tflite", tflite.export, tflite.is_own),
@@ -35,15 +34,15 @@ class ExportError(UserError):
 
 
 def check(names: list[str], folder: pathlib.Path) -> None:
-    """Pass when models can be exported to a folder without overwriting what is of others.
+    """Check that an export to a folder overwrites nothing but earlier exports.
 
     Args:
       names: keys of `FORMATS`.
-      folder: where to.
+      folder: output folder.
 
     Raises:
-      ExportError: for the first name that is no format, or when there is none.
-      OutputError: naming what would be overwritten.
+      ExportError: for the first unknown format, or when there is none.
+      OutputError: when something else would be overwritten.
     """
     for name in names or [""]:
         if name not in FORMATS:
@@ -55,18 +54,18 @@ def check(names: list[str], folder: pathlib.Path) -> None:
 def write(
     name: str, model: keras.Model, config: Config, label_map: LabelMap, folder: pathlib.Path
 ) -> pathlib.Path:
-    """Exports a model in one format.
+    """Export a model in one format.
 
     Args:
       name: a key of `FORMATS`.
-      model: of `efficientdet_tf.model.build(config)`.
-      config: `model`, `anchors` and `detection` are read.
-      label_map: the classes of the model.
-      folder: where to, of `check`; made if needed. What an earlier export left
-        there is replaced, once the new one is whole.
+      model: model of `efficientdet_tf.model.build(config)`.
+      config: settings; `model`, `anchors` and `detection` are read.
+      label_map: classes of the model.
+      folder: output folder, checked by `check`; created if missing. An earlier export is
+        replaced once the new one is complete.
 
     Returns:
-      The path of the file or folder written.
+      Path of the written file or folder.
 
     Raises:
       ExportError: when `folder` cannot be written to.
@@ -74,7 +73,7 @@ def write(
     file_name, export, _ = FORMATS[name]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _whole(folder / file_name) as partial:
+        with _replacing(folder / file_name) as partial:
             export(model, config, label_map, partial)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written: {error.strerror or error}") from error
@@ -82,14 +81,14 @@ def write(
 
 
 def size_of(path: pathlib.Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 @contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, which takes the place of `path` when all went well."""
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a path to write to, which replaces `path` on success."""
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as workspace:
         partial = pathlib.Path(workspace, path.name)
         yield partial

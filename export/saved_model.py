@@ -1,4 +1,4 @@
-"""A SavedModel from encoded images to detections, which needs nothing of ours to load."""
+"""Export to a self-contained SavedModel, from encoded images to detections."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,19 +12,18 @@ from efficientdet_tf.data.decoding import decode_image, is_webp
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.inference.detection_function import Letterbox, detection_function
 
-# What TensorFlow writes, and our `assets.extra`.
+# Files written by TensorFlow, and our `assets.extra`.
 _CONTENTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
 def export(
     model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
 ) -> pathlib.Path:
-    """Writes a SavedModel with decoding, preprocessing and NMS inside.
+    """Write a SavedModel with decoding, preprocessing and NMS inside.
 
     Signature `serving_default` takes `images`, string [B], encoded JPEG, PNG, GIF,
-    BMP or WebP files of any sizes; JPEG is turned upright by its EXIF orientation.
-    WebP needs TensorFlow 2.20 where the model is served; older ones refuse such a
-    file and read the others.
+    BMP or WebP files of any sizes; JPEG is rotated upright by its EXIF orientation.
+    WebP needs TensorFlow 2.20 for serving; older versions reject only WebP files.
     `serve_images` takes `images`, uint8 [B, h, w, 3] RGB, of any one size. Both
     return, with M = `config.detection.max_detections`:
 
@@ -33,19 +32,19 @@ def export(
     - `scores` float32 [B, M], 0..1, best first;
     - `classes` int64 [B, M], the data set's own category ids;
     - `class_names` string [B, M];
-    - `num_detections` int32 [B]; rows from there on are zero, their names empty.
+    - `num_detections` int32 [B]; later rows are zero, their names empty.
 
-    A request with an item that is no image fails as a whole; the error names the
-    item's position unless the file is only damaged further on.
+    A request with an item that is not an image fails as a whole; the error names the
+    item's position, unless only the later content of the file is damaged.
 
-    The label map and the config lie beside the graph, in
+    Label map and config are stored beside the graph, in
     `assets.extra/label_map.json` and `assets.extra/config.yaml`.
 
     Args:
-      model: of `efficientdet_tf.model.build(config)`.
-      config: `model`, `anchors` and `detection` are read.
-      label_map: the classes of the model.
-      path: the folder to make; it must not exist.
+      model: model of `efficientdet_tf.model.build(config)`.
+      config: settings; `model`, `anchors` and `detection` are read.
+      label_map: classes of the model.
+      path: folder to create; it must not exist.
 
     Returns:
       `path`.
@@ -64,14 +63,14 @@ def export(
 
 
 def is_own(path: pathlib.Path) -> bool:
-    """Whether a folder is one of `export`, with nothing else in it."""
+    """Whether a folder was written by `export` and contains nothing else."""
     extra = path / "assets.extra"
     is_whole = all((extra / name).is_file() for name in ("label_map.json", "config.yaml"))
     return is_whole and {item.name for item in path.iterdir()} <= _CONTENTS
 
 
 class _Served(tf.Module):
-    """The signatures. Only weights are tracked: the layers' own functions are not for serving."""
+    """Serving signatures. Only weights are tracked, not the functions of the layers."""
 
     def __init__(self, model: keras.Model, config: Config, label_map: LabelMap) -> None:
         super().__init__(name="efficientdet")
@@ -79,7 +78,7 @@ class _Served(tf.Module):
         self.weights = list(model.variables)
         letterbox = Letterbox.from_config(config)
         detect = detection_function(model, config)
-        # One more entry, for the padding behind the last detection.
+        # One more entry, for the padding after the last detection.
         category_ids = tf.constant([*label_map.ids, 0], tf.int64)
         names = tf.constant([*label_map.names, ""], tf.string)
 
@@ -111,7 +110,7 @@ class _Served(tf.Module):
 
 
 def _check_formats(images: tf.Tensor) -> tf.Operation:
-    """Fails, naming the positions, where files do not begin as images do."""
+    """Assert that files start like images; the error names the positions of others."""
     beginnings = ("\xff\xd8\xff", "\x89PNG", "GIF8", "BM")
     known = [
         tf.strings.substr(images, 0, len(start)) == start.encode("latin-1") for start in beginnings

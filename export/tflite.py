@@ -1,4 +1,4 @@
-"""A .tflite file from a preprocessed image to detections."""
+"""Export to a .tflite file, from a preprocessed image to detections."""
 
 import math
 import pathlib
@@ -24,9 +24,8 @@ from keras_layers.level_maps import by_anchor
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
 _NEVER = -1000.0
-# With n > 1 threads the op drops what is of class n (LiteRT 2.1, unless there are
-# no more than n classes). So that no class is lost with up to 16 threads, there
-# are some before the first that nothing is of.
+# With n > 1 threads the op drops detections of class n (LiteRT 2.1, unless there are at most n
+# classes). Unused classes before the first one avoid losses with up to 16 threads.
 _UNUSED = MAX_THREADS + 1
 
 
@@ -37,7 +36,7 @@ def export(
     path: pathlib.Path,
     float16: bool = False,
 ) -> pathlib.Path:
-    """Writes a TFLite model with NMS inside, for ai-edge-litert and other runtimes.
+    """Write a TFLite model with NMS inside, for ai-edge-litert and other runtimes.
 
     Input `images`: float32 [1, H, W, 3], RGB on the 0..255 scale, as
     `efficientdet_tf.data.preprocessing.resize_and_pad` makes it; normalisation is
@@ -46,21 +45,21 @@ def export(
     - `boxes` float32 [1, M, 4], ymin, xmin, ymax, xmax in pixels of the input;
     - `classes` float32 [1, M], indices of the label map;
     - `scores` float32 [1, M], 0..1, best first;
-    - `num_detections` float32 [1]; rows from there on are zero.
+    - `num_detections` float32 [1]; later rows are zero.
 
-    NonMaxSuppression is that of the op TFLite_Detection_PostProcess: hard and per class
-    whatever the config says, with its IoU and score thresholds, at most 100 of a
+    NMS is that of the op TFLite_Detection_PostProcess: hard and per class
+    whatever the config, with its IoU and score thresholds, at most 100 of a
     class. Run it with at most 16 threads (see `_UNUSED`). Label map, input
     size and padding colour are embedded in the file; see
     `efficientdet_tf.inference.tflite_metadata`.
 
     Args:
-      model: of `efficientdet_tf.model.build(config)`.
-      config: `model`, `anchors` and `detection` are read.
-      label_map: the classes of the model.
-      path: the file to write.
-      float16: store the weights in half precision; computation is float32 on a
-        CPU.
+      model: model of `efficientdet_tf.model.build(config)`.
+      config: settings; `model`, `anchors` and `detection` are read.
+      label_map: classes of the model.
+      path: file to write.
+      float16: store the weights in half precision; computation on a CPU is float32.
+        Default False.
 
     Returns:
       `path`.
@@ -69,7 +68,7 @@ def export(
     module = tf.Module(name="efficientdet")
     module.weights = list(model.variables)
     signatures = {"serving_default": _detection_function(model, config)}
-    # By way of a SavedModel, which gives the file a signature with names.
+    # Via a SavedModel, which gives the file a signature with names.
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=signatures)
         path.write_bytes(_convert(folder, float16, metadata))
@@ -77,7 +76,7 @@ def export(
 
 
 def is_own(path: pathlib.Path) -> bool:
-    """Whether a file is one of `export`."""
+    """Whether a file was written by `export`."""
     try:
         read_metadata(path.read_bytes())
     except (OSError, UserError):
@@ -97,7 +96,7 @@ def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
 def _detection_function(model: keras.Model, config: Config) -> Callable:
     height, width = config.model.image_size
     anchors = tf.constant(to_center(anchor_grid.from_config(config)))
-    suppress = _suppression_op(config)
+    nms = _nms_op(config)
     size = config.detection.max_detections
 
     @tf.function(
@@ -110,7 +109,7 @@ def _detection_function(model: keras.Model, config: Config) -> Callable:
         logits = tf.pad(
             tf.concat(logits, axis=1), [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER
         )
-        boxes, classes, logits, count = suppress(tf.concat(deltas, axis=1), logits, anchors)
+        boxes, classes, logits, count = nms(tf.concat(deltas, axis=1), logits, anchors)
         is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
         return {
             "boxes": boxes,
@@ -122,11 +121,11 @@ def _detection_function(model: keras.Model, config: Config) -> Callable:
     return detect
 
 
-def _suppression_op(config: Config) -> Callable:
-    """A stand-in that the converter replaces by TFLite's own op.
+def _nms_op(config: Config) -> Callable:
+    """Make a placeholder function that the converter replaces by TFLite's NMS op.
 
-    The op works on logits here: it only compares scores, and a sigmoid of its
-    few outputs is much cheaper than one of every anchor and class.
+    The op runs on logits here: it only compares scores, and a sigmoid of its few outputs
+    is much cheaper than one of every anchor and class.
     """
     detection = config.detection
     attributes = [
@@ -143,7 +142,7 @@ def _suppression_op(config: Config) -> Callable:
     size = detection.max_detections
 
     @tf.function(experimental_implements=" ".join(attributes), autograph=False)
-    def suppress(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def nms(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
         del deltas, logits, anchors
         return (
             tf.zeros([1, size, 4]),
@@ -152,7 +151,7 @@ def _suppression_op(config: Config) -> Callable:
             tf.zeros([1]),
         )
 
-    return suppress
+    return nms
 
 
 def _logit(score: float) -> float:

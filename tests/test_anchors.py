@@ -1,4 +1,4 @@
-"""Anchors against the published grid."""
+"""Anchors against the published ones."""
 
 import numpy as np
 import pytest

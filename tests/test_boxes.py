@@ -1,4 +1,4 @@
-"""Conversions of boxes between their forms, overlaps, and coordinates relative to anchors."""
+"""Boxes: conversions, overlaps, and encoding relative to anchors."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,14 +10,14 @@ BOX = np.array([[10, 30, 30, 70]], np.float32)
 RATIOS = (1.0, 2.0, 0.5)
 
 
-def test_the_form_of_coco_and_back():
+def test_coco_form_and_back():
     assert boxes.to_xywh(BOX).tolist() == [[30, 10, 40, 20]]
     assert boxes.from_xywh(30, 10, 40, 20) == (10, 30, 30, 70)
     assert boxes.to_xywh(np.zeros((0, 4))).shape == (0, 4)
     assert boxes.to_xywh(BOX[0]).tolist() == [30, 10, 40, 20]
 
 
-def test_centre_and_size_and_back():
+def test_centre_form_and_back():
     assert boxes.to_center(BOX).tolist() == [[20, 50, 20, 40]]
     assert boxes.from_center(50, 20, 40, 20) == (10, 30, 30, 70)
 
@@ -36,14 +36,14 @@ def test_sizes_and_areas():
     assert boxes.areas(BOX).tolist() == [800]
 
 
-def test_overlaps_are_over_the_union_and_over_the_first():
+def test_pairwise_iou_and_share_of_the_first():
     others = [[10, 30, 30, 70], [20, 30, 40, 70], [50, 50, 60, 60], [5, 5, 5, 5]]
     iou, covered = boxes.pairwise_overlaps(BOX, others)
     np.testing.assert_allclose(iou, [[1, 400 / 1200, 0, 0]])
     np.testing.assert_allclose(covered, [[1, 0.5, 0, 0]])
 
 
-def test_overlaps_of_graphs_are_those_of_arrays():
+def test_overlaps_in_graphs_equal_those_of_arrays():
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 50, (2, 8, 2))
     one, other = np.concatenate([low, low + rng.uniform(1, 50, low.shape)], -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds by part, and what is not counted."""
+"""Parameters and multiply-adds by part, and uncounted operations."""
 
 import pytest
 import tensorflow as tf
@@ -14,7 +14,7 @@ from efficientdet_tf.complexity import (
 
 
 def model_of(function, shape=(4, 6, 8)) -> keras.Model:
-    """A model with one layer, called part."""
+    """Build a model with one layer, named part."""
     images = keras.Input(shape)
     return keras.Model(images, keras.layers.Lambda(function, name="part")(images))
 
@@ -61,8 +61,7 @@ def test_operations_that_are_not_counted_are_refused(function, operation):
         measure(model_of(function))
     assert str(error.value).startswith("model")
     assert str(error.value).endswith(
-        f": multiply-adds of {operation} are not counted; "
-        "efficientdet_tf/complexity.py has to learn it"
+        f": multiply-adds of {operation} are not counted; add it to efficientdet_tf/complexity.py"
     )
 
 

@@ -1,4 +1,4 @@
-"""The Detector: the same detections from a run, a SavedModel and a TFLite file."""
+"""Detector: the same detections from a run, a SavedModel and a TFLite file."""
 
 import pathlib
 import subprocess
@@ -18,7 +18,7 @@ from efficientdet_tf.detector import (
 )
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.detections import Detections
-from efficientdet_tf.inference.runtimes import ArtefactError
+from efficientdet_tf.inference.runtimes import ArtifactError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -31,12 +31,12 @@ def from_run(tiny_run):
 
 
 @pytest.fixture(scope="module", params=ARTEFACTS)
-def from_artefact(request, exported):
+def from_artifact(request, exported):
     return Detector.load(exported / request.param)
 
 
-def test_all_artefacts_agree(from_run, from_artefact, photograph):
-    [ours], [theirs] = from_run.detect([photograph]), from_artefact.detect([photograph])
+def test_all_artifacts_agree(from_run, from_artifact, photograph):
+    [ours], [theirs] = from_run.detect([photograph]), from_artifact.detect([photograph])
     ours, theirs = ours.above(0.3), theirs.above(0.3)
     assert len(ours) >= 5
     assert len(set(ours.class_indices)) > 1
@@ -50,12 +50,12 @@ def test_all_artefacts_agree(from_run, from_artefact, photograph):
         assert same.any(), f"{box} {score} {index}"
 
 
-def test_all_artefacts_know_the_classes(from_artefact):
-    assert from_artefact.label_map == LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä"))
+def test_all_artifacts_know_the_classes(from_artifact):
+    assert from_artifact.label_map == LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä"))
 
 
-def test_types_and_ranges(from_artefact, photograph):
-    [found] = from_artefact.detect([photograph])
+def test_types_and_ranges(from_artifact, photograph):
+    [found] = from_artifact.detect([photograph])
     assert found.boxes.dtype == found.scores.dtype == np.float32
     assert found.class_indices.dtype == np.int32
     assert found.boxes.shape == (len(found), 4)
@@ -80,16 +80,16 @@ def test_a_single_image_stands_for_a_list_of_one(from_run, photograph):
     for image in (photograph, str(photograph), photograph.read_bytes(), pixels):
         [found] = from_run.detect(image)
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
-    # Of arrays of four dimensions each is an image.
+    # Arrays of four dimensions are batches of images.
     assert len(from_run.detect(pixels[None])) == 1
 
 
 @pytest.mark.parametrize("images", [None, 3])
-def test_what_is_no_image_is_one_line(from_run, images):
+def test_invalid_images_are_one_line(from_run, images):
     with pytest.raises(UserError) as error:
         from_run.detect(images)
     assert str(error.value) == (
-        f"images: {type(images).__name__} is no image; give paths, bytes, or uint8 arrays "
+        f"images: {type(images).__name__} is no image; use paths, bytes, or uint8 arrays "
         "[height, width, 3]"
     )
 
@@ -104,7 +104,7 @@ path, photograph = sys.argv[1:]
 pixels = read_image(photograph)
 images = [pixels[40 * i : 40 * i + 100 + 10 * i, 60 * i :] for i in range(8)]
 expected = Detector.load(path).detect(images, batch_size=1)
-# Another one, so that the first calls come at the same time, too.
+# A second detector, whose first calls are concurrent, too.
 detector = Detector.load(path)
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
     found = list(pool.map(lambda i: detector.detect(images[i % 8])[0], range(80)))
@@ -117,10 +117,10 @@ print("same")
 """
 
 
-@pytest.mark.parametrize("artefact", ["run", "saved_model", "model.tflite"])
-def test_eight_threads_get_what_one_gets(artefact, tiny_run, exported, photograph):
-    """In a process of its own: what is not safe from threads may end it."""
-    path = tiny_run if artefact == "run" else exported / artefact
+@pytest.mark.parametrize("artifact", ["run", "saved_model", "model.tflite"])
+def test_eight_threads_get_the_same_as_one(artifact, tiny_run, exported, photograph):
+    """In a separate process, because code that is not thread-safe may crash it."""
+    path = tiny_run if artifact == "run" else exported / artifact
     done = subprocess.run(
         [sys.executable, "-c", THREADS, str(path), str(photograph)],
         cwd=REPOSITORY,
@@ -128,7 +128,7 @@ def test_eight_threads_get_what_one_gets(artefact, tiny_run, exported, photograp
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-2000:]
-    # TensorFlow warns of it when threads make the first call of a function together.
+    # TensorFlow warns of retracing at concurrent first calls of a function.
     assert "retracing" not in done.stderr
 
 
@@ -141,7 +141,7 @@ def test_a_batch_without_images_is_refused(from_run, photograph, batch_size):
     )
 
 
-def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
+def test_an_upright_image_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
     pixels = read_image(photograph)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
@@ -165,7 +165,7 @@ def test_webp_files_are_read(photograph, tmp_path):
     np.testing.assert_array_equal(read_image((tmp_path / "a.webp").read_bytes()), pixels)
 
 
-def test_above_keeps_what_scores_enough():
+def test_above_keeps_high_scores():
     found = Detections(np.eye(3, 4), np.array([0.9, 0.5, 0.1]), np.array([2, 1, 0]))
     kept = found.above(0.5)
     assert len(kept) == 2
@@ -190,15 +190,15 @@ def test_unreadable_images_are_named(tmp_path):
         assert str(error.value) == message
 
 
-def test_what_holds_no_model_is_named(tmp_path):
+def test_a_path_without_a_model_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"nothing: no such file or folder$"):
         Detector.load(tmp_path / "nothing")
-    with pytest.raises(ModelError, match=r": no model; a run directory \(with config.yaml\), "):
+    with pytest.raises(ModelError, match=r": no model; use a run directory \(with config.yaml\), "):
         Detector.load(tmp_path)
     for content in (b"something else", b"1234TFL3", b"\x00\xff\xff\x7fTFL3 damaged"):
         (tmp_path / "other.tflite").write_bytes(content)
-        with pytest.raises(ArtefactError, match=r"other.tflite: not a model of `python -m export "):
+        with pytest.raises(ArtifactError, match=r"other.tflite: not a model of `python -m export "):
             Detector.load(tmp_path / "other.tflite")
     (tmp_path / "saved_model.pb").write_bytes(b"something else")
-    with pytest.raises(ArtefactError, match=r": not a SavedModel of `python -m export`$"):
+    with pytest.raises(ArtifactError, match=r": not a SavedModel of `python -m export`$"):
         Detector.load(tmp_path)

@@ -1,4 +1,4 @@
-"""GPU memory is taken as it is needed."""
+"""GPU memory growth."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from efficientdet_tf import devices
 
-# A command that says what TensorFlow would read at its import, and whether it came too late.
+# A command that prints the variable that TensorFlow reads, and whether it was set too late.
 COMMAND = """
 import os, sys
 from absl import flags
@@ -23,7 +23,7 @@ command_line.run(command_line.Command("command", "", flags.FlagValues, main))
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "true"), ("false", "false")])
-def test_every_command_asks_for_memory_growth_before_tensorflow_is_imported(before, after):
+def test_every_command_requests_memory_growth_before_importing_tensorflow(before, after):
     environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": before or ""}
     if before is None:
         del environment["TF_FORCE_GPU_ALLOW_GROWTH"]
@@ -33,7 +33,7 @@ def test_every_command_asks_for_memory_growth_before_tensorflow_is_imported(befo
     assert done.stdout == f"{after} False\n", done.stderr
 
 
-def test_gpus_that_are_in_use_stay_as_they_are():
+def test_gpus_in_use_are_not_changed():
     with tf.device("/CPU:0"):
         tf.constant(1.0) + 1.0
     gpus = tf.config.list_logical_devices("GPU")

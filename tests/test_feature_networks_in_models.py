@@ -63,7 +63,7 @@ def test_each_part_of_a_model_is_measured(name, network_config):
 
 
 def test_measured_passes_of_rfp(network_config):
-    """A further pass costs the backbone, the extra levels and the base, and what feeds back."""
+    """A further pass costs backbone, extra levels, base network and feedback."""
     costs = []
     for steps in (1, 2, 3):
         options = {"neck.options": {"steps": steps, "share_backbone": True}}
@@ -76,7 +76,7 @@ def test_measured_passes_of_rfp(network_config):
     assert costs[0]["backbone"] == costs[2]["backbone"]
 
 
-def test_trained_weights_start_a_second_backbone_too(network_config):
+def test_pretrained_weights_also_initialise_a_second_backbone(network_config):
     config = network_config("rfp", **{"model.backbone_width": 1.0, "model.backbone_depth": 1.0})
     model = model_lib.build(config)
     report = pretrained.load_pretrained(model, config, imagenet.NAME)
@@ -87,7 +87,7 @@ def test_trained_weights_start_a_second_backbone_too(network_config):
     assert report.loaded == 2 * len(backbone.weights)
 
 
-def test_names_of_the_backbone_work_with_rfp(network_config):
+def test_backbone_variable_names_work_with_rfp(network_config):
     model = model_lib.build(network_config("rfp"))
     backbone = model.get_layer("backbone")
     assert freeze(model, "backbone/.*") == len(backbone.weights)
@@ -114,7 +114,7 @@ def test_weights_of_rfp_are_restored(network_config, tmp_path):
         ("mlfpn", {"neck.num_filters": 9}, "neck.num_filters: 9 is odd"),
     ],
 )
-def test_settings_that_a_network_cannot_have_are_named(name, changes, expected, network_config):
+def test_invalid_settings_of_a_network_are_named(name, changes, expected, network_config):
     with pytest.raises(ConfigError) as error:
         model_lib.build(network_config(name, **changes))
     assert str(error.value).startswith(expected)

@@ -1,4 +1,4 @@
-"""Files that are whole at every moment."""
+"""Atomic writing of files."""
 
 import resource
 
@@ -7,7 +7,7 @@ import pytest
 from efficientdet_tf.files import WriteError, replacing, write_atomically
 
 
-def test_text_and_bytes_replace_what_was_there(tmp_path):
+def test_text_and_bytes_replace_the_file(tmp_path):
     path = tmp_path / "a.txt"
     write_atomically(path, "ä")
     assert path.read_bytes() == "ä".encode()
@@ -16,11 +16,11 @@ def test_text_and_bytes_replace_what_was_there(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_is_raised_while_writing_leaves_the_file_as_it_was(tmp_path):
+def test_an_error_while_writing_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "a.weights.h5"
     write_atomically(path, "before")
     with pytest.raises(ValueError, match="^stop$"), replacing(path) as partial:
-        # Keras looks at the end of the name.
+        # Keras infers the format from the suffix.
         assert partial.name.endswith(".weights.h5")
         partial.write_text("half")
         raise ValueError("stop")
@@ -28,8 +28,8 @@ def test_what_is_raised_while_writing_leaves_the_file_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_one_line_and_gets_back_what_was_written(tmp_path):
-    """The system lets no file grow beyond 1000 bytes."""
+def test_a_full_disk_is_one_line_and_the_partial_file_is_removed(tmp_path):
+    """The system limits files to 1000 bytes."""
     path = tmp_path / "a.txt"
     write_atomically(path, "before")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_line_and_gets_back_what_was_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder(tmp_path):
     with pytest.raises(WriteError) as error:
         write_atomically(tmp_path / "no" / "a.txt", "")
     assert str(error.value) == f"{tmp_path}/no/a.txt: cannot be written: No such file or directory"

@@ -1,4 +1,4 @@
-"""Packaging, make targets, and the rules of the house."""
+"""Packaging, make targets, and rules for imports and names."""
 
 import ast
 import configparser
@@ -22,7 +22,7 @@ MODULES = sorted(
 
 
 def imported(module: pathlib.Path, with_type_hints: bool = True) -> set[str]:
-    """Full names of everything a module imports, wherever in the file."""
+    """Return the full names of all imports of a module, anywhere in the file."""
     names = set()
     tree = ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))
     if not with_type_hints:
@@ -41,7 +41,7 @@ def _is_for_type_hints(node: ast.stmt) -> bool:
 
 @pytest.fixture(scope="module")
 def metadata(tmp_path_factory) -> pathlib.Path:
-    """The folder of what setup.py tells pip."""
+    """Folder of the package metadata of setup.py."""
     folder = tmp_path_factory.mktemp("metadata")
     command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(folder)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
@@ -81,7 +81,7 @@ def test_every_command_is_a_function(metadata):
         assert function in functions, target
 
 
-def test_what_is_imported_is_required(metadata):
+def test_imported_packages_are_required(metadata):
     required = (metadata / "requires.txt").read_text().split("\n[")[0].lower()
     packages = {
         "PIL": "pillow",
@@ -89,7 +89,7 @@ def test_what_is_imported_is_required(metadata):
         "ai_edge_litert": "ai-edge-litert",
         "google": "protobuf",
         "official": "tf-models-official",
-        # Its core, of the one version that it works with.
+        # Its core, pinned by pydantic itself.
         "pydantic_core": "pydantic",
         "sklearn": "scikit-learn",
         "yaml": "pyyaml",
@@ -122,7 +122,7 @@ def test_one_module_imports_tensorflow_addons():
     importing = set()
     for module in MODULES:
         tree = ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))
-        # It may be imported by a statement or by its name.
+        # It may be imported by a statement or by name.
         texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         names = imported(module) | {text for text in texts if isinstance(text, str)}
         if module.parts[0] != "tests" and any(n.startswith("tensorflow_addons") for n in names):
@@ -130,9 +130,9 @@ def test_one_module_imports_tensorflow_addons():
     assert importing == {"efficientdet_tf/addons/loading.py"}
 
 
-# Each room may import those before it, in the order of the architecture: what is small
-# first, the commands last.
-ROOMS = [
+# Layers in dependency order: each may import those before it; small modules first, the commands
+# last.
+LAYERS = [
     *("errors", "files", "cache_directory", "devices", "output_files", "backbones", "config"),
     *("addons", "boxes", "anchors", "targets", "losses", "model", "complexity"),
     *("metrics_history", "resuming", "data", "run_directory", "checkpoints"),
@@ -140,27 +140,27 @@ ROOMS = [
 ]
 
 
-def room(name: str) -> str:
-    """The file or folder of `efficientdet_tf` that a full name of something is in."""
+def layer(name: str) -> str:
+    """Return the file or folder of `efficientdet_tf` that contains a full name."""
     return (name.split(".") + [""])[1]
 
 
-def test_rooms_have_an_order_and_no_cycles():
-    """Imports for type hints alone are free: nothing is loaded by them."""
-    places = {name: place for place, name in enumerate(ROOMS)}
+def test_layers_are_ordered_without_cycles():
+    """Imports for type hints are exempt: they load nothing."""
+    places = {name: place for place, name in enumerate(LAYERS)}
     for module in MODULES:
         here = module.with_suffix("").parts
         if here[0] != "efficientdet_tf" or here[1].startswith("__"):
             continue
-        assert here[1] in places, f"{module}: give its room a place in ROOMS"
+        assert here[1] in places, f"{module}: give its layer a place in LAYERS"
         for name in imported(module, with_type_hints=False):
-            inside = name.startswith("efficientdet_tf.") and not room(name).startswith("__")
-            if inside and room(name) != here[1]:
-                assert places[room(name)] < places[here[1]], f"{module} imports {name}"
+            inside = name.startswith("efficientdet_tf.") and not layer(name).startswith("__")
+            if inside and layer(name) != here[1]:
+                assert places[layer(name)] < places[here[1]], f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", ["detector", "cli.train", "cli.eval", "cli.predict", "cli.data"])
-def test_what_only_detects_loads_no_training_code(module):
+def test_inference_loads_no_training_code(module):
     code = (
         f"import sys, efficientdet_tf.{module}; "
         "sys.exit(any(name.startswith('efficientdet_tf.training') for name in sys.modules))"
@@ -172,14 +172,14 @@ def test_what_only_detects_loads_no_training_code(module):
     ("package", "forbidden"),
     [("keras_layers", ("efficientdet_tf", "export")), ("efficientdet_tf", ("export",))],
 )
-def test_rooms_depend_one_way(package, forbidden):
+def test_packages_depend_one_way(package, forbidden):
     for module in MODULES:
         if module.parts[0] == package:
-            rooms = {name.partition(".")[0] for name in imported(module)}
-            assert not rooms & set(forbidden), module
+            packages = {name.partition(".")[0] for name in imported(module)}
+            assert not packages & set(forbidden), module
 
 
-def test_modules_are_named_for_what_they_hold():
+def test_modules_have_specific_names():
     vague = {"utils", "util", "helpers", "helper", "misc", "common"}
     assert not [module for module in MODULES if module.stem in vague]
 
@@ -196,14 +196,14 @@ def test_modules_are_named_for_what_they_hold():
 )
 def test_make_targets_make_their_environment_first(tmp_path, target, command):
     venv = tmp_path / "venv"
-    # Called by another make, it would report the directories it enters.
+    # Called by another make, it would print the directories it enters.
     arguments = ["make", "--no-print-directory", "--dry-run", f"VENV={venv}", target]
     fresh = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     lines = fresh.stdout.splitlines()
     assert lines[0] == f"python3 -m venv {venv}"
     assert any(line.endswith("--editable '.[dev]'") for line in lines)
     assert command in fresh.stdout
-    # Made once, it is used again.
+    # An existing environment is reused.
     venv.mkdir()
     (venv / ".installed").touch()
     again = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -221,7 +221,7 @@ def test_a_skipped_parity_test_fails_where_the_goldens_are_required(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "def test_parity(goldens): pytest.skip('tired')\n"
-        "def test_other(): pytest.skip('no picture')\n"
+        "def test_other(): pytest.skip('no image')\n"
     )
     (tmp_path / "goldens").mkdir()
     environment = {
@@ -240,7 +240,7 @@ def test_a_skipped_parity_test_fails_where_the_goldens_are_required(tmp_path):
 
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md"])
-def test_each_file_that_a_document_names_is_there(document):
+def test_files_named_in_documents_exist(document):
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:efficientdet_tf|keras_layers|export|tests)/[\w/.]+\.\w+)`", text))
     assert not [name for name in named if not (REPOSITORY / name).is_file()]

@@ -1,4 +1,4 @@
-"""What `import efficientdet_tf` gives."""
+"""Names of `import efficientdet_tf`."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ HOMES = {
 }
 
 
-def test_each_name_is_the_one_of_its_module():
+def test_each_name_is_that_of_its_module():
     assert set(efficientdet_tf.__all__) == set(HOMES) <= set(dir(efficientdet_tf))
     for name, home in HOMES.items():
         item = getattr(efficientdet_tf, name)
@@ -38,12 +38,12 @@ def test_the_version_is_that_of_the_package_and_of_every_command(capsys):
     assert capsys.readouterr().out.split() == [efficientdet_tf.__version__] * 2
 
 
-def test_another_name():
+def test_an_unknown_name():
     with pytest.raises(AttributeError) as error:
         efficientdet_tf.Efficientdet  # noqa: B018
     assert str(error.value) == "module 'efficientdet_tf' has no attribute 'Efficientdet'"
 
 
-def test_the_import_alone_waits_for_nothing():
+def test_the_import_does_not_import_tensorflow():
     code = "import sys, efficientdet_tf; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

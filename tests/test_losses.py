@@ -1,4 +1,4 @@
-"""Losses against the published numbers, values and gradients, and at the extremes."""
+"""Losses: values and gradients against the published ones, and extreme inputs."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def with_gradient(function, value):
 
 
 def assert_close(actual, expected):
-    """Within 1e-5 of the largest entry."""
+    """Assert equality within 1e-5 of the largest entry."""
     scale = np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6 * scale)
 
@@ -76,7 +76,7 @@ def test_focal_gradient_is_the_slope_of_its_value(gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.5])
-def test_focal_loss_is_finite_and_right_for_extreme_logits(gamma):
+def test_focal_loss_is_finite_and_correct_for_extreme_logits(gamma):
     logits = np.array([[60, -60], [-60, 60], [1e4, -1e4]], np.float32)
     value, gradient = with_gradient(
         lambda x: losses.focal_loss(np.array([0, 0, 0]), x, 0.25, gamma), logits
@@ -160,8 +160,8 @@ def test_ciou_is_added_and_differs_from_the_published_one_only_by_its_anchors(ba
     actual = losses.DetectionLoss(LossConfig(iou_loss="ciou"), GRID)(targets, outputs)
     assert_close(actual["class_loss"], golden["ciou/cls_loss"])
     assert_close(actual["box_loss"], golden["ciou/box_loss"])
-    # There, boxes are in order level, image, and anchors in order image, level:
-    # with more than one image they belong to other anchors.
+    # There, boxes are ordered by level, image, and anchors by image, level: with more
+    # than one image they are decoded by the wrong anchors.
     flat = [
         np.concatenate([golden[f"box_{part}_{level}"].reshape(-1, 4) for level in LEVELS])
         for part in ("targets", "outputs")

@@ -1,4 +1,4 @@
-"""metrics.csv, read back."""
+"""Reading of metrics.csv."""
 
 import pytest
 
@@ -18,13 +18,13 @@ def test_empty_cells_are_left_out(tmp_path):
     assert num_unreadable == 0
     assert first == {"epoch": 1, "loss": 2.5}
     assert second == {"epoch": 2, "loss": 1.5, "AP": 0.25}
-    # Without any object AP is no number, but it was measured.
+    # Without any object AP is NaN, but it was measured.
     assert third["AP"] != third["AP"]
 
 
-def test_what_a_crash_leaves(tmp_path):
+def test_damaged_lines_of_a_crash(tmp_path):
     path = tmp_path / "metrics.csv"
-    # Epoch 2 was trained again, and four rows are damaged; an empty one is nothing.
+    # Epoch 2 was trained again, and four rows are damaged; an empty row does not count.
     path.write_bytes(
         b"epoch,loss,AP\n1,3,0.1\n2,2,0.2\n2,1,0.3\n3,0.5\n\n,4,5\nx,1,1\n"
         b"\0\0\0\0\n4,1,0.5\n5,1,0.6"
@@ -39,7 +39,7 @@ def test_what_a_crash_leaves(tmp_path):
     )
 
 
-def test_a_header_that_is_lost_costs_one_line(tmp_path):
+def test_a_lost_header_is_one_damaged_line(tmp_path):
     path = tmp_path / "metrics.csv"
     rows = "".join(f"{epoch},{',' * (len(COLUMNS) - 5)}0.5,0.6,,\n" for epoch in (1, 2))
     path.write_bytes(b"\0" * 40 + b"\n" + rows.encode())
@@ -49,11 +49,11 @@ def test_a_header_that_is_lost_costs_one_line(tmp_path):
     assert history.num_unreadable == 1
 
 
-def test_a_damaged_file_is_made_whole_when_a_run_is_resumed(tmp_path, capsys):
+def test_a_damaged_file_is_repaired_when_a_run_is_resumed(tmp_path, capsys):
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"epoch,loss,AP\n1,2.5,0.25\n2,1.5,\n3,1\n\0\0\0")
     MetricsFile(path, epochs_done=1)
-    assert capsys.readouterr().out == f"{path}: 2 damaged lines are left out\n"
+    assert capsys.readouterr().out == f"{path}: 2 damaged lines removed\n"
     assert read_history(path) == History([{"epoch": 1, "loss": 2.5, "AP": 0.25}], 0)
 
 

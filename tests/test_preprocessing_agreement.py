@@ -1,4 +1,4 @@
-"""One picture, five ways in: training, evaluation, Detector, SavedModel, TFLite.
+"""One image, five input paths: training, evaluation, Detector, SavedModel, TFLite.
 
 The network is a probe whose class logits are pixels of its input, so that the
 scores of the detections tell what the network was given.
@@ -50,7 +50,7 @@ def probe():
 
 
 def expected_scores(network_input):
-    """The scores of each class that the probe gives for an input, sorted."""
+    """Return the sorted scores of each class of the probe for an input."""
     cells = [network_input[:: 2**level, :: 2**level].reshape(-1, 3) for level in (3, 4)]
     return np.sort(1 / (1 + np.exp(4 - np.concatenate(cells) / 32)), axis=0)
 
@@ -86,13 +86,13 @@ def test_training_and_evaluation_agree(photograph, evaluation_input):
     pixels = tf.constant(read_image(photograph))
     image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
     assert evaluation_input.shape == (*SIZE, 3)
-    # Padding is the mean colour, wherever the picture does not reach.
+    # Padding is the mean colour, outside the image.
     np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)
     np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["detector", "saved_model", "tflite"])
-def test_what_is_deployed_agrees_with_evaluation(kind, photograph, evaluation_input, tmp_path):
+def test_exported_models_agree_with_evaluation(kind, photograph, evaluation_input, tmp_path):
     model = probe()
     if kind == "detector":
         detector = Detector.from_model(model, CONFIG, LABELS)

@@ -28,7 +28,7 @@ def config() -> Config:
         ("anchors.aspect_ratios", [1.0, 2.0, 0.5], [1.0]),
     ],
 )
-def test_what_shapes_a_checkpoint_is_refused_and_nothing_is_written(
+def test_settings_that_shape_the_checkpoint_are_refused_before_writing(
     config, tmp_path, key, old, new
 ):
     directory = RunDirectory(tmp_path)
@@ -44,7 +44,7 @@ def test_what_shapes_a_checkpoint_is_refused_and_nothing_is_written(
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
 
 
-def test_all_that_is_refused_is_named_at_once(config, tmp_path):
+def test_all_refused_settings_are_named(config, tmp_path):
     directory = RunDirectory(tmp_path)
     directory.create(config, CLASSES)
     asked = config.override({"optimizer.name": "adam", "training.precision": "mixed_float16"})
@@ -69,15 +69,15 @@ def test_all_that_is_refused_is_named_at_once(config, tmp_path):
         ("augmentation.mosaic", 0.5),
     ],
 )
-def test_what_does_not_shape_it_may_change(config, key, value):
+def test_other_settings_may_change(config, key, value):
     asked = config.override({key: value})
     assert resuming.refused(config, asked) == {}
     [(changed, (_, new))] = resuming.changed(config, asked).items()
     assert (changed, new) == (key, value)
 
 
-def test_what_shapes_the_checkpoint():
-    """All of the model, the neck and the anchors but what is used in training alone, and these."""
+def test_settings_that_shape_the_checkpoint():
+    """All of model, neck and anchors except training-only settings, and these."""
     expected = {
         key
         for key in known_keys()
@@ -89,23 +89,23 @@ def test_what_shapes_the_checkpoint():
     assert marked(Shapes).keys() == expected
 
 
-def test_what_ap_is_measured_by():
+def test_settings_that_affect_ap():
     assert marked(MeasuresAP).keys() == {
         *("data.val", "data.val_images", "data.format", "data.use_difficult"),
         *(key for key in known_keys() if key.startswith("detection.")),
     }
 
 
-def test_what_training_sets():
+def test_settings_derived_from_data():
     assert list(marked(DerivedFromData)) == ["model.num_classes", "loss.class_weight_values"]
 
 
-def test_what_training_sets_is_no_change(config):
+def test_derived_settings_are_no_change(config):
     asked = config.override({"loss.class_weight_values": [1.0, 2.0]})
     assert resuming.refused(config, asked) == resuming.changed(config, asked) == {}
 
 
-def test_what_follows_is_said():
+def test_effects_are_described():
     change = resuming.Change(2, 8, {"training.epochs": (2, 4), "data.val": ("a", "b")})
     assert resuming.describe(change, (0.0, 0.04), 0.3125, True) == [
         "changed since: training.epochs 2 -> 4",
@@ -122,7 +122,7 @@ def test_what_follows_is_said():
     ]
 
 
-def test_changes_are_found_again(tmp_path):
+def test_changes_are_read_back(tmp_path):
     assert resuming.read_changes(tmp_path) == []
     changes = [
         resuming.Change(1, 4, {"detection.nms": ("hard", "gaussian")}),

@@ -1,4 +1,4 @@
-"""Assignment of anchors against the published one, and what it promises."""
+"""Anchor assignment against the published one, and its guarantees."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_targets_equal_the_published_ones(goldens, index):
         GRID, golden[f"boxes_{index}"], classes
     )
     assert num_positives.numpy() == golden[f"num_positives_{index}"]
-    # The published ones are maps, [h, w, A] and [h, w, A * 4], of each level.
+    # The published targets are maps of each level, [h, w, A] and [h, w, A * 4].
     classes, boxes = (
         np.concatenate(
             [golden[f"{part}_targets_{index}_level{level}"].ravel() for level in range(3, 8)]
@@ -92,8 +92,8 @@ def test_works_in_a_pipeline_with_images_of_any_number_of_boxes():
     assert counted[0] == 0 and counted[1] > 1
 
 
-def test_anchors_on_ignored_boxes_are_left_out_of_the_loss():
-    """Those that would be positive, also the forced one, and none that an object has."""
+def test_anchors_on_ignored_boxes_are_excluded_from_the_loss():
+    """Those that would be positive, including the forced one, unless matched to an object."""
     boxes = np.array([[5, 5, 45, 60], [20, 60, 60, 90], [10, 10, 12, 11]], np.float32)
     positive, _, count = targets.assign(SMALL_GRID, boxes, [3, 3, 3])
     found, box_targets, num_positives = targets.assign(SMALL_GRID, boxes, [3, -2, -2])
@@ -114,7 +114,7 @@ def test_an_object_keeps_its_anchors_on_an_ignored_box():
     assert num_positives == alone_count
 
 
-def test_anchors_half_inside_an_ignored_region_are_left_out():
+def test_anchors_half_inside_an_ignored_region_are_excluded():
     anchor_boxes = np.array(
         [
             [0, 0, 10, 10],
@@ -131,14 +131,14 @@ def test_anchors_half_inside_an_ignored_region_are_left_out():
     found, _, num_positives = targets.assign(anchor_boxes, regions, classes)
     assert found.numpy().tolist() == [-1, -2, -2, -1, -2]
     assert num_positives == 0
-    # An object in the crowd is learned.
+    # An object in the crowd has positive anchors.
     both = np.concatenate([regions, anchor_boxes[1:2]])
     found, _, num_positives = targets.assign(anchor_boxes, both, [*classes, 4])
     assert found.numpy().tolist() == [-1, 4, -2, -1, -2]
 
 
-def test_left_out_anchors_cost_nothing():
-    """Of the class loss and of the box loss, whatever the network says there."""
+def test_excluded_anchors_have_no_loss():
+    """Neither class loss nor box loss, whatever the predictions."""
     from efficientdet_tf.config import LossConfig
     from efficientdet_tf.losses import DetectionLoss
 

@@ -1,19 +1,16 @@
-"""The import of tensorflow-addons, which some settings need and nothing else.
+"""Compatibility wrapper around the import of tensorflow-addons.
 
-tensorflow-addons 0.23 is its last release, made for TensorFlow 2.13 to 2.15, in
-which `tf.keras` was what is called `tf_keras` today. With TensorFlow 2.20 its
-import stops at two places:
+tensorflow-addons 0.23, the last release, is made for TensorFlow 2.13 to 2.15, whose
+`tf.keras` is now `tf_keras`. With TensorFlow 2.20 its import fails for two reasons:
 
-- It takes the class `KerasTensor`, for type annotations, from the module
-  `keras.src.engine.keras_tensor`. There is none in Keras 3, which today has the
-  name `keras`; that of tf_keras is what is meant.
+- It imports the class `KerasTensor`, for type annotations, from the module
+  `keras.src.engine.keras_tensor`, which exists in tf_keras, but not in Keras 3.
 - Its optimizers are subclasses of `tf.keras.optimizers.legacy.Optimizer`, and
-  its classes register themselves with `tf.keras`. Keras 3 has other ones.
+  its classes register themselves with `tf.keras`; those of Keras 3 differ.
 
-So both names lead to tf_keras while it is imported, and back to where they led
-as soon as it is: nobody else sees a changed `tf.keras`, no environment variable
-is needed, and what runs in Python alone works. The two compiled operations,
-resampler and correlation, do not.
+So both names are redirected to tf_keras during the import only: other code never sees
+a changed `tf.keras`, and no environment variable is needed. Everything in pure Python
+works; the two compiled operations, resampler and correlation, do not.
 """
 
 import contextlib
@@ -44,16 +41,16 @@ def load_tensorflow_addons(setting: str) -> types.ModuleType:
     """Import tensorflow-addons.
 
     Args:
-      setting: what asks for it, such as "optimizer.name: sgdw", for the message.
+      setting: setting that needs it, e.g. "optimizer.name: sgdw", for the message.
 
     Raises:
-      ConfigError: where tensorflow-addons is not installed.
+      ConfigError: when tensorflow-addons is not installed.
     """
     if sys.modules.get("tensorflow_addons") is not None:
         return sys.modules["tensorflow_addons"]
     try:
-        with _keras_as_it_was(), warnings.catch_warnings():
-            # That its development has ended, and that this is not TensorFlow 2.15.
+        with _redirect_to_tf_keras(), warnings.catch_warnings():
+            # Warnings that its development has ended and that this is not TensorFlow 2.15.
             warnings.simplefilter("ignore")
             return importlib.import_module("tensorflow_addons")
     except ModuleNotFoundError as error:
@@ -67,10 +64,10 @@ def load_tensorflow_addons(setting: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def _keras_as_it_was() -> Iterator[None]:
-    """A context in which `_NAMES` and `tf.keras` are of tf_keras."""
+def _redirect_to_tf_keras() -> Iterator[None]:
+    """Return a context in which `_NAMES` and `tf.keras` are those of tf_keras."""
     modules = {name: sys.modules.get(name) for name in _NAMES}
-    # A loader, which has not loaded Keras 3 where nobody asked for it.
+    # A lazy loader, which may not have loaded Keras 3 yet.
     loader = vars(tf)["keras"]
     sys.modules.update(_NAMES)
     vars(tf)["keras"] = keras

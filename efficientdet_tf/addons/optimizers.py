@@ -1,4 +1,4 @@
-"""SGDW, RectifiedAdam and Lookahead, of Keras' former optimizer class."""
+"""SGDW, RectifiedAdam and Lookahead, of Keras' legacy optimizer class."""
 
 from collections.abc import Callable
 
@@ -15,22 +15,22 @@ def build_rule(
 ) -> keras.optimizers.legacy.Optimizer:
     """Build the optimizer "radam" or "sgdw".
 
-    - "radam", Liu et al., https://arxiv.org/abs/1908.03265: Adam that begins
+    - "radam", Liu et al., https://arxiv.org/abs/1908.03265: Adam that starts
       without its second moment while that is unreliable.
     - "sgdw", Loshchilov and Hutter, https://arxiv.org/abs/1711.05101: SGD with
       momentum and decoupled weight decay.
 
     Args:
-      config: of the run.
-      schedule: its learning rate by step.
-      adapted: makes a subclass whose variables another optimizer keeps.
+      config: optimizer settings.
+      schedule: learning rate by step.
+      adapted: makes a subclass whose variables another optimizer owns.
 
     Raises:
       ConfigError: where tensorflow-addons is not installed.
     """
     optimizers = load_tensorflow_addons(f"optimizer.name: {config.name}").optimizers
     if config.name == "radam":
-        # Its own decay would be of all variables.
+        # Its own weight decay would apply to all variables.
         decayed = optimizers.extend_with_decoupled_weight_decay(optimizers.RectifiedAdam)
         rule = adapted(decayed)(0.0, learning_rate=schedule, beta_1=config.momentum)
     else:
@@ -45,9 +45,9 @@ def build_lookahead(
     """Build Lookahead, Zhang et al., https://arxiv.org/abs/1907.08610, around an optimizer.
 
     Args:
-      rule: the optimizer of the fast weights.
-      period: steps after which variables go back to half the way from where they were.
-      adapted: as of `build_rule`.
+      rule: optimizer of the fast weights.
+      period: steps between updates of the slow weights, half way to the fast ones.
+      adapted: see `build_rule`.
 
     Raises:
       ConfigError: where tensorflow-addons is not installed.

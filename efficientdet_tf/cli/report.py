@@ -48,7 +48,7 @@ def report(model_dir: str, weights: str) -> pathlib.Path:
     config = directory.config()
     train_data, val_data = _data(config, directory.label_map())
     evaluator = Evaluation(directory.load_model(weights), val_data, config).detect()
-    return write_report(directory, train_data, val_data, Measured.of(evaluator))
+    return write_report(directory, train_data, val_data, Measured.from_evaluator(evaluator))
 
 
 def main(values: flags.FlagValues) -> None:

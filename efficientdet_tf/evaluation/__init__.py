@@ -1,1 +1,1 @@
-"""COCO metrics, confusion and errors of a detector."""
+"""COCO metrics, confusion matrix and per-image errors of a detector."""

@@ -1,4 +1,4 @@
-"""Evaluations of a running training, kept for those who look at more than the metrics."""
+"""Latest and best evaluation of a training run, with their detections."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What one evaluation found.
+    """Metrics and detections of one evaluation.
 
     Attributes:
-      result: the metrics.
-      detections: all of them.
+      result: metrics.
+      detections: all detections.
     """
 
     result: EvaluationResult
     detections: DetectionArrays
 
     @classmethod
-    def of(cls, evaluator: CocoEvaluator) -> "Measured":
-        """The detections taken so far, measured."""
+    def from_evaluator(cls, evaluator: CocoEvaluator) -> "Measured":
+        """Measure the detections that an evaluator has collected."""
         return cls(evaluator.result(), evaluator.arrays())
 
 
@@ -31,10 +31,11 @@ class CachedEvaluation:
 
     Args:
       detect: called without arguments, returns a `CocoEvaluator` with all
-        detections: `Evaluation.detect`.
+        detections, such as `Evaluation.detect`.
 
     Attributes:
-      latest, best: None before the first evaluation.
+      latest: latest evaluation; None before the first.
+      best: evaluation with the best AP; None before the first.
     """
 
     def __init__(self, detect: Callable[[], CocoEvaluator]) -> None:
@@ -43,9 +44,9 @@ class CachedEvaluation:
         self.best: Measured | None = None
 
     def run(self) -> EvaluationResult:
-        """COCO metrics of the model as it is now."""
-        self.latest = Measured.of(self._detect())
-        # AP may be NaN, which is not better than anything.
+        """Compute the COCO metrics of the model with its current weights."""
+        self.latest = Measured.from_evaluator(self._detect())
+        # A NaN AP is never better.
         if self.best is None or self.latest.result.metrics["AP"] > self.best.result.metrics["AP"]:
             self.best = self.latest
         return self.latest.result

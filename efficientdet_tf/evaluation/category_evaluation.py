@@ -1,24 +1,23 @@
-"""COCO metrics by pycocotools, one category after another, from arrays.
+"""COCO metrics by pycocotools, category by category, from arrays.
 
-pycocotools wants a dict for each detection and keeps its matches for every
-category, size and image until the end: gigabytes for 5,000 images. Categories do
-not touch each other, so here each is evaluated by itself, on the images that have
-any of it, and only its curves are kept. The numbers are the same to the last bit.
+pycocotools needs a dict for each detection and keeps its matches for every category,
+size and image until the end: gigabytes for 5,000 images. Categories are independent, so
+here each is evaluated separately, on the images with objects or detections of it, and
+only its curves are kept. The numbers are bit-identical.
 
-Of pycocotools' private parts `_prepare`, `_gts` and `_dts` are replaced here, and
-nowhere else; `evaluateImg` returns what `accumulate` reads.
+Of pycocotools' private API only `_prepare`, `_gts` and `_dts` are replaced, and only
+here; `evaluateImg` returns the fields that `accumulate` reads.
 
-Objects that are not counted are matched after all others, and the detections
-matched to them count neither as true nor as false positives:
+Uncounted objects are matched after all others, and detections matched to them count
+neither as true nor as false positives:
 
-* a crowd region as COCO does it: any number of detections, by the share of the
-  detection that is inside;
-* an ignored object likewise by any number of detections, as in Pascal VOC's
-  benchmark, but by IoU, and at each of COCO's IoU thresholds: it is one object, and
-  a box that lies somewhere in it is no detection of it. A detection that overlaps
-  both an object and an ignored one is of the object (Pascal VOC takes the one that
-  it overlaps more);
-* one of an unknown category is matched by detections of every category.
+* a crowd region, as in COCO: any number of detections, by the share of the detection's
+  area inside the region;
+* an ignored object: also any number of detections, as in Pascal VOC's benchmark, but by
+  IoU, at each of COCO's IoU thresholds: it is a single object, and a small box inside it
+  is not a detection of it. A detection that overlaps both a counted and an ignored object
+  is matched to the counted one (Pascal VOC: to the one it overlaps more);
+* an object of unknown category: matched by detections of every category.
 """
 
 import contextlib
@@ -45,29 +44,28 @@ def evaluate(
     """Evaluate detections.
 
     Args:
-      records: images and objects, with distinct image ids.
-      detections: of these images.
-      label_map: the categories.
+      records: images and ground truth, with distinct image ids.
+      detections: detections in these images.
+      label_map: categories.
 
     Returns:
-      pycocotools' evaluation, whose `eval` has "precision" and "recall" with the
-      categories by ascending id, as in `params.catIds`, and whose `stats` are the
-      twelve numbers.
+      The evaluation of pycocotools: `eval` has "precision" and "recall" with categories
+      by ascending id, as in `params.catIds`; `stats` has the twelve metrics.
     """
     evaluation = COCOeval(iouType="bbox")
     evaluation.params.imgIds = sorted(record.image_id for record in records)
     evaluation.params.catIds = sorted(label_map.ids)
     objects = _objects(records)
-    # Best score first; equal scores stay in their order, as pycocotools sorts them.
+    # Best score first; equal scores keep their order, as in pycocotools.
     order = np.lexsort((-detections.scores, detections.image_ids, detections.class_indices))
     limits = np.searchsorted(detections.class_indices, np.arange(len(label_map) + 1), sorter=order)
     precision, recall = [], []
-    # pycocotools reports its progress on stdout whether one asks or not.
+    # pycocotools always prints its progress to stdout.
     with contextlib.redirect_stdout(io.StringIO()):
         for id_ in evaluation.params.catIds:
             index = label_map.ids.index(id_)
             found = detections.taken(order[limits[index] : limits[index + 1]])
-            category = _CategoryEvaluation(objects.of_class(index, found), found)
+            category = _CategoryEvaluation(objects.select_class(index, found), found)
             category.evaluate()
             category.accumulate()
             precision.append(category.eval["precision"])
@@ -82,7 +80,7 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class _Objects:
-    """Objects of all images, one after another.
+    """Ground-truth objects of all images, concatenated.
 
     Attributes:
       image_ids: int64 [n].
@@ -100,11 +98,11 @@ class _Objects:
     is_counted: np.ndarray
     is_crowd: np.ndarray
 
-    def of_class(self, index: int, found: DetectionArrays) -> "_Objects":
-        """Those of a class, and those of no class in the images of its detections."""
-        of_class = self.class_indices == index
-        no_class = (self.class_indices < 0) & np.isin(self.image_ids, found.image_ids)
-        which = np.flatnonzero(of_class | no_class)
+    def select_class(self, index: int, found: DetectionArrays) -> "_Objects":
+        """Select the objects of a class, and those of no class in images with its detections."""
+        is_of_class = self.class_indices == index
+        has_no_class = (self.class_indices < 0) & np.isin(self.image_ids, found.image_ids)
+        which = np.flatnonzero(is_of_class | has_no_class)
         which = which[np.argsort(self.image_ids[which], kind="stable")]
         names = [field.name for field in dataclasses.fields(self)]
         return _Objects(*(getattr(self, name)[which] for name in names))
@@ -128,11 +126,11 @@ def _objects(records: Sequence[Record]) -> _Objects:
 
 
 class _CategoryEvaluation(COCOeval):
-    """pycocotools' evaluation of one category.
+    """pycocotools evaluation of one category.
 
     Args:
-      objects: of the category, by image id.
-      found: its detections, by image id, of each image the best score first.
+      objects: objects of the category, ordered by image id.
+      found: detections of the category, ordered by image id, then best score first.
     """
 
     def __init__(self, objects: _Objects, found: DetectionArrays) -> None:
@@ -144,7 +142,7 @@ class _CategoryEvaluation(COCOeval):
             name: _rows_of_images(arrays.image_ids)
             for name, arrays in (("objects", objects), ("found", found))
         }
-        # Without images that have nothing of the category nothing changes.
+        # Images without objects and detections of the category do not change the metrics.
         self.params.imgIds = sorted(set(self._rows["objects"]) | set(self._rows["found"]))
         self.params.catIds = [_CATEGORY]
 
@@ -160,19 +158,23 @@ class _CategoryEvaluation(COCOeval):
                     zip(objects.areas[rows].tolist(), (~objects.is_counted[rows]).tolist()), 1
                 )
             ]
-            of_image = self._rows["found"].get(image_id, slice(0))
+            detection_rows = self._rows["found"].get(image_id, slice(0))
             self._dts[image_id, _CATEGORY] = [
                 {"id": number, "area": area, "score": score}
                 for number, (area, score) in enumerate(
-                    zip(self._found_areas[of_image].tolist(), found.scores[of_image].tolist()), 1
+                    zip(
+                        self._found_areas[detection_rows].tolist(),
+                        found.scores[detection_rows].tolist(),
+                    ),
+                    1,
                 )
             ]
 
     def evaluateImg(self, imgId: int, catId: int, aRng: list[float], maxDet: int) -> dict | None:
-        """What `accumulate` reads of an image."""
+        """Return the matches of an image, as read by `accumulate`."""
         if imgId in self._rows["objects"]:
             return super().evaluateImg(imgId, catId, aRng, maxDet)
-        # Most images: nothing is matched, and detections of another size do not count.
+        # Most images: no matches, and detections of another size do not count.
         rows = self._rows["found"][imgId]
         rows = slice(rows.start, min(rows.stop, rows.start + maxDet))
         areas, thresholds = self._found_areas[rows], len(self.params.iouThrs)
@@ -185,20 +187,20 @@ class _CategoryEvaluation(COCOeval):
         }
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:
-        """float64 [detections, objects], best scores first; [] without either."""
+        """Compute IoU, float64 [detections, objects], best scores first; [] without either."""
         if imgId not in self._rows["objects"] or imgId not in self._rows["found"]:
             return []
         objects, found = self._rows["objects"][imgId], self._rows["found"][imgId]
         return mask.iou(
             self._found_boxes[found][: self.params.maxDets[-1]],
             self._objects.boxes[objects],
-            # Only of crowd regions the share of the detection that is inside counts.
+            # Only crowd regions are matched by the share of the detection inside.
             self._objects.is_crowd[objects].astype(np.uint8),
         )
 
 
 def _rows_of_images(image_ids: np.ndarray) -> dict[int, slice]:
-    """Where each image's rows are, of ids in ascending order."""
+    """Return the slice of rows of each image id, for ids in ascending order."""
     ids, starts = np.unique(image_ids, return_index=True)
     ends = [*starts[1:].tolist(), len(image_ids)]
     return {id_: slice(*rows) for id_, *rows in zip(ids.tolist(), starts.tolist(), ends)}

@@ -1,4 +1,4 @@
-"""Which class of a data set a model's class is."""
+"""Matching of a model's classes to those of a data set."""
 
 import numpy as np
 
@@ -6,22 +6,21 @@ from efficientdet_tf.data.records import DataError, DetectionData, LabelMap
 
 
 def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
-    """Finds the model's classes among those of a data set.
+    """Match the model's classes to those of a data set.
 
-    Classes are the same when their names are; ids only decide between equal
-    names, because the same classes have other ids in another format.
+    Classes are matched by name; ids only disambiguate equal names, because ids
+    differ between formats.
 
     Args:
-      known: the model's classes.
-      data: every class that has objects, ignored ones left out, must be among the
-        model's.
+      known: classes of the model.
+      data: data set; the model must have every class with objects that are not ignored.
 
     Returns:
-      int [len(known)], for each class index of the model that of the data set,
-      or -1 where the data set has no such class.
+      int [len(known)], the class index in the data set for each class index of the
+      model, -1 for classes that the data set lacks.
 
     Raises:
-      DataError: naming the first class that the model does not know.
+      DataError: for the first class that the model lacks.
     """
     with_objects = {
         int(index) for record in data.records for index in record.classes[~record.is_ignored]
@@ -35,13 +34,13 @@ def match_classes(known: LabelMap, data: DetectionData) -> np.ndarray:
             index_in_data[found[0]] = index
         elif index in with_objects:
             raise DataError(
-                f"{data.source}: class {name!r} (id {id_}) is no class of the model, "
-                f"which knows {_listed(known)}"
+                f"{data.source}: class {name!r} (id {id_}) is not a class of the model; "
+                f"its classes: {_list_classes(known)}"
             )
     return index_in_data
 
 
-def _listed(label_map: LabelMap) -> str:
+def _list_classes(label_map: LabelMap) -> str:
     shown = [f"{name!r} (id {id_})" for id_, name in zip(label_map.ids, label_map.names)]
     rest = len(shown) - 5
     return ", ".join(shown[:5]) + (f" and {rest} more" if rest > 0 else "")

@@ -11,12 +11,12 @@ from efficientdet_tf.evaluation import category_evaluation
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
 from efficientdet_tf.evaluation.result import METRICS, ClassResult, EvaluationResult
 
-# Of COCOeval's precision array: all object sizes, 100 detections an image.
+# Indices in COCOeval's precision array: all object sizes, 100 detections per image.
 _ALL_SIZES, _MOST_DETECTIONS = 0, -1
 
 
 class CocoEvaluator:
-    """Collects the detections of a data set, then measures them.
+    """Collects the detections of a data set, then computes their metrics.
 
     Examples:
       evaluator = CocoEvaluator(data)
@@ -24,12 +24,12 @@ class CocoEvaluator:
       print(evaluator.result().table())
 
     Args:
-      data: the images and objects to be found. Crowd regions and ignored objects
-        count neither as objects nor their detections as false positives: see
-        `category_evaluation`. `area` decides what is small.
+      data: images and ground truth. Crowd regions and ignored objects do not count
+        as objects, nor their detections as false positives: see
+        `category_evaluation`. `area` determines the object size.
 
     Raises:
-      DataError: when two records have one image id.
+      DataError: when two records have the same image id.
     """
 
     def __init__(self, data: DetectionData) -> None:
@@ -39,25 +39,25 @@ class CocoEvaluator:
         if len(self._records) != len(data.records):
             raise DataError(f"{self._source}: two images have the same id")
         self._index_of_id = {id_: index for index, id_ in enumerate(data.label_map.ids)}
-        # One entry for each image, joined when they are wanted.
+        # One entry per image, joined on demand.
         self._detections: list[DetectionArrays] = []
 
     def add(
         self, image_id: int, boxes: np.ndarray, scores: np.ndarray, class_indices: np.ndarray
     ) -> None:
-        """Takes the detections of one image.
+        """Add the detections of one image.
 
         Args:
-          image_id: of a record.
+          image_id: image id of a record.
           boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels of the original image.
-          scores: float [n], higher is surer.
-          class_indices: int [n], of the label map.
+          scores: float [n], higher is more confident.
+          class_indices: int [n], class indices in the label map.
 
         Raises:
-          DataError: for an image id that no record has, a class index out of
-            range, or arrays that do not go together.
+          DataError: for an unknown image id, a class index out of range, or
+            arrays of different lengths.
         """
-        # Copies: the caller may use its arrays again.
+        # Copies: the caller may reuse its arrays.
         boxes = np.array(boxes, np.float64).reshape(-1, 4)
         scores = np.array(scores, np.float64).ravel()
         class_indices = np.array(class_indices).astype(np.int64).ravel()
@@ -79,14 +79,14 @@ class CocoEvaluator:
         self._detections.append(DetectionArrays(image_ids, boxes, scores, class_indices))
 
     def add_results(self, path: str | os.PathLike) -> None:
-        """Takes all detections of a file in COCO's results format.
+        """Add all detections of a file in COCO's results format.
 
         Args:
-          path: of a JSON list of `image_id`, `category_id`, `bbox` (x, y,
+          path: JSON file with a list of `image_id`, `category_id`, `bbox` (x, y,
             width, height in pixels) and `score`.
 
         Raises:
-          DataError: for a file that is no such list, naming the entry.
+          DataError: for an invalid file; the message names the entry.
         """
         image_ids, boxes, scores, class_indices = [], [], [], []
         for number, item in enumerate(_read_list(path)):
@@ -118,16 +118,16 @@ class CocoEvaluator:
         )
 
     def arrays(self) -> DetectionArrays:
-        """All detections so far, in the order in which they were taken."""
+        """Return all detections so far, in the order they were added."""
         self._detections = [DetectionArrays.joined(self._detections)]
         return self._detections[0]
 
     def detections(self) -> list[dict]:
-        """All detections so far in COCO's results format."""
+        """Return all detections so far in COCO's results format."""
         return self.arrays().coco_results(self._label_map)
 
     def write_results(self, path: str | os.PathLike) -> None:
-        """Writes all detections so far to a JSON file in COCO's results format.
+        """Write all detections so far to a JSON file in COCO's results format.
 
         Raises:
           WriteError: when the file cannot be written.
@@ -135,11 +135,11 @@ class CocoEvaluator:
         self.arrays().write_coco_results(path, self._label_map)
 
     def result(self) -> EvaluationResult:
-        """Measures the detections taken so far; images without any count too."""
+        """Compute the metrics of the detections so far; images without any count, too."""
         evaluation = self._run_pycocotools()
         undefined_as_nan = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
         precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MOST_DETECTIONS]
-        # From pycocotools' order, by ascending id, to that of class indices.
+        # Reorder from ascending category id, as in pycocotools, to class indices.
         order = [evaluation.params.catIds.index(id_) for id_ in self._label_map.ids]
         precision = np.where(precision < 0, np.nan, precision)[:, :, order]
         return EvaluationResult(

@@ -1,4 +1,4 @@
-"""The detections of a whole data set as arrays: 56 bytes each, a dict takes ten times that."""
+"""Detections of a whole data set as arrays: 56 bytes each, a tenth of a dict."""
 
 import dataclasses
 import json
@@ -11,19 +11,19 @@ from efficientdet_tf.boxes import to_xywh
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
 
-# Detections that are dicts at the same time while a file is written.
+# Number of detections converted to dicts at a time when writing a file.
 _WRITTEN_AT_ONCE = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionArrays:
-    """Detections, one after another in any order.
+    """Detections in any order.
 
     Attributes:
-      image_ids: int64 [n], of the images' records.
+      image_ids: int64 [n], image ids of the records.
       boxes: float64 [n, 4], ymin, xmin, ymax, xmax in pixels of the original image.
-      scores: float64 [n], higher is surer.
-      class_indices: int64 [n], of the label map.
+      scores: float64 [n], higher is more confident.
+      class_indices: int64 [n], class indices in the label map.
     """
 
     image_ids: np.ndarray
@@ -36,30 +36,30 @@ class DetectionArrays:
 
     @classmethod
     def joined(cls, parts: Iterable["DetectionArrays"]) -> "DetectionArrays":
-        """All detections of several arrays, in order."""
+        """Concatenate detections."""
         parts = [*parts, _NOTHING]
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def taken(self, which: np.ndarray) -> "DetectionArrays":
-        """Some of the detections.
+        """Select detections.
 
         Args:
-          which: bool [n], or int [m] in the wanted order.
+          which: bool [n] mask, or int [m] indices in the desired order.
         """
         return DetectionArrays(
             self.image_ids[which], self.boxes[which], self.scores[which], self.class_indices[which]
         )
 
     def coco_boxes(self) -> np.ndarray:
-        """float64 [n, 4], x, y, width, height in pixels, as COCO writes boxes."""
+        """Convert the boxes to COCO's form: float64 [n, 4], x, y, width, height in pixels."""
         return to_xywh(self.boxes)
 
     def coco_results(self, label_map: LabelMap) -> list[dict]:
-        """All detections in COCO's results format.
+        """Convert all detections to COCO's results format.
 
         Args:
-          label_map: gives the category ids.
+          label_map: classes with category ids.
         """
         columns = self.image_ids, self.class_indices, self.coco_boxes(), self.scores
         return [
@@ -68,11 +68,11 @@ class DetectionArrays:
         ]
 
     def write_coco_results(self, path: str | os.PathLike, label_map: LabelMap) -> None:
-        """Write a JSON file in COCO's results format, piece by piece.
+        """Write a JSON file in COCO's results format, in chunks.
 
         Args:
-          path: of the file.
-          label_map: gives the category ids.
+          path: path of the file.
+          label_map: classes with category ids.
 
         Raises:
           WriteError: when it cannot be written.

@@ -1,4 +1,4 @@
-"""What an evaluation found, as numbers, a table, and JSON."""
+"""Result of an evaluation as numbers, a table, and JSON."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# COCO's twelve numbers, in the order in which pycocotools gives them.
+# COCO's twelve metrics, in the order of pycocotools.
 METRICS = (
     "AP",
     "AP50",
@@ -42,12 +42,12 @@ _MEANINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class ClassResult:
-    """How well one class is found.
+    """Metrics of one class.
 
     Attributes:
       id: category id of the data set.
-      name: its name.
-      objects: how many there are, crowd regions and ignored ones left out.
+      name: class name.
+      objects: number of objects, without crowd regions and ignored ones.
       ap: average precision over IoU 0.50 to 0.95, 0..1; NaN without objects.
       ap50: the same at IoU 0.50.
     """
@@ -64,11 +64,11 @@ class EvaluationResult:
     """COCO metrics of a set of detections.
 
     Attributes:
-      metrics: each of `METRICS`, 0..1; NaN where no object counts, e.g. APs of
+      metrics: each of `METRICS`, 0..1; NaN without counted objects, e.g. APs of
         a data set without small objects.
-      per_class: in order of class index.
-      num_images: how many images were judged.
-      precision: float64 [thresholds, recalls, classes], the precision at each
+      per_class: metrics of each class, by class index.
+      num_images: number of evaluated images.
+      precision: float64 [thresholds, recalls, classes], precision at each
         recall; NaN for classes without objects.
       recalls: float64 [recalls], 0..1.
       iou_thresholds: float64 [thresholds].
@@ -82,7 +82,7 @@ class EvaluationResult:
     iou_thresholds: np.ndarray
 
     def table(self) -> str:
-        """The twelve numbers, then a row for each class, as text."""
+        """Format the twelve metrics, then a row for each class, as text."""
         lines = [f"{self.num_images} images"]
         for name, value in self.metrics.items():
             lines.append(f"{name:6}{_number(value):>7}  {_MEANINGS[name]}")
@@ -96,7 +96,7 @@ class EvaluationResult:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """`{"metrics": {...}, "per_class": [...], "images": n}`; null for NaN."""
+        """Return `{"metrics": {...}, "per_class": [...], "images": n}`; null for NaN."""
         values = {
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
             "per_class": [

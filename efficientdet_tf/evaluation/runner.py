@@ -1,4 +1,4 @@
-"""Runs a detector over a data set and measures what it finds."""
+"""Evaluation of a detector on a data set."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,7 +25,7 @@ from efficientdet_tf.inference.detection_function import (
 
 
 class Evaluation:
-    """A model, a data set and their compiled detection function, to be run again and again.
+    """Repeatable evaluation of a model on a data set, with a compiled detection function.
 
     Examples:
       evaluation = Evaluation(model, data, config)
@@ -34,15 +34,15 @@ class Evaluation:
           print(evaluation.run().metrics["AP"])
 
     Args:
-      model: of `efficientdet_tf.model.build(config)`; its weights are read when
+      model: model of `efficientdet_tf.model.build(config)`; its weights are read when
         a run starts, so one object serves a whole training.
-      data: images and objects.
+      data: images and ground truth.
       config: `model`, `anchors`, `detection`, `data.strict` and
         `training.eval_batch_size` are read.
-      label_map: the model's classes; None when they are those of the data.
+      label_map: classes of the model. Default: those of the data.
 
     Raises:
-      DataError: when the model does not know a class of the data.
+      DataError: when the model lacks a class of the data.
     """
 
     def __init__(
@@ -63,17 +63,20 @@ class Evaluation:
         )
         compiled = config.training.xla or isinstance(self._strategy, tf.distribute.TPUStrategy)
         steps = _compiled_steps if compiled else _plain_steps
-        self._detect_round = _detect_round(self._strategy, *steps(model, config))
+        self._detect_round = _build_detect_round(self._strategy, *steps(model, config))
 
     def run(self) -> EvaluationResult:
-        """COCO metrics of the model as it is now."""
+        """Compute the COCO metrics of the model with its current weights."""
         return self.detect().result()
 
     def detect(self) -> CocoEvaluator:
-        """All detections of the model as it is now, ready to be measured or written.
+        """Detect in all images with the current weights.
 
-        The images are shared out among the replicas of the model's strategy; each process gets
-        the detections of all.
+        The images are divided among the replicas of the model's strategy; every process gets
+        all detections.
+
+        Returns:
+          The detections, ready to be measured or written.
 
         Raises:
           DataError: with `data.strict`, for an image that cannot be read.
@@ -90,7 +93,7 @@ class Evaluation:
         return evaluator
 
     def _detect(self, unread: dict[int, Record]) -> CocoEvaluator:
-        """Detections of all records, which are taken out of `unread` by position."""
+        """Detect in all records, and remove them from `unread` by position."""
         evaluator = CocoEvaluator(self._data)
         for batch in _progress(self._dataset, self._rounds, "batch"):
             found = {name: value.numpy() for name, value in self._detect_round(batch).items()}
@@ -105,66 +108,69 @@ class Evaluation:
 
 
 def _plain_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
-    """What each replica does with a batch, and what is done then with those of all."""
+    """Return the function of each replica's batch, and the one of the gathered results."""
     detect = detection_function(model, config)
 
-    def of_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
+    def detect_on_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
         found = detect(images, about["scale_to_original"], about["size"])
         return found | {"position": about["position"]}
 
-    return of_replica, lambda found: found
+    return detect_on_replica, lambda found: found
 
 
 def _compiled_steps(model: keras.Model, config: Config) -> tuple[Callable, Callable]:
-    """The same for XLA: NMS, whose shapes follow from the values, is done afterwards."""
-    choose, layer = compiled_candidates(model, config), build_postprocessing(config)
+    """Return the same for XLA: NMS, whose shapes depend on values, runs afterwards."""
+    select_candidates, layer = compiled_candidates(model, config), build_postprocessing(config)
 
-    def of_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
-        return choose(images) | about
+    def detect_on_replica(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
+        return select_candidates(images) | about
 
     def finish(chosen: dict[str, tf.Tensor]) -> Any:
         found = layer.suppress_candidates(chosen, chosen["scale_to_original"], chosen["size"])
         return found | {"position": chosen["position"]}
 
-    return of_replica, finish
+    return detect_on_replica, finish
 
 
-def _detect_round(
-    strategy: tf.distribute.Strategy, of_replica: Callable, finish: Callable
+def _build_detect_round(
+    strategy: tf.distribute.Strategy, detect_on_replica: Callable, finish: Callable
 ) -> Callable:
-    """A function of one batch for each replica that returns the detections of all."""
+    """Make a function of one batch per replica that returns all their detections."""
 
-    def gathered(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
-        found = of_replica(images, about)
+    def detect_and_gather(images: tf.Tensor, about: dict[str, tf.Tensor]) -> Any:
+        found = detect_on_replica(images, about)
         if strategy.num_replicas_in_sync == 1:
             return found
         gather = tf.distribute.get_replica_context().all_gather
-        # The identity has a device, which an argument has not, and gathering needs one.
+        # Gathering needs tensors with a device; unlike an argument, the identity has one.
         return {name: gather(tf.identity(value), axis=0) for name, value in found.items()}
 
     @tf.function(autograph=False)
-    def of_all(batch: tuple) -> Any:
-        found = strategy.run(gathered, args=batch)
-        # All replicas have the same.
+    def detect_on_all_replicas(batch: tuple) -> Any:
+        found = strategy.run(detect_and_gather, args=batch)
+        # After gathering, all replicas have the same.
         return finish(
             {name: strategy.experimental_local_results(value)[0] for name, value in found.items()}
         )
 
-    return of_all
+    return detect_on_all_replicas
 
 
 def run_detector(detector: Detector, data: DetectionData, strict: bool = False) -> CocoEvaluator:
-    """All detections of an exported artifact, ready to be measured or written.
+    """Detect in all images with a detector, image by image.
 
     Args:
-      detector: of any kind; image by image.
-      data: images and objects.
-      strict: raise when an image cannot be read; else it counts as missed, with a
-        warning.
+      detector: any detector, e.g. of an exported artifact.
+      data: images and ground truth.
+      strict: raise when an image cannot be read; else warn, and its objects count as
+        false negatives. Default False.
+
+    Returns:
+      The detections, ready to be measured or written.
 
     Raises:
-      DataError: when the model does not know a class of the data; when an image
-        cannot be read and `strict` is set.
+      DataError: when the model lacks a class of the data; when an image cannot be
+        read and `strict` is set.
     """
     evaluator = CocoEvaluator(data)
     index_in_data = match_classes(detector.label_map, data)
@@ -191,7 +197,7 @@ def run_detector(detector: Detector, data: DetectionData, strict: bool = False) 
 
 
 def _unreadable(records: Iterable[Record]) -> DataError | None:
-    """An error that names the first record that cannot be read."""
+    """Return an error that names the first unreadable record, None if all are readable."""
     for record in records:
         reason = why_unreadable(record)
         if reason:
@@ -205,7 +211,7 @@ def _unreadable(records: Iterable[Record]) -> DataError | None:
 def _warn_of_unread(data: DetectionData, records: list[Record]) -> None:
     if records:
         logging.warning(
-            "%s: %d of %d images cannot be read and count as missed, the first is %s",
+            "%s: %d of %d images cannot be read, their objects are false negatives; first: %s",
             data.source,
             len(records),
             len(data),
@@ -221,14 +227,14 @@ def _add(
     scores: np.ndarray,
     class_indices: np.ndarray,
 ) -> None:
-    """Takes detections, those of classes that the data set does not have left out."""
+    """Add detections, without those of classes that the data set lacks."""
     indices = index_in_data[class_indices]
     kept = indices >= 0
     evaluator.add(int(image_id), boxes[kept], scores[kept], indices[kept])
 
 
 def _progress(items: Iterable, total: int, unit: str) -> tqdm:
-    """A bar with the time left, while somebody watches."""
+    """Return a progress bar, shown on terminals only."""
     return tqdm(
         items, "evaluating", total, unit=unit, leave=False, dynamic_ncols=True, disable=None
     )

@@ -1,4 +1,4 @@
-"""An image twice: with what is in it, and with what was found."""
+"""Ground truth and predictions of an image, drawn side by side."""
 
 import numpy as np
 import PIL.Image
@@ -8,8 +8,8 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.visualization import drawing
 
-# To be told apart by everybody (Okabe and Ito 2008): bluish green, vermilion, grey.
-RIGHT = (0, 158, 115)
+# Distinguishable with colour blindness (Okabe and Ito 2008): bluish green, vermilion, grey.
+CORRECT = (0, 158, 115)
 WRONG = (213, 94, 0)
 NOT_COUNTED = drawing.IGNORED_COLOR
 
@@ -17,43 +17,46 @@ NOT_COUNTED = drawing.IGNORED_COLOR
 def side_by_side(
     outcome: ImageOutcome, label_map: LabelMap, longest_side: int
 ) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-    """The two images.
+    """Draw ground truth and predictions of an image.
 
-    In the first, objects that were found are green, missed ones are orange, and
-    crowd regions and ignored objects grey; in the second, right detections are
-    green, false ones orange, and those on what is grey there are grey.
+    Ground truth: detected objects green, false negatives orange, crowd regions and
+    ignored objects grey. Predictions: true positives green, false positives orange,
+    those matched to grey objects grey.
 
     Args:
-      outcome: of the image.
-      label_map: names the classes.
-      longest_side: larger images are scaled to this many pixels.
+      outcome: matched detections of the image.
+      label_map: classes.
+      longest_side: longest side in pixels; larger images are scaled down to it.
+
+    Returns:
+      Two RGB images: ground truth, predictions.
 
     Raises:
       DataError: when the image cannot be read.
     """
     record = outcome.record
-    picture = PIL.Image.fromarray(read_record(record))
-    scale = min(1.0, longest_side / max(picture.size))
-    size = [max(1, round(side * scale)) for side in picture.size]
-    picture = picture.resize(size, PIL.Image.Resampling.LANCZOS)
+    image = PIL.Image.fromarray(read_record(record))
+    scale = min(1.0, longest_side / max(image.size))
+    size = [max(1, round(side * scale)) for side in image.size]
+    image = image.resize(size, PIL.Image.Resampling.LANCZOS)
     truth = drawing.draw_detections(
-        picture,
+        image,
         record.boxes * scale,
         drawing.class_names(label_map.names, record.classes),
-        colors=_colors(outcome.found, ~record.is_counted),
+        colors=_colors(outcome.is_detected, ~record.is_counted),
     )
-    found = drawing.draw_detections(
-        picture,
+    predicted = drawing.draw_detections(
+        image,
         outcome.boxes * scale,
         [label_map.names[i] for i in outcome.classes],
         outcome.scores,
-        colors=_colors(outcome.right, outcome.is_ignored),
+        colors=_colors(outcome.is_true_positive, outcome.is_ignored),
     )
-    return truth, found
+    return truth, predicted
 
 
-def _colors(is_right: np.ndarray, is_not_counted: np.ndarray) -> list[tuple[int, int, int]]:
+def _colors(is_correct: np.ndarray, is_not_counted: np.ndarray) -> list[tuple[int, int, int]]:
     return [
-        NOT_COUNTED if excused else RIGHT if right else WRONG
-        for right, excused in zip(is_right, is_not_counted)
+        NOT_COUNTED if excused else CORRECT if correct else WRONG
+        for correct, excused in zip(is_correct, is_not_counted)
     ]

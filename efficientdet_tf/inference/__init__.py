@@ -1,1 +1,1 @@
-"""What runs after training: the detection graph and its runtimes."""
+"""Inference: the detection graph and its runtimes."""

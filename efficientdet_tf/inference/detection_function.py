@@ -1,4 +1,4 @@
-"""The network and its post-processing as one graph; what a Detector runs and an export saves."""
+"""Network and postprocessing as one graph, for Detector and exports."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from keras_layers.postprocessing import Postprocessing
 
 
 def build_postprocessing(config: Config) -> Postprocessing:
-    """The post-processing that `config.detection` describes."""
+    """Build the postprocessing of `config.detection`."""
     detection = config.detection
     return Postprocessing(
         config.model.image_size,
@@ -30,19 +30,19 @@ def build_postprocessing(config: Config) -> Postprocessing:
 
 
 def detection_function(model: keras.Model, config: Config) -> Any:
-    """Network and post-processing, traced once for batches of any size.
+    """Build the detection function: network and postprocessing, traced once for any batch size.
 
     Args:
-      model: of `efficientdet_tf.model.build(config)`; its weights are read at
+      model: model of `efficientdet_tf.model.build(config)`; its weights are read at
         every call.
       config: `model`, `anchors` and `detection` are read.
 
     Returns:
-      A function of images, float32 [B, H, W, 3] as of `resize_and_pad`,
+      A function of images, float32 [B, H, W, 3] from `resize_and_pad`,
       scale_to_original, float32 [B], and original_size, int32 [B, 2] (height, width).
-      It returns what `keras_layers.postprocessing.Postprocessing` does, with boxes in
-      original pixels, clipped to the original images: published metrics are of
-      unclipped boxes, but nobody wants a box that leaves the image.
+      It returns the result of `keras_layers.postprocessing.Postprocessing`, with boxes in
+      original pixels, clipped to the original images (published metrics are of unclipped
+      boxes).
     """
     layer = build_postprocessing(config)
     anchors = anchor_grid.from_config(config)
@@ -64,33 +64,35 @@ def detection_function(model: keras.Model, config: Config) -> Any:
 
 
 def compiled_candidates(model: keras.Model, config: Config) -> Callable:
-    """The network and the choice of candidates, compiled by XLA.
+    """Compile network and pre-NMS top-k by XLA.
 
-    All its shapes are static: it is what a TPU can do of `detection_function`.
+    All shapes are static: it is the part of `detection_function` that a TPU can run.
 
     Args:
-      model, config: of `detection_function`.
+      model: see `detection_function`.
+      config: see `detection_function`.
 
     Returns:
-      A function of images, float32 [B, H, W, 3], to what `keras_layers.pre_nms.select` gives.
+      A function from images, float32 [B, H, W, 3], to the result of
+      `keras_layers.pre_nms.select`.
     """
     anchors = anchor_grid.from_config(config)
 
     @tf.function(jit_compile=True, autograph=False)
-    def choose(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def select_candidates(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(images, training=False)
         return pre_nms.select(outputs, anchors, config.detection.pre_nms_top_k)
 
-    return choose
+    return select_candidates
 
 
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
-    """How an image of any size becomes the network's input.
+    """Resizing and padding of an image of any size to the network's input.
 
     Attributes:
       image_size: (height, width) of the network's input in pixels.
-      pad_value: RGB of the filling at the bottom or right, 0..255.
+      pad_value: RGB of the padding at the bottom or right, 0..255.
     """
 
     image_size: tuple[int, int]
@@ -98,25 +100,25 @@ class Letterbox:
 
     @classmethod
     def from_config(cls, config: Config) -> "Letterbox":
-        """As the model of `config` was trained."""
+        """Build the letterbox of a config, as in training."""
         return cls(config.model.image_size, config.model.pixel_mean)
 
     def __call__(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Fits one image.
+        """Resize and pad one image.
 
         Args:
           image: uint8 [h, w, 3], RGB.
 
         Returns:
-          float32 [H, W, 3], 0..255; float32 scalar, original pixels in a network
-          pixel; int32 [2], the original height and width.
+          Network input, float32 [H, W, 3], 0..255; scale_to_original, float32 scalar,
+          original pixels per network pixel; original (height, width), int32 [2].
         """
         pixels, scale = resize_and_pad(image, self.image_size, self.pad_value)
         return pixels, scale, tf.shape(image)[:2]
 
     @property
     def signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:
-        """Shapes and types of what a call returns, e.g. for `tf.map_fn`."""
+        """Shapes and dtypes of the result of a call, e.g. for `tf.map_fn`."""
         return (
             tf.TensorSpec([*self.image_size, 3], tf.float32),
             tf.TensorSpec([], tf.float32),

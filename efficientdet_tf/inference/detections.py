@@ -1,4 +1,4 @@
-"""What a detector returns for an image."""
+"""Detections of an image, the result of a detector."""
 
 import dataclasses
 
@@ -24,6 +24,6 @@ class Detections:
         return len(self.scores)
 
     def above(self, score: float) -> "Detections":
-        """Those that score at least `score`."""
+        """Select the detections with at least the score `score`."""
         kept = self.scores >= score
         return Detections(self.boxes[kept], self.scores[kept], self.class_indices[kept])

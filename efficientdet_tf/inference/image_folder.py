@@ -1,4 +1,4 @@
-"""Detect in an image or a folder of them, and write what was found.
+"""Detection in an image or a folder of images, with drawn images and JSON as output.
 
 Each image is written with its boxes, names and scores, under its own name
 (with .png added to what is neither JPEG nor PNG). `detections.json` is a list
@@ -38,7 +38,7 @@ from efficientdet_tf.visualization.drawing import draw_detections
 if TYPE_CHECKING:
     from efficientdet_tf.detector import Detector
 
-# Of images that are written in their own format.
+# Suffixes of images that are written in their own format.
 _WRITTEN_AS_THEY_ARE = (".jpg", ".jpeg", ".png")
 _ENTRY_KEYS = {"file", "width", "height", "detections"}
 
@@ -49,7 +49,7 @@ class PredictionError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class PredictionFiles:
-    """The images to read, and the files to write for them.
+    """Input images, and output files for them.
 
     Attributes:
       images: name relative to the input folder -> path of the image.
@@ -63,18 +63,18 @@ class PredictionFiles:
 
 
 def plan(source: pathlib.Path, output: pathlib.Path) -> PredictionFiles:
-    """Find the images, and check that writing for them overwrites nothing of the user's.
+    """Find the images, and check that no user file would be overwritten.
 
-    What an earlier call wrote to `output` is replaced, and not taken for input where
-    `output` lies inside `source`.
+    Files of an earlier call in `output` are replaced, and are not inputs when `output`
+    lies inside `source`.
 
     Args:
-      source: an image, or a folder that is searched for images in depth.
+      source: image, or folder that is searched recursively for images.
       output: folder to write to; it need not exist.
 
     Raises:
-      PredictionError: when there is no image, or two of them would be written to one file.
-      OutputError: when a file would be overwritten that predict did not write.
+      PredictionError: when there is no image, or two images have the same output file.
+      OutputError: when a file not written by predict would be overwritten.
     """
     if not source.exists():
         raise PredictionError(f"--input: {source}: no such file or folder")
@@ -106,12 +106,12 @@ def predict(
 ) -> tuple[list[dict], list[str]]:
     """Write images with their detections, and `detections.json`.
 
-    An image that cannot be read is named on standard error and left out.
+    An unreadable image is reported on standard error and skipped.
 
     Args:
-      detector: of any artifact.
-      files: of `plan`.
-      score_threshold: detections with a lower score are left out, 0..1.
+      detector: detector of any artifact.
+      files: input and output files from `plan`.
+      score_threshold: minimum score of a detection, 0..1.
 
     Returns:
       The entries of `detections.json`, and one line for each unreadable image.
@@ -120,7 +120,7 @@ def predict(
       OutputError: when a file cannot be written.
     """
     entries, problems = [], []
-    # On leaving, the bar is closed: what is printed then has a line of its own.
+    # Closes the bar on exit, so that later output starts on a new line.
     with tqdm(
         files.images.items(), "predicting", unit="image", dynamic_ncols=True, disable=None
     ) as bar:
@@ -144,9 +144,9 @@ def predict(
 
 
 def _images_in(folder: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-    """The image files in a folder and its folders, without those that predict wrote to `output`.
+    """List the image files in a folder, recursively, without those predict wrote to `output`.
 
-    Those in formats that are not read are among them, to be named.
+    Unsupported formats are included, to be reported.
     """
     output = output.resolve()
     return [
@@ -163,7 +163,7 @@ def _drawn_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def _is_own_json(path: pathlib.Path) -> bool:
-    """Whether a file is a list of entries as `predict` writes it."""
+    """Whether a file is a `detections.json` of `predict`."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,8 +1,7 @@
-"""The ways to run a detector: the Keras model, a SavedModel, a TFLite file.
+"""Runtimes of a detector: Keras model, SavedModel, TFLite file.
 
-Each takes upright pixels and gives (boxes, scores, class indices) per image, as
-`efficientdet_tf.detector.Detections` describes them. Each may be called from several
-threads at once.
+Each takes upright pixels and returns (boxes, scores, class indices) per image, see
+`efficientdet_tf.inference.detections.Detections`. All are thread-safe.
 """
 
 import os
@@ -24,24 +23,24 @@ from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, Metadata, rea
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class ArtefactError(UserError):
+class ArtifactError(UserError):
     """An exported model that cannot be used."""
 
 
 class Backend(Protocol):
-    """What a `Detector` runs."""
+    """Interface of a runtime of `Detector`."""
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
-        """Detects in images, each uint8 [h, w, 3] RGB of its own size.
+        """Detect in images, each uint8 [h, w, 3] RGB of any size.
 
         Returns:
-          For each image boxes float32 [n, 4], scores float32 [n] and class
+          For each image: boxes float32 [n, 4], scores float32 [n] and class
           indices int32 [n].
         """
 
 
 class KerasBackend:
-    """The Keras model, one batch in one call."""
+    """Keras model, one batch per call."""
 
     def __init__(self, model: keras.Model, config: Config) -> None:
         self._letterbox = _compiled(Letterbox.from_config(config))
@@ -58,7 +57,7 @@ class KerasBackend:
 
 
 class SavedModelBackend:
-    """An exported SavedModel, one image in one call: it takes images of one size together."""
+    """Exported SavedModel, one image per call, as its batches need images of equal size."""
 
     def __init__(self, serve_images: Callable, label_map: LabelMap) -> None:
         self._serve = serve_images
@@ -81,15 +80,15 @@ class SavedModelBackend:
 
 
 class TFLiteBackend:
-    """A .tflite file through LiteRT, one image in one call.
+    """.tflite file run by LiteRT, one image per call.
 
-    Threads take turns: an interpreter has one set of tensors, and computes on all
-    cores anyway. One for each thread would be no faster and take the memory again.
+    A lock serialises threads: an interpreter has one set of tensors and uses all cores
+    anyway. An interpreter per thread would need more memory and be no faster.
     """
 
     def __init__(self, interpreter: Any, metadata: Metadata) -> None:
         self._interpreter = interpreter
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._letterbox = _compiled(Letterbox(metadata.image_size, metadata.pad_value))
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
@@ -97,7 +96,7 @@ class TFLiteBackend:
 
     def _detect_one(self, image: np.ndarray) -> Found:
         pixels, scale, size = (tensor.numpy() for tensor in self._letterbox(image))
-        with self._turn:
+        with self._lock:
             # The runner returns copies, which the next call does not change.
             found = self._interpreter.get_signature_runner()(images=pixels[None])
         count = int(found["num_detections"][0])
@@ -106,10 +105,10 @@ class TFLiteBackend:
 
 
 def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
-    """A folder that `export.saved_model` wrote.
+    """Load a folder written by `export.saved_model`.
 
     Raises:
-      ArtefactError: when it is damaged or another program's.
+      ArtifactError: when it is damaged or of another program.
     """
     try:
         label_map = LabelMap.from_json(
@@ -117,17 +116,17 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
         )
         serve_images = tf.saved_model.load(str(path)).signatures["serve_images"]
     except UserError as error:
-        raise ArtefactError(f"{path}: assets.extra/label_map.json: {error}") from error
+        raise ArtifactError(f"{path}: assets.extra/label_map.json: {error}") from error
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise ArtefactError(f"{path}: not a SavedModel of `python -m export`") from error
+        raise ArtifactError(f"{path}: not a SavedModel of `python -m export`") from error
     return SavedModelBackend(serve_images, label_map), label_map
 
 
 def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
-    """A file that `export.tflite` wrote.
+    """Load a file written by `export.tflite`.
 
     Raises:
-      ArtefactError: when it is damaged or another program's.
+      ArtifactError: when it is damaged or of another program.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -138,16 +137,16 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from error
+        raise ArtifactError(f"{path}: {error.strerror}") from error
     except (UserError, ValueError, RuntimeError) as error:
-        raise ArtefactError(f"{path}: not a model of `python -m export --format=tflite`") from error
+        raise ArtifactError(f"{path}: not a model of `python -m export --format=tflite`") from error
     return TFLiteBackend(interpreter, metadata), metadata.label_map
 
 
 def _compiled(letterbox: Letterbox) -> Callable:
-    """A `Letterbox` traced once for images of every size.
+    """Trace a `Letterbox` once for images of any size.
 
-    Traced now: threads that make the first call together would be warned of retracing.
+    Traced here, because concurrent first calls would cause retracing warnings.
     """
     signature = tf.TensorSpec([None, None, 3], tf.uint8)
     return tf.function(letterbox, autograph=False).get_concrete_function(signature)

@@ -1,4 +1,4 @@
-"""What a .tflite file says of itself, so that it can be used without other files."""
+"""Metadata embedded in a .tflite file, which make it self-contained."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from efficientdet_tf.errors import UserError
 
 # Name of the entry in the flatbuffer's `metadata`; its buffer is UTF-8 JSON.
 ENTRY = "EFFICIENTDET"
-# More would lose a class; see `export.tflite`.
+# More threads would lose a class; see `export.tflite`.
 MAX_THREADS = 16
 
 
@@ -22,12 +22,11 @@ class MetadataError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a program must know to use the model.
+    """Metadata needed to run the model.
 
     Attributes:
       image_size: (height, width) of the input in pixels.
-      pad_value: RGB on the 0..255 scale, for filling at the bottom and right
-        what an image scaled to fit leaves free.
+      pad_value: RGB of the padding at the bottom and right, 0..255.
       label_map: class index of the output -> category id and name.
     """
 
@@ -36,7 +35,7 @@ class Metadata:
     label_map: LabelMap
 
     def to_json(self) -> str:
-        """A JSON object with the fields' names."""
+        """Serialise to a JSON object with the fields as keys."""
         return json.dumps(
             {
                 "image_size": self.image_size,
@@ -48,7 +47,11 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str) -> "Metadata":
-        """The inverse of `to_json`; raises `MetadataError` for other JSON."""
+        """Parse the result of `to_json`.
+
+        Raises:
+          MetadataError: for other JSON.
+        """
         try:
             values = json.loads(text)
             height, width = values["image_size"]
@@ -60,7 +63,7 @@ class Metadata:
 
 
 def with_metadata(model: bytes, metadata: Metadata) -> bytes:
-    """A .tflite model with `metadata` embedded."""
+    """Embed metadata in a .tflite model and return the new file content."""
     flatbuffer = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     buffer = schema.BufferT()
     buffer.data = list(metadata.to_json().encode())
@@ -72,10 +75,10 @@ def with_metadata(model: bytes, metadata: Metadata) -> bytes:
 
 
 def read_metadata(model: bytes) -> Metadata:
-    """The metadata of a .tflite model.
+    """Read the metadata of a .tflite model.
 
     Raises:
-      MetadataError: when it has none, or is damaged.
+      MetadataError: when the metadata are missing, or the file is damaged.
     """
     if model[4:8] != b"TFL3":
         raise MetadataError("not a .tflite file")
@@ -86,7 +89,7 @@ def read_metadata(model: bytes) -> Metadata:
             if entry.Name() == ENTRY.encode():
                 data = root.Buffers(entry.Buffer()).DataAsNumpy()
                 return Metadata.from_json(bytes(data).decode())
-    # Offsets that lead anywhere, which flatbuffers follow without looking.
+    # Flatbuffers follows damaged offsets without checks.
     except (struct.error, LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise MetadataError("damaged .tflite file") from error
     raise MetadataError(f"no metadata {ENTRY}")

@@ -1,1 +1,1 @@
-"""A run as one page, `report.html`, that needs no other file."""
+"""Report of a run as one self-contained page, `report.html`."""

@@ -10,12 +10,12 @@ from efficientdet_tf.evaluation.confusion import Confusion
 from efficientdet_tf.report.elements import Element, element
 
 COLORS = 10
-# Of a chart of lines or bars, in units of the drawing: whole, and margins.
+# Size and margins of a line or bar chart, in SVG units.
 _WIDTH, _HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
-# Points of longer lines are not marked.
+# Points of lines with more points than this are not marked.
 _MOST_MARKED = 60
-# A maximum so many times the median asks for a logarithmic axis.
+# Ratio of maximum to median from which an axis is logarithmic.
 _STEEP = 20
 
 
@@ -24,9 +24,10 @@ class Line:
     """One line of a chart.
 
     Attributes:
-      name: in the legend; "" is not named there, and drawn faint.
-      x, y: float [n]; where y is NaN the line has a gap.
-      color: number of the page's colour, from 0.
+      name: name in the legend; "" is drawn faint and without a legend entry.
+      x: float [n].
+      y: float [n]; the line has gaps at NaN.
+      color: index of the page's colour, from 0.
     """
 
     name: str
@@ -42,16 +43,16 @@ def line_chart(
     y_range: tuple[float, float] | None,
     x_range: tuple[float, float],
 ) -> Element:
-    """Lines over a common axis, with a legend where there are several.
+    """Draw lines over common axes, with a legend if there are several.
 
-    A quantity that falls by much is drawn over a logarithmic axis.
+    The y axis is logarithmic if the values fall steeply.
 
     Args:
-      title: above the chart.
-      lines: what is drawn.
-      x_label: below the axis.
-      y_range: of the axis; None takes it from the lines.
-      x_range: of the axis.
+      title: title above the chart.
+      lines: lines to draw.
+      x_label: label of the x axis.
+      y_range: range of the y axis; None is that of the lines.
+      x_range: range of the x axis.
     """
     values = np.concatenate([line.y for line in lines] or [np.zeros(0)])
     values = values[np.isfinite(values)]
@@ -61,7 +62,7 @@ def line_chart(
     y_axis = _Axis.over(values, y_range, log, start=_HEIGHT - _BOTTOM, end=_TOP)
     x_axis = _Axis.over(values, x_range, False, start=_LEFT, end=_WIDTH - _RIGHT)
     drawn = [_grid(x_axis, y_axis, x_label)]
-    # The faint ones below.
+    # Faint lines are drawn first, below the others.
     for line in sorted(lines, key=lambda line: bool(line.name)):
         drawn += _line(line, x_axis, y_axis)
     legend = [(line.name, line.color) for line in lines if line.name]
@@ -71,13 +72,13 @@ def line_chart(
 def bar_chart(
     title: str, categories: Sequence[str], series: Sequence[tuple[str, np.ndarray]], x_label: str
 ) -> Element:
-    """Groups of upright bars, one bar for each of the series, in percent.
+    """Draw groups of vertical bars, one for each series, in percent.
 
     Args:
-      title: above the chart.
+      title: title above the chart.
       categories: names of the groups.
-      series: (name, float [categories], 0..1).
-      x_label: below the axis.
+      series: (name, float [categories] in 0..1) of each series.
+      x_label: label of the x axis.
     """
     highest = max(float(np.max(shares, initial=0)) for _, shares in series)
     axis = _Axis.over(np.array([0, 100 * max(highest, 0.01)]), None, False, _HEIGHT - _BOTTOM, _TOP)
@@ -98,13 +99,12 @@ def bar_chart(
 
 
 def confusion_chart(confusion: Confusion) -> Element:
-    """The matrix as a heat map: the colour of a cell is as strong as its share of the row.
+    """Draw a confusion matrix as a heat map of the share of each row.
 
-    Up to 20 classes the counts are written in the cells; of more, they are shown
-    where the pointer rests.
+    Counts are written in the cells for up to 20 classes, and else shown as hints.
     """
-    rows = [*confusion.label_map.names, "no object"]
-    columns = [*confusion.label_map.names, "missed"]
+    rows = [*confusion.label_map.names, "background"]
+    columns = [*confusion.label_map.names, "background"]
     size = len(rows)
     with_counts = size <= 21
     cell = max(12.0, min(58.0, 760 / size))
@@ -114,9 +114,9 @@ def confusion_chart(confusion: Confusion) -> Element:
     for i in range(size):
         middle = margin + (i + 0.5) * cell
         drawn.append(_label(_cut(rows[i]), margin - 6, middle + font / 3, "end", font))
-        turned = _label(_cut(columns[i]), 0, 0, "start", font)
-        turned.set("transform", f"translate({middle + font / 3:.1f} {margin - 6:.1f}) rotate(-60)")
-        drawn.append(turned)
+        rotated = _label(_cut(columns[i]), 0, 0, "start", font)
+        rotated.set("transform", f"translate({middle + font / 3:.1f} {margin - 6:.1f}) rotate(-60)")
+        drawn.append(rotated)
     totals = confusion.matrix.sum(axis=1)
     for i, j in zip(*np.nonzero(confusion.matrix)):
         count = int(confusion.matrix[i, j])
@@ -126,7 +126,7 @@ def confusion_chart(confusion: Confusion) -> Element:
     side = margin + size * cell
     frame = dict(x=margin, y=margin, width=size * cell, height=size * cell)
     drawn.append(element("rect", **frame, class_="frame"))
-    # Room for the turned name of the last column.
+    # Room for the rotated name of the last column.
     return _svg(drawn, side + margin * 0.5 + 4, side + 4, natural=True)
 
 
@@ -152,7 +152,7 @@ def _cell(
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """From values to places in the drawing, linear or logarithmic."""
+    """Linear or logarithmic mapping of values to positions in the drawing."""
 
     low: float
     high: float
@@ -170,7 +170,7 @@ class _Axis:
         start: float,
         end: float,
     ) -> "_Axis":
-        """From 0, or `given`, to the round number above the highest value."""
+        """Make the axis from 0 to a round number above the highest value, or of range `given`."""
         low, high = given or (float(values.min()), float(values.max()))
         if log:
             low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
@@ -196,7 +196,7 @@ class _Axis:
 
 
 def _ticks(low: float, high: float) -> tuple[float, ...]:
-    """Four to eight round numbers from `low` to `high`."""
+    """Return four to eight round numbers from `low` to `high`."""
     rough = (high - low) / 5
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
@@ -251,7 +251,7 @@ def _cut(name: str) -> str:
 
 
 def _svg(drawn: Sequence[Element], width: float, height: float, natural: bool = False) -> Element:
-    """`natural` is not stretched to the width of the page."""
+    """Make an SVG; `natural` keeps its size instead of the width of the page."""
     style = f"max-width:{width:.0f}px;min-width:{min(width, 640):.0f}px" if natural else ""
     box = f"0 0 {width:.0f} {height:.0f}"
     return element("svg", *drawn, viewBox=box, role="img", style=style)

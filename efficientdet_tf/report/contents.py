@@ -1,4 +1,4 @@
-"""All that a report shows, gathered before any of it is drawn."""
+"""Contents of a report, gathered before drawing."""
 
 import dataclasses
 import datetime
@@ -19,22 +19,22 @@ from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What is known of a run.
+    """Contents of a report.
 
     Attributes:
-      config: of the run.
-      environment: versions by name.
-      label_map: names the classes.
-      history: of each epoch what was measured, as of `read_history`.
-      ended: when its last epoch ended; of a run without epochs, now.
-      result: the metrics of the detections.
-      confusion: the same detections, held against the objects one by one.
-      train: numbers about the training set; None when it could not be read.
-      val: numbers about the validation set.
-      skipped_images: those that training could not read, and why, by name.
-      changes: of settings, when the run was resumed.
-      problems: lines on what was left out of either set, or is ignored, and of the history.
-      notes: lines on either set that are worth knowing.
+      config: config of the run.
+      environment: versions by package name.
+      label_map: classes.
+      history: metrics of each epoch, from `read_history`.
+      ended: end of the last epoch; now for a run without epochs.
+      result: metrics of the detections.
+      confusion: confusion matrix of the same detections.
+      train: statistics of the training set; None when it is unreadable.
+      val: statistics of the validation set.
+      skipped_images: {name: reason} of the images that training could not read.
+      changes: changes of settings when the run was resumed.
+      problems: lines on skipped or ignored items of both sets and of the history.
+      notes: further notes on both sets.
     """
 
     config: Config
@@ -52,19 +52,19 @@ class Contents:
     notes: tuple[str, ...]
 
     def column(self, name: str) -> np.ndarray:
-        """float64 [epochs], a column of the history; NaN where nothing was measured."""
+        """Return a column of the history, float64 [epochs], NaN where not measured."""
         return np.array([row.get(name, np.nan) for row in self.history], float)
 
     @property
     def minutes(self) -> float:
-        """How long all epochs took together, evaluations included."""
+        """Duration of all epochs in minutes, evaluations included."""
         return float(np.nansum(self.column("seconds"))) / 60
 
     @property
     def best_epoch(self) -> dict[str, float] | None:
-        """The epoch with the highest AP, the first of several; None without any.
+        """Epoch with the highest AP, the first of equal ones; None without any.
 
-        Of epochs before a change of how AP is measured, none counts.
+        Epochs before the last change of how AP is measured do not count.
         """
         since = resuming.measured_since(self.changes).epoch
         measured = [
@@ -81,13 +81,13 @@ def gather(
     val_data: DetectionData,
     measured: Measured,
 ) -> Contents:
-    """The contents of a report.
+    """Gather the contents of a report.
 
     Args:
-      directory: of the run.
-      train_data: what it trained on; None when it cannot be read any more.
-      val_data: what the detections are of.
-      measured: the detections of the run's weights.
+      directory: run directory.
+      train_data: training set; None when it is no longer readable.
+      val_data: validation set.
+      measured: evaluation of the run's weights on the validation set.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.

@@ -1,4 +1,4 @@
-"""HTML and SVG as trees: whatever is text in them cannot become markup."""
+"""HTML and SVG as element trees, so that text is always escaped."""
 
 import xml.etree.ElementTree
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ Element = xml.etree.ElementTree.Element
 
 
 def element(tag: str, *children: "Element | str", **attributes: object) -> Element:
-    """An element with its children.
+    """Make an element with its children.
 
     Args:
-      tag: its name.
-      *children: elements, and text, which is escaped when it is written.
-      **attributes: `class_` is class, `stroke_width` stroke-width; numbers are
-        written with two decimals at most.
+      tag: tag name.
+      *children: elements and text; text is escaped when written.
+      **attributes: attributes; `class_` is class, `stroke_width` stroke-width; numbers
+        are written with at most two decimals.
     """
     names = {name: name.rstrip("_").replace("_", "-") for name in attributes}
     made = Element(tag, {names[name]: _text(value) for name, value in attributes.items()})
@@ -29,7 +29,7 @@ def element(tag: str, *children: "Element | str", **attributes: object) -> Eleme
 
 
 def table(head: list[str], rows: Sequence[Sequence[Any]], class_: str = "") -> Element:
-    """A table; numbers and bars among its cells are `number` and `bar`."""
+    """Make a table; cells are text, `number` or `bar`."""
     cells = [element("th", name) for name in head]
     body = [element("tr", *(c if _is_cell(c) else element("td", c) for c in row)) for row in rows]
     made = element(
@@ -39,17 +39,17 @@ def table(head: list[str], rows: Sequence[Sequence[Any]], class_: str = "") -> E
 
 
 def number(text: str) -> Element:
-    """A cell whose text stands right."""
+    """Make a right-aligned cell."""
     return element("td", text, class_="number")
 
 
 def bar(share: float, text: str, color: str = "c0") -> Element:
-    """A cell with a bar of `share`, 0..1, of its width, and a text.
+    """Make a cell with a bar and a text.
 
     Args:
-      share: NaN has no bar.
-      text: beside it.
-      color: one of the page's colours, "c0" to "c9".
+      share: length of the bar as a fraction of the width, 0..1; no bar for NaN.
+      text: text beside the bar.
+      color: colour of the page, "c0" to "c9".
     """
     width = 100 * min(1.0, max(0.0, share)) if share == share else 0
     fill = element("i", style=f"width:{width:.1f}%;background:var(--{color})")
@@ -67,5 +67,5 @@ def _text(value: object) -> str:
 
 
 def to_html(made: Element) -> str:
-    """The document of an `html` element."""
+    """Serialise an `html` element to a document."""
     return "<!DOCTYPE html>\n" + xml.etree.ElementTree.tostring(made, "unicode", method="html")

@@ -1,4 +1,4 @@
-"""The page, put together and written."""
+"""Assembly and writing of the report page."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from efficientdet_tf.report.elements import element, to_html
 from efficientdet_tf.run_directory import RunDirectory
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
-# A browser that obeys loads nothing from anywhere, and runs no script.
+# Forbids loading external resources and running scripts.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -21,16 +21,16 @@ def write_report(
     val_data: DetectionData,
     measured: Measured,
 ) -> pathlib.Path:
-    """Writes `report.html` into the folder of a run.
+    """Write `report.html` to a run directory.
 
     Args:
-      directory: of the run; config, environment and metrics are read from it.
-      train_data: what it trained on; None when it cannot be read any more.
-      val_data: what the detections are of.
-      measured: the detections to report on.
+      directory: run directory; config, environment and metrics are read from it.
+      train_data: training set; None when it is no longer readable.
+      val_data: validation set.
+      measured: evaluation on the validation set.
 
     Returns:
-      The path of the file.
+      Path of the file.
 
     Raises:
       RunDirectoryError: when a file of the run cannot be read.
@@ -43,7 +43,7 @@ def write_report(
 
 
 def page(contents: contents_lib.Contents) -> str:
-    """The HTML document: one file without scripts, readable in light and dark mode."""
+    """Render the HTML document: one file without scripts, for light and dark mode."""
     name = contents.config.model.name
     head = element(
         "head",
@@ -58,7 +58,7 @@ def page(contents: contents_lib.Contents) -> str:
         sections.curves,
         sections.classes,
         sections.precision_recall,
-        sections.confused,
+        sections.confusion_matrix,
         sections.worst_images,
         sections.data,
         sections.settings,

@@ -1,4 +1,4 @@
-"""The parts of the page, each an element."""
+"""Sections of the report page, each an element."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from efficientdet_tf.report.elements import Element, bar, element, number, table
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
 _MOST_PROBLEMS = 20
-# Limits between bars: sizes in pixels, and width over height.
+# Limits of the histogram bins: sizes in pixels, and aspect ratios, width / height.
 _SIZES = (8, 16, 32, 64, 128, 256, 512)
 _ASPECTS = (1 / 4, 1 / 2, 3 / 4, 4 / 3, 2, 4)
 _ASPECT_NAMES = (
@@ -31,7 +31,7 @@ _ASPECT_NAMES = (
 
 
 def header(contents: Contents) -> Element:
-    """What was trained on what, and how well it went."""
+    """Make the header: model, data and main metrics."""
     config, metrics = contents.config, contents.result.metrics
     tiles = [
         *((name, _number(metrics[name])) for name in ("AP", "AP50", "AP75")),
@@ -53,12 +53,12 @@ def header(contents: Contents) -> Element:
             *(element("div", element("b", value), element("span", name)) for name, value in tiles),
             class_="tiles",
         ),
-        element("p", _which_weights(contents), class_="quiet"),
+        element("p", _describe_weights(contents), class_="quiet"),
     )
 
 
 def curves(contents: Contents) -> Element:
-    """Losses, metrics and learning rate by epoch."""
+    """Draw losses, metrics and learning rate by epoch."""
     if not contents.history:
         return _section("Training", element("p", "No epoch has been measured.", class_="quiet"))
     epochs = contents.column("epoch")
@@ -66,7 +66,7 @@ def curves(contents: Contents) -> Element:
     def chart(title: str, *names: Any, y_range: tuple[float, float] | None = None) -> Element:
         lines = []
         for color, name in enumerate(names):
-            # Of a metric only some epochs have a value; the line joins them.
+            # Metrics are measured in some epochs only; the line connects them.
             known = np.isfinite(contents.column(name))
             if known.any():
                 lines.append(Line(name, epochs[known], contents.column(name)[known], color))
@@ -84,7 +84,7 @@ def curves(contents: Contents) -> Element:
 
 
 def classes(contents: Contents) -> Element:
-    """A row for each class, the best found first."""
+    """List metrics and object counts of each class, highest AP first."""
     confusion, weights = contents.confusion, contents.config.loss.class_weight_values
     most = [max(1, int(part.objects.max(initial=0))) for part in _parts(contents).values()]
     head = ["Class", "AP", "AP50", "Precision", "Recall"]
@@ -101,13 +101,13 @@ def classes(contents: Contents) -> Element:
     note = (
         f"AP over IoU 0.50 to 0.95. Precision and recall are of detections that score at least "
         f"{confusion.score_threshold:.3g}, where F1 over all classes is best, at IoU "
-        f"{confusion.iou_threshold:g}. Objects are counted without crowd regions and ignored ones."
+        f"{confusion.iou_threshold:g}. Crowd regions and ignored objects do not count."
     )
     return _section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
 
 
 def precision_recall(contents: Contents) -> Element:
-    """Precision over recall, by IoU threshold and by class."""
+    """Draw precision-recall curves by IoU threshold and by class."""
     result = contents.result
     counted = ~np.isnan(result.precision[0, 0])
     by_threshold = []
@@ -134,16 +134,16 @@ def precision_recall(contents: Contents) -> Element:
         line_chart("Mean over classes", by_threshold, "recall", unit, unit),
         line_chart(title, by_class, "recall", unit, unit),
     ]
-    return _section("Precision over recall", element("div", *charts, class_="grid"))
+    return _section("Precision-recall curves", element("div", *charts, class_="grid"))
 
 
-def confused(contents: Contents) -> Element:
-    """The confusion matrix, and what is confused most."""
+def confusion_matrix(contents: Contents) -> Element:
+    """Draw the confusion matrix, and list the most confused classes."""
     confusion = contents.confusion
     note = (
-        "Rows are objects, columns what was detected there: of detections that score at least "
-        f"{confusion.score_threshold:.3g} and overlap by an IoU of {confusion.iou_threshold:g} or "
-        "more. The stronger its colour, the larger a cell is in its row."
+        "Rows: ground truth. Columns: predictions with a score of at least "
+        f"{confusion.score_threshold:.3g}, matched from an IoU of {confusion.iou_threshold:g}. "
+        "Colours show the share of a cell in its row."
     )
     parts = [
         element("p", note, class_="quiet"),
@@ -153,22 +153,22 @@ def confused(contents: Contents) -> Element:
     if pairs:
         rows = [[truth, taken, number(str(count))] for truth, taken, count in pairs]
         parts.append(element("h3", "Most often confused"))
-        parts.append(table(["Object", "Detected as", "Times"], rows))
-    return _section("Confusion", *parts)
+        parts.append(table(["Ground truth", "Predicted as", "Count"], rows))
+    return _section("Confusion matrix", *parts)
 
 
 def worst_images(contents: Contents) -> Element:
-    """The images with most mistakes, with objects and detections drawn."""
+    """Show the images with the most errors, ground truth beside predictions."""
     worst = contents.confusion.worst_images(_MOST_WORST)
     if not worst:
-        return _section("Worst images", element("p", "There is no mistake.", class_="quiet"))
+        return _section("Worst images", element("p", "No errors.", class_="quiet"))
     key = element(
         "p",
-        "Left what is there, right what was detected. ",
+        "Left: ground truth. Right: predictions. ",
         element("i", class_="right"),
-        "right ",
+        "correct ",
         element("i", class_="wrong"),
-        "missed or false ",
+        "false negative or false positive ",
         element("i", class_="other"),
         "crowd or ignored, not counted",
         class_="quiet key",
@@ -178,7 +178,7 @@ def worst_images(contents: Contents) -> Element:
 
 
 def data(contents: Contents) -> Element:
-    """How many images and objects there are, and of what sizes."""
+    """Show numbers of images and objects, object sizes and skipped items."""
     parts = _parts(contents)
     rows = [
         [
@@ -191,7 +191,7 @@ def data(contents: Contents) -> Element:
         ]
         for name, part in parts.items()
     ]
-    head = ["Set", "Images", "Without objects", "Objects", "Objects an image", "Ignored"]
+    head = ["Set", "Images", "Without objects", "Objects", "Objects per image", "Ignored"]
     names = [f"<{_SIZES[0]}", *map("{}\u2013{}".format, _SIZES, _SIZES[1:]), f">{_SIZES[-1]}"]
     sizes = [(name, _histogram(part.sizes, _SIZES)) for name, part in parts.items()]
     aspects = [(name, _histogram(part.aspects, _ASPECTS)) for name, part in parts.items()]
@@ -206,7 +206,7 @@ def data(contents: Contents) -> Element:
     if contents.problems:
         lines = [element("li", line) for line in contents.problems[:_MOST_PROBLEMS]]
         summary = element(
-            "summary", f"{len(contents.problems):,} records or objects left out or ignored"
+            "summary", f"{len(contents.problems):,} records or objects skipped or ignored"
         )
         made.append(element("details", summary, element("ul", *lines)))
     if contents.skipped_images:
@@ -224,7 +224,7 @@ def data(contents: Contents) -> Element:
 
 
 def settings(contents: Contents) -> Element:
-    """The whole config, with what differs from the published one marked."""
+    """List the whole config, with changed settings marked."""
     defaults = Config.for_model(contents.config.model.name)
     differences, declared = contents.config.differences(defaults), declared_settings()
     groups = []
@@ -235,7 +235,7 @@ def settings(contents: Contents) -> Element:
             text = element("td", _shown(value), class_="changed" if key in differences else "")
             rows.append([element("td", key, title=declared[key].description), text])
         groups.append(element("div", element("h3", section), table([], rows), class_="card"))
-    note = "Marked values are not those of the published model."
+    note = "Marked values differ from those of the published model."
     lines = [
         element(
             "li",
@@ -254,7 +254,7 @@ def settings(contents: Contents) -> Element:
 
 
 def environment(contents: Contents) -> Element:
-    """Versions of what the run was made with."""
+    """List the versions of Python and packages."""
     rows = [[name, value] for name, value in contents.environment.items()]
     return _section("Environment", table([], rows))
 
@@ -262,26 +262,27 @@ def environment(contents: Contents) -> Element:
 def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
     record = outcome.record
     name = (record.name or f"image {record.image_id}").replace("\\", "/").rpartition("/")[2]
-    text = f"{name}: {outcome.missed} missed, {outcome.false} false, F1 {outcome.f1:.2f}"
+    counts = f"FN {outcome.false_negatives}, FP {outcome.false_positives}, F1 {outcome.f1:.2f}"
+    text = f"{name}: {counts}"
     caption = element("figcaption", text, title=record.name)
     try:
-        pictures = side_by_side(outcome, contents.label_map, _LONGEST_SIDE)
+        images = side_by_side(outcome, contents.label_map, _LONGEST_SIDE)
     except DataError as error:
         return element("figure", element("p", str(error)), caption, class_="card")
-    images = [
-        element("img", src=_data_uri(picture), alt=f"{name}, {what}", loading="lazy")
-        for picture, what in zip(pictures, ("objects", "detections"))
+    elements = [
+        element("img", src=_data_uri(image), alt=f"{name}, {what}", loading="lazy")
+        for image, what in zip(images, ("ground truth", "predictions"))
     ]
-    return element("figure", element("div", *images, class_="pair"), caption, class_="card")
+    return element("figure", element("div", *elements, class_="pair"), caption, class_="card")
 
 
-def _data_uri(picture: PIL.Image.Image) -> str:
+def _data_uri(image: PIL.Image.Image) -> str:
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=80)
+    image.save(encoded, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
-def _which_weights(contents: Contents) -> str:
+def _describe_weights(contents: Contents) -> str:
     measured, best = contents.result.metrics["AP"], contents.best_epoch
     if best is None:
         return "AP is COCO's, over IoU 0.50 to 0.95."
@@ -301,12 +302,12 @@ def _parts(contents: Contents) -> dict[str, DataStatistics]:
 
 
 def _best_first(values: list[float]) -> list[int]:
-    """Indices by descending value, NaN last."""
+    """Return the indices by descending value, NaN last."""
     return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), -values[i]))
 
 
 def _histogram(values: np.ndarray, limits: tuple) -> np.ndarray:
-    """float64 [limits + 1], the share of values below, between and above the limits."""
+    """Return the shares of values between the limits, float64 [limits + 1]."""
     counts = np.bincount(np.searchsorted(limits, values, side="right"), minlength=len(limits) + 1)
     return counts / max(1, len(values))
 

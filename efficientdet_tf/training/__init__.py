@@ -1,1 +1,1 @@
-"""The trainer: optimizers, schedules, callbacks, checkpoints and strategy."""
+"""Trainer: optimizers, schedules, callbacks, checkpoints and strategy."""

@@ -1,4 +1,4 @@
-"""A large batch in parts, one after another, for devices that cannot hold all of it."""
+"""Gradient accumulation: a batch computed in sequential micro-batches to save memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,52 +6,57 @@ from typing import Any
 import tensorflow as tf
 
 
-def sum_over_parts(function: Callable, batch: Any, parts: int) -> Any:
-    """The sum of what a function gives for each part of a batch.
+def sum_over_micro_batches(function: Callable, batch: Any, num_micro_batches: int) -> Any:
+    """Sum the results of a function over the micro-batches of a batch.
 
-    What a part needs is given back before the next is computed.
+    The memory of a micro-batch is released before the next one is computed.
 
     Args:
-      function: of the part's number, int32 scalar, and the part; returns a structure of tensors
-        whose shapes are static and do not depend on the part.
-      batch: structure of tensors [B, ...], B a multiple of `parts`.
-      parts: how many; 1 is the batch as it is.
+      function: takes the index of a micro-batch, int32 scalar, and the micro-batch; returns a
+        structure of tensors with the same static shapes for every micro-batch.
+      batch: structure of tensors [B, ...], B a multiple of `num_micro_batches`.
+      num_micro_batches: number of micro-batches; 1 is the whole batch.
     """
-    if parts == 1:
+    if num_micro_batches == 1:
         return function(tf.constant(0), batch)
-    stacked = tf.nest.map_structure(lambda x: tf.reshape(x, [parts, -1, *x.shape[1:]]), batch)
+    stacked = tf.nest.map_structure(
+        lambda x: tf.reshape(x, [num_micro_batches, -1, *x.shape[1:]]), batch
+    )
 
-    def of_part(index: tf.Tensor) -> Any:
+    def compute_micro_batch(index: tf.Tensor) -> Any:
         return function(index, tf.nest.map_structure(lambda x: x[index], stacked))
 
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        return _unrolled(of_part, parts)
-    return _looped(of_part, parts)
+        return _sum_unrolled(compute_micro_batch, num_micro_batches)
+    return _sum_in_loop(compute_micro_batch, num_micro_batches)
 
 
-def _looped(of_part: Callable, parts: int) -> Any:
-    function = tf.function(of_part, autograph=False)
+def _sum_in_loop(compute_micro_batch: Callable, num_micro_batches: int) -> Any:
+    function = tf.function(compute_micro_batch, autograph=False)
     signature = function.get_concrete_function(tf.TensorSpec([], tf.int32))
     zeros = tf.nest.map_structure(
         lambda x: tf.zeros(x.shape, x.dtype), signature.structured_outputs
     )
     _, total = tf.while_loop(
-        lambda index, total: index < parts,
-        lambda index, total: (index + 1, tf.nest.map_structure(tf.add, total, of_part(index))),
+        lambda index, total: index < num_micro_batches,
+        lambda index, total: (
+            index + 1,
+            tf.nest.map_structure(tf.add, total, compute_micro_batch(index)),
+        ),
         (tf.constant(0), zeros),
-        # One at a time is the purpose.
+        # Parallel iterations would hold several micro-batches in memory.
         parallel_iterations=1,
-        maximum_iterations=parts,
+        maximum_iterations=num_micro_batches,
     )
     return total
 
 
-def _unrolled(of_part: Callable, parts: int) -> Any:
-    """The same without a loop in the graph, in which replicas could not meet."""
-    total = of_part(tf.constant(0))
-    for index in range(1, parts):
+def _sum_unrolled(compute_micro_batch: Callable, num_micro_batches: int) -> Any:
+    """Sum without a graph loop, inside which replicas cannot synchronise."""
+    total = compute_micro_batch(tf.constant(0))
+    for index in range(1, num_micro_batches):
         with tf.control_dependencies(tf.nest.flatten(total)):
-            # An operation of its own, so that all that follows waits for the part before.
+            # A separate operation, so that the micro-batch waits for the previous one.
             at = tf.identity(tf.constant(index))
-            total = tf.nest.map_structure(tf.add, total, of_part(at))
+            total = tf.nest.map_structure(tf.add, total, compute_micro_batch(at))
     return total

@@ -1,4 +1,4 @@
-"""What happens around the steps of a run."""
+"""Keras callbacks of a training run: progress, metrics, checkpoints and error checks."""
 
 import csv
 import io
@@ -25,15 +25,16 @@ from efficientdet_tf.training.stream import TrainingStream
 
 
 class TrainingDiverged(UserError):
-    """The loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar over all steps of the run, with losses and the time left.
+    """One progress bar over all steps of the run, with losses and the remaining time.
 
     Args:
-      first_step: steps done before.
-      epochs, steps: of the run, and of an epoch.
+      first_step: number of steps done before this process.
+      epochs: number of epochs of the run.
+      steps: number of steps in an epoch.
     """
 
     def __init__(self, first_step: int, epochs: int, steps: int) -> None:
@@ -43,7 +44,7 @@ class ProgressBar(keras.callbacks.Callback):
             total=epochs * steps,
             initial=first_step,
             unit="step",
-            # A log file should not grow by ten lines a second.
+            # Frequent updates would bloat a log file.
             mininterval=0.5 if sys.stderr.isatty() else 30,
             dynamic_ncols=True,
         )
@@ -62,20 +63,20 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.update()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()
 
 
 class SkippedImages(keras.callbacks.Callback):
-    """Names the images that cannot be read, each once, and counts them in every epoch.
+    """Reports each unreadable image once, and counts them in every epoch.
 
     Args:
-      stream: that the steps take their batches from; told of every step.
-      path: of a CSV file with all that were named in the run, and why.
+      stream: source of the training batches; notified of every step.
+      path: CSV file of all unreadable images of the run, with reasons.
     """
 
     COLUMNS = ("image", "reason")
-    # More are named in the file only.
+    # Further ones are listed in the file only.
     MOST_LINES = 20
 
     def __init__(self, stream: TrainingStream, path: pathlib.Path) -> None:
@@ -98,7 +99,7 @@ class SkippedImages(keras.callbacks.Callback):
         logs["images_skipped"] = self._stream.num_unread - self._before
 
     def name_new(self) -> None:
-        """Write what was found to be unreadable since the last time."""
+        """Report the images found to be unreadable since the last call."""
         found = {record.name: reason for record, reason in self._stream.newly_unreadable()}
         if not found:
             return
@@ -116,10 +117,10 @@ class SkippedImages(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends the run at the first loss that is not a finite number.
+    """Ends the run at the first loss that is NaN or infinite.
 
     Args:
-      images_of_step: called without arguments, names the images of the step that is done.
+      images_of_step: called without arguments, returns the image names of the last step.
     """
 
     def __init__(self, images_of_step: Callable[[], list[str]]) -> None:
@@ -143,26 +144,26 @@ def _some(names: list[str], most: int = 16) -> str:
 
 
 class CocoMetrics(keras.callbacks.Callback):
-    """COCO metrics on the validation set, and the weights that earned the best.
+    """COCO metrics on the validation set, and the best weights by AP.
 
-    Evaluates the moving average of the weights where the run has one, adds
+    Evaluates the moving average of the weights if the run has one, adds
     `AP`, `AP50` and `AP75` to the epoch's logs, and writes `last.weights.h5`
-    and, when AP rose, `best.weights.h5`.
+    and, when AP improved, `best.weights.h5`.
 
     Args:
       evaluate: called without arguments, returns an `EvaluationResult`.
-      directory: of the run.
-      every: epochs from one evaluation to the next.
-      epochs: of the run; the last one always has an evaluation.
+      directory: run directory.
+      interval_epochs: epochs between evaluations.
+      epochs: number of epochs of the run; the last one is always evaluated.
       best_ap: AP of the weights in `best.weights.h5`.
-      requests: a stop that is asked for while this evaluates is answered at once.
+      requests: stop requests; one during an evaluation takes effect immediately.
     """
 
     def __init__(
         self,
         evaluate: Callable[[], EvaluationResult],
         directory: RunDirectory,
-        every: int,
+        interval_epochs: int,
         epochs: int,
         best_ap: tf.Variable,
         requests: StopRequests,
@@ -170,7 +171,7 @@ class CocoMetrics(keras.callbacks.Callback):
         super().__init__()
         self._evaluate = evaluate
         self._directory = directory
-        self._every = every
+        self._interval_epochs = interval_epochs
         self._epochs = epochs
         self._best_ap = best_ap
         self._requests = requests
@@ -179,12 +180,12 @@ class CocoMetrics(keras.callbacks.Callback):
         with self.model.averaged_weights():
             with self._requests.writing():
                 self._directory.save_weights(self.model, "last")
-            if epoch + 1 < self._epochs and (epoch + 1) % self._every:
+            if epoch + 1 < self._epochs and (epoch + 1) % self._interval_epochs:
                 return
             with self._requests.at_once():
                 metrics = self._evaluate().metrics
             logs.update({name: metrics[name] for name in ("AP", "AP50", "AP75")})
-            # Not a number where no object counts: then the latest weights are the best.
+            # AP is NaN without counted objects: then the latest weights are the best.
             if not logs["AP"] <= float(self._best_ap):
                 self._best_ap.assign(logs["AP"])
                 with self._requests.writing():
@@ -198,15 +199,15 @@ class CocoMetrics(keras.callbacks.Callback):
 
 
 class SaveState(keras.callbacks.Callback):
-    """Writes the whole training state after every epoch, and within epochs.
+    """Saves the whole training state after every epoch, and within epochs.
 
     Args:
-      state: of `state.restore`.
-      directory: of the run.
-      keep: so many checkpoints are kept.
-      every: steps from one checkpoint within an epoch to the next; 0 is never.
-      requests: a stop that is asked for ends training, by `Stopped`, after the step.
-      stream: that the steps take their batches from.
+      state: training state from `state.restore`.
+      directory: run directory.
+      keep: number of checkpoints to keep.
+      interval_steps: steps between checkpoints within an epoch; 0 is never.
+      requests: stop requests; one ends training with `Stopped` after the current step.
+      stream: source of the training batches.
     """
 
     def __init__(
@@ -214,7 +215,7 @@ class SaveState(keras.callbacks.Callback):
         state: tf.train.Checkpoint,
         directory: RunDirectory,
         keep: int,
-        every: int,
+        interval_steps: int,
         requests: StopRequests,
         stream: TrainingStream,
     ) -> None:
@@ -222,9 +223,9 @@ class SaveState(keras.callbacks.Callback):
         self._state = state
         self._stream = stream
         self._iterations = int(state.optimizer.iterations.numpy())
-        # Where there is none yet, a stop before the first step writes one.
+        # Without any checkpoint, a stop before the first step writes one.
         self._is_saved = bool(checkpoints(directory))
-        self._every = every
+        self._interval_steps = interval_steps
         self._requests = requests
         self._steps = int(state.steps_into_epoch)
         self._manager = tf.train.CheckpointManager(
@@ -239,7 +240,7 @@ class SaveState(keras.callbacks.Callback):
         self._iterations = int(self._state.optimizer.iterations.numpy())
         self._is_saved = False
         self._requests.check()
-        if self._every and self._steps % self._every == 0:
+        if self._interval_steps and self._steps % self._interval_steps == 0:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -249,22 +250,23 @@ class SaveState(keras.callbacks.Callback):
         self.save()
 
     def save(self) -> None:
-        """Write a checkpoint as of the end of the last step, unless it is written.
+        """Save a checkpoint of the state after the last step, unless it is already saved.
 
         Raises:
-          RunDirectoryError: when it cannot be written; those before are kept.
+          RunDirectoryError: when it cannot be written; earlier checkpoints are kept.
         """
         if self._is_saved:
             return
         self._state.steps_into_epoch.assign(self._steps)
         self._state.images_skipped.assign(self._stream.num_skipped)
-        # The number of steps: it only grows, also when the length of an epoch changes.
+        # Numbered by steps, which only grow, even when the length of an epoch changes.
         number = self._iterations
-        # A step that failed, as there was no batch, may have counted itself all the same.
+        # A step that failed for lack of a batch may still have incremented the counter.
         if int(self._state.optimizer.iterations.numpy()) != number:
             with self.model.distribute_strategy.scope():
                 self._state.optimizer.iterations.assign(number)
-        # The older ones go when this one is on the disk: a power cut must not take both.
+        # Older checkpoints are deleted once this one is on the disk: a power cut must not
+        # destroy both.
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[_flush_checkpoint])
         try:
             with self._requests.writing():
@@ -279,7 +281,7 @@ class SaveState(keras.callbacks.Callback):
 
 
 def _flush_checkpoint(path: str) -> None:
-    """Waits until the files of a checkpoint, which TensorFlow has written, are on the disk."""
+    """Flush the files of a checkpoint that TensorFlow has written to the disk."""
     folder, name = os.path.split(path)
     for file in pathlib.Path(folder).glob(f"{name}.*"):
         flush_to_disk(file)
@@ -287,11 +289,12 @@ def _flush_checkpoint(path: str) -> None:
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Adds a line an epoch to `metrics.csv`; a metric not measured is empty.
+    """Adds one line per epoch to `metrics.csv`; metrics that were not measured are empty.
 
     Args:
-      path: of the file. Damaged lines in it are left out, and counted in a message.
-      epochs_done: lines of later epochs, which are trained again, are taken out.
+      path: path of the file. Damaged lines are removed, and a message counts them.
+      epochs_done: number of completed epochs; lines of later ones, which are trained again, are
+        removed.
     """
 
     def __init__(self, path: pathlib.Path, epochs_done: int) -> None:
@@ -302,7 +305,7 @@ class MetricsFile(keras.callbacks.Callback):
         self._writer.writeheader()
         history = read_history(path)
         if history.num_unreadable:
-            print(f"{path}: {history.num_unreadable} damaged lines are left out")
+            print(f"{path}: {history.num_unreadable} damaged lines removed")
         for row in history.epochs:
             if row["epoch"] <= epochs_done:
                 self._writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
@@ -321,12 +324,12 @@ class MetricsFile(keras.callbacks.Callback):
                 "learning_rate": f"{current_learning_rate(self.model.optimizer):.6g}",
             }
         )
-        # As a whole: what is appended may be half there after a power cut.
+        # Written as a whole: after a power cut an appended line may be incomplete.
         write_atomically(self._path, self._text.getvalue())
 
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of the next step."""
+    """Return the learning rate of the next step."""
     rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)

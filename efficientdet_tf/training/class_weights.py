@@ -1,4 +1,4 @@
-"""Weights that let rare classes count as much as common ones."""
+"""Class-balanced loss weights: inverse frequency or effective number of samples."""
 
 import numpy as np
 
@@ -6,22 +6,22 @@ from efficientdet_tf.config import LossConfig
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.data.statistics import count_objects
 
-# Cui et al. 2019: from about 1 / (1 - beta) objects on, more of them tell little new.
+# Cui et al. 2019: beyond about 1 / (1 - beta) objects, additional ones add little.
 _BETA = 0.999
 
 
 def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
-    """A weight for each class, whose mean over all objects is 1.
+    """Compute a weight for each class, with mean 1 over all objects.
 
     Args:
-      kind: "inverse" is in inverse proportion to the number of objects, so that
-        all classes weigh the same together; "effective" to their effective
+      kind: "inverse": in inverse proportion to the number of objects, so that all
+        classes have the same total weight; "effective": to the effective
         number, (1 - beta ** n) / (1 - beta) with beta 0.999 (Cui et al. 2019,
         "Class-Balanced Loss Based on Effective Number of Samples", equation 2).
-      counts: int [classes], objects; a class without any has the weight 1.
+      counts: int [classes], objects of each class; a class without objects has the weight 1.
 
     Returns:
-      float64 [classes], above 0.
+      float64 [classes], positive.
 
     Raises:
       ValueError: for another kind.
@@ -40,14 +40,17 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
 
 
 def settings(config: LossConfig, data: DetectionData) -> dict[str, tuple[float, ...]]:
-    """What `loss.class_weights` makes of a training set, as overrides for `Config`.
+    """Compute the class weights of a training set, as overrides for `Config`.
 
     Args:
-      config: with "none", weights that were given stay as they are.
-      data: of the training.
+      config: loss settings; with `class_weights` "none", given weights stay unchanged.
+      data: training set.
+
+    Returns:
+      {"loss.class_weight_values": weights}, or {} with "none".
     """
     if config.class_weights == "none":
         return {}
     weights = class_weights(config.class_weights, count_objects(data))
-    # Six digits: they are read by people, in config.yaml.
+    # Six digits keep config.yaml readable.
     return {"loss.class_weight_values": tuple(float(f"{weight:.6g}") for weight in weights)}

@@ -10,7 +10,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.metrics_history import TRAINING_METRICS
 from efficientdet_tf.model import build
-from efficientdet_tf.training.accumulation import sum_over_parts
+from efficientdet_tf.training.accumulation import sum_over_micro_batches
 from efficientdet_tf.training.optimizers import (
     MovingAverage,
     clip_gradients,
@@ -21,7 +21,7 @@ from keras_layers.stochastic_depth import draws_from
 
 @keras.utils.register_keras_serializable("efficientdet")
 class EfficientDet(keras.Model):
-    """The network with its training step; made by `EfficientDet.create(config)`.
+    """Keras model with the detection training step; built by `EfficientDet.create(config)`.
 
     `compile` and `fit` are Keras'. A training batch is (images float32
     [B, H, W, 3] on the 0..255 scale, targets), where targets is a dict of
@@ -45,25 +45,25 @@ class EfficientDet(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Configures training.
+        """Configure training.
 
         Args:
-          optimizer: of tf_keras, without clipping of its own.
-          loss: `efficientdet_tf.losses.DetectionLoss` or alike: called with
+          optimizer: tf_keras optimizer without gradient clipping.
+          loss: `efficientdet_tf.losses.DetectionLoss` or similar: called with
             (targets, outputs, normalizer), returns a dict of scalars of which
             `detection_loss` is minimised.
-          weight_decay: factor of half the squared kernels in the loss.
-          clip_norm: L2 norm that each gradient, then all together, are clipped
-            to; 0 is off.
-          ema_decay: of the moving average of the weights; 0 is off.
-          gradient_accumulation_steps: micro-batches that a replica's batch is computed in,
-            one after another; the step is that of the whole, but for BatchNorm, which
-            sees the micro-batches.
-          seed: of the residual branches that a step drops.
-          **kwargs: of `keras.Model.compile`.
+          weight_decay: factor of half the squared kernels in the loss. Default 4e-5.
+          clip_norm: L2 norm to which each gradient, then all together, are clipped;
+            0 is off. Default 10.
+          ema_decay: decay of the moving average of the weights; 0 is off. Default 0.9998.
+          gradient_accumulation_steps: number of sequential micro-batches of a replica's
+            batch; the step is that of the whole batch, except that BatchNorm sees
+            micro-batches. Default 1.
+          seed: random seed of stochastic depth. Default 0.
+          **kwargs: further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        # Each replica returns what is measured over all.
+        # Every replica returns metrics over all replicas.
         self.distribute_reduction_method = "first"
         self.detection_loss = loss
         self.weight_decay = weight_decay
@@ -84,24 +84,23 @@ class EfficientDet(keras.Model):
         return [*super().metrics, *getattr(self, "trackers", {}).values()]
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
-        """A context in which the weights are their moving average, if there is one."""
+        """Return a context in which the weights are their moving average, if enabled."""
         if self.moving_average is None:
             return contextlib.nullcontext()
         return self.moving_average.averaged()
 
     def make_train_function(self, force: bool = False) -> Callable:
-        """Make what `fit` runs, with the variables of the optimizer there: one trace, not two."""
+        """Make the function of `fit` after building the optimizer: one trace, not two."""
         with self.distribute_strategy.scope():
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    # Of branches and loops on tensors there are none in Python, and to look for them takes seconds.
+    # There is no Python control flow on tensors, and AutoGraph's search for it takes seconds.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-        """One step on one replica's share of the global batch."""
+        """Run one step on one replica's share of the global batch."""
         losses, gradients = self._losses_and_gradients(*data)
-        # Summed before clipping, so that the step is that of one large batch
-        # however many replicas share it.
+        # Summed before clipping, so that the step does not depend on the number of replicas.
         gradients = _sum_over_replicas(gradients)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
@@ -113,12 +112,12 @@ class EfficientDet(keras.Model):
         if self.moving_average is not None:
             self.moving_average.update(self.optimizer.iterations)
         norm = tf.linalg.global_norm(gradients)
-        # Not finite where a loss scale was too large: such a step changes no weight.
+        # Not finite when the loss scale was too large: such a step changes no weight.
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         return self._track({**losses, "gradient_norm": norm})
 
     def test_step(self, data: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-        """The losses of a batch, in inference mode."""
+        """Compute the losses of a batch in inference mode."""
         images, targets = data
         outputs = self(images, training=False)
         return self._track(self._loss_terms(targets, outputs, self._normalizer(targets), 1))
@@ -126,14 +125,14 @@ class EfficientDet(keras.Model):
     def _losses_and_gradients(
         self, images: tf.Tensor, targets: dict[str, tf.Tensor]
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """This replica's terms of the global loss and of its gradient, times any loss scale."""
+        """Compute this replica's terms of the global loss and of its (scaled) gradient."""
         normalizer = self._normalizer(targets)
         variables = self.trainable_variables
 
-        def of_part(
-            index: tf.Tensor, part: tuple[tf.Tensor, dict[str, tf.Tensor]]
+        def compute_micro_batch(
+            index: tf.Tensor, micro_batch: tuple[tf.Tensor, dict[str, tf.Tensor]]
         ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-            images, targets = part
+            images, targets = micro_batch
             with tf.GradientTape() as tape, draws_from(self._step_seed(index)):
                 outputs = self(images, training=True)
                 losses = self._loss_terms(
@@ -144,10 +143,12 @@ class EfficientDet(keras.Model):
                     loss = self.optimizer.get_scaled_loss(loss)
             return losses, tape.gradient(loss, variables)
 
-        return sum_over_parts(of_part, (images, targets), self.gradient_accumulation_steps)
+        return sum_over_micro_batches(
+            compute_micro_batch, (images, targets), self.gradient_accumulation_steps
+        )
 
     def _normalizer(self, targets: dict[str, tf.Tensor]) -> tf.Tensor:
-        """What the losses of the global batch are divided by."""
+        """Return the divisor of the losses: positive anchors of the global batch, plus 1."""
         return _sum_over_replicas(tf.reduce_sum(targets["num_positives"])) + 1.0
 
     def _loss_terms(
@@ -155,11 +156,11 @@ class EfficientDet(keras.Model):
         targets: dict[str, tf.Tensor],
         outputs: dict[str, tf.Tensor],
         normalizer: tf.Tensor,
-        parts: int,
+        num_micro_batches: int,
     ) -> dict[str, tf.Tensor]:
-        """Terms of the global loss; they sum to it over the parts and replicas of a step."""
+        """Compute terms of the global loss, their sum over micro-batches and replicas."""
         losses = dict(self.detection_loss(targets, outputs, normalizer=normalizer))
-        shares = tf.distribute.get_strategy().num_replicas_in_sync * parts
+        shares = tf.distribute.get_strategy().num_replicas_in_sync * num_micro_batches
         losses["l2_loss"] = l2_regularization(self, self.weight_decay) / shares
         losses["loss"] = losses["detection_loss"] + losses["l2_loss"]
         return losses
@@ -168,17 +169,17 @@ class EfficientDet(keras.Model):
     def _scales_loss(self) -> bool:
         return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
 
-    def _step_seed(self, part: tf.Tensor) -> tf.Tensor:
-        """Seed int32 [2] of one part of this step on this replica."""
+    def _step_seed(self, micro_batch: tf.Tensor) -> tf.Tensor:
+        """Return the seed, int32 [2], of a micro-batch of this step on this replica."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         step = tf.cast(self.optimizer.iterations, tf.int32)
-        seed = tf.random.fold_in(tf.stack([self.seed, step]), part)
+        seed = tf.random.fold_in(tf.stack([self.seed, step]), micro_batch)
         return tf.random.fold_in(seed, replica)
 
     def _track(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         for name, value in values.items():
-            # A metric averages over replicas what is a sum over them here.
+            # Metrics average over replicas; these values are summed over them.
             factor = 1 if name == "gradient_norm" else replicas
             self.trackers[name].update_state(value * factor)
         return {name: self.trackers[name].result() for name in values}

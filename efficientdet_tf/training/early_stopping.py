@@ -1,4 +1,4 @@
-"""An end before the last epoch, where AP has stopped rising."""
+"""Early stopping when AP no longer improves."""
 
 import pathlib
 import sys
@@ -11,18 +11,19 @@ from efficientdet_tf.metrics_history import evaluations_without_gain, read_histo
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Ends training after so many evaluations without a better AP than before.
+    """Ends training after `patience` evaluations without a better AP.
 
-    A run that is resumed counts on from its `metrics.csv`. Every process of a
-    distributed training counts by itself, and comes to the same result, as all
-    are told the same AP.
+    A resumed run continues the count from its `metrics.csv`. Every process of a
+    distributed training counts separately, with the same result, because all
+    receive the same AP.
 
     Args:
-      patience: evaluations; 0 is off.
-      path: of the run's `metrics.csv`, which is read once.
-      epochs_done: rows of later epochs, which are trained again, do not count.
-      first_epoch: nor do rows of epochs before this one, counted from 0: their AP was measured
-        with other settings. Default 0.
+      patience: number of evaluations; 0 is off.
+      path: path of the run's `metrics.csv`, which is read once.
+      epochs_done: number of completed epochs; rows of later ones, which are trained again, do
+        not count.
+      first_epoch: index of the first epoch that counts, from 0: AP before it was measured with
+        other settings. Default 0.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether patience has ended, in this process or in one before."""
+        """Whether patience is exhausted, in this process or an earlier one."""
         return 0 < self._patience <= evaluations_without_gain(self._history)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
@@ -46,5 +47,5 @@ class EarlyStopping(keras.callbacks.Callback):
             self.model.stop_training = True
             count = f"{self._patience} evaluation{'s' if self._patience > 1 else ''}"
             tqdm.write(
-                f"epoch {epoch + 1}: no better AP in {count}, training ends", file=sys.stderr
+                f"epoch {epoch + 1}: early stopping: no AP improvement in {count}", file=sys.stderr
             )

@@ -1,4 +1,4 @@
-"""Layers that keep the values they have."""
+"""Freezing of layers by variable name."""
 
 import re
 
@@ -8,21 +8,21 @@ from efficientdet_tf.config import ConfigError
 
 
 def freeze(model: keras.Model, pattern: str) -> int:
-    """Freezes the layers whose variables match.
+    """Freeze the layers whose variable names match a pattern.
 
-    A frozen BatchNorm works in inference mode: it uses its moving statistics
-    and leaves them as they are.
+    A frozen BatchNorm runs in inference mode: it uses its moving statistics
+    and does not update them.
 
     Args:
-      model: of `efficientdet_tf.model.build`, before `compile`.
-      pattern: regular expression for whole names of variables, e.g.
+      model: model of `efficientdet_tf.model.build`, before `compile`.
+      pattern: regular expression matched against full variable names, e.g.
         "backbone/.*" or "backbone/(stem|block_[0-4]/).*"; "" freezes nothing.
 
     Returns:
-      The number of variables that are frozen.
+      The number of frozen variables.
 
     Raises:
-      ConfigError: when it matches nothing, a part of a layer, or everything.
+      ConfigError: when the pattern matches nothing, a part of a layer, or everything.
     """
     if not pattern:
         return 0
@@ -42,7 +42,7 @@ def freeze(model: keras.Model, pattern: str) -> int:
     if not count:
         name = model.trainable_variables[0].name.removesuffix(":0")
         raise ConfigError(
-            f"model.freeze: no variable matches {pattern!r}; names are such as {name}"
+            f"model.freeze: no variable matches {pattern!r}; use names such as {name}"
         )
     if not model.trainable_variables:
         raise ConfigError(f"model.freeze: {pattern!r} leaves nothing to train")
@@ -50,6 +50,6 @@ def freeze(model: keras.Model, pattern: str) -> int:
 
 
 def _own_variables(layer: keras.layers.Layer) -> list:
-    """Variables of a layer without layers in it; those of other layers are counted there."""
+    """Return the variables of a leaf layer; [] for a layer that contains layers."""
     is_leaf = not any(True for _ in layer._flatten_layers(include_self=False))
     return layer.weights if is_leaf else []

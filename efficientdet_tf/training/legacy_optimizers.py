@@ -1,9 +1,9 @@
-"""Optimizers written for Keras' former optimizer class: LAMB, SGDW, RectifiedAdam, Lookahead.
+"""Optimizers written for Keras' legacy optimizer class: LAMB, SGDW, RectifiedAdam, Lookahead.
 
-LAMB is of tf-models-official, the others are of tensorflow-addons. Keras' former class knows
-neither `build` nor `skip_gradients_aggregation` and keeps its state differently. Here they are
-the rule by which `LegacyOptimizer`, of the class of today, changes a variable; variables, steps
-and checkpoints are that class' own.
+LAMB comes from tf-models-official, the others from tensorflow-addons. Keras' legacy class has
+neither `build` nor `skip_gradients_aggregation` and keeps its state differently. Here a legacy
+optimizer is the update rule of a `LegacyOptimizer`, a subclass of the current class, which owns
+variables, step count and checkpoints.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ from efficientdet_tf.training.optimizers import is_kernel
 def build(
     config: OptimizerConfig, schedule: keras.optimizers.schedules.LearningRateSchedule
 ) -> "LegacyOptimizer":
-    """Build the optimizer of a config that is of the former class.
+    """Build an optimizer of the legacy class from a config.
 
-    "lamb", You et al., https://arxiv.org/abs/1904.00962: the step of a kernel is as long as the
-    learning rate times the kernel, for very large batches. For "radam", "sgdw" and `lookahead`
-    see `addons.optimizers`. The first three decay kernels by themselves, by `weight_decay` times
-    the learning rate of the step; see `optimizers.loss_decay`.
+    "lamb", You et al., https://arxiv.org/abs/1904.00962, for very large batches: the norm of a
+    kernel's update is the learning rate times the norm of the kernel. For "radam", "sgdw" and
+    `lookahead` see `addons.optimizers`. "lamb", "radam" and "sgdw" apply decoupled weight decay
+    to kernels, `weight_decay` times the learning rate; see `optimizers.loss_decay`.
 
     Args:
-      config: of the run.
-      schedule: its learning rate by step.
+      config: optimizer settings.
+      schedule: learning rate by step.
 
     Raises:
       ConfigError: where tensorflow-addons is not installed and the config needs it.
@@ -57,12 +57,12 @@ def build(
 
 
 class LegacyOptimizer(keras.optimizers.Optimizer):
-    """An optimizer of tf_keras whose steps are those of one of the former class.
+    """A tf_keras optimizer whose update rule is a legacy optimizer.
 
     Args:
-      name: of the optimizer.
-      learning_rate: the schedule that `rule` has, too.
-      rule: of a class made by `_adapted`; changes a variable by its gradient.
+      name: name of the optimizer.
+      learning_rate: learning-rate schedule, the same as that of `rule`.
+      rule: optimizer of a class made by `_adapted`; updates a variable by its gradient.
       lookahead: `tensorflow_addons.optimizers.Lookahead` of the rule, or None.
     """
 
@@ -73,10 +73,10 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
         rule: keras.optimizers.legacy.Optimizer,
         lookahead: keras.optimizers.legacy.Optimizer | None = None,
     ) -> None:
-        # Compiled with the training step or not at all, as the setting says.
+        # Compiled with the training step if at all.
         super().__init__(name, weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
-        # Not tracked: a checkpoint holds what this class keeps for them.
+        # Not tracked: this class owns their state in checkpoints.
         self._rule = self._no_dependency(lookahead or rule)
         self._slots = self._no_dependency({})
         self._coefficients = self._no_dependency({})
@@ -85,7 +85,7 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
             part.iterations = self.iterations
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Makes what the rule remembers of each variable."""
+        """Create the slot variables of the rule."""
         super().build(var_list)
         if not getattr(self, "_built", False):
             self._rule._create_all_weights(var_list)
@@ -97,34 +97,34 @@ class LegacyOptimizer(keras.optimizers.Optimizer):
         grads_and_vars: Sequence[tuple[tf.Tensor, tf.Variable]],
         **kwargs: Any,
     ) -> tf.Tensor:
-        # Once a step and not for every variable, for which tracing takes a minute.
+        # Once per step: once per variable, tracing would take a minute.
         coefficients = self._rule._prepare([variable for _, variable in grads_and_vars])
         self._coefficients = self._no_dependency(coefficients)
         return super()._distributed_apply_gradients_fn(distribution, grads_and_vars, **kwargs)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """One step of one variable."""
+        """Apply one step to one variable."""
         self._rule._resource_apply_dense(gradient, variable)
 
     def add_slot(
         self, variable: tf.Variable, name: str, initial_value: tf.Tensor | None = None
     ) -> tf.Variable:
-        """Makes a variable like `variable`, which the rule knows by `name`."""
+        """Create the slot variable `name` of the rule, shaped like `variable`."""
         slot = self.add_variable_from_reference(variable, name, initial_value=initial_value)
         self._slots[name, self._var_key(variable)] = slot
         return slot
 
     def slot(self, variable: tf.Variable, name: str) -> tf.Variable:
-        """What `add_slot` made; `variable` may be one replica's copy."""
+        """Return a slot variable of `add_slot`; `variable` may be one replica's copy."""
         return self._slots[name, self._var_key(variable)]
 
     def coefficients(self, device: str, dtype: tf.DType) -> dict[str, tf.Tensor]:
-        """What the rule computes once a step for all variables of a device and type."""
+        """Return the per-step coefficients of the rule for the variables of a device and dtype."""
         return self._coefficients[device, dtype]
 
 
 def _adapted(optimizer_class: type) -> type:
-    """The class, with its variables kept by a `LegacyOptimizer`, its `keeper`."""
+    """Return a subclass whose variables a `LegacyOptimizer`, its `keeper`, owns."""
     return type(optimizer_class.__name__, (_Kept, optimizer_class), {})
 
 
@@ -139,7 +139,7 @@ class _Kept(keras.optimizers.legacy.Optimizer):
         initializer: str | tf.Tensor = "zeros",
         shape: tf.TensorShape | None = None,
     ) -> tf.Variable:
-        # A name, which is that of zeros, or the first value.
+        # The name of an initializer, always zeros, or the initial value.
         initial_value = None if isinstance(initializer, str) else initializer
         return self.keeper.add_slot(var, slot_name, initial_value)
 

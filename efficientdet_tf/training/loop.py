@@ -1,4 +1,4 @@
-"""The training loop around Keras' own: from where a run is to its end."""
+"""Training loop: run `fit` from the restored state to the last epoch."""
 
 import contextlib
 import dataclasses
@@ -25,22 +25,23 @@ from efficientdet_tf.training.stream import TrainingStream
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
 from efficientdet_tf.visualization.training_batch import MOST_IMAGES, draw_training_batch
 
-# What collective operations raise when a worker does not answer any more.
+# Raised by collective operations when a worker no longer responds.
 _PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingLoop:
-    """A run from where its checkpoint left it to its end.
+    """Trainer of a run, from its restored state to its end.
 
     Attributes:
-      config: resolved.
-      model: of `compiled_model`, restored.
-      train_data, val_data: of `load_data`.
-      steps: in an epoch.
-      progress: of `state.restore`.
-      output: what this process writes to.
-      patience: when to end before the last epoch.
+      config: resolved config.
+      model: restored model of `compiled_model`.
+      train_data: training set.
+      val_data: validation set.
+      steps: number of steps in an epoch.
+      progress: training state from `state.restore`.
+      output: directory this process writes to.
+      patience: early-stopping callback.
     """
 
     config: Config
@@ -54,17 +55,21 @@ class TrainingLoop:
 
     @property
     def epochs_done(self) -> int:
-        """Epochs that are whole."""
+        """Number of completed epochs."""
         return int(self.progress.epochs_done)
 
     @property
     def steps_into_epoch(self) -> int:
-        """Steps that are done of the next epoch."""
-        # More when steps per epoch were changed in between: then the epoch is over.
+        """Number of steps done in the current epoch."""
+        # More when steps per epoch were reduced: then the epoch is complete.
         return min(self.steps, int(self.progress.steps_into_epoch))
 
     def finish(self) -> EvaluationResult | None:
-        """Trains the epochs that are left, and returns the last evaluation."""
+        """Train the remaining epochs.
+
+        Returns:
+          The last evaluation; None when there was nothing left to train.
+        """
         training = self.config.training
         if self.epochs_done >= training.epochs:
             print(f"{self.output.path}: all {training.epochs} epochs are done")
@@ -103,14 +108,14 @@ class TrainingLoop:
                 error = RunDirectoryError(
                     f"{failure}; the checkpoints are kept, the same command resumes from the last"
                 )
-            # What reads ahead ends here, or never, where a read does not: then the requests do.
+            # Ends prefetching threads; where a read blocks them, the watch ends the process.
             requests.end(error)
         raise error
 
     def _explain(
         self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState
     ) -> UserError | None:
-        """What to raise for a failure of TensorFlow; None where it is a defect."""
+        """Return the user error behind a failure of TensorFlow; None for a defect."""
         error = stream.explain()
         if error is not None:
             return DataError(f"{error}; {self._save(saver)}")
@@ -120,9 +125,9 @@ class TrainingLoop:
         return None
 
     def _save(self, saver: callbacks.SaveState) -> str:
-        """Save the state; what the user finds."""
+        """Save the state and return a message on how to resume."""
         if strategy.has_peers(self.model.distribute_strategy):
-            # A checkpoint takes all workers, and the others know nothing of this.
+            # Saving a checkpoint needs all workers, and the others do not take part.
             return "restart all workers to resume from the last checkpoint"
         try:
             saver.save()
@@ -136,22 +141,22 @@ class TrainingLoop:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch
         bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
         evaluation = CachedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
-        at_end = [*self._measuring(evaluation, requests), self.patience, saver]
-        around = [
+        epoch_end_callbacks = [*self._metrics_callbacks(evaluation, requests), self.patience, saver]
+        all_callbacks = [
             callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
             callbacks.StopOnNaN(stream.images_of_last_step),
-            *at_end[:2],
-            *self._tensorboard(evaluation),
-            *at_end[2:],
+            *epoch_end_callbacks[:2],
+            *self._tensorboard_callbacks(evaluation),
+            *epoch_end_callbacks[2:],
             bar,
         ]
         self._draw_first_batch(stream, first_step)
         with contextlib.closing(bar):
-            for epoch, end, done in self._portions():
+            for epoch, end, done in self._fit_ranges():
                 if self.patience.is_over:
                     break
                 if done == self.steps:
-                    self._end_epoch(epoch, at_end)
+                    self._end_epoch(epoch, epoch_end_callbacks)
                     continue
                 self.model.fit(
                     stream.batches(epoch * self.steps + done),
@@ -159,17 +164,17 @@ class TrainingLoop:
                     epochs=end,
                     steps_per_epoch=self.steps - done,
                     verbose=0,
-                    callbacks=around,
+                    callbacks=all_callbacks,
                 )
         if evaluation.latest is None or evaluation.best is None:
             return None
         write_report(self.output, self.train_data, self.val_data, evaluation.best)
         return evaluation.latest.result
 
-    def _measuring(
+    def _metrics_callbacks(
         self, evaluation: CachedEvaluation, requests: StopRequests
     ) -> list[keras.callbacks.Callback]:
-        """What evaluates an epoch and writes it down, in this order."""
+        """Return the callbacks that evaluate an epoch and record its metrics, in order."""
         training = self.config.training
         coco = callbacks.CocoMetrics(
             evaluation.run,
@@ -181,7 +186,9 @@ class TrainingLoop:
         )
         return [coco, callbacks.MetricsFile(self.output.path / "metrics.csv", self.epochs_done)]
 
-    def _tensorboard(self, evaluation: CachedEvaluation) -> list[keras.callbacks.Callback]:
+    def _tensorboard_callbacks(
+        self, evaluation: CachedEvaluation
+    ) -> list[keras.callbacks.Callback]:
         folder = self.output.path / "tensorboard"
         scalars = keras.callbacks.TensorBoard(
             str(folder),
@@ -190,8 +197,8 @@ class TrainingLoop:
         )
         return [scalars, TensorBoardImages(evaluation, self.val_data, folder)]
 
-    def _portions(self) -> Iterator[tuple[int, int, int]]:
-        """First epoch, last one + 1, and steps that are done of the first, for each `fit`."""
+    def _fit_ranges(self) -> Iterator[tuple[int, int, int]]:
+        """Yield first epoch, end epoch and steps done in the first, for each call of `fit`."""
         epoch, end = self.epochs_done, self.config.training.epochs
         if self.steps_into_epoch:
             yield epoch, epoch + 1, self.steps_into_epoch
@@ -199,10 +206,10 @@ class TrainingLoop:
         if epoch < end:
             yield epoch, end, 0
 
-    def _end_epoch(self, epoch: int, around: list[keras.callbacks.Callback]) -> None:
-        """What is left of an epoch that was stopped after its last step."""
+    def _end_epoch(self, epoch: int, epoch_end_callbacks: list[keras.callbacks.Callback]) -> None:
+        """Run the end-of-epoch callbacks of an epoch that was stopped after its last step."""
         logs: dict[str, float] = {}
-        for callback in around:
+        for callback in epoch_end_callbacks:
             callback.set_model(self.model)
             callback.on_epoch_begin(epoch)
             callback.on_epoch_end(epoch, logs)

@@ -1,9 +1,9 @@
-"""How much memory a training will take, told before it starts.
+"""Memory of a training run, estimated before training.
 
-On a CPU, with Lite0 at 320 pixels and D0 at 512 in batches of 1 to 8, it is within 5 % of
-what a process really grew by in float32, and within 10 % with gradient checkpointing, in
-parts or with bfloat16 (docs/results.md). Of a GPU's memory, which TensorFlow and cuDNN use
-in their own ways, it is a first guess.
+On a CPU, with Lite0 at 320 pixels and D0 at 512 in batches of 1 to 8, the estimate is within
+5 % of the measured growth of the process in float32, and within 10 % with gradient
+checkpointing, gradient accumulation or bfloat16 (docs/results.md). For GPUs, whose memory
+TensorFlow and cuDNN manage differently, it is a rough guess.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.training import optimizers, saved_tensors
 from keras_layers.batch_norm import statistics_kept
 
-# Of the traced and optimised step on a CPU, for each operation of its forward pass: measured
-# with Lite0 (2529 of them) and D0 (3734).
+# Memory of the traced and optimised step on a CPU per operation of its forward pass: measured
+# with Lite0 (2529 operations) and D0 (3734).
 _BYTES_OF_OPERATION = 250_000
-# Batches between the input pipeline and the step: one in use, two made ahead.
+# Batches between the input pipeline and the step: one in use, two prefetched.
 _BATCHES = 3
 
 
@@ -31,13 +31,13 @@ class Memory:
     """Bytes that a training step takes on one device.
 
     Attributes:
-      weights: of the network, and their moving average.
-      optimizer: gradients, clipped gradients, and what the optimizer remembers.
-      activations: what the forward pass keeps for the backward pass, and what is
-        at work at the same time.
+      weights: network weights and their moving average.
+      optimizer: gradients, clipped gradients and optimizer slots.
+      activations: tensors saved for the backward pass, and the largest temporary
+        ones in use at the same time.
       batches: images and targets.
-      program: the step itself, compiled; 0 on other devices than CPUs, which leave that to
-        the machine.
+      program: the compiled step; 0 unless the device is a CPU, as it is then in host
+        memory.
     """
 
     weights: int
@@ -48,19 +48,19 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(dataclasses.astuple(self))
 
 
 def describe(model: keras.Model, config: Config) -> str:
-    """One line: what the training takes, and what there is; a warning where that is less.
+    """Describe needed and available memory in one line; warn if it does not suffice.
 
     Args:
-      model: of `training.train.compiled_model`.
-      config: of the run.
+      model: model of `training.train.compiled_model`.
+      config: config of the run.
     """
     needed, devices = estimate(model, config), _devices(model.distribute_strategy)
-    there = _available(devices)
+    available = _available(devices)
     # Several CPU devices share the memory of the machine; others have their own.
     shares = len(devices) if _are_cpus(devices) else 1
     total = shares * needed.total
@@ -70,44 +70,44 @@ def describe(model: keras.Model, config: Config) -> str:
         f"weights and optimizer {_gigabytes(shares * (needed.weights + needed.optimizer))}, "
         f"the rest {_gigabytes(shares * (needed.batches + needed.program))})"
     )
-    if there is None:
+    if available is None:
         return text
-    if total <= there:
-        return f"{text}; {_gigabytes(there)} are available"
+    if total <= available:
+        return f"{text}; {_gigabytes(available)} are available"
     return (
-        f"warning: {text}, but {_gigabytes(there)} are available; less is needed with a smaller "
+        f"warning: {text}, but {_gigabytes(available)} are available; use a smaller "
         "training.batch_size, training.gradient_accumulation_steps=2 or more, "
         "training.gradient_checkpointing=true or training.precision=mixed_bfloat16"
     )
 
 
 def estimate(model: keras.Model, config: Config) -> Memory:
-    """What one device's share of a training step takes.
+    """Estimate the memory of one device's share of a training step.
 
     Args:
-      model: of `training.train.compiled_model`.
-      config: of the run.
+      model: model of `training.train.compiled_model`.
+      config: config of the run.
     """
     training = config.training
     replicas = model.distribute_strategy.num_replicas_in_sync
-    part = max(1, training.batch_size // replicas // training.gradient_accumulation_steps)
-    specs = _batch_specs(config, part)
+    micro_batch = max(1, training.batch_size // replicas // training.gradient_accumulation_steps)
+    specs = _batch_specs(config, micro_batch)
     trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
     graph = _forward_graph(model, specs)
-    # To compute in parts, the step is traced once more.
+    # Gradient accumulation traces the step once more.
     operations = len(graph.get_operations()) * (
         1.3 if training.gradient_accumulation_steps > 1 else 1
     )
-    kept = saved_tensors.kept_for_gradients(graph, graph.outputs[0], model.trainable_variables)
+    saved = saved_tensors.find_saved_tensors(graph, graph.outputs[0], model.trainable_variables)
     on_cpu = _are_cpus(_devices(model.distribute_strategy))
-    # The gradients; the same clipped; their sum so far.
+    # Gradients, clipped gradients, accumulated gradients.
     copies = 1 + bool(config.optimizer.clip_norm) + (training.gradient_accumulation_steps > 1)
     return Memory(
         weights=weights * (2 if config.optimizer.ema_decay else 1),
         optimizer=trainable * (copies + _slots(config)),
-        # At some time one part is computed again, or the gradient of the largest is made.
-        activations=size_of(kept.tensors)
-        + max(size_of(part) for part in ([], *kept.recomputed, *([x] for x in kept.tensors))),
+        # At its peak a part is recomputed, or the gradient of the largest tensor computed.
+        activations=size_of(saved.tensors)
+        + max(size_of(part) for part in ([], *saved.recomputed, *([x] for x in saved.tensors))),
         batches=_BATCHES * training.gradient_accumulation_steps * size_of(tf.nest.flatten(specs)),
         program=int(_BYTES_OF_OPERATION * operations) if on_cpu else 0,
     )
@@ -115,7 +115,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
 
 def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
     def forward(images: tf.Tensor, targets: dict[str, tf.Tensor]) -> tf.Tensor:
-        # Traced outside of a step, where the statistics have nothing to follow.
+        # Traced outside of a training step, so BatchNorm statistics must not be updated.
         with statistics_kept():
             outputs = model(images, training=True)
         losses = model.detection_loss(targets, outputs, normalizer=tf.constant(1.0))
@@ -125,7 +125,7 @@ def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
 
 
 def _batch_specs(config: Config, batch_size: int) -> tuple:
-    """What a training batch is, as in `data.pipeline.training_dataset`."""
+    """Return the tensor specs of a batch of `data.pipeline.training_dataset`."""
     images = tf.TensorSpec((batch_size, *config.model.image_size, 3), tf.float32)
     num_anchors = len(anchors.from_config(config))
     targets = {
@@ -137,7 +137,7 @@ def _batch_specs(config: Config, batch_size: int) -> tuple:
 
 
 def _slots(config: Config) -> int:
-    """Variables that the optimizer has for each one it trains."""
+    """Return the number of optimizer slots for each trained variable."""
     optimizer = optimizers.build(config.optimizer, total_steps=1, steps_per_epoch=1, batch_size=1)
     trained = tf.Variable(tf.zeros([3]))
     optimizer.build([trained])
@@ -145,16 +145,16 @@ def _slots(config: Config) -> int:
 
 
 def size_of(tensors: Any) -> int:
-    """Size of tensors, variables or specs; unknown shapes are those of empty workspaces."""
+    """Return the bytes of tensors, variables or specs; unknown shapes are empty workspaces."""
     return sum((x.shape.num_elements() or 0) * x.dtype.size for x in tensors)
 
 
 def _devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
-    """Names of the devices of this machine that train."""
+    """Return the names of the training devices of this machine."""
     try:
         return strategy.extended.worker_devices
     except RuntimeError:
-        # The default strategy: it does not tell, and takes the first one.
+        # The default strategy does not list its devices; it uses the first one.
         (device, *_) = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices()
         return (device.name,)
 
@@ -164,10 +164,10 @@ def _are_cpus(devices: tuple[str, ...]) -> bool:
 
 
 def _available(devices: tuple[str, ...]) -> int | None:
-    """Bytes there are for training, None if unknown.
+    """Return the bytes available for training, None if unknown.
 
-    Of a GPU what TensorFlow may take of it; else what this machine, or the container
-    that the process runs in, has free.
+    For a GPU the memory limit of TensorFlow; else the free memory of this machine or of
+    the container of the process.
     """
     if any("gpu" in device.lower() for device in devices):
         return _gpu_memory()
@@ -177,7 +177,7 @@ def _available(devices: tuple[str, ...]) -> int | None:
 
 
 def _gpu_memory() -> int | None:
-    # Nothing public tells it.
+    # There is no public API for it.
     from tensorflow.python.client import device_lib
 
     limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
@@ -200,7 +200,7 @@ def _container_memory() -> int | None:
         limit = int((folder / "memory.max").read_text())
         return max(0, limit - int((folder / "memory.current").read_text()))
     except (OSError, ValueError):
-        # No limit is the word "max".
+        # "max" means no limit.
         return None
 
 

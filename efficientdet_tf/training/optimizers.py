@@ -1,4 +1,4 @@
-"""The optimizer, and what the recipe does to gradients and weights around it."""
+"""Optimizers, gradient clipping, L2 regularisation and moving average of the weights."""
 
 import contextlib
 import re
@@ -11,26 +11,26 @@ import tf_keras as keras
 from efficientdet_tf.config import OptimizerConfig
 from efficientdet_tf.training.schedules import WarmupDecay
 
-# Names of the variables that are decayed, and of their copies on other replicas. Biases,
-# BatchNorm and fusion weights are not.
+# Names of decayed variables and of their copies on other replicas. Biases, BatchNorm and
+# fusion weights are not decayed.
 _KERNEL = re.compile(r"(^|/)(depthwise_|pointwise_)?kernel(/replica_\d+)?(:\d+)?$")
 
 
 def build(
     config: OptimizerConfig, total_steps: int, steps_per_epoch: int, batch_size: int
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a run, with its learning-rate schedule.
+    """Build the optimizer of a run with its learning-rate schedule.
 
     Args:
-      config: the learning rate is scaled by batch_size / reference_batch_size;
-        `momentum` is Adam's first decay rate, too.
+      config: optimizer settings; the learning rate is scaled by
+        batch_size / reference_batch_size, and `momentum` is also Adam's beta_1.
       total_steps: steps of the whole training.
-      steps_per_epoch: steps of one epoch, which `warmup_epochs` counts.
-      batch_size: images in a step over all replicas.
+      steps_per_epoch: steps of one epoch, the unit of `warmup_epochs`.
+      batch_size: images per step over all replicas.
     """
     schedule = learning_rates(config, total_steps, steps_per_epoch, batch_size)
     if config.lookahead or decays_kernels(config):
-        # Late: it needs this module, and what it needs takes seconds to import.
+        # Late: it imports this module, and its own imports take seconds.
         from efficientdet_tf.training import legacy_optimizers
 
         return legacy_optimizers.build(config, schedule)
@@ -42,7 +42,7 @@ def build(
 def learning_rates(
     config: OptimizerConfig, total_steps: int, steps_per_epoch: int, batch_size: int
 ) -> WarmupDecay:
-    """Build the learning-rate schedule of a run; arguments as of `build`."""
+    """Build the learning-rate schedule of a run; arguments as in `build`."""
     peak = config.learning_rate * batch_size / config.reference_batch_size
     return WarmupDecay(
         config.schedule,
@@ -53,12 +53,12 @@ def learning_rates(
     )
 
 
-class _BackboneSteps(keras.optimizers.Optimizer):
-    """Makes an optimizer's steps of the backbone's variables longer or shorter.
+class _ScaledBackboneSteps(keras.optimizers.Optimizer):
+    """Optimizer mixin that scales the steps of backbone variables.
 
     Args:
-      factor: of the length; what the optimizer remembers stays that of whole
-        steps, so that the factor is one of the learning rate.
+      factor: factor of a step; slot variables are those of the unscaled step, so it
+        acts as a factor of the learning rate.
     """
 
     def __init__(self, factor: float, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class _BackboneSteps(keras.optimizers.Optimizer):
         self._factor = factor
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """One step of one variable."""
+        """Apply one step to one variable."""
         if self._factor == 1 or not variable.name.startswith("backbone/"):
             return super().update_step(gradient, variable)
         before = tf.identity(variable)
@@ -74,35 +74,35 @@ class _BackboneSteps(keras.optimizers.Optimizer):
         variable.assign(before + self._factor * (variable - before))
 
 
-class _Adam(_BackboneSteps, keras.optimizers.Adam):
+class _Adam(_ScaledBackboneSteps, keras.optimizers.Adam):
     pass
 
 
-class _SGD(_BackboneSteps, keras.optimizers.SGD):
+class _SGD(_ScaledBackboneSteps, keras.optimizers.SGD):
     pass
 
 
 def decays_kernels(config: OptimizerConfig) -> bool:
-    """Whether the optimizer decays kernels by itself, apart from the gradients.
+    """Whether the optimizer applies decoupled weight decay to kernels.
 
-    The L2 norm of the kernels is then no part of the loss; see `loss_decay`.
+    The loss then has no L2 term; see `loss_decay`.
     """
     return config.name in ("lamb", "sgdw", "radam")
 
 
 def loss_decay(config: OptimizerConfig) -> float:
-    """The factor of half the squared kernels in the loss: the decay, but never twice."""
+    """Return the factor of half the squared kernels in the loss; 0 with decoupled decay."""
     return 0.0 if decays_kernels(config) else config.weight_decay
 
 
 def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
-    """Clips every gradient to an L2 norm, then all of them together to the same."""
+    """Clip every gradient to an L2 norm, then all of them together to the same norm."""
     clipped, _ = tf.clip_by_global_norm([_clip(g, norm) for g in gradients], norm)
     return clipped
 
 
 def _clip(gradient: tf.Tensor, norm: float) -> tf.Tensor:
-    """`tf.clip_by_norm` with one product instead of two, and a third of its operations."""
+    """Compute `tf.clip_by_norm` with one product instead of two and a third of the operations."""
     squares = 2 * tf.nn.l2_loss(gradient)
     return gradient * (norm / tf.maximum(tf.sqrt(squares), norm))
 
@@ -113,43 +113,46 @@ def is_kernel(name: str) -> bool:
 
 
 def l2_regularization(model: keras.Model, decay: float) -> tf.Tensor:
-    """`decay` times half the squared L2 norm of all convolution kernels: float32 scalar."""
+    """Compute `decay` times half the squared L2 norm of all convolution kernels.
+
+    Returns:
+      float32 scalar.
+    """
     kernels = [variable for variable in model.trainable_variables if is_kernel(variable.name)]
     if not kernels:
         return tf.zeros([])
     return decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
 
 
-# Not a tf.Module: Keras would take the averages for weights of the model that
-# holds one.
+# Not a tf.Module: Keras would count the averages among the weights of the model.
 class MovingAverage(tf.__internal__.tracking.AutoTrackable):
     """Exponential moving average of all variables of a model.
 
-    The average begins at the variables' values, and its decay grows with the
-    steps: min(decay, (1 + n) / (10 + n)) in the step n, counted from 0, so that
+    The average starts at the variables' values, and its decay grows with the
+    steps: min(decay, (1 + n) / (10 + n)) in step n, counted from 0, so that
     short trainings are averaged, too. BatchNorm's moving statistics are averaged
     with the weights they belong to, as in the published checkpoints.
 
     `ExponentialMovingAverage` of tf-models-official is not used here: its
-    averages begin at zero, and it swaps by adding and subtracting, after which
-    weights are not exactly what they were.
+    averages start at zero, and it swaps by adding and subtracting, which does
+    not restore the weights exactly.
 
-    Make it in the scope of the strategy that the model was made in; then each
-    replica averages its own copies, without communication.
+    Create it in the strategy scope of the model; then each replica averages its
+    own copies, without communication.
 
     Args:
-      model: must be built.
-      decay: in 0..1.
+      model: built model.
+      decay: decay of the average, 0..1.
     """
 
     def __init__(self, model: keras.Model, decay: float) -> None:
         self._decay = decay
         self._strategy = tf.distribute.get_strategy()
         self._variables = [v for v in model.variables if v.dtype.is_floating]
-        self.averages = [_average_of(variable) for variable in self._variables]
+        self.averages = [_make_average(variable) for variable in self._variables]
 
     def update(self, steps_done: tf.Tensor) -> None:
-        """Moves the average towards the variables, in the replica context of a step.
+        """Update the average, in the replica context of a step.
 
         Args:
           steps_done: int scalar, the optimizer's count after this step, from 1.
@@ -160,20 +163,20 @@ class MovingAverage(tf.__internal__.tracking.AutoTrackable):
             average.assign_sub(tf.cast(rate, average.dtype) * (average - variable))
 
     def restart(self) -> None:
-        """Begins again at the variables' values, after other weights were loaded."""
+        """Reset the average to the variables' values, after other weights were loaded."""
         with self._strategy.scope():
             for average, variable in zip(self.averages, self._variables):
                 self._strategy.extended.update(variable, _copy, args=(average,))
 
     def swap(self) -> None:
-        """Exchanges variables and averages, bit by bit; twice is as if never done."""
+        """Swap variables and averages bit for bit; a second call restores both."""
         with self._strategy.scope():
             for average, variable in zip(self.averages, self._variables):
                 self._strategy.extended.update(variable, _exchange, args=(average,))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """A context in which the model's variables are their averages."""
+        """Return a context in which the model's variables are their averages."""
         self.swap()
         try:
             yield
@@ -181,7 +184,7 @@ class MovingAverage(tf.__internal__.tracking.AutoTrackable):
             self.swap()
 
 
-def _average_of(variable: tf.Variable) -> tf.Variable:
+def _make_average(variable: tf.Variable) -> tf.Variable:
     is_mirrored = variable.synchronization != tf.VariableSynchronization.ON_READ
     return tf.Variable(
         tf.convert_to_tensor(variable),

@@ -1,8 +1,9 @@
-"""Lock of a run directory: one process trains in it.
+"""Lock of a run directory: only one process trains in it.
 
-The lock is that of the operating system (flock), which ends with its process however that
-ends, and which most network file systems share among hosts. The file says who holds it. Where
-locks do not reach other hosts, the file's time does: its holder renews it every few seconds.
+It is a lock of the operating system (flock), which is released however its process ends and
+which most network file systems share among hosts. The file names the holder. Where locks do not
+reach other hosts, the modification time of the file does: the holder updates it every few
+seconds.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 FILE = "run.lock"
-# Seconds from one renewal to the next, and without one until a holder counts as gone.
+# Seconds between renewals, and without renewal until a holder counts as gone.
 RENEWAL, GONE = 4.0, 15.0
 
 
@@ -37,11 +38,10 @@ class RunLock:
     """Lock of a run directory, held while it is entered.
 
     Args:
-      folder: the run directory; made where it does not exist, and removed again if it is left
-        empty.
+      folder: the run directory; created if missing, and removed again if left empty.
 
     Raises, when entered:
-      RunInUse: when another process holds it, naming that.
+      RunInUse: when another process holds the lock; the message names it.
       WriteError: when the folder cannot be written to.
     """
 
@@ -65,7 +65,7 @@ class RunLock:
 
     def __exit__(self, *exception: Any) -> None:
         self._released.set()
-        # While it is locked: another process may have made a new one otherwise.
+        # While locked: afterwards the file could be a new one of another process.
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._file.close()
@@ -74,7 +74,7 @@ class RunLock:
                 self._folder.rmdir()
 
     def _open(self) -> IO:
-        """The open file, locked where it can be, and surely the one that has the name now."""
+        """Open and, where possible, lock the file; ensure that it still has its name."""
         while True:
             file = self._path.open("a+", encoding="utf-8")
             try:
@@ -89,7 +89,7 @@ class RunLock:
             file.close()
 
     def _take_over(self) -> None:
-        """Writes this process into the file, once nobody else renews it."""
+        """Write this process into the file, once no other process renews it."""
         holder = _holder(self._file)
         if holder:
             if self._may_live(holder) and self._is_renewed():
@@ -98,22 +98,22 @@ class RunLock:
             print(f"{self._folder}: left by {_shown(holder)}, which is gone; resuming")
         self._file.truncate(0)
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        me = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
-        self._file.write(json.dumps(me))
+        this_process = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
+        self._file.write(json.dumps(this_process))
         self._file.flush()
 
     def _may_live(self, holder: dict) -> bool:
-        """Whether a holder may be at work, although nothing here keeps this process out."""
+        """Whether a holder may still be running although its lock is not visible here."""
         if holder["host"] != socket.gethostname():
             return True
         return not self._is_locked and _is_running(holder["process"])
 
     def _is_renewed(self) -> bool:
-        """Whether the time of the file changes; the clocks of hosts may differ."""
+        """Whether the modification time changes; clocks of hosts may differ."""
         before, end = self._path.stat().st_mtime_ns, time.monotonic() + GONE
         while time.monotonic() < end:
             time.sleep(0.5)
-            # Opened, because network file systems then ask for its time again.
+            # Opened, because network file systems then refresh the time.
             with contextlib.suppress(FileNotFoundError), self._path.open() as file:
                 if os.fstat(file.fileno()).st_mtime_ns != before:
                     return True
@@ -127,12 +127,12 @@ class RunLock:
     def _in_use(self, holder: dict) -> RunInUse:
         return RunInUse(
             f"{self._folder}: is in use by {_shown(holder)}; "
-            "wait for its end, or use another --model_dir"
+            "wait until it ends, or use another --model_dir"
         )
 
 
 def _holder(file: IO) -> dict:
-    """What the file says; {} when it is empty or damaged."""
+    """Read the holder from the file; {} when it is empty or damaged."""
     file.seek(0)
     try:
         holder = json.loads(file.read())
@@ -142,10 +142,13 @@ def _holder(file: IO) -> dict:
 
 
 def _lock(file: IO) -> bool:
-    """Lock a file; whether its file system, and this operating system, have locks.
+    """Lock a file, where file system and operating system support locks.
+
+    Returns:
+      Whether the file is locked.
 
     Raises:
-      BlockingIOError: when another process has it.
+      BlockingIOError: when another process holds the lock.
     """
     if fcntl is None:
         return False

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass, read off its graph."""
+"""Tensors saved by a forward pass for the backward pass, inferred from its graph."""
 
 import dataclasses
 import functools
@@ -6,70 +6,76 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-# Their result is their input under another name.
+# Operations whose output shares the buffer of their input.
 _ALIASES = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient")
-# No results of the step: inputs, weights, constants.
+# Tensors not computed by the step: inputs, weights, constants.
 GIVEN = ("Placeholder", "ReadVariableOp", "Const")
-# They read the shape, which is known, and no values.
+# Operations that read only the static shape, no values.
 _SHAPES = ("Shape", "ShapeN", "Size", "Rank")
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
-    """What the gradient of a result reads: tensors of the graph, each buffer once.
+class SavedTensors:
+    """Tensors of the graph that a gradient reads, each buffer once.
 
     Attributes:
-      tensors: kept from the forward pass, without weights, constants and inputs.
-      recomputed: for each part of the graph with a gradient of its own, such as that of
-        `tf.recompute_grad`, what is computed again when its turn comes.
+      tensors: saved by the forward pass, without weights, constants and inputs.
+      recomputed: for each part of the graph with a custom gradient, such as
+        `tf.recompute_grad`, the tensors recomputed in the backward pass.
     """
 
     tensors: list[tf.Tensor]
     recomputed: list[list[tf.Tensor]]
 
 
-def kept_for_gradients(graph: tf.Graph, result: tf.Tensor, variables: Iterable) -> Kept:
-    """What stays in memory from the forward pass of `result` for its gradient.
+def find_saved_tensors(graph: tf.Graph, result: tf.Tensor, variables: Iterable) -> SavedTensors:
+    """Find the tensors that the forward pass of `result` saves for its gradient.
 
-    Which inputs and outputs of an operation its gradient reads is found by asking
-    TensorFlow for that gradient, once for every kind of operation.
+    The inputs and outputs that the gradient of an operation reads are found by building
+    that gradient, once for every kind of operation.
 
     Args:
-      graph: a traced function; gradients are added to it.
-      result: a scalar of the graph.
-      variables: those the gradient is of.
+      graph: graph of a traced function; gradients are added to it.
+      result: scalar tensor of the graph.
+      variables: variables of the gradient.
     """
-    reads = functools.partial(_read, graph, _downstream(graph, variables), {})
-    tensors, own = reads(result.op, ())
+    read_by_gradient = functools.partial(
+        _read_by_gradient, graph, _downstream(graph, variables), {}
+    )
+    tensors, custom = read_by_gradient(result.op, ())
     parts = []
-    for op in own:
-        inner, _ = reads(op.inputs[0].op, op.inputs[1:])
+    for op in custom:
+        inner, _ = read_by_gradient(op.inputs[0].op, op.inputs[1:])
         parts.append([inner[name] for name in inner.keys() - tensors.keys()])
-    return Kept(list(tensors.values()), parts)
+    return SavedTensors(list(tensors.values()), parts)
 
 
-def _read(
+def _read_by_gradient(
     graph: tf.Graph, differentiable: set[str], rules: dict, start: tf.Operation, given: Sequence
 ) -> tuple[dict[str, tf.Tensor], list[tf.Operation]]:
-    """What gradients from `start` back to `given` read, and the ones with gradients of their own.
+    """Find the tensors read by gradients from `start` back to `given`.
 
     Args:
-      graph, differentiable: of `kept_for_gradients`.
-      rules: what is known of kinds of operations; grows.
-      start: where the gradient starts.
-      given: tensors at which it ends; without them at the variables.
+      graph: graph of `find_saved_tensors`.
+      differentiable: names of the tensors that depend on the variables.
+      rules: cache of `_rule` by kind of operation; written to.
+      start: operation at which the gradient starts.
+      given: tensors at which it ends; if empty, at the variables.
+
+    Returns:
+      The tensors by name, and the operations with custom gradients.
     """
-    kept, own, waiting = {}, [], [start]
+    saved, custom, waiting = {}, [], [start]
     seen = {tensor.op.name for tensor in given}
     while waiting:
         op = waiting.pop()
         if op.name in seen:
             continue
         seen.add(op.name)
-        if _has_own_gradient(op):
-            # Its gradient starts from its arguments; what lies between is not kept.
+        if _has_custom_gradient(op):
+            # Its gradient starts from its arguments; tensors in between are not saved.
             needed = towards = op.inputs[1:]
-            own.append(op)
+            custom.append(op)
         else:
             wanted = tuple(x.name in differentiable for x in op.inputs)
             if not any(wanted):
@@ -82,12 +88,12 @@ def _read(
         waiting.extend(x.op for x in towards if x.name in differentiable)
         for tensor in map(buffer_of, needed):
             if tensor.op.type not in GIVEN:
-                kept[tensor.name] = tensor
-    return kept, own
+                saved[tensor.name] = tensor
+    return saved, custom
 
 
 def _downstream(graph: tf.Graph, variables: Iterable) -> set[str]:
-    """Names of the tensors of real numbers that depend on variables."""
+    """Return the names of the floating-point tensors that depend on variables."""
     handles = {id(variable.handle) for variable in variables}
     names = {inner.name for outer, inner in graph.captures if id(outer) in handles}
     for op in graph.get_operations():
@@ -97,7 +103,7 @@ def _downstream(graph: tf.Graph, variables: Iterable) -> set[str]:
 
 
 def _rule(graph: tf.Graph, op: tf.Operation, wanted: tuple[bool, ...]) -> list[int]:
-    """Which of an operation's inputs and outputs, in this order, its gradient reads."""
+    """Return the indices of those of (*inputs, *outputs) that an operation's gradient reads."""
     count = len(graph.get_operations())
     with graph.as_default():
         given = tf.compat.v1.placeholder(op.outputs[0].dtype, op.outputs[0].shape)
@@ -108,13 +114,13 @@ def _rule(graph: tf.Graph, op: tf.Operation, wanted: tuple[bool, ...]) -> list[i
     return [i for i, x in enumerate((*op.inputs, *op.outputs)) if x.name in read]
 
 
-def _has_own_gradient(op: tf.Operation) -> bool:
-    """Whether it is what `tf.custom_gradient` leaves: the result, then the arguments."""
+def _has_custom_gradient(op: tf.Operation) -> bool:
+    """Whether an operation is made by `tf.custom_gradient`: the result, then the arguments."""
     return op.type == "IdentityN" and "_gradient_op_type" in op.node_def.attr
 
 
 def buffer_of(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor whose memory this one is."""
+    """Return the tensor whose buffer this one shares."""
     while tensor.op.type in _ALIASES:
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor

@@ -1,4 +1,4 @@
-"""Learning rate by step: a linear warm-up, then one of four ways down."""
+"""Learning-rate schedules: linear warm-up, then one of four decays."""
 
 import math
 
@@ -58,8 +58,8 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         "polynomial" and "stepwise" are the published implementation's curves.
       peak: learning rate at the end of the warm-up.
       start: learning rate at step 0.
-      warmup_steps: steps of the warm-up, may be 0.
-      total_steps: steps of the training.
+      warmup_steps: number of warm-up steps, may be 0.
+      total_steps: number of training steps.
 
     Raises:
       ValueError: for an unknown decay.
@@ -77,7 +77,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.total_steps = total_steps
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The learning rate of a step, float32 scalar; `step` counts from 0."""
+        """Return the learning rate of a step, float32 scalar; `step` counts from 0."""
         step = tf.cast(step, tf.float32)
         warmup = tf.cast(self.warmup_steps, tf.float32)
         total = tf.cast(self.total_steps, tf.float32)
@@ -86,7 +86,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         return tf.where(step < warmup, rising, falling)
 
     def get_config(self) -> dict:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return {
             "decay": self.decay,
             "peak": self.peak,

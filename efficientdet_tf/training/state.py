@@ -1,4 +1,4 @@
-"""The whole state of a training: written as it goes, found again after a stop."""
+"""Training state: checkpoints, and restoring from them."""
 
 import pathlib
 import re
@@ -11,16 +11,16 @@ import tf_keras as keras
 
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
-# What TensorFlow raises for a file that is missing, cut off or damaged.
+# Raised by TensorFlow for a missing, truncated or damaged file.
 _UNREADABLE = (tf.errors.OpError, IndexError)
 # Weights files beside the checkpoints: best, last, and the one being written.
 _WEIGHTS_FILES = 3
 
 
 def checkpoints(directory: RunDirectory) -> list[pathlib.Path]:
-    """The checkpoints of a run, the newest first, as TensorFlow names them: without suffix.
+    """List the checkpoints of a run, newest first, by TensorFlow's prefix: without suffix.
 
-    The files count, not TensorFlow's list of them, which may be lost.
+    Found by file name, because TensorFlow's own list may be lost.
     """
     found = {
         int(match.group(1)): path.with_suffix("")
@@ -31,21 +31,20 @@ def checkpoints(directory: RunDirectory) -> list[pathlib.Path]:
 
 
 def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
-    """Restore the training state of a run from its newest checkpoint that can be read.
+    """Restore the training state of a run from its newest readable checkpoint.
 
-    One that cannot is named, and the one before is used.
+    An unreadable one is reported, and the previous one is used.
 
     Args:
-      directory: of the run.
-      model: compiled; its weights, optimizer and moving average are set.
+      directory: run directory.
+      model: compiled model; its weights, optimizer and moving average are restored.
 
     Returns:
-      The state; beside those it has the variables `epochs_done`, `best_ap`, `steps_into_epoch`,
-      of the epoch that is not done, and `images_skipped`, of the stream of images so far.
+      The state, with the further variables `epochs_done`, `best_ap`, `steps_into_epoch` (steps
+      done in the current epoch) and `images_skipped` (in the training stream so far).
 
     Raises:
-      RunDirectoryError: when there are checkpoints and none can be read, or one is of
-        other settings.
+      RunDirectoryError: when no checkpoint is readable, or one has other settings.
     """
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
@@ -77,16 +76,16 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
 
 
 def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader: Any) -> None:
-    """Sets all variables of the state.
+    """Restore all variables of the state.
 
     Raises:
       _UNREADABLE: for a damaged checkpoint.
-      RunDirectoryError: for a whole one that holds other variables.
+      RunDirectoryError: for an intact one with other variables.
     """
     try:
         state.restore(str(path)).assert_existing_objects_matched()
     except (ValueError, AssertionError) as error:
-        # Raises where a file is damaged.
+        # Raises when a file is damaged.
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
         raise RunDirectoryError(
@@ -96,8 +95,8 @@ def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader: Any) ->
 
 
 def _state_of_epochs(model: keras.Model) -> tf.train.Checkpoint:
-    """What checkpoints of all versions have."""
-    # Without a moving average its place is empty.
+    """Make the state that checkpoints of all versions contain."""
+    # Absent without a moving average.
     average = {"moving_average": model.moving_average} if model.moving_average else {}
     return tf.train.Checkpoint(
         model=model,
@@ -109,7 +108,7 @@ def _state_of_epochs(model: keras.Model) -> tf.train.Checkpoint:
 
 
 def _later_variables() -> dict[str, tf.Variable]:
-    """What checkpoints of earlier versions lack, at the values that stand for nothing."""
+    """Make the variables that earlier checkpoint versions lack, with neutral values."""
     return {
         "steps_into_epoch": tf.Variable(0, trainable=False),
         "images_skipped": tf.Variable(0, trainable=False),
@@ -122,20 +121,20 @@ def _position(state: tf.train.Checkpoint) -> str:
 
 
 def check_space(directory: RunDirectory, state: tf.train.Checkpoint, keep: int) -> None:
-    """Passes when the disk has room for all checkpoints and weights that the run will write.
+    """Check that the disk has room for all checkpoints and weights of the run.
 
     Args:
-      directory: of the run; exists.
-      state: of `restore`.
-      keep: checkpoints that are kept.
+      directory: existing run directory.
+      state: training state from `restore`.
+      keep: number of checkpoints to keep.
 
     Raises:
-      RunDirectoryError: when it has not.
+      RunDirectoryError: when the free space does not suffice.
     """
     weights = _bytes(state.model.variables)
     average = state.model.moving_average
     averages = _bytes(average.averages) if average else 0
-    # A new checkpoint is written before the oldest goes.
+    # A new checkpoint is written before the oldest is deleted.
     missing = max(0, keep + 1 - len(checkpoints(directory)))
     needed = missing * (weights + averages + _bytes(state.optimizer.variables))
     needed += _WEIGHTS_FILES * weights

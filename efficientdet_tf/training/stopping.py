@@ -1,4 +1,4 @@
-"""A request to stop, from a scheduler or a keyboard, answered where nothing is lost."""
+"""Graceful stop of training on SIGTERM or Ctrl-C, without losing steps."""
 
 import contextlib
 import gc
@@ -17,18 +17,18 @@ from typing import Any
 from efficientdet_tf.errors import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds that a step or an evaluation may take after a request, besides twice the slowest step
-# so far; and after a second request.
+# Seconds that a step or an evaluation may take after a request, in addition to twice the slowest
+# step so far; and after a second request.
 _STEP, _EVALUATION, _SECOND = 10.0, 30.0, 2.0
-# What the thread is told, besides numbers of signals.
+# Messages to the thread, besides signal numbers.
 _CLOSE, _ANSWERED, _END = 253, 254, 255
 
 
 class Stopped(UserError):
-    """A run that was asked to stop, and did.
+    """A run stopped by a signal.
 
     Attributes:
-      exit_code: 128 + the signal's number, as shells have it.
+      exit_code: 128 + signal number, as in shells.
     """
 
     def __init__(self, number: int) -> None:
@@ -36,7 +36,7 @@ class Stopped(UserError):
         self.exit_code = 128 + number
 
     def with_advice(self, advice: str) -> "Stopped":
-        """The same, saying how to resume."""
+        """Append how to resume to the message, and return the error itself."""
         self.args = (f"{self}; {advice}",)
         return self
 
@@ -45,7 +45,7 @@ class WorkerLost(UserError):
     """Another process of this training is gone.
 
     Attributes:
-      exit_code: that of a failure which passes when tried again (sysexits.h, EX_TEMPFAIL).
+      exit_code: code of a temporary failure (sysexits.h, EX_TEMPFAIL).
     """
 
     exit_code = 75
@@ -59,13 +59,13 @@ class WorkerLost(UserError):
 
 
 class StopRequests:
-    """Notices SIGTERM and Ctrl-C while it is entered; the second one acts as without it.
+    """Context that handles SIGTERM and Ctrl-C; a second signal has its default effect.
 
     Python calls a handler only between its own instructions, which a step that waits for data
-    may never come back to. Therefore a thread watches, too: it ends the process when a request
-    is not answered in time.
+    may never return to. Therefore a thread watches, too: it ends the process when a request
+    is not handled in time.
 
-    Outside the main thread, where Python allows no handlers, it notices nothing.
+    Outside the main thread, where Python allows no handlers, it has no effect.
     """
 
     def __init__(self) -> None:
@@ -90,13 +90,13 @@ class StopRequests:
             self._watch.close()
 
     def step_begins(self) -> None:
-        """Take the time of a step, which `check` ends."""
+        """Start timing a step; `check` stops it."""
         self._step_began = time.monotonic()
 
     def check(self) -> None:
-        """Raises `Stopped` when a stop has been asked for."""
+        """Raise `Stopped` when a stop has been requested."""
         if self._step_began is not None:
-            # The first one is compiled.
+            # The first step includes compilation.
             if not self._is_first_step:
                 duration = time.monotonic() - self._step_began
                 self._slowest_step = max(self._slowest_step, duration)
@@ -108,7 +108,7 @@ class StopRequests:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context that a request leaves wherever it is, by `Stopped`."""
+        """Return a context in which a request raises `Stopped` immediately."""
         self.check()
         self._raises = True
         try:
@@ -118,7 +118,7 @@ class StopRequests:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """A context that is left in peace by a first request: what it writes is to be kept."""
+        """Return a context that a first request does not interrupt, so that files are complete."""
         self._is_writing = True
         try:
             yield
@@ -126,10 +126,10 @@ class StopRequests:
             self._is_writing = False
 
     def end(self, error: Exception) -> None:
-        """Free what a training that failed has left, which may wait for a read for ever.
+        """Free the resources of a failed training, which may block on a read.
 
         Args:
-          error: what is going to be raised; loses its traceback, which holds on to that.
+          error: error about to be raised; its traceback is removed, as it references them.
         """
         if self._watch is not None:
             self._watch.expect_end(error)
@@ -140,8 +140,8 @@ class StopRequests:
         gc.collect()
 
     def _patience(self) -> float:
-        """Seconds in which a request has to be answered."""
-        # An epoch's work may be lost with an evaluation.
+        """Return the seconds within which a request has to be handled."""
+        # Ending an evaluation may lose an epoch of work.
         return (_EVALUATION if self._raises else _STEP) + 2 * self._slowest_step
 
     def _notice(self, number: int, frame: types.FrameType | None) -> None:
@@ -157,7 +157,7 @@ class StopRequests:
 
 
 class _Watch:
-    """Thread that ends the process when a signal is not answered in time.
+    """Thread that ends the process when a signal is not handled in time.
 
     Python's own handler in C writes the number of each signal to a socket, whatever the main
     thread does.
@@ -170,8 +170,8 @@ class _Watch:
     def __init__(self, patience: Callable[[], float], is_writing: Callable[[], bool]) -> None:
         self._patience = patience
         self._is_writing = is_writing
-        self._last_words: Exception | None = None
-        # Not a pipe: on Windows those cannot be waited for.
+        self._expected_error: Exception | None = None
+        # Not a pipe: `select` does not support those on Windows.
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -179,16 +179,16 @@ class _Watch:
         self._thread.start()
 
     def answered(self) -> None:
-        """No longer end the process for the signals so far."""
+        """Cancel the deadline of the signals so far."""
         self._writer.send(bytes([_ANSWERED]))
 
     def expect_end(self, error: Exception) -> None:
-        """End the process with the message of an error, unless this is closed in time."""
-        self._last_words = error
+        """End the process with the message of an error unless closed in time."""
+        self._expected_error = error
         self._writer.send(bytes([_END]))
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         signal.set_wakeup_fd(self._wakeup_before)
         self._writer.send(bytes([_CLOSE]))
         self._thread.join()
@@ -218,8 +218,8 @@ class _Watch:
                 deadline = min(deadline or math.inf, time.monotonic() + seconds)
 
     def _end_process(self, numbers: list[int]) -> None:
-        """Do what `command_line` would, without the main thread."""
-        error = self._last_words or Stopped(numbers[-1]).with_advice(
+        """Print the message and exit like `command_line`, without the main thread."""
+        error = self._expected_error or Stopped(numbers[-1]).with_advice(
             "a step has not ended in time, as when data cannot be read; the last checkpoint is "
             "kept; run the same command to resume"
         )

@@ -1,4 +1,4 @@
-"""Which devices train, by name."""
+"""Distribution strategies by name, and the roles of processes."""
 
 import contextlib
 import json
@@ -13,21 +13,20 @@ from efficientdet_tf.run_directory import RunDirectory
 
 
 def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
-    """The distribution strategy called `name`.
+    """Create the distribution strategy `name`.
 
-    With "multi_worker" this waits until all workers are there, and has to come before anything
-    else that TensorFlow does.
+    With "multi_worker" this waits for all workers, and must be called before any other
+    use of TensorFlow.
 
     Args:
-      name: "cpu" and "gpu" are one device; "mirrored" all GPUs of this
-        machine, or all its logical CPUs where there is none; "multi_worker" the
-        machines named by TF_CONFIG; "tpu" a TPU; "auto" is "multi_worker" with a
-        TF_CONFIG that names several workers, else "mirrored" with several GPUs,
-        else the one GPU, else the CPU.
-      tpu: name or grpc:// address of the TPU; "" is that of this environment.
+      name: "cpu" and "gpu" are one device; "mirrored" all GPUs of this machine, or all
+        its logical CPUs without a GPU; "multi_worker" the machines of TF_CONFIG; "tpu" a
+        TPU; "auto" is "multi_worker" with a TF_CONFIG of several workers, else
+        "mirrored" with several GPUs, else the one GPU, else the CPU.
+      tpu: name or grpc:// address of the TPU; "" is that of the environment.
 
     Raises:
-      ConfigError: when the devices are not there.
+      ConfigError: when the devices are unavailable.
     """
     if name == "auto" and num_workers() > 1:
         name = "multi_worker"
@@ -49,7 +48,7 @@ def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
 def check_batch(
     devices: tf.distribute.Strategy, batch_size: int, gradient_accumulation_steps: int
 ) -> None:
-    """Passes when a batch can be shared out evenly.
+    """Check that a batch can be divided evenly among devices and micro-batches.
 
     Raises:
       ConfigError: when it cannot.
@@ -70,10 +69,10 @@ def check_batch(
 
 @contextlib.contextmanager
 def writable(directory: RunDirectory, devices: tf.distribute.Strategy) -> Iterator[RunDirectory]:
-    """The folder that this process writes to: only the chief's is that of the run.
+    """Yield the directory this process writes to: the run directory for the chief only.
 
-    The others have to write as well, because reading variables for it takes all of them; what
-    they write goes to a temporary folder.
+    The others have to write as well, because reading variables takes all processes; they
+    write to a temporary folder.
     """
     if is_chief(devices):
         yield directory
@@ -83,7 +82,7 @@ def writable(directory: RunDirectory, devices: tf.distribute.Strategy) -> Iterat
 
 
 def has_peers(devices: tf.distribute.Strategy) -> bool:
-    """Whether other processes train with this one."""
+    """Whether other processes take part in the training."""
     return isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy) and num_workers() > 1
 
 
@@ -98,7 +97,7 @@ def is_chief(devices: tf.distribute.Strategy) -> bool:
 
 
 def num_workers() -> int:
-    """Processes that train, by the environment variable TF_CONFIG; 1 without it.
+    """Return the number of training processes in the environment variable TF_CONFIG; 1 without it.
 
     Raises:
       ConfigError: when it cannot be read.

@@ -1,4 +1,4 @@
-"""Batches of a run, and which images they are made of."""
+"""Stream of training batches, and the images in each."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from efficientdet_tf.data.records import DataError, DetectionData, Record
 
 
 class TrainingStream:
-    """Stream of training images of one process, which knows what it has skipped.
+    """Stream of training images of one process, with a record of skipped images.
 
     Args:
-      data: the training set.
-      config: resolved.
-      devices: what trains.
-      num_skipped: images of the stream that could not be read, before this process.
+      data: training set.
+      config: resolved config.
+      devices: distribution strategy.
+      num_skipped: number of unreadable images in the stream before this process.
     """
 
     def __init__(
@@ -39,44 +39,44 @@ class TrainingStream:
 
     @property
     def num_skipped(self) -> int:
-        """Images of the stream that were skipped in the run, by the end of the last step."""
+        """Number of images skipped in the run by the end of the last step."""
         if self._config.data.cache:
             return self._skipped_before
-        # Other workers skip others; of theirs nothing is known.
+        # Skipped images of other workers are unknown; assume as many.
         return self._skipped_before + self._workers * self._skipped_among(self._images_done)
 
     @property
     def num_unread(self) -> int:
-        """Images that could not be read, by the end of the last step of this process."""
+        """Number of images unreadable in this process by the end of the last step."""
         if self._config.data.cache:
             return self._unread_before + len(self._missing())
         return self._unread_before + self._skipped_among(self._images_done)
 
     def batches(self, first_step: int) -> Iterator:
-        """Distribute batches from a step on, counted over the whole run."""
+        """Distribute batches, starting at a step counted over the whole run."""
         self._skipped_before, self._unread_before = self.num_skipped, self.num_unread
         self._start(first_step * self._batch_size + self._skipped_before)
 
-        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        def make_worker_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             self._workers, self._worker = context.num_input_pipelines, context.input_pipeline_id
             return self._dataset(self._batch_size, context)
 
-        return self._devices.distribute_datasets_from_function(of_worker)
+        return self._devices.distribute_datasets_from_function(make_worker_dataset)
 
     def first_batch(self, first_step: int, most: int) -> tuple[tf.Tensor, dict]:
-        """Read the first images of a step, at most so many, without taking them."""
+        """Read the first images of a step, at most `most`, without consuming them."""
         self._start(first_step * self._batch_size + self._skipped_before)
         batch = next(iter(self._dataset(min(most, self._batch_size), None)))
-        # What could not be read is noticed again.
+        # Forget its read failures; they will be noticed again.
         self._start(self._first_image)
         return batch
 
     def step_done(self) -> None:
-        """Count the images of one more step as used."""
+        """Count the images of one step as consumed."""
         self._images_done += self._share
 
     def newly_unreadable(self) -> Iterator[tuple[Record, str]]:
-        """Yield each image that could not be read, and why, unless it has been before."""
+        """Yield each image newly found unreadable, and why."""
         found = self._failures.positions[self._positions_seen :]
         self._positions_seen += len(found)
         gaps = self._failures.gaps[self._gaps_seen :]
@@ -86,15 +86,15 @@ class TrainingStream:
             if position not in self._named:
                 self._named.add(position)
                 record = self._data.records[position]
-                yield record, why_unreadable(record) or "could not be read, but can be now"
+                yield record, why_unreadable(record) or "unreadable earlier, readable now"
 
     def images_of_last_step(self) -> list[str]:
-        """Name the images of the last step, partners in mosaics and mixes included."""
+        """Name the images of the last step, including mosaic and MixUp partners."""
         positions = self._positions_among(self._images_done - self._share)
         return [_name(self._data.records[position]) for position in positions]
 
     def explain(self) -> DataError | None:
-        """The error of the user that made the stream fail, if it is one."""
+        """Return the user error that made the stream fail; None for a defect."""
         if self._failures.has_ended:
             return self._none_can_be_read()
         if self._config.data.strict:
@@ -120,7 +120,7 @@ class TrainingStream:
                 stream_order.training_positions(self._data, seed=seed, first_image=last)
             )
         record = self._data.records[position]
-        reason = why_unreadable(record) or "could not be read, but can be now"
+        reason = why_unreadable(record) or "unreadable earlier, readable now"
         return DataError(
             f"training data: {count} images in a row cannot be read, the last "
             f"{record.name}: {reason}"
@@ -132,7 +132,7 @@ class TrainingStream:
 
     @property
     def _share(self) -> int:
-        """Images of a step in this process."""
+        """Number of images of a step in this process."""
         return self._batch_size // self._workers
 
     def _start(self, first_image: int) -> None:
@@ -156,13 +156,13 @@ class TrainingStream:
         )
 
     def _missing(self) -> set[int]:
-        """What the cache lacks."""
+        """Return the positions of records missing from the cache."""
         if not self._config.data.cache:
             return set()
         return {position for gap in list(self._failures.gaps) for position in range(*gap)}
 
     def _skipped_among(self, images: int) -> int:
-        """Images that were skipped before the last of so many that were not."""
+        """Count the images skipped before the last of `images` images that were not."""
         skipped = 0
         for first, end in list(self._failures.gaps):
             before = (first - self._first_image - self._worker) // self._workers - skipped
@@ -177,7 +177,7 @@ class TrainingStream:
             yield from range(first, end)
             return
         if self._order is None:
-            # Read once from front to back, as gaps come in order.
+            # One pass from front to back, because gaps come in order.
             seed = self._config.training.seed
             order = stream_order.training_positions(
                 self._data, seed=seed, first_image=self._first_image
@@ -191,15 +191,15 @@ class TrainingStream:
                 return
 
     def _positions_among(self, first: int) -> list[int]:
-        """Records of the images of a step, of which so many are before it, with partners."""
+        """Return the record positions of a step with `first` images before it, with partners."""
         seed, settings = self._config.training.seed, self._config.augmentation
         numbers = [self._number(index) for index in range(first, first + self._share)]
         missing = self._missing()
         order = stream_order.training_positions(
             self._data, seed=seed, first_image=numbers[0], missing=missing
         )
-        along = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
-        positions = [along[number] for number in numbers]
+        position_of_number = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
+        positions = [position_of_number[number] for number in numbers]
         if settings.mosaic or settings.mixup:
             partners = (
                 augmenting.training_partners(self._data, self._config, seed=seed, number=number)
@@ -211,7 +211,7 @@ class TrainingStream:
         return list(dict.fromkeys(positions))
 
     def _number(self, index: int) -> int:
-        """Number in the stream of an image that was not skipped, by its place among them."""
+        """Return the stream number of an image by its index among the images not skipped."""
         skipped = 0 if self._config.data.cache else self._skipped_among(index + 1)
         return self._first_image + self._worker + self._workers * (index + skipped)
 

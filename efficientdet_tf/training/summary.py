@@ -1,4 +1,4 @@
-"""What a training is about to do, for the terminal."""
+"""Text summary of a training run, printed before it starts."""
 
 import pathlib
 
@@ -17,14 +17,15 @@ def describe(
     steps: int,
     folder: pathlib.Path,
 ) -> str:
-    """A line for each part of a run, then the settings that are not the model's defaults.
+    """Describe a run line by line, then the settings that differ from the model's defaults.
 
     Args:
-      model: of `training.train.compiled_model`.
-      config: of the run, resolved.
-      train_data, val_data: of `training.train.load_data`.
-      steps: in an epoch.
-      folder: the run directory.
+      model: model of `training.train.compiled_model`.
+      config: resolved config of the run.
+      train_data: training set.
+      val_data: validation set.
+      steps: number of steps in an epoch.
+      folder: run directory.
     """
     training = config.training
     height, width = config.model.image_size

@@ -1,4 +1,4 @@
-"""What the network sees on some validation images, epoch by epoch, in TensorBoard."""
+"""Ground truth and predictions on some validation images in TensorBoard, by epoch."""
 
 import dataclasses
 import pathlib
@@ -19,21 +19,20 @@ from efficientdet_tf.evaluation.side_by_side import side_by_side
 _IMAGES, _COLUMNS = 8, 2
 _LONGEST_SIDE = 320
 _GAP = 4
-# The same in all epochs, so that one sees the network becoming sure.
+# The same in all epochs, so that rising scores are visible.
 _SCORE_THRESHOLD = 0.3
 
 
 class TensorBoardImages(keras.callbacks.Callback):
-    """Writes a image after each evaluation: the same images with objects and detections.
+    """Writes an image grid after each evaluation, with ground truth and predictions.
 
     Left: ground truth, right: predictions, in the colours of
-    `side_by_side`. The step is the epoch counted from 0, as of the scalars that
-    Keras writes.
+    `side_by_side`. The step is the epoch counted from 0, as for Keras' scalars.
 
     Args:
-      evaluation: its latest result is shown, when it is a new one.
-      data: what is evaluated.
-      folder: TensorBoard's of the run; written to `validation` in it.
+      evaluation: evaluation whose latest result is shown, if it is new.
+      data: validation set.
+      folder: TensorBoard folder of the run; its subfolder `validation` is written to.
     """
 
     def __init__(
@@ -51,13 +50,13 @@ class TensorBoardImages(keras.callbacks.Callback):
         if latest is None or latest is self._shown:
             return
         self._shown = latest
-        picture = draw(self._data, latest.detections)
-        if picture is None:
+        image = draw(self._data, latest.detections)
+        if image is None:
             return
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self._folder))
         with self._writer.as_default(), tf.summary.record_if(True):
-            tf.summary.image("detections", np.asarray(picture)[None], step=epoch)
+            tf.summary.image("detections", np.asarray(image)[None], step=epoch)
         self._writer.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
@@ -67,14 +66,14 @@ class TensorBoardImages(keras.callbacks.Callback):
 
 
 def draw(data: DetectionData, detections: DetectionArrays) -> PIL.Image.Image | None:
-    """Objects and detections of each image side by side, two images in a row.
+    """Draw ground truth and predictions of each image side by side, two images per row.
 
     Args:
       data: the images.
-      detections: those of other images are left out.
+      detections: predictions; those of other images are ignored.
 
     Returns:
-      A image; None when no image can be read.
+      An RGB image; None when no image can be read.
     """
     wanted = [record.image_id for record in data.records]
     detections = detections.taken(np.isin(detections.image_ids, wanted))
@@ -83,15 +82,15 @@ def draw(data: DetectionData, detections: DetectionArrays) -> PIL.Image.Image | 
         try:
             pairs.append(side_by_side(outcome, data.label_map, _LONGEST_SIDE))
         except DataError:
-            # Evaluation has warned of it.
+            # The evaluation has already warned.
             continue
     return _grid(pairs) if pairs else None
 
 
 def _grid(pairs: list[tuple[PIL.Image.Image, PIL.Image.Image]]) -> PIL.Image.Image:
-    """Each pair in a cell that is large enough for the largest."""
-    width = 2 * max(picture.width for picture, _ in pairs) + _GAP
-    height = max(picture.height for picture, _ in pairs)
+    """Arrange pairs of images in a grid with cells of the largest pair's size."""
+    width = 2 * max(image.width for image, _ in pairs) + _GAP
+    height = max(image.height for image, _ in pairs)
     columns = min(_COLUMNS, len(pairs))
     rows = -(-len(pairs) // columns)
     size = columns * (width + 3 * _GAP) - 3 * _GAP, rows * (height + _GAP) - _GAP
@@ -105,7 +104,7 @@ def _grid(pairs: list[tuple[PIL.Image.Image, PIL.Image.Image]]) -> PIL.Image.Ima
 
 
 def _some(records: Sequence[Record]) -> list[Record]:
-    """Images from all of the data set, with objects where there are such."""
+    """Select records spread over the data set, those with objects if there are any."""
     records = [record for record in records if record.is_counted.any()] or list(records)
     if len(records) <= _IMAGES:
         return records

@@ -1,4 +1,4 @@
-"""A training run from a config to a folder."""
+"""Training run: from a config to a run directory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,26 +26,26 @@ from efficientdet_tf.training.run_lock import RunLock
 
 
 def train(config: Config, model_dir: str) -> EvaluationResult | None:
-    """Trains, evaluates as it goes, and resumes where an earlier call stopped.
+    """Train with regular evaluations, resuming an earlier run in the same directory.
 
     Args:
-      config: `model.num_classes` is taken from the training data.
-      model_dir: see `RunDirectory`; made where it does not exist. A run that
-        starts there loads `training.pretrained`; one that is resumed does not.
+      config: settings; `model.num_classes` is taken from the training data.
+      model_dir: path of the run directory, see `RunDirectory`; created if missing. A new
+        run loads `training.pretrained`; a resumed one does not.
 
     Returns:
-      The last evaluation; None when the run was finished already.
+      The last evaluation; None when the run was already finished.
 
     Raises:
-      UserError: one line, on settings, data, weights, the folder, or a loss that
-        is no longer a number.
+      UserError: for invalid settings, data, weights or folder, or a NaN or infinite
+        loss; the message is one line.
     """
     config = parts.resolve(config)
     gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     if pretrained:
-        # Before data sets are read: a wrong name is answered at once.
+        # Before reading the data sets: a wrong name fails at once.
         registry.find(pretrained)
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -54,7 +54,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         devices, config.training.batch_size, config.training.gradient_accumulation_steps
     )
     keras.utils.set_random_seed(config.training.seed)
-    # Only the chief writes there.
+    # Only the chief writes to the run directory.
     lock = RunLock(directory.path) if strategy.is_chief(devices) else contextlib.nullcontext()
     with lock:
         return _train(config, directory, devices, pretrained)
@@ -63,7 +63,7 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
 def _train(
     config: Config, directory: RunDirectory, devices: tf.distribute.Strategy, pretrained: str
 ) -> EvaluationResult | None:
-    """`train` with the devices that are there, in a folder that no other process writes to."""
+    """Run `train` with its devices, while the run directory is locked."""
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
     config = config.override(class_weights.settings(config.loss, train_data))
@@ -75,17 +75,17 @@ def _train(
         if pretrained:
             print(load_pretrained(model, config, pretrained))
     with strategy.writable(directory, devices) as output:
-        # Weights that do not fit leave no folder behind.
+        # After loading: incompatible weights leave no folder behind.
         output.make()
         progress = state.restore(directory, model)
         state.check_space(output, progress, config.training.keep_checkpoints)
         changes = _changes(directory, stored, config, progress, len(train_data))
-        # Before config.yaml: what is lost in between is found again.
+        # Before config.yaml: after a crash in between, the change is detected again.
         if changes:
             resuming.write_changes(output.path, changes)
         output.create(config, train_data.label_map)
         patience = EarlyStopping(
-            # Of the run's folder, which not every process writes to.
+            # Read from the run directory, which not every process writes to.
             config.training.patience,
             directory.path / "metrics.csv",
             int(progress.epochs_done),
@@ -93,10 +93,8 @@ def _train(
         )
         print(summary.describe(model, config, train_data, val_data, steps, directory.path))
         print(memory.describe(model, config))
-        fitting = TrainingLoop(
-            config, model, train_data, val_data, steps, progress, output, patience
-        )
-        return fitting.finish()
+        loop = TrainingLoop(config, model, train_data, val_data, steps, progress, output, patience)
+        return loop.finish()
 
 
 def _changes(
@@ -106,7 +104,7 @@ def _changes(
     progress: tf.train.Checkpoint,
     num_images: int,
 ) -> list[resuming.Change]:
-    """All changes of settings in a run; those of this call are printed and take effect."""
+    """Collect all changes of settings in a run; print and apply those of this call."""
     changes = resuming.read_changes(directory.path)
     settings = resuming.changed(stored, config)
     step = int(progress.optimizer.iterations.numpy())
@@ -119,14 +117,14 @@ def _changes(
             change, (before, after), best_ap, config.training.patience > 0
         ):
             print(line)
-    # Not only by the call that changed it: that one may have ended before its first checkpoint.
+    # Not only in the call that changed it, which may have ended before its first checkpoint.
     if step <= resuming.measured_since(changes).step:
         progress.best_ap.assign(-1.0)
     return changes
 
 
 def _learning_rate(config: Config, num_images: int, step: int) -> float:
-    """The learning rate after so many steps, by a config."""
+    """Return the learning rate of a config after `step` steps."""
     steps = steps_per_epoch(config, num_images)
     training = config.training
     rates = optimizers.learning_rates(
@@ -136,10 +134,10 @@ def _learning_rate(config: Config, num_images: int, step: int) -> float:
 
 
 def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
-    """The training and the validation set; images that are in both are warned of.
+    """Load the training and the validation set; warn of images in both.
 
     Raises:
-      DataError: when one cannot be used or has no object, or their classes differ.
+      DataError: when one is unusable or has no object, or their classes differ.
     """
     config = parts.resolve(config)
     data = config.data
@@ -156,16 +154,16 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
 
 
 def steps_per_epoch(config: Config, num_images: int) -> int:
-    """Steps in an epoch: as configured, or one pass rounded down, but at least 1."""
+    """Return the steps in an epoch: as configured, or one pass rounded down, at least 1."""
     return config.training.steps_per_epoch or max(1, num_images // config.training.batch_size)
 
 
 def compiled_model(config: Config, steps: int) -> keras.Model:
-    """The network of a config, ready for `fit`.
+    """Build and compile the network of a config for `fit`.
 
     Args:
-      config: of the run.
-      steps: in an epoch.
+      config: config of the run.
+      steps: number of steps in an epoch.
     """
     training, settings = config.training, config.optimizer
     with _precision(training.precision):
@@ -179,7 +177,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
         batch_size=training.batch_size,
     )
     if training.precision == "mixed_float16":
-        # Small gradients would be zero in float16.
+        # Small gradients would underflow in float16.
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
@@ -196,7 +194,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
 
 @contextlib.contextmanager
 def _precision(policy: str) -> Iterator[None]:
-    """A context in which new layers compute in a Keras precision policy."""
+    """Set the Keras precision policy of layers created in this context."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:

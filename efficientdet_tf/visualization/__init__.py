@@ -1,1 +1,1 @@
-"""Images with boxes, and charts."""
+"""Drawing of boxes and precision-recall curves."""

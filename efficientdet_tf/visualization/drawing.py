@@ -1,4 +1,4 @@
-"""Detections, batches and precision-recall curves as images.
+"""Drawing of detections, batches and precision-recall curves.
 
 Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
 """
@@ -21,10 +21,10 @@ from efficientdet_tf.files import replacing
 if TYPE_CHECKING:
     from efficientdet_tf.evaluation.result import EvaluationResult
 
-# More lines than this in one plot cannot be told apart.
+# More lines than this in one plot are indistinguishable.
 _MOST_CURVES = 10
 _GRID_GAP = 4
-# Grey, which no class is.
+# Grey, a colour of no class.
 IGNORED_COLOR = (128, 128, 128)
 
 
@@ -35,34 +35,34 @@ def draw_detections(
     scores: np.ndarray | None = None,
     colors: Sequence[tuple[int, int, int]] | None = None,
 ) -> PIL.Image.Image:
-    """A copy of the image with boxes and their labels.
+    """Draw boxes and their labels on a copy of an image.
 
-    Lines and letters grow with the image; a class has the same colour in
-    every image. Detections with the best scores are drawn last, on top.
+    Lines and fonts scale with the image; a class has the same colour in
+    every image. The highest scores are drawn last, on top.
 
     Args:
       image: RGB, or uint8 [h, w, 3].
       boxes: float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
       names: n class names.
-      scores: float [n], 0..1, shown in percent; None shows names alone.
-      colors: n RGB colours, 0..255; None takes those of the classes.
+      scores: float [n], 0..1, shown in percent; None shows only names.
+      colors: n RGB colours, 0..255; None is the colours of the classes.
 
     Returns:
       An RGB image of the same size.
     """
-    picture = _as_picture(image).copy()
+    canvas = _to_pil(image).copy()
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
-    draw = PIL.ImageDraw.Draw(picture)
-    font = _font(max(11, round(max(picture.size) / 45)))
-    line = max(1, round(max(picture.size) / 320))
+    draw = PIL.ImageDraw.Draw(canvas)
+    font = _font(max(11, round(max(canvas.size) / 45)))
+    line = max(1, round(max(canvas.size) / 320))
     for i in order:
-        ymin, xmin, ymax, xmax = _inside(boxes[i], picture.size)
+        ymin, xmin, ymax, xmax = _clip_to_image(boxes[i], canvas.size)
         color = class_color(names[i]) if colors is None else colors[i]
         draw.rectangle((xmin, ymin, xmax, ymax), outline=color, width=line)
         label = names[i] if scores is None else f"{names[i]} {100 * scores[i]:.0f}%"
-        _draw_label(draw, label, (xmin, ymin), color, font, picture.size)
-    return picture
+        _draw_label(draw, label, (xmin, ymin), color, font, canvas.size)
+    return canvas
 
 
 def draw_batch(
@@ -72,18 +72,17 @@ def draw_batch(
     columns: int = 4,
     colors: Sequence[Sequence[tuple[int, int, int]]] | None = None,
 ) -> PIL.Image.Image:
-    """The images of a batch in a grid, each with its boxes.
+    """Draw the images of a batch in a grid, each with its boxes.
 
     Args:
-      images: [B, h, w, 3], RGB on the 0..255 scale, of any number type.
-      boxes: B times float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      names: B times n class names.
-      columns: of the grid.
-      colors: B times n RGB colours, 0..255; None takes those of the classes.
+      images: [B, h, w, 3], RGB on the 0..255 scale, of any dtype.
+      boxes: for each image float [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
+      names: for each image n class names.
+      columns: number of columns. Default 4.
+      colors: for each image n RGB colours, 0..255; None is the colours of the classes.
 
     Returns:
-      An RGB image of rows * (h + 4) by min(columns, B) * (w + 4) pixels,
-      the last gaps left out.
+      An RGB image of rows * (h + 4) - 4 by min(columns, B) * (w + 4) - 4 pixels.
     """
     tiles = [
         draw_detections(
@@ -111,13 +110,13 @@ def draw_batch(
 
 
 def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
-    """Writes precision over recall: by IoU threshold, and by class at IoU 0.50.
+    """Write precision-recall curves: by IoU threshold, and by class at IoU 0.50.
 
     Of more than ten classes, the ten with the most objects are shown.
 
     Args:
-      result: of an evaluation.
-      path: of the image; the suffix decides its format (.png, .svg, .pdf).
+      result: result of an evaluation.
+      path: path of the image; the suffix determines its format (.png, .svg, .pdf).
 
     Raises:
       WriteError: when it cannot be written.
@@ -125,12 +124,12 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not through pyplot, which would take a window system where there is one.
+    # Not pyplot, which would use a window system if available.
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     by_threshold, by_class = figure.subplots(1, 2, sharey=True)
     for i in range(0, len(result.iou_thresholds), 2):
-        # The mean over classes that have objects.
+        # Mean over classes with objects.
         counted = ~np.isnan(result.precision[i, 0])
         curve = result.precision[i][:, counted]
         if counted.any():
@@ -156,34 +155,34 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
 
 
 def class_names(names: Sequence[str], class_indices: np.ndarray) -> list[str]:
-    """The name of each class index, and "ignored" for a negative one: an object of no class."""
+    """Return the name of each class index, "ignored" for negative ones (no class)."""
     return [names[index] if index >= 0 else "ignored" for index in class_indices]
 
 
 def class_color(name: str) -> tuple[int, int, int]:
-    """An RGB colour that is the same for a name everywhere, 0..255."""
+    """Return a fixed RGB colour of a class name, 0..255."""
     code = zlib.crc32(name.encode())
     hue, value = (code % 360) / 360, 0.75 + 0.25 * (code // 360 % 4) / 3
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _as_picture(image: PIL.Image.Image | np.ndarray) -> PIL.Image.Image:
+def _to_pil(image: PIL.Image.Image | np.ndarray) -> PIL.Image.Image:
     if isinstance(image, PIL.Image.Image):
         return image.convert("RGB")
     return PIL.Image.fromarray(np.asarray(image, np.uint8))
 
 
 def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
-    """Matplotlib's DejaVu Sans: it has the letters of more scripts than Pillow's own."""
+    """Load Matplotlib's DejaVu Sans, which covers more scripts than Pillow's font."""
     import matplotlib
 
     path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return PIL.ImageFont.truetype(str(path), size)
 
 
-def _inside(box: np.ndarray, size: tuple[int, int]) -> list[float]:
-    """The box as far as it lies on the image, so that its outline is seen."""
+def _clip_to_image(box: np.ndarray, size: tuple[int, int]) -> list[float]:
+    """Clip a box to the image, so that its outline is visible."""
     width, height = size
     limits = (height - 1, width - 1, height - 1, width - 1)
     ymin, xmin, ymax, xmax = (float(np.clip(value, 0, limit)) for value, limit in zip(box, limits))
@@ -198,17 +197,17 @@ def _draw_label(
     font: PIL.ImageFont.FreeTypeFont,
     size: tuple[int, int],
 ) -> None:
-    """Text on a patch of `color`, above the box's corner, or where there is room."""
+    """Draw text on a patch of `color`, above the corner if there is room."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(1, round(font.size / 8))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(corner[0], size[0] - width))
     y = corner[1] - height if corner[1] >= height else corner[1]
     draw.rectangle((x, y, x + width, y + height), fill=color)
-    draw.text((x + pad - left, y + pad - top), text, fill=_readable_on(color), font=font)
+    draw.text((x + pad - left, y + pad - top), text, fill=_contrasting_color(color), font=font)
 
 
-def _readable_on(color: tuple[int, int, int]) -> str:
-    """Black or white, whichever stands out (weights of ITU-R BT.601)."""
+def _contrasting_color(color: tuple[int, int, int]) -> str:
+    """Choose black or white for contrast (luma weights of ITU-R BT.601)."""
     red, green, blue = color
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

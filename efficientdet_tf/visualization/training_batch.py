@@ -1,4 +1,4 @@
-"""What the network is asked to learn, as an image."""
+"""Drawing of a training batch with the boxes of its targets."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
 from efficientdet_tf.visualization import drawing
 
-# More would be an image too large to look at.
+# More images would make the grid unreadable.
 MOST_IMAGES = 8
 
 
@@ -22,16 +22,15 @@ def draw_training_batch(
     label_map: LabelMap,
     path: pathlib.Path,
 ) -> None:
-    """Writes the images of a batch with the boxes that its targets encode.
+    """Draw the images of a batch with the boxes decoded from its targets.
 
-    The boxes are read back from the targets, so that the image shows what
-    augmentation, resizing and assignment really made of the data.
+    Decoding shows the actual result of augmentation, resizing and anchor assignment.
 
     Args:
       batch: (images, targets) of `pipeline.training_dataset`.
-      config: of the run.
-      label_map: names the classes.
-      path: of the PNG file.
+      config: config of the run.
+      label_map: classes.
+      path: PNG file to write.
 
     Raises:
       WriteError: when it cannot be written.
@@ -41,11 +40,11 @@ def draw_training_batch(
     classes, deltas = targets["class_targets"].numpy(), targets["box_targets"].numpy()
     grid = anchors.from_config(config)
     all_boxes, all_names = [], []
-    for of_anchor, delta in zip(classes[: len(images)], deltas):
-        positive = of_anchor >= 0
+    for class_targets, delta in zip(classes[: len(images)], deltas):
+        positive = class_targets >= 0
         boxes = decode(delta[positive], grid[positive]).numpy()
-        # Every object answers through many anchors; their rounding differs.
-        objects = np.unique(np.c_[np.round(boxes, 1), of_anchor[positive]], axis=0)
+        # Each object is assigned to several anchors, whose rounding differs.
+        objects = np.unique(np.c_[np.round(boxes, 1), class_targets[positive]], axis=0)
         all_boxes.append(objects[:, :4])
         all_names.append([label_map.names[int(index)] for index in objects[:, 4]])
     with replacing(path) as partial:

@@ -102,8 +102,8 @@ def test_without_augmentation_all_of_it_is_off():
             ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],
             "augmentation.policy: 'v4' is not one of none, v0, v1, v2, v3, rand",
         ),
-        (["show", *SMALL, "--output=x.abc"], "--output: '.abc' is of no image format; use e.g. "),
-        (["show", *SMALL, "--output=x"], "--output: a name without a suffix is of no image "),
+        (["show", *SMALL, "--output=x.abc"], "--output: suffix '.abc' has no image format; "),
+        (["show", *SMALL, "--output=x"], "--output: a name without a suffix has no image "),
         (
             ["show", *SMALL, f"--output={REPOSITORY / 'docs' / 'detections.png'}"],
             f"--output: {REPOSITORY / 'docs' / 'detections.png'} exists and was not written by ",

@@ -196,13 +196,13 @@ def test_classes_that_the_model_does_not_know_are_named(folder, tmp_path):
     with pytest.raises(DataError) as error:
         command.evaluate(options(folder / "run", data=str(tmp_path / "val.json")))
     assert str(error.value) == (
-        f"{tmp_path / 'val.json'}: class 'triangle' (id 9) is no class of the model, "
-        "which knows 'disc' (id 4), 'square' (id 9)"
+        f"{tmp_path / 'val.json'}: class 'triangle' (id 9) is not a class of the model; "
+        "its classes: 'disc' (id 4), 'square' (id 9)"
     )
 
 
 @pytest.mark.parametrize("setting", [{"nms": "hard"}, {"set": ["detection.sigma=0.4"]}])
-def test_an_artefact_cannot_be_set(folder, setting):
+def test_an_exported_model_cannot_be_set(folder, setting):
     path = folder / "val.json"
     with pytest.raises(UserError) as error:
         command.evaluate(options(path, data="digits", **setting))
@@ -212,7 +212,7 @@ def test_an_artefact_cannot_be_set(folder, setting):
     )
 
 
-def test_an_artefact_needs_data(folder):
+def test_an_exported_model_needs_data(folder):
     with pytest.raises(UserError) as error:
         command.evaluate(options(folder / "val.json"))
     assert str(error.value) == "--data is missing: the data set to evaluate on"

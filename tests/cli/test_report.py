@@ -57,9 +57,9 @@ def test_it_is_of_the_weights_that_are_asked_for(folder):
         report.report(str(folder / "run"), name).read_text() for name in ("best", "last")
     )
     objects = sum(len(r.boxes) for r in data_lib.load(str(folder / "annotations.json")).records)
-    # Weights that see nothing miss all, and there is no false detection.
-    assert "no object \u2192" not in unsure and unsure != sure
-    missed = [int(part.split(" of ")[0]) for part in unsure.split("\u2192 missed: ")[1:]]
+    # Weights without detections: all objects are false negatives, no false positives.
+    assert "background \u2192" not in unsure and unsure != sure
+    missed = [int(part.split(" of ")[0]) for part in unsure.split("\u2192 background: ")[1:]]
     assert sum(missed) == objects
 
 

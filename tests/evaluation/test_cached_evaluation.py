@@ -1,4 +1,4 @@
-"""Which evaluations of a training are kept."""
+"""Latest and best evaluation of a training run."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_the_latest_and_the_best_are_kept(data):
         result = evaluation.run()
         assert result is evaluation.latest.result
         kept.append(evaluation.latest)
-    # Of equals the first one.
+    # The first of equal ones.
     assert evaluation.best is kept[1]
     assert evaluation.best.detections.boxes.tolist() == [[0, 0, 10, 10]]
     assert evaluation.best.result.metrics["AP"] == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""A model's classes found among those of a data set."""
+"""Matching of a model's classes to those of a data set."""
 
 import numpy as np
 import pytest
@@ -24,15 +24,15 @@ def data(ids, names, used=(), ignored=()):
     return DetectionData([record], LabelMap(ids, names), source="pets.json")
 
 
-def test_the_same_classes_are_themselves():
+def test_equal_classes_are_matched_in_order():
     assert match_classes(MODEL, data(MODEL.ids, MODEL.names)).tolist() == [0, 1, 2]
 
 
-def test_other_ids_and_another_order_are_found_by_name():
+def test_classes_are_matched_by_name_whatever_ids_and_order():
     assert match_classes(MODEL, data((0, 1, 2), ("bird", "cat", "dog"))).tolist() == [1, 2, 0]
 
 
-def test_classes_that_the_data_has_not_are_dropped():
+def test_classes_missing_from_the_data_are_dropped():
     assert match_classes(MODEL, data((9,), ("dog",), used=[0])).tolist() == [-1, 0, -1]
 
 
@@ -45,7 +45,7 @@ def test_a_class_of_ignored_objects_need_not_be_known():
     assert match_classes(MODEL, pets).tolist() == [0, -1, -1]
 
 
-def test_equal_names_are_told_apart_by_id():
+def test_equal_names_are_distinguished_by_id():
     twins = LabelMap((1, 2), ("bat", "bat"))
     assert match_classes(twins, data((2, 1), ("bat", "bat"), used=[0, 1])).tolist() == [1, 0]
 
@@ -55,8 +55,8 @@ def test_an_unknown_class_is_named(ids, names):
     with pytest.raises(DataError) as error:
         match_classes(MODEL, data(ids, names, used=[0, 1]))
     assert str(error.value) == (
-        f"pets.json: class 'fish' (id {ids[1]}) is no class of the model, "
-        "which knows 'cat' (id 1), 'dog' (id 2), 'bird' (id 7)"
+        f"pets.json: class 'fish' (id {ids[1]}) is not a class of the model; "
+        "its classes: 'cat' (id 1), 'dog' (id 2), 'bird' (id 7)"
     )
 
 

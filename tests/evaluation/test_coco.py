@@ -59,7 +59,7 @@ def test_a_shifted_box_counts_at_the_thresholds_it_reaches():
     assert metrics["AR100"] == pytest.approx(0.3)
 
 
-def test_half_the_objects_found_is_half_the_curve():
+def test_recall_of_one_half_is_half_the_curve():
     judge = evaluator(record(1, [[0, 0, 40, 40], [100, 100, 140, 140]], [1, 1]))
     judge.add(1, [[0, 0, 40, 40]], [0.5], [1])
     metrics = judge.result().metrics
@@ -68,25 +68,25 @@ def test_half_the_objects_found_is_half_the_curve():
     assert metrics["AR100"] == pytest.approx(0.5)
 
 
-def test_a_surer_mistake_halves_precision():
+def test_a_false_positive_of_higher_score_halves_precision():
     judge = evaluator(record(1, [[0, 0, 40, 40]], [1]))
     judge.add(1, [[100, 100, 140, 140], [0, 0, 40, 40]], [0.9, 0.5], [1, 1])
     assert judge.result().metrics["AP50"] == pytest.approx(0.5)
 
 
-def test_a_box_of_another_class_finds_nothing():
+def test_a_box_of_another_class_does_not_match():
     judge = evaluator(record(1, [[0, 0, 40, 40]], [1]))
     judge.add(1, [[0, 0, 40, 40]], [0.9], [0])
     assert judge.result().metrics["AP50"] == 0.0
 
 
-# Taken for mistakes, they leave a precision of 1/3 up to a recall of one half.
+# Counted as false positives, they leave a precision of 1/3 up to a recall of one half.
 @pytest.mark.parametrize(("crowd", "ap50"), [(True, 1.0), (False, 51 / 101 / 3)])
-def test_detections_inside_a_crowd_are_no_mistakes(crowd, ap50):
+def test_detections_inside_a_crowd_are_no_false_positives(crowd, ap50):
     boxes = [[0, 0, 40, 40], [100, 100, 180, 280]]
     judge = evaluator(record(1, boxes, [1, 1], crowd=[False, crowd]))
     inside = [[110, 110, 140, 140], [120, 200, 150, 230]]
-    # The first object is found below two boxes inside the second.
+    # The first object is detected below two boxes inside the second.
     judge.add(1, [*inside, boxes[0]], [0.9, 0.8, 0.7], [1, 1, 1])
     result = judge.result()
     assert result.metrics["AP50"] == pytest.approx(ap50)
@@ -97,7 +97,7 @@ HERE, THERE = [0, 0, 40, 40], [100, 100, 140, 140]
 
 
 def ap50_beside(class_index, *boxes, objects=(HERE, THERE), classes=(1, 1), **fields):
-    """AP50 of cars, of which the first is found below surer detections of a class."""
+    """Return AP50 of cars, the first detected below higher-scoring detections of a class."""
     judge = evaluator(record(1, list(objects), list(classes), **fields))
     judge.add(
         1,
@@ -114,14 +114,14 @@ def test_detections_of_an_ignored_object_are_no_false_positives():
     ignored = [False, True]
     assert ap50_beside(1, THERE, ignored=ignored) == pytest.approx((1.0, 1))
     assert ap50_beside(1, THERE, THERE, THERE, ignored=ignored) == pytest.approx((1.0, 1))
-    # Counted, two of three are false: of two objects one is found before them.
+    # Counted, two of three are false positives, below one true positive of two objects.
     ap50, objects = ap50_beside(1, THERE, THERE, THERE)
     # Precision 1 at the recalls up to 0.5, then 2 of 4.
     assert (ap50, objects) == pytest.approx(((51 + 50 / 2) / 101, 2))
 
 
-def test_a_detection_somewhere_in_an_ignored_object_is_a_false_positive():
-    """It is one object: only a crowd region is judged by the share that is inside."""
+def test_a_small_detection_inside_an_ignored_object_is_a_false_positive():
+    """Only crowd regions are matched by the share of the detection inside."""
     inside = [110, 110, 120, 120]
     assert ap50_beside(1, inside, ignored=[False, True])[0] == pytest.approx(0.5)
     assert ap50_beside(1, inside, crowd=[False, True])[0] == pytest.approx(1.0)
@@ -134,13 +134,13 @@ def test_an_ignored_object_is_matched_at_each_iou_threshold():
     assert judge.result().metrics["AP"] == pytest.approx((3 * 1 + 7 * 0.5) / 10)
 
 
-def test_an_ignored_object_of_a_class_is_of_that_class_only():
+def test_an_ignored_object_of_a_class_matches_that_class_only():
     toothbrush = dict(classes=(1, 0), ignored=[False, True])
     assert ap50_beside(1, THERE, **toothbrush)[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_an_ignored_object_of_no_class_is_of_all_of_them(crowd):
+def test_an_ignored_object_of_no_class_matches_all_classes(crowd):
     judge = evaluator(
         record(1, [HERE, THERE], [1, -1], crowd=[False, crowd], ignored=[False, True]),
         record(2, [HERE], [0]),
@@ -156,7 +156,7 @@ def test_an_ignored_object_of_no_class_is_of_all_of_them(crowd):
     assert math.isnan(ghost.ap50)
 
 
-def test_a_detection_of_an_object_and_an_ignored_one_is_of_the_object():
+def test_a_counted_object_is_matched_before_an_ignored_one():
     # IoU 0.5 with the object, 1 with the ignored one.
     judge = evaluator(record(1, [HERE, [0, 0, 40, 80]], [1, 1], ignored=[False, True]))
     judge.add(1, [[0, 0, 40, 80]], [0.9], [1])
@@ -229,7 +229,7 @@ def test_json_has_null_for_what_is_undefined():
     }
 
 
-def test_the_precision_curve_goes_with_ap():
+def test_the_precision_curve_agrees_with_ap():
     judge = evaluator(record(1, [[0, 0, 40, 40], [100, 100, 140, 140]], [1, 1]))
     judge.add(1, [[0, 0, 40, 40]], [0.5], [1])
     result = judge.result()
@@ -239,7 +239,7 @@ def test_the_precision_curve_goes_with_ap():
 
 
 def random_scene(seed):
-    """A COCO annotation dict, its records, and noisy detections of them."""
+    """Make a COCO annotation dict, its records, and noisy detections of them."""
     random = np.random.default_rng(seed)
     records, results = [], []
     for image_id in (3, 14, 15, 92):
@@ -296,7 +296,7 @@ def test_files_give_the_numbers_pycocotools_gives_by_itself(tmp_path, seed):
     judge.add_results(tmp_path / "results.json")
     found = np.array(list(judge.result().metrics.values()))
     assert 0.01 < found[0] < 0.99
-    # It says -1 where nothing counts.
+    # pycocotools gives -1 for undefined metrics.
     np.testing.assert_allclose(np.nan_to_num(found, nan=-1), reference.stats, atol=1e-12)
 
 
@@ -322,7 +322,7 @@ def test_the_results_file_holds_the_detections(tmp_path, monkeypatch):
     assert (tmp_path / "written.json").read_text() == json.dumps(judge.detections())
 
 
-def test_arrays_may_be_used_again_after_they_were_taken():
+def test_added_arrays_may_be_reused():
     judge = evaluator(record(1, [[0, 0, 40, 40]], [1]))
     boxes, scores, classes = np.array([[0, 0, 40.0, 40]]), np.array([0.5]), np.array([1])
     judge.add(1, boxes, scores, classes)

@@ -37,7 +37,7 @@ def found(image_id, box, class_index, score):
     )
 
 
-def judged(records, detections, **options):
+def match(records, detections, **options):
     arrays = DetectionArrays.joined(detections)
     return confusion(DetectionData(records, LABELS), arrays, **options)
 
@@ -48,23 +48,23 @@ DATA = [
     record(3),
 ]
 DETECTIONS = [
-    # Image 1: both right; the cat twice.
+    # Image 1: both true positives; the cat twice.
     found(1, HERE, CAT, 0.9),
     found(1, THERE, DOG, 0.8),
     found(1, [1, 0, 10, 10], CAT, 0.7),
-    # Image 2: an owl taken for a cat; the cat missed, as what was seen there is unsure.
+    # Image 2: an owl predicted as a cat; the cat is a false negative at threshold 0.5.
     found(2, HERE, CAT, 0.95),
     found(2, THERE, CAT, 0.4),
     found(2, [60, 60, 70, 70], DOG, 0.6),
-    # Image 3: something out of nothing.
+    # Image 3: a false positive without any object.
     found(3, HERE, OWL, 0.5),
 ]
 
 
 def test_the_matrix():
-    result = judged(DATA, DETECTIONS, score_threshold=0.5)
+    result = match(DATA, DETECTIONS, score_threshold=0.5)
     assert result.matrix.tolist() == [
-        # cat dog owl missed
+        # cat dog owl background
         [1, 0, 0, 1],
         [0, 1, 0, 0],
         [1, 0, 0, 1],
@@ -76,113 +76,114 @@ def test_the_matrix():
 
 
 def test_the_worst_images_come_first():
-    result = judged(DATA, DETECTIONS, score_threshold=0.5)
-    summary = [(o.record.image_id, o.missed, o.false) for o in result.worst_images(5)]
-    # Image 1 was better than 3, with as many mistakes.
+    result = match(DATA, DETECTIONS, score_threshold=0.5)
+    worst = result.worst_images(5)
+    summary = [(o.record.image_id, o.false_negatives, o.false_positives) for o in worst]
+    # Images 1 and 3 have as many errors, but image 1 has the higher F1.
     assert summary == [(2, 3, 2), (3, 0, 1), (1, 0, 1)]
     assert [o.f1 for o in result.worst_images(5)] == [0, 0, 4 / 5]
     assert len(result.worst_images(1)) == 1
 
 
-def test_images_without_mistakes_are_not_among_the_worst():
-    result = judged([record(1, (HERE, CAT)), record(2)], [found(1, HERE, CAT, 0.9)])
+def test_images_without_errors_are_not_among_the_worst():
+    result = match([record(1, (HERE, CAT)), record(2)], [found(1, HERE, CAT, 0.9)])
     assert result.worst_images(5) == []
     assert [outcome.f1 for outcome in result.outcomes] == [1, 1]
 
 
-def test_the_best_f1_decides_where_no_score_is_given():
-    # From 0.4 on there are 3 right ones of 7 for 5 objects, F1 6/12; from 0.8 on 2 of 3,
-    # 4/8, no more; so is the first of both.
-    result = judged(DATA, DETECTIONS)
+def test_the_default_threshold_has_the_best_f1():
+    # At 0.4 there are 3 true positives of 7 for 5 objects, F1 6/12; at 0.8 2 of 3, F1 4/8:
+    # equal, so the first is chosen.
+    result = match(DATA, DETECTIONS)
     assert result.score_threshold == 0.8
-    assert judged(DATA, [found(1, HERE, CAT, 0.2)]).score_threshold == 0.2
-    assert judged(DATA, []).score_threshold == 0.5
+    assert match(DATA, [found(1, HERE, CAT, 0.2)]).score_threshold == 0.2
+    assert match(DATA, []).score_threshold == 0.5
 
 
 def test_equal_scores_are_above_the_threshold_together():
     detections = [found(1, HERE, CAT, 0.5), found(1, AWAY, CAT, 0.5), found(1, THERE, DOG, 0.3)]
-    result = judged(DATA[:1], detections)
+    result = match(DATA[:1], detections)
     # 0.5 has F1 2/4, 0.3 has 4/5.
     assert result.score_threshold == 0.3
-    result = judged([record(1, (HERE, CAT))], detections)
+    result = match([record(1, (HERE, CAT))], detections)
     assert (result.score_threshold, int(result.matrix.sum())) == (0.5, 2)
 
 
-def test_the_right_class_is_matched_before_a_surer_wrong_one():
+def test_the_true_class_is_matched_before_a_higher_score_of_another():
     detections = [found(1, HERE, DOG, 0.9), found(1, HERE, CAT, 0.6)]
-    result = judged([record(1, (HERE, CAT))], detections, score_threshold=0.5)
+    result = match([record(1, (HERE, CAT))], detections, score_threshold=0.5)
     assert result.matrix[CAT].tolist() == [1, 0, 0, 0]
     assert result.matrix[-1].tolist() == [0, 1, 0, 0]
 
 
-def test_the_surer_detection_takes_the_object():
+def test_the_higher_score_is_matched():
     near = [0, 0, 10, 9]
     detections = [found(1, near, CAT, 0.9), found(1, HERE, CAT, 0.8)]
-    [outcome] = judged([record(1, (HERE, CAT))], detections, score_threshold=0.5).outcomes
+    [outcome] = match([record(1, (HERE, CAT))], detections, score_threshold=0.5).outcomes
     assert outcome.scores.tolist() == [0.9, 0.8]
-    assert outcome.object_of.tolist() == [0, -1]
-    assert outcome.right.tolist() == [True, False]
-    assert outcome.found.tolist() == [True]
+    assert outcome.matched_object.tolist() == [0, -1]
+    assert outcome.is_true_positive.tolist() == [True, False]
+    assert outcome.is_detected.tolist() == [True]
 
 
-def test_the_object_that_overlaps_most_is_taken():
+def test_the_object_with_the_highest_iou_is_matched():
     objects = [([0, 0, 10, 6], CAT), (HERE, CAT)]
-    result = judged([record(1, *objects)], [found(1, HERE, CAT, 0.9)])
-    assert result.outcomes[0].found.tolist() == [False, True]
+    result = match([record(1, *objects)], [found(1, HERE, CAT, 0.9)])
+    assert result.outcomes[0].is_detected.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("width", "is_found"), [(5, True), (4, False)])
-def test_half_of_both_has_to_overlap(width, is_found):
-    result = judged([record(1, (HERE, CAT))], [found(1, [0, 0, 10, width], CAT, 0.9)])
-    assert bool(result.outcomes[0].found[0]) == is_found
+def test_matches_need_an_iou_of_one_half(width, is_found):
+    result = match([record(1, (HERE, CAT))], [found(1, [0, 0, 10, width], CAT, 0.9)])
+    assert bool(result.outcomes[0].is_detected[0]) == is_found
 
 
-def test_crowd_regions_are_neither_objects_nor_mistakes():
+def test_crowd_regions_are_neither_objects_nor_errors():
     records = [record(1, (AWAY, CAT, "crowd"), (HERE, CAT))]
     inside = [22, 2, 30, 10]
     detections = [
         found(1, inside, CAT, 0.9),
         found(1, AWAY, CAT, 0.8),
-        # Of another class, the region is no excuse.
+        # A crowd region of another class does not apply.
         found(1, inside, DOG, 0.7),
     ]
-    result = judged(records, detections, score_threshold=0.5)
+    result = match(records, detections, score_threshold=0.5)
     assert result.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 1, 0, 0]]
     [outcome] = result.outcomes
     assert outcome.is_ignored.tolist() == [True, True, False]
-    assert (outcome.missed, outcome.false) == (1, 1)
+    assert (outcome.false_negatives, outcome.false_positives) == (1, 1)
 
 
-def test_ignored_objects_are_neither_objects_nor_mistakes():
+def test_ignored_objects_are_neither_objects_nor_errors():
     records = [record(1, (THERE, CAT, "ignored"), (AWAY, -1, "ignored"), (HERE, CAT))]
     detections = [
         found(1, THERE, CAT, 0.9),
         found(1, THERE, CAT, 0.8),
-        # Of another class, the object is no excuse; one of no class is.
+        # An ignored object of another class does not apply; one of no class does.
         found(1, THERE, DOG, 0.7),
         found(1, AWAY, DOG, 0.6),
         # Inside only.
         found(1, [22, 2, 30, 10], DOG, 0.55),
     ]
-    result = judged(records, detections, score_threshold=0.5)
+    result = match(records, detections, score_threshold=0.5)
     assert result.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0, 2, 0, 0]]
     [outcome] = result.outcomes
     assert outcome.is_ignored.tolist() == [True, True, False, True, False]
-    assert (outcome.missed, outcome.false) == (1, 2)
-    # All of them are left out where the best threshold is looked for.
+    assert (outcome.false_negatives, outcome.false_positives) == (1, 2)
+    # The best threshold does not count them.
     only = [*detections[:2], found(1, HERE, CAT, 0.3)]
-    assert judged(records, only).score_threshold == 0.3
-    assert judged(records, only).outcomes[0].f1 == 1
+    assert match(records, only).score_threshold == 0.3
+    assert match(records, only).outcomes[0].f1 == 1
 
 
-def test_without_images_there_is_nothing():
-    result = judged([], [])
+def test_no_images():
+    result = match([], [])
     assert result.matrix.shape == (4, 4) and not result.matrix.any()
     assert np.isnan(result.precision).all() and np.isnan(result.recall).all()
     assert result.most_confused(3) == []
 
 
-def test_the_evaluator_gives_what_is_judged():
+def test_detections_of_the_evaluator():
     data = DetectionData(DATA, LABELS)
     evaluator = CocoEvaluator(data)
     evaluator.add(1, np.array([HERE, THERE]), np.array([0.9, 0.8]), np.array([CAT, OWL]))

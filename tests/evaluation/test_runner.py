@@ -25,7 +25,7 @@ SIZES = [(64, 128), (128, 256), (100, 100), (100, 250), (64, 128)]
 
 
 def anchor_index(image_number):
-    """The anchor that is the object of an image: one that lies inside all of them."""
+    """Return the anchor index of an image's object, which lies inside the image."""
     anchors = anchor_grid.from_config(CONFIG)
     inside = np.all((anchors >= 0) & (anchors <= [32, 64, 32, 64]), axis=1)
     return np.flatnonzero(inside)[5 * image_number]
@@ -56,7 +56,7 @@ def data():
 
 
 class Oracle(keras.layers.Layer):
-    """Raw outputs that give each grey level its object, found by the first pixel.
+    """Raw outputs that give each grey level its object, identified by the first pixel.
 
     `shift` moves the class of all objects, as wrong weights would.
     """
@@ -91,15 +91,15 @@ def evaluation(data, oracle):
     return runner.Evaluation(oracle, data, CONFIG)
 
 
-def test_a_model_that_knows_is_perfect_at_every_image_size(evaluation):
+def test_a_perfect_model_has_perfect_metrics_at_every_image_size(evaluation):
     result = evaluation.run()
     assert result.num_images == 5
     assert result.metrics["AP50"] == pytest.approx(1.0)
-    # Decoding and rescaling leave less than rounding, whatever the aspect.
+    # Decoding and rescaling errors are below rounding for every aspect ratio.
     assert result.metrics["AP"] == pytest.approx(1.0)
 
 
-def test_detections_leave_with_the_ids_and_pixels_of_the_data_set(data, evaluation):
+def test_detections_have_the_ids_and_pixels_of_the_data_set(data, evaluation):
     found = evaluation.detect().detections()
     best = {}
     for item in found:
@@ -129,7 +129,7 @@ def test_batch_size_changes_nothing(data, oracle, evaluation):
     assert evaluation.detect().detections() == all_at_once
 
 
-def test_compiled_by_xla_it_is_the_same(data, oracle, evaluation):
+def test_xla_gives_the_same_metrics(data, oracle, evaluation):
     config = CONFIG.override({"training.xla": True})
     compiled = runner.Evaluation(oracle, data, config).detect().detections()
     for one, other in zip(compiled, evaluation.detect().detections(), strict=True):
@@ -137,19 +137,19 @@ def test_compiled_by_xla_it_is_the_same(data, oracle, evaluation):
         assert {**one, "bbox": None} == {**other, "bbox": None}
 
 
-def test_an_image_that_is_gone_counts_as_missed(data, oracle, tmp_path, caplog):
+def test_the_objects_of_a_missing_image_are_false_negatives(data, oracle, tmp_path, caplog):
     gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
     result = runner.Evaluation(oracle, rest, CONFIG).run()
-    # Of the two objects of the first class one is found: recall 0.5 of that class.
+    # One of two objects of the first class is detected: recall 0.5 of that class.
     assert result.per_class[0].ap50 == pytest.approx(51 / 101)
     assert result.per_class[1].ap50 == pytest.approx(1.0)
     assert caplog.messages[-1] == (
-        "greys: 1 of 5 images cannot be read and count as missed, the first is grey 0"
+        "greys: 1 of 5 images cannot be read, their objects are false negatives; first: grey 0"
     )
 
 
-def test_an_image_that_is_gone_ends_a_strict_evaluation_with_one_line(data, oracle, tmp_path):
+def test_a_missing_image_ends_a_strict_evaluation_with_one_line(data, oracle, tmp_path):
     gone = Record(**{**vars(data.records[3]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([*data.records[:3], gone, data.records[4]], LABELS, source="greys")
     evaluation = runner.Evaluation(oracle, rest, CONFIG.override({"data.strict": True}))
@@ -161,7 +161,7 @@ def test_an_image_that_is_gone_ends_a_strict_evaluation_with_one_line(data, orac
     )
 
 
-def test_the_classes_of_the_model_may_stand_in_another_order(data, oracle):
+def test_the_classes_of_the_model_may_have_another_order(data, oracle):
     # The oracle's indices 0, 1, 2 are disc, square, ring in every data set.
     reordered = LabelMap((1, 2, 3), ("ring", "disc", "square"))
     renumbered = [Record(**{**vars(r), "classes": (r.classes + 1) % 3}) for r in data.records]
@@ -180,14 +180,14 @@ def test_a_detector_gives_the_same_numbers_as_the_pipeline(data, oracle, evaluat
         assert (one["image_id"], one["category_id"]) == (other["image_id"], other["category_id"])
 
 
-def test_a_detector_skips_what_it_cannot_read_unless_strict(data, oracle, tmp_path, caplog):
+def test_a_detector_skips_unreadable_images_unless_strict(data, oracle, tmp_path, caplog):
     gone = Record(**{**vars(data.records[0]), "image": str(tmp_path / "gone.png")})
     rest = DetectionData([gone, *data.records[1:]], LABELS, source="greys")
     detector = Detector.from_model(oracle, CONFIG, LABELS)
     result = runner.run_detector(detector, rest).result()
     assert result.per_class[0].ap50 == pytest.approx(51 / 101)
     assert caplog.messages == [
-        "greys: 1 of 5 images cannot be read and count as missed, the first is grey 0"
+        "greys: 1 of 5 images cannot be read, their objects are false negatives; first: grey 0"
     ]
     with pytest.raises(DataError, match="grey 0: image: .*gone.png"):
         runner.run_detector(detector, rest, strict=True)

@@ -1,4 +1,4 @@
-"""What is there and what was found, in colours."""
+"""Ground truth and predictions in colours."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ import pytest
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.confusion import confusion
-from efficientdet_tf.evaluation.side_by_side import NOT_COUNTED, RIGHT, WRONG, side_by_side
+from efficientdet_tf.evaluation.side_by_side import CORRECT, NOT_COUNTED, WRONG, side_by_side
 
 LABELS = LabelMap((1, 2), ("cat", "dog"))
 # Side by side, in the lower part, with room for the labels above.
@@ -18,7 +18,7 @@ PLACES = np.array([[60, 10, 90, 40], [60, 60, 90, 90], [60, 110, 90, 190]], np.f
 
 
 def outcome(image):
-    """Found, missed, and a crowd region; detected right, false, and in the crowd."""
+    """A detected object, a false negative, a crowd region, with a detection on each."""
     record = Record(
         image_id=1,
         image=image,
@@ -45,14 +45,14 @@ def png():
 
 
 @pytest.mark.parametrize("longest_side", [1000, 200, 100])
-def test_colors_say_what_was_right(png, longest_side):
-    pictures = side_by_side(outcome(png), LABELS, longest_side)
+def test_colors_show_true_and_false_positives(png, longest_side):
+    images = side_by_side(outcome(png), LABELS, longest_side)
     scale = min(1, longest_side / 200)
-    for picture in pictures:
-        assert picture.size == (200 * scale, 100 * scale)
+    for image in images:
+        assert image.size == (200 * scale, 100 * scale)
         # Half down the left edge of each box.
-        colors = [picture.getpixel((int(x * scale), int(80 * scale))) for x in PLACES[:, 1]]
-        assert colors == [RIGHT, WRONG, NOT_COUNTED]
+        colors = [image.getpixel((int(x * scale), int(80 * scale))) for x in PLACES[:, 1]]
+        assert colors == [CORRECT, WRONG, NOT_COUNTED]
 
 
 def test_an_ignored_object_of_no_class_is_grey(png):
@@ -65,9 +65,9 @@ def test_an_ignored_object_of_no_class_is_grey(png):
     }
     made = dataclasses.replace(made, record=Record(**marked))
     truth, _ = side_by_side(made, LABELS, 200)
-    assert [truth.getpixel((int(x), 80)) for x in PLACES[:, 1]] == [RIGHT, WRONG, NOT_COUNTED]
+    assert [truth.getpixel((int(x), 80)) for x in PLACES[:, 1]] == [CORRECT, WRONG, NOT_COUNTED]
 
 
 def test_an_image_that_cannot_be_read_is_named():
     with pytest.raises(DataError, match=r"^a\.png: image: "):
-        side_by_side(outcome(b"no picture"), LABELS, 100)
+        side_by_side(outcome(b"no image"), LABELS, 100)

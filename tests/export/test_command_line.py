@@ -1,4 +1,4 @@
-"""`python -m export`: what it prints, what it leaves, and how it complains."""
+"""`python -m export`: output, files and errors."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def test_prints_each_file_with_its_size(exported):
         assert line == f"{name}: {exported / file} ({size / 1e6:.1f} MB)"
 
 
-def test_leaves_nothing_unfinished(exported):
+def test_no_partial_files_remain(exported):
     files = {"saved_model", "model.tflite", "model_float16.tflite", "printed"}
     assert set(os.listdir(exported)) == files
 
@@ -57,16 +57,17 @@ def test_leaves_nothing_unfinished(exported):
         ),
         (
             ["--model_dir=nowhere", "--set=model.num_classes=4"],
-            "export: --set model.num_classes: a trained model keeps all but its detection settings",
+            "export: --set model.num_classes: only the detection settings of a trained model can "
+            "change",
         ),
     ],
 )
-def test_complains_in_one_line(arguments, message, capsys):
+def test_errors_are_one_line(arguments, message, capsys):
     assert command_line.call(command.COMMAND, arguments) == 1
     assert capsys.readouterr() == ("", f"{message}\n")
 
 
-def test_a_failed_export_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_previous_one(tmp_path, monkeypatch):
     def write(model, config, label_map, path):
         path.write_text("half")
         if model == "bad":
@@ -95,7 +96,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "folder") == ["new"]
 
 
-def test_what_an_export_wrote_may_be_replaced(exported):
+def test_an_earlier_export_is_replaced(exported):
     formats.check(list(formats.FORMATS), exported)
 
 

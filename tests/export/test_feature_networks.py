@@ -1,4 +1,4 @@
-"""Exports of models with each of the feature networks detect what Keras does.
+"""Exported models with each feature network give the detections of Keras.
 
 A TFLite file is made by way of a SavedModel, so that it shows that a network can be saved; the
 SavedModel of signatures, which takes longer, is made of the networks with operations or weights
@@ -26,7 +26,7 @@ NUM_DETECTIONS = 20
 
 @pytest.fixture(scope="module")
 def detector(request, network_config):
-    """A model with random weights, its config, an image, and the boxes and scores of the best."""
+    """A model with random weights, its config, an image, and its best boxes and scores."""
     name = request.param
     config = network_config(
         name,
@@ -34,7 +34,7 @@ def detector(request, network_config):
             # The published cell is of five levels; conversion of others is faster with three.
             "model.max_level": 7 if name == "nasfpn" else 5,
             "detection.nms": "hard",
-            # Nothing is suppressed.
+            # NMS keeps all.
             "detection.iou_threshold": 1.0,
             "detection.max_detections": NUM_DETECTIONS,
         },
@@ -43,7 +43,7 @@ def detector(request, network_config):
     model = model_lib.build(config)
     random = np.random.default_rng(0)
     for weight in model.weights:
-        # What starts at zero would hide a part of the network.
+        # Weights initialised to zero would hide a part of the network.
         if not np.any(weight) and "moving_mean" not in weight.name:
             weight.assign(random.normal(size=weight.shape) * 0.1)
     image = random.integers(0, 256, (64, 64, 3), np.uint8)

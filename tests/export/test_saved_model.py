@@ -1,4 +1,4 @@
-"""The SavedModel: alone with TensorFlow, its two signatures, and what is beside the graph."""
+"""SavedModel: self-contained, its two signatures, and the files beside the graph."""
 
 import io
 import json
@@ -17,9 +17,9 @@ ALONE = """
 import sys
 import numpy as np
 import tensorflow as tf
-path, picture, output = sys.argv[1:]
+path, image, output = sys.argv[1:]
 serve = tf.saved_model.load(path).signatures["serving_default"]
-found = serve(images=tf.constant([open(picture, "rb").read()]))
+found = serve(images=tf.constant([open(image, "rb").read()]))
 ours = ("efficientdet_tf", "keras_layers", "export", "official", "tf_keras")
 assert not set(ours) & set(sys.modules), sorted(sys.modules)
 np.savez(output, **{name: value.numpy() for name, value in found.items()})
@@ -70,7 +70,7 @@ def test_output_shapes_and_types(signatures):
     }
 
 
-def test_classes_are_the_data_sets_own(signatures, photograph):
+def test_classes_are_the_category_ids_of_the_data_set(signatures, photograph):
     found = signatures["serving_default"](images=tf.constant([photograph.read_bytes()]))
     names = {900: "ant", 3: "bee", 7: "Kuh ä"}
     count = int(found["num_detections"][0])

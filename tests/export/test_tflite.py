@@ -1,4 +1,4 @@
-"""The TFLite files: inputs, outputs, the operator inside, and the embedded metadata."""
+"""TFLite files: inputs, outputs, NMS op, and embedded metadata."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_threads_do_not_lose_a_class(model):
     assert set(results[0]["classes"][0]) == {0, 1, 2}
 
 
-def test_suppression_is_inside(model):
+def test_nms_is_inside(model):
     assert b"TFLite_Detection_PostProcess" in model
 
 
@@ -79,7 +79,7 @@ def test_float16_is_about_half_as_large(exported):
     assert 0.45 < half / full < 0.55
 
 
-def test_what_is_not_ours_is_told(model):
+def test_files_of_other_programs_are_recognised(model):
     with pytest.raises(MetadataError, match="^not a .tflite file$"):
         read_metadata(b"something else")
     with pytest.raises(MetadataError, match="^no metadata EFFICIENTDET$"):

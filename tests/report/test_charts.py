@@ -1,4 +1,4 @@
-"""Charts: values end up where the axes say."""
+"""Charts: positions of values on the axes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def points(figure):
 
 
 def height_of(figure, label):
-    """Where the grid line with a label is; a label stands 4 below its line."""
+    """Return the y of the grid line with a label; the label is 4 below it."""
     beside = (item for item in figure.iter("text") if item.get("text-anchor") == "end")
     [found] = [item for item in beside if item.text == label]
     return float(found.get("y")) - 4
@@ -54,13 +54,13 @@ def test_a_gap_breaks_the_line():
 
 
 @pytest.mark.parametrize("values", [(0.5,), (0.0, 0.0), (-3.0, -1.0)])
-def test_any_values_have_a_place(values):
+def test_any_values_can_be_drawn(values):
     figure = line_chart("Loss", [line(*values)], "epoch", None, (1.0, float(len(values))))
     assert all(52 <= x <= 408 and 12 <= y <= 210 for x, y in points(figure))
     assert len(points(figure)) == len(values)
 
 
-def test_nothing_measured_is_said():
+def test_a_chart_without_values_says_so():
     for lines in ([], [line(np.nan, np.nan)]):
         assert "Nothing was measured." in to_html(
             line_chart("AP", lines, "epoch", None, (1.0, 2.0))
@@ -73,7 +73,7 @@ def test_many_points_are_not_marked_and_lines_without_a_name_are_faint():
     figure = line_chart("PR", [long, unnamed], "recall", (0.0, 1.0), (0.0, 100.0))
     assert points(figure) == []
     kinds = [item.get("class") for item in figure.iter("path")]
-    # The faint one comes first, below.
+    # The faint line comes first, below the others.
     assert kinds[-2:] == ["faint", "line"]
     assert [item.tail or item[0].tail for item in figure.iter("span")] == ["a"]
 

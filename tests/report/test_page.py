@@ -1,4 +1,4 @@
-"""report.html: what it shows, that it needs nothing else, and that text stays text."""
+"""report.html: its content, that it is self-contained, and that text is escaped."""
 
 import base64
 import html.parser
@@ -82,13 +82,13 @@ def dataset(names, num_images=4, with_last_class=True):
 
 
 def found(data, wrong_in=()):
-    """Detections of all objects, of another class in the images `wrong_in`."""
+    """Detections of all objects, with another class in the images `wrong_in`."""
     evaluator = CocoEvaluator(data)
     for record in data.records:
         shift = int(record.image_id in wrong_in)
         classes = (record.classes + shift) % len(data.label_map)
         evaluator.add(record.image_id, record.boxes, [0.9, 0.8], classes)
-    return Measured.of(evaluator)
+    return Measured.from_evaluator(evaluator)
 
 
 def written(folder, val_data, measured, train_data=None, metrics=METRICS, **overrides):
@@ -113,14 +113,14 @@ def written(folder, val_data, measured, train_data=None, metrics=METRICS, **over
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Of three classes, the last one without objects; one image is wrong."""
+    """Report of three classes, the last without objects; one image has errors."""
     data = dataset(("cat", "dog", "owl"), with_last_class=False)
     measured = found(data, wrong_in={2})
     train = dataset(("cat", "dog", "owl"), num_images=7)
     return written(tmp_path_factory.mktemp("run"), data, measured, train)
 
 
-def test_the_numbers_are_there(page):
+def test_the_page_shows_the_numbers(page):
     for text in (
         "efficientdet-lite0",
         "3 classes, 64×64 pixels",
@@ -128,17 +128,17 @@ def test_the_numbers_are_there(page):
         "with the weights of epoch 2, the best of the run",
         # 3 epochs of 60, 30 and 30 seconds.
         "3 epochs 2.0 minutes",
-        # Of each class as many objects as images, 3 of 4 found; none of the last.
+        # 3 of 4 objects of each class are detected; the last class has none.
         "cat 0.752",
         "owl – – 0.000 –",
-        "2.png: 2 missed, 2 false, F1 0.00",
+        "2.png: FN 2, FP 2, F1 0.00",
     ):
         assert text in page.text, text
     rows = [row for row in re.split("training |validation ", page.text) if row.startswith("7 0 14")]
     assert rows and rows[0].startswith("7 0 14 2.0")
 
 
-def test_it_needs_no_other_file_and_runs_nothing(page):
+def test_the_page_is_self_contained_and_runs_no_script(page):
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
     assert not page.values("href") and not page.values("srcset")
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.values("src"))
@@ -148,23 +148,23 @@ def test_it_needs_no_other_file_and_runs_nothing(page):
 
 def test_the_worst_images_are_drawn(page):
     sources = page.values("src")
-    # Of one image: what is there, and what was detected.
+    # Ground truth and predictions of one image.
     assert len(sources) == 2
-    pictures = [
+    images = [
         PIL.Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources
     ]
-    assert [picture.size for picture in pictures] == [(80, 60)] * 2
-    assert np.abs(np.subtract(*map(np.asarray, pictures), dtype=float)).max() > 50
+    assert [image.size for image in images] == [(80, 60)] * 2
+    assert np.abs(np.subtract(*map(np.asarray, images), dtype=float)).max() > 50
 
 
 def test_the_confusion_matrix_has_a_hint_for_each_cell(page):
-    # In image 2 (classes 0 and 1) a cat was called dog, and a dog owl.
+    # In image 2 (classes 0 and 1) a cat is predicted as dog, and a dog as owl.
     for hint in ("cat → cat: 3 of 4", "cat → dog: 1 of 4", "dog → owl: 1 of 4"):
         assert hint in page.text
-    assert "no object →" not in page.text
+    assert "background →" not in page.text
 
 
-def test_settings_that_were_changed_are_marked(page):
+def test_changed_settings_are_marked(page):
     text = page.text
     assert "model.image_size 64, 64" in text and "optimizer.learning_rate 0.08" in text
     # Image size and number of classes.
@@ -172,7 +172,7 @@ def test_settings_that_were_changed_are_marked(page):
     assert page.values("class").count("changed") == 4
 
 
-def test_versions_are_told(page):
+def test_versions_are_listed(page):
     assert re.search(r"tensorflow 2\.\d+", page.text) and "python 3." in page.text
 
 
@@ -187,7 +187,7 @@ def test_any_number_of_classes(tmp_path, number):
     assert not [value for value in numbers if "nan" in value or "inf" in value]
 
 
-def test_text_of_users_stays_text(tmp_path):
+def test_user_text_is_escaped(tmp_path):
     data = dataset(HOSTILE)
     data = DetectionData(data.records, data.label_map, ["<b>bad</b> record"], source="made")
     measured = found(data, wrong_in={0, 1})
@@ -202,33 +202,33 @@ def test_text_of_users_stays_text(tmp_path):
     assert "<script>" not in source and "<img src=x onerror=alert(1)>" not in source
 
 
-def test_ignored_objects_and_notes_are_told(tmp_path):
+def test_ignored_objects_and_notes_are_shown(tmp_path):
     data = dataset(("cat", "dog"), num_images=1)
     marked = {**vars(data.records[0]), "is_ignored": np.array([True, False])}
     data = DetectionData([Record(**marked)], data.label_map, source="made", notes=["a note"])
-    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)), data)
-    assert "Objects an image Ignored training 1 0 1 1.0 1 validation 1 0 1 1.0 1" in page.text
+    page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)), data)
+    assert "Objects per image Ignored training 1 0 1 1.0 1 validation 1 0 1 1.0 1" in page.text
     assert "made: a note" in page.text
-    assert "1 missed, 0 false" in page.text and "crowd or ignored, not counted" in page.text
+    assert "FN 1, FP 0" in page.text and "crowd or ignored, not counted" in page.text
 
 
-def test_nothing_found_and_nothing_trained(tmp_path):
+def test_no_detections_and_no_epochs(tmp_path):
     data = dataset(("cat", "dog"))
-    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)), metrics="")
+    page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)), metrics="")
     assert "No epoch has been measured." in page.text
     assert "The training set cannot be read any more." in page.text
-    assert "3.png: 2 missed, 0 false" in page.text
+    assert "3.png: FN 2, FP 0" in page.text
 
 
 def test_no_images_at_all(tmp_path):
     data = dataset(("cat",), num_images=0)
-    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)))
-    assert "There is no mistake." in page.text
-    # AP is no number.
+    page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)))
+    assert "No errors." in page.text
+    # AP is NaN.
     assert page.text.count("– AP") == 3
 
 
-def test_other_weights_than_the_best_say_so(tmp_path):
+def test_weights_other_than_the_best_are_noted(tmp_path):
     data = dataset(("cat", "dog"))
     metrics = METRICS.replace("3,30.0,0.004,2,1.2,0.7,0.007,,,", "3,30,0.004,2,1,1,1,0.1,0.2,0.1")
     page = written(tmp_path, data, found(data, wrong_in={0, 1, 2, 3}), metrics=metrics)
@@ -242,16 +242,16 @@ def test_class_weights_are_shown(tmp_path):
     assert "Weight" in page.text and "4 0.25 dog" in page.text
 
 
-def test_an_image_that_is_gone_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     data = dataset(("cat", "dog"), num_images=1)
     record = data.records[0].__class__(**{**vars(data.records[0]), "image": "gone.png"})
     data = DetectionData([record], data.label_map, source="made")
-    page = written(tmp_path, data, Measured.of(CocoEvaluator(data)))
+    page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)))
     assert "images/cat/0.png: image: " in page.text
     assert not page.values("src")
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     data = dataset(("cat",))
     (tmp_path / "report.html").mkdir()
     with pytest.raises(WriteError) as error:

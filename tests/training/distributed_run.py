@@ -1,4 +1,4 @@
-"""A training as a script, in a process of its own: devices are chosen at its start.
+"""Training script for a separate process: devices are chosen at its start.
 
 python distributed_run.py DEVICES MODEL_DIR KEY=VALUE...
 """

@@ -1,4 +1,4 @@
-"""Class weights: the numbers, and what they do to the loss and its gradient."""
+"""Class weights: values, and effect on the loss and its gradient."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_settings_are_of_the_training_set_and_survive_yaml(tmp_path):
     path.write_text(config.to_yaml())
     assert Config.from_yaml(str(path)) == config
     losses.DetectionLoss.from_config(config)
-    # Given ones stay.
+    # Given weights stay unchanged.
     given = LossConfig(class_weight_values=(1.0, 2.0))
     assert settings(given, data) == {}
 

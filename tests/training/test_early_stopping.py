@@ -1,4 +1,4 @@
-"""Patience, within a process and over several."""
+"""Early stopping, within a process and across processes."""
 
 import pytest
 import tf_keras as keras
@@ -7,7 +7,7 @@ from efficientdet_tf.training.early_stopping import EarlyStopping
 
 
 def stopped_after(stopper, column, first_epoch=0):
-    """The epochs after which training was to end."""
+    """Return the epochs after which training should end."""
     stopper.set_model(keras.Sequential())
     epochs = []
     for epoch, ap in enumerate(column, start=first_epoch):
@@ -43,7 +43,7 @@ def metrics(tmp_path):
     return path
 
 
-def test_a_resumed_run_counts_on(metrics):
+def test_a_resumed_run_continues_the_count(metrics):
     # Epoch 5 was lost; 4 was the first evaluation without a better AP.
     stopper = EarlyStopping(3, metrics, 4)
     assert not stopper.is_over
@@ -52,12 +52,12 @@ def test_a_resumed_run_counts_on(metrics):
     assert stopped_after(stopper, [0.2, 0.4, 0.2], first_epoch=4) == []
 
 
-def test_a_run_that_was_over_stays_so_until_patience_grows(metrics):
+def test_a_stopped_run_stays_stopped_until_patience_is_raised(metrics):
     assert EarlyStopping(1, metrics, 4).is_over
     assert not EarlyStopping(2, metrics, 4).is_over
     assert not EarlyStopping(0, metrics, 4).is_over
 
 
-def test_it_says_why(tmp_path, capsys):
+def test_the_message_gives_the_reason(tmp_path, capsys):
     stopped_after(EarlyStopping(1, tmp_path / "metrics.csv", 0), [0.2, 0.2])
-    assert capsys.readouterr().err == "epoch 2: no better AP in 1 evaluation, training ends\n"
+    assert capsys.readouterr().err == "epoch 2: early stopping: no AP improvement in 1 evaluation\n"

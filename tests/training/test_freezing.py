@@ -1,4 +1,4 @@
-"""Transfer: what is frozen stays, what is slowed is slower."""
+"""Fine-tuning: frozen layers and scaled backbone steps."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _values(model):
 
 
 def _step(config):
-    """The variables before and after a training step on noise."""
+    """Return the variables before and after a training step on noise."""
     run_lib.keras.utils.set_random_seed(0)
     model = run_lib.compiled_model(config, steps=1)
     images = tf.random.uniform([2, 64, 64, 3], maxval=255.0)
@@ -36,7 +36,7 @@ def _step(config):
     return before, _values(model)
 
 
-def test_a_frozen_backbone_stays_bit_for_bit():
+def test_a_frozen_backbone_does_not_change_by_a_bit():
     before, after = _step(_config(**{"model.freeze": "backbone/.*"}))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     backbone = {name for name in before if name.startswith("backbone/")}
@@ -46,7 +46,7 @@ def test_a_frozen_backbone_stays_bit_for_bit():
     assert any("moving_mean" in name for name in changed)
 
 
-def test_a_part_of_the_backbone():
+def test_freezing_a_part_of_the_backbone():
     pattern = "backbone/(stem_.*|block_[0-4]/.*)"
     before, after = _step(_config(**{"model.freeze": pattern}))
     assert np.array_equal(*(v["backbone/block_4/project_bn/gamma:0"] for v in (before, after)))
@@ -54,7 +54,7 @@ def test_a_part_of_the_backbone():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_slower_backbone_makes_shorter_steps(optimizer):
+def test_a_backbone_factor_shortens_its_steps(optimizer):
     name = {"optimizer.name": optimizer, "optimizer.warmup_epochs": 0}
     before, whole = _step(_config(**name))
     _, slow = _step(_config(**name, **{"optimizer.backbone_factor": 0.25}))
@@ -71,7 +71,7 @@ def test_a_slower_backbone_makes_shorter_steps(optimizer):
         (
             "backbones/.*",
             "model.freeze: no variable matches 'backbones/.*'; "
-            "names are such as backbone/stem_conv/kernel",
+            "use names such as backbone/stem_conv/kernel",
         ),
         (
             "backbone/.*gamma",
@@ -81,12 +81,12 @@ def test_a_slower_backbone_makes_shorter_steps(optimizer):
         (".*", "model.freeze: '.*' leaves nothing to train"),
     ],
 )
-def test_patterns_that_cannot_be_meant(pattern, message):
+def test_invalid_patterns_are_refused(pattern, message):
     with pytest.raises(ConfigError) as error:
         run_lib.compiled_model(_config(**{"model.freeze": pattern}), steps=1)
     assert str(error.value) == message
 
 
-def test_a_pattern_that_is_none():
+def test_an_empty_pattern_freezes_nothing():
     with pytest.raises(ConfigError, match=r"^model.freeze: '\(' is not a regular expression: "):
         _config(**{"model.freeze": "("})

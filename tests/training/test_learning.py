@@ -1,4 +1,4 @@
-"""A detector that has learned a handful of images finds their objects, deployed or not."""
+"""Overfitting a handful of images, and accuracy of the exported models."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def trained(coco_file, tmp_path_factory):
             "optimizer.learning_rate": 0.004,
             "optimizer.reference_batch_size": 4,
             "optimizer.warmup_epochs": 0.1,
-            # So few steps: a slower average would still hold the initial weights.
+            # With few steps, a slower average would still hold the initial weights.
             "optimizer.ema_decay": 0.95,
             "training.batch_size": 4,
             "training.epochs": 1,
@@ -63,7 +63,7 @@ def trained(coco_file, tmp_path_factory):
     return RunDirectory(folder), run_lib.train(config, str(folder))
 
 
-def test_the_objects_of_a_handful_of_images_are_found(trained):
+def test_the_objects_of_a_handful_of_images_are_detected(trained):
     _, result = trained
     assert result.metrics["AP50"] > 0.5
     assert result.num_images == 4

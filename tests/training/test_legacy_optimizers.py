@@ -1,4 +1,4 @@
-"""LAMB, SGDW, RectifiedAdam and Lookahead: their formulas, their state, and training with them."""
+"""LAMB, SGDW, RectifiedAdam and Lookahead: formulas, state, and training."""
 
 import importlib.util
 import subprocess
@@ -33,7 +33,7 @@ ALL = [("lamb", 0)] + [
 
 
 def build(name: str, lookahead: int = 0, total_steps: int = 10, **settings):
-    """An optimizer whose learning rate falls from RATE, without a warm-up."""
+    """Build an optimizer whose learning rate falls from RATE, without a warm-up."""
     config = OptimizerConfig(
         **{
             "name": name,
@@ -133,7 +133,7 @@ def test_steps_are_those_of_the_paper(name, lookahead, factor):
 
 
 @pytest.mark.parametrize(("name", "lookahead"), ALL)
-def test_its_state_is_saved_and_restored(name, lookahead, tmp_path):
+def test_optimizer_state_is_saved_and_restored(name, lookahead, tmp_path):
     optimizer, weights = build(name, lookahead), variables()
     for step in range(3):
         apply(optimizer, weights, step)
@@ -151,7 +151,7 @@ def test_its_state_is_saved_and_restored(name, lookahead, tmp_path):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_what_decays_kernels_leaves_the_loss_alone(name):
+def test_decoupled_weight_decay_leaves_the_loss_unchanged(name):
     config = OptimizerConfig(name=name)
     assert optimizers.loss_decay(config) == 0
     assert optimizers.loss_decay(OptimizerConfig(name="adam")) == config.weight_decay
@@ -167,7 +167,7 @@ def test_what_decays_kernels_leaves_the_loss_alone(name):
     ],
 )
 @pytest.mark.parametrize("compiled", [False, True], ids=["graph", "xla"])
-def test_keras_trains_with_it(name, lookahead, rate, compiled, clean_keras):
+def test_keras_trains_with_legacy_optimizers(name, lookahead, rate, compiled, clean_keras):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     optimizer = build(name, lookahead, total_steps=100, learning_rate=rate)
@@ -179,7 +179,7 @@ def test_keras_trains_with_it(name, lookahead, rate, compiled, clean_keras):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_loss_may_be_scaled(name):
+def test_loss_scaling(name):
     scaled = keras.mixed_precision.LossScaleOptimizer(build(name), dynamic=False, initial_scale=8)
     plain, weights, copies = build(name), variables(), variables()
     for step in range(2):
@@ -235,7 +235,7 @@ TWO_REPLICAS = """
     [[("lamb", 0)], pytest.param([("lamb", 2), ("sgdw", 2), ("radam", 2)], marks=needs_addons)],
     ids=["lamb", "addons"],
 )
-def test_over_two_replicas(names):
+def test_two_replicas(names):
     program = f"OPTIMIZERS = {names}\n{textwrap.dedent(TWO_REPLICAS)}"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout.strip().endswith("two replicas agree with one"), result.stderr[-2000:]
@@ -246,7 +246,7 @@ def test_over_two_replicas(names):
     # First and second moment; with Lookahead the slow weights, too.
     [("lamb", 0, 2), pytest.param("radam", 2, 3, marks=needs_addons)],
 )
-def test_a_run_goes_on_from_its_checkpoint(tmp_path, name, lookahead, slots_per_variable):
+def test_a_run_resumes_from_its_checkpoint(tmp_path, name, lookahead, slots_per_variable):
     file = tiny.write_coco_file(tmp_path / "data", 4)
     config = tiny.config(
         **{

@@ -1,4 +1,4 @@
-"""What a step needs is read off its graph, and said in one line."""
+"""Memory estimate of a training step from its graph, and its message."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def traced_loss(network: keras.Model, shape) -> tf.Graph:
     return tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec(shape)).graph
 
 
-def test_of_a_known_network_the_known_tensors_are_kept():
+def test_saved_tensors_of_a_known_network():
     keras.utils.set_random_seed(0)
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="first")(images)
@@ -50,7 +50,7 @@ def test_of_a_known_network_the_known_tensors_are_kept():
     network = keras.Model(images, keras.layers.Dense(2, name="second")(x))
     graph = traced_loss(network, (5, 8, 8, 3))
     variables = network.trainable_variables
-    tensors = saved_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
+    tensors = saved_tensors.find_saved_tensors(graph, graph.outputs[0], variables).tensors
     kept = {(t.op.type, tuple(t.shape)) for t in tensors if t.shape.num_elements()}
     image = (5, 6, 6, 4)
     assert kept == {
@@ -61,13 +61,13 @@ def test_of_a_known_network_the_known_tensors_are_kept():
         ("FusedBatchNormV3", (4,)),
         # The second layer's input, flat and not, is one tensor.
         ("Mul", image),
-        # What is squared.
+        # Argument of the square.
         ("BiasAdd", (5, 36, 2)),
     }
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_what_is_kept_is_what_the_gradient_reads(model, recompute):
+def test_saved_tensors_are_those_that_the_gradient_reads(model, recompute):
     def step(images, forward_size):
         with tf.GradientTape() as tape:
             outputs = model(images, training=True)
@@ -93,12 +93,12 @@ def test_what_is_kept_is_what_the_gradient_reads(model, recompute):
                 if tensor.name in made and buffer.op.type not in saved_tensors.GIVEN:
                     read[buffer.name] = memory.size_of([buffer])
     variables = model.trainable_variables
-    found = saved_tensors.kept_for_gradients(graph, graph.outputs[0], variables).tensors
+    found = saved_tensors.find_saved_tensors(graph, graph.outputs[0], variables).tensors
     assert sum(read.values()) > 1e6
     assert memory.size_of(found) == pytest.approx(sum(read.values()), rel=0.04)
 
 
-def test_less_is_needed_with_what_the_warning_names(model):
+def test_the_settings_of_the_warning_reduce_memory(model):
     whole = memory.estimate(model, config())
     half = memory.estimate(model, config(**{"training.batch_size": 2}))
     parts = memory.estimate(model, config(**{"training.gradient_accumulation_steps": 2}))
@@ -112,10 +112,10 @@ def test_less_is_needed_with_what_the_warning_names(model):
     assert less.activations < 0.75 * whole.activations and less.weights == whole.weights
 
 
-def test_weights_and_what_belongs_to_them_are_counted(model):
+def test_weights_gradients_and_slots_are_counted(model):
     trainable = sum(4 * np.prod(v.shape) for v in model.trainable_variables)
     weights = sum(4 * np.prod(v.shape) for v in model.variables)
-    # Gradients, clipped ones, and the optimizer's own.
+    # Gradients, clipped gradients, and optimizer slots.
     for name, slots in (("sgd", 1), ("adam", 2)):
         needed = memory.estimate(model, config(**{"optimizer.name": name}))
         assert needed.optimizer == (2 + slots) * trainable
@@ -128,13 +128,13 @@ def test_weights_and_what_belongs_to_them_are_counted(model):
     assert needed.total == sum(dataclasses.astuple(needed))
 
 
-def test_one_line_says_it(model):
+def test_the_estimate_is_one_line(model):
     line = memory.describe(model, config())
     assert line.startswith("memory: about 0.") and " for batches of 4 (activations 0." in line
     assert line.endswith("GB are available")
 
 
-def test_the_line_warns_where_it_is_too_much(model):
+def test_the_line_warns_of_too_little_memory(model):
     line = memory.describe(model, config(**{"training.batch_size": 10_000_000}))
     assert line.startswith("warning: memory: about ")
     assert "training.gradient_checkpointing=true" in line and "\n" not in line

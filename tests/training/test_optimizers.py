@@ -1,4 +1,4 @@
-"""The optimizer's settings, clipping, weight decay and the moving average."""
+"""Optimizer settings, gradient clipping, weight decay and moving average."""
 
 import subprocess
 import sys
@@ -70,7 +70,7 @@ def test_only_kernels_are_decayed(model):
     np.testing.assert_allclose(optimizers.l2_regularization(model, 0.01), expected, rtol=1e-6)
 
 
-def test_average_follows_every_variable_with_growing_decay(model):
+def test_moving_average_of_every_variable_with_growing_decay(model):
     average = optimizers.MovingAverage(model, 0.5)
     before = [v.numpy() for v in model.variables]
     expected = before
@@ -87,7 +87,7 @@ def test_average_follows_every_variable_with_growing_decay(model):
         np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_come_back_bit_by_bit_even_after_an_error(model):
+def test_weights_are_restored_exactly_even_after_an_error(model):
     average = optimizers.MovingAverage(model, 0.9998)
     for variable in model.variables:
         variable.assign(tf.random.normal(variable.shape, stddev=1e-3, seed=3))

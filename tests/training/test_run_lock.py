@@ -1,4 +1,4 @@
-"""One process in a run directory."""
+"""Lock of a run directory."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from efficientdet_tf.training import run_lock
 from efficientdet_tf.training.run_lock import RunInUse, RunLock
 
-# Holds the lock until it is killed, without importing TensorFlow twice as long as needed.
+# Holds the lock until killed.
 HOLDER = """
 import pathlib, sys
 from efficientdet_tf.training.run_lock import RunLock
@@ -35,7 +35,7 @@ def test_a_second_process_gets_one_line_and_a_killed_one_leaves_no_lock(tmp_path
         pass
     assert error.value.exit_code == 1
     assert str(error.value) == (
-        f"{tmp_path}: is in use by {who}; wait for its end, or use another --model_dir"
+        f"{tmp_path}: is in use by {who}; wait until it ends, or use another --model_dir"
     )
     holder.kill()
     holder.communicate()
@@ -46,7 +46,7 @@ def test_a_second_process_gets_one_line_and_a_killed_one_leaves_no_lock(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_free_again_in_the_same_process(tmp_path, capsys):
+def test_the_lock_is_released_in_the_same_process(tmp_path, capsys):
     folder = tmp_path / "a" / "run"
     for _ in range(2):
         with RunLock(folder):
@@ -57,17 +57,17 @@ def test_it_is_free_again_in_the_same_process(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
+def test_an_empty_folder_is_removed_again(tmp_path):
     with pytest.raises(ValueError), RunLock(tmp_path / "run"):
         raise ValueError
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("is_alive", [True, False])
-def test_another_host_counts_as_gone_when_it_renews_the_file_no_more(
+def test_another_host_counts_as_gone_when_it_no_longer_renews_the_file(
     tmp_path, monkeypatch, capsys, is_alive
 ):
-    """Where locks do not reach other hosts: the one of this file is free."""
+    """Without locks across hosts: the file is not locked here."""
     monkeypatch.setattr(run_lock, "GONE", 3.0)
     monkeypatch.setattr(run_lock, "RENEWAL", 0.2)
     file = tmp_path / "run.lock"
@@ -86,7 +86,7 @@ def test_another_host_counts_as_gone_when_it_renews_the_file_no_more(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"host": "a"}'])
-def test_a_damaged_file_is_nobody(tmp_path, capsys, content):
+def test_a_damaged_file_has_no_holder(tmp_path, capsys, content):
     (tmp_path / "run.lock").write_text(content)
     with RunLock(tmp_path):
         assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""Learning rates against the published curves, and the clean default."""
+"""Learning-rate schedules against the published curves, and the default."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_cosine_goes_from_peak_to_exactly_zero():
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-def test_trainings_without_or_with_nothing_but_warm_up_have_finite_rates(decay):
+def test_rates_are_finite_without_warm_up_or_with_warm_up_only(decay):
     for warmup_steps in (0, 5, 9):
         schedule = WarmupDecay(decay, 1.0, 0.1, warmup_steps, total_steps=5)
         rates = np.array([float(schedule(step)) for step in range(6)])
@@ -69,6 +69,6 @@ def test_schedule_works_in_a_graph_and_survives_serialisation():
         np.testing.assert_allclose(in_graph(tf.constant(step)), schedule(step), rtol=1e-6)
 
 
-def test_unknown_decay_is_named():
+def test_an_unknown_decay_is_named():
     with pytest.raises(ValueError, match="decay: 'linear' is not one of cosine, cosine_ref"):
         WarmupDecay("linear", 0.1, 0.01, 3, total_steps=10)

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at, and how it ends early."""
+"""Report, TensorBoard summaries and early stopping of a run."""
 
 import csv
 
@@ -14,7 +14,7 @@ from efficientdet_tf.training import train as run_lib
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Of a run that detects nothing, so that AP is 0 in every epoch."""
+    """Directory of a run without detections: AP is 0 in every epoch."""
     # With unequal numbers of objects.
     coco_file = tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 4)
     return tiny.config(
@@ -45,7 +45,7 @@ def epochs(folder):
 
 
 def events(folder):
-    """{(step, tag)} of all summaries."""
+    """Return {(step, tag)} of all summaries."""
     found = set()
     for path in folder.glob("events*"):
         for raw in tf.data.TFRecordDataset(str(path)):
@@ -84,7 +84,7 @@ def test_class_weights_are_in_the_config_of_the_run(finished, config):
     assert len(set(weights)) > 1
 
 
-def test_patience_outlives_the_process(finished, config, capsys):
+def test_patience_persists_across_processes(finished, config, capsys):
     assert epochs(finished) == [1, 2]
     assert run_lib.train(config, str(finished)) is None
     assert (
@@ -92,7 +92,7 @@ def test_patience_outlives_the_process(finished, config, capsys):
         in capsys.readouterr().out.splitlines()
     )
     assert epochs(finished) == [1, 2]
-    # One of two evaluations has been waited for already.
+    # One of two evaluations without improvement is already counted.
     longer = config.override({"training.patience": 2})
     assert run_lib.train(longer, str(finished)) is not None
     assert epochs(finished) == [1, 2, 3]

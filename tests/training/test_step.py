@@ -1,4 +1,4 @@
-"""The training step in parts, in other precisions, and compiled: the same step."""
+"""Training step with gradient accumulation, mixed precision and XLA."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def batch():
 
 
 def one_step(batch, **overrides):
-    """The losses of a step from equal weights, and the model after it."""
+    """Run a step from equal weights; return its losses and the model."""
     keras.utils.set_random_seed(0)
     model = run_lib.compiled_model(CONFIG.override(overrides), steps=10)
     losses = model.train_on_batch(*batch, return_dict=True)
@@ -46,29 +46,29 @@ def close(one, other, tolerance):
         assert value == pytest.approx(other[name], rel=tolerance), name
 
 
-def test_a_batch_in_parts_is_the_whole_but_for_batch_norm(batch):
+def test_micro_batches_give_the_step_of_the_batch_except_batch_norm(batch):
     frozen = {"model.freeze": "(.*/)?[a-z_0-9]*bn[a-z_0-9]*/.*"}
     whole, model = one_step(batch, **frozen)
     in_parts, other = one_step(batch, **frozen, **{"training.gradient_accumulation_steps": 2})
     close(in_parts, whole, 1e-5)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    # BatchNorm sees the parts: with it, the losses are near, and not the same.
+    # BatchNorm sees micro-batches: with it, the losses are close, not equal.
     seen_in_parts, _ = one_step(batch, **{"training.gradient_accumulation_steps": 2})
     assert seen_in_parts["l2_loss"] == pytest.approx(whole["l2_loss"], rel=1e-6)
     assert seen_in_parts["loss"] != whole["loss"]
 
 
-@pytest.mark.parametrize("sum_up", [accumulation._looped, accumulation._unrolled])
-def test_the_sum_over_parts_in_a_loop_and_without(sum_up):
-    """Both of them compute one part after another; replicas cannot meet in a loop."""
+@pytest.mark.parametrize("sum_up", [accumulation._sum_in_loop, accumulation._sum_unrolled])
+def test_micro_batches_are_summed_in_a_loop_or_unrolled(sum_up):
+    """Both compute micro-batches sequentially; replicas cannot synchronise in a loop."""
     seen = tf.Variable(tf.zeros([3], tf.int32))
 
-    def of_part(index):
+    def compute_micro_batch(index):
         seen.scatter_update(tf.IndexedSlices([tf.reduce_sum(seen) + 1], [index]))
         return {"sum": tf.cast(index, tf.float32) * tf.ones([2]), "count": tf.constant(1)}
 
-    total = tf.function(lambda: sum_up(of_part, 3))()
+    total = tf.function(lambda: sum_up(compute_micro_batch, 3))()
     np.testing.assert_array_equal(total["sum"], [3, 3])
     assert total["count"] == 3
     np.testing.assert_array_equal(seen, [1, 2, 4])
@@ -87,12 +87,12 @@ def test_mixed_precision(plain, batch, precision):
     assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer) == (
         precision == "mixed_float16"
     )
-    # The next model is not touched by it.
+    # The precision of the next model is unaffected.
     assert keras.mixed_precision.global_policy().name == "float32"
 
 
 def test_a_step_whose_gradients_overflow_changes_no_weight(batch):
-    """As the first steps do, until a scale is found that fits."""
+    """As in the first steps, until a suitable loss scale is found."""
     model = run_lib.compiled_model(
         CONFIG.override({"training.precision": "mixed_float16"}), steps=10
     )
@@ -105,12 +105,12 @@ def test_a_step_whose_gradients_overflow_changes_no_weight(batch):
     assert np.isfinite(losses["loss"]) and losses["gradient_norm"] == 0
     for ours, theirs in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    # It counts: the schedule and the numbers of checkpoints go on.
+    # The step still counts, for the schedule and checkpoint numbers.
     assert int(optimizer.iterations) == 1
     assert float(optimizer.loss_scale) == 2.0**99
 
 
-def test_compiled_by_xla_it_is_the_same_step(plain, batch):
+def test_xla_gives_the_same_step(plain, batch):
     expected, model = plain
     losses, compiled = one_step(batch, **{"training.xla": True})
     close(losses, expected, 1e-4)

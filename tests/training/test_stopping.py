@@ -1,4 +1,4 @@
-"""Requests to stop that a training which hangs cannot answer."""
+"""Stop requests while training hangs."""
 
 import signal
 import subprocess
@@ -68,7 +68,7 @@ def hanging(where: str) -> subprocess.Popen:
 
 @pytest.mark.parametrize("where", ["step", "evaluation"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_that_is_not_answered_ends_the_process(where, number):
+def test_an_unhandled_request_ends_the_process(where, number):
     process = hanging(where)
     process.send_signal(number)
     out, err = process.communicate()
@@ -80,7 +80,7 @@ def test_a_request_that_is_not_answered_ends_the_process(where, number):
     ]
 
 
-def test_what_is_being_written_is_waited_for_until_a_second_request():
+def test_a_first_request_does_not_interrupt_writing():
     process = hanging("writing")
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -91,7 +91,7 @@ def test_what_is_being_written_is_waited_for_until_a_second_request():
     assert err.splitlines()[-1].startswith("train: stopped by SIGTERM; ")
 
 
-def test_what_is_left_of_a_training_that_was_stopped_does_not_hold_up_the_end():
+def test_a_blocked_read_does_not_delay_the_end_of_a_stopped_training():
     process = hanging("end")
     out, err = process.communicate()
     assert (process.returncode, out) == (143, "")

@@ -1,4 +1,4 @@
-"""Which images the steps of a training are made of."""
+"""Images of training steps, and skipped images."""
 
 import os
 
@@ -19,7 +19,7 @@ DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 @pytest.fixture
 def data(tmp_path) -> DetectionData:
-    """Seven images, each of one grey level of its own, without objects."""
+    """Seven images, each of its own grey level, without objects."""
     records = []
     for i in range(7):
         path = str(tmp_path / f"{i}.png")
@@ -47,15 +47,13 @@ def config() -> Config:
 
 
 def names(images, data) -> list[str]:
-    """The names of a batch, by their grey level."""
+    """Return the image names of a batch, by grey level."""
     levels = np.rint(images.numpy().mean(axis=(1, 2, 3)) / 10).astype(int)
     return list(dict.fromkeys(f"{100 + i} ({data.records[i].name})" for i in levels))
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_images_of_a_step_are_right_after_skipped_ones_and_a_resumed_stream_is_the_same(
-    data, config, cache
-):
+def test_skipped_images_are_accounted_for_and_a_resumed_stream_is_the_same(data, config, cache):
     config = config.override({"data.cache": cache})
     os.remove(data.records[6].image)
     with open(data.records[2].image, "wb"):
@@ -94,17 +92,17 @@ def test_partners_in_mosaics_are_among_the_images_of_a_step(data, config):
     for _ in range(3):
         images, _ = next(batches)
         stream.step_done()
-        # All that is no padding.
+        # All but the padding.
         levels = {int(round(level / 10)) for level in np.unique(images) if level != 127}
         named = {int(name.split()[0]) - 100 for name in stream.images_of_last_step()}
         assert named == levels
         assert 6 not in named and len(named) >= 3
     mixed = config.override({"augmentation.mixup": 1.0})
-    # Three of its own, and four of the other's: the other and its three.
+    # Three of its own mosaic; the MixUp partner and its three.
     assert len(training_partners(data, mixed, seed=1, number=0)) == 7
 
 
-def test_a_stream_that_ended_is_explained(data, config):
+def test_the_end_of_a_stream_is_explained(data, config):
     for record in data.records:
         os.remove(record.image)
     stream = TrainingStream(data, config, DEVICE, 0)

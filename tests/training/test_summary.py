@@ -1,4 +1,4 @@
-"""What a training prints before it starts."""
+"""Summary printed before training."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ from efficientdet_tf.training import summary
 from efficientdet_tf.training.train import compiled_model
 
 
-def test_it_has_the_run_and_the_settings_that_are_not_the_models():
+def test_summary_has_the_run_and_the_settings_that_differ():
     config = Config.for_model("efficientdet-lite0").override(
         {
             "model.num_classes": 10,

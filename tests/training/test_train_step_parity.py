@@ -1,4 +1,4 @@
-"""Three steps of our training against three of the published implementation's."""
+"""Parity of three training steps with the published implementation."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def batch(golden, goldens):
 
 @pytest.fixture(scope="module")
 def run(golden, goldens, batch):
-    """The gradients before training, and for each step its logs, weights and averages."""
+    """Gradients before training, and logs, weights and averages of each step."""
     keras.backend.clear_session()
     model = EfficientDet.create(CONFIG)
     weights = dict(np.load(goldens / "efficientdet-d0" / "weights.npz"))
@@ -124,7 +124,7 @@ def test_weights_and_their_average(golden, run, step, kind):
 
 
 def _gradients(model, images, targets) -> dict[str, np.ndarray]:
-    """Of detection loss and weight decay, before any clipping."""
+    """Compute the gradients of detection loss and weight decay, before clipping."""
     variables = model.trainable_variables
     with tf.GradientTape() as tape:
         losses = model.detection_loss(targets, model(images, training=True))
@@ -143,5 +143,5 @@ def _published(variable) -> str:
 
 
 def _assert_near(actual, expected, tolerance):
-    """Within `tolerance` of the largest entry."""
+    """Assert equality within `tolerance` of the largest entry."""
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())

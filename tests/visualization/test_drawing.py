@@ -1,4 +1,4 @@
-"""Pictures of detections, batches and curves."""
+"""Drawing of detections, batches and curves."""
 
 import numpy as np
 import PIL.Image
@@ -10,78 +10,78 @@ from efficientdet_tf.visualization import drawing
 GREY = np.full((120, 200, 3), 128, np.uint8)
 
 
-def pixel(picture, y, x):
-    return picture.getpixel((x, y))
+def pixel(drawn, y, x):
+    return drawn.getpixel((x, y))
 
 
 def test_a_box_is_outlined_where_it_says_in_the_color_of_its_class():
-    picture = drawing.draw_detections(GREY, [[40, 60, 100, 180]], ["cat"], [0.5])
+    drawn = drawing.draw_detections(GREY, [[40, 60, 100, 180]], ["cat"], [0.5])
     color = drawing.class_color("cat")
-    assert picture.size == (200, 120) and picture.mode == "RGB"
+    assert drawn.size == (200, 120) and drawn.mode == "RGB"
     for y, x in ((40, 150), (100, 100), (70, 60), (70, 180)):
-        assert pixel(picture, y, x) == color
+        assert pixel(drawn, y, x) == color
     for y, x in ((70, 120), (110, 100), (70, 50)):
-        assert pixel(picture, y, x) == (128, 128, 128)
+        assert pixel(drawn, y, x) == (128, 128, 128)
 
 
-def test_the_image_itself_stays_as_it_was():
+def test_the_input_image_is_not_changed():
     image = PIL.Image.fromarray(GREY)
     drawing.draw_detections(image, [[40, 60, 100, 180]], ["cat"])
     assert np.array_equal(np.asarray(image), GREY)
 
 
-def test_no_detections_leave_the_picture():
-    picture = drawing.draw_detections(GREY, np.zeros((0, 4)), [], [])
-    assert np.array_equal(np.asarray(picture), GREY)
+def test_no_detections_leave_the_image_unchanged():
+    drawn = drawing.draw_detections(GREY, np.zeros((0, 4)), [], [])
+    assert np.array_equal(np.asarray(drawn), GREY)
 
 
-def test_grey_pictures_get_colored_boxes():
-    picture = drawing.draw_detections(PIL.Image.new("L", (200, 120)), [[40, 60, 100, 180]], ["cat"])
-    assert pixel(picture, 40, 150) == drawing.class_color("cat")
+def test_grey_images_get_colored_boxes():
+    drawn = drawing.draw_detections(PIL.Image.new("L", (200, 120)), [[40, 60, 100, 180]], ["cat"])
+    assert pixel(drawn, 40, 150) == drawing.class_color("cat")
 
 
-def test_the_label_tells_name_and_score():
+def test_the_label_has_name_and_score():
     image = np.zeros((300, 400, 3), np.uint8)
     box = [[100, 50, 250, 300]]
     named = np.asarray(drawing.draw_detections(image, box, ["cat"]))
     scored = np.asarray(drawing.draw_detections(image, box, ["cat"], [0.87]))
-    width = [int((picture[95] > 0).any(axis=-1).sum()) for picture in (named, scored)]
+    width = [int((drawn[95] > 0).any(axis=-1).sum()) for drawn in (named, scored)]
     # The patch above the box is wider with " 87%" behind the name.
     assert 20 < width[0] < width[1] - 20
 
 
 def test_boxes_beyond_the_border_are_drawn_at_it():
-    picture = drawing.draw_detections(GREY, [[-50, -20, 500, 900]], ["cat"])
+    drawn = drawing.draw_detections(GREY, [[-50, -20, 500, 900]], ["cat"])
     color = drawing.class_color("cat")
-    assert pixel(picture, 60, 0) == color
-    assert pixel(picture, 60, 199) == color
-    assert pixel(picture, 119, 100) == color
+    assert pixel(drawn, 60, 0) == color
+    assert pixel(drawn, 60, 199) == color
+    assert pixel(drawn, 119, 100) == color
 
 
-def test_lines_grow_with_the_picture():
+def test_lines_scale_with_the_image():
     def line_width(size):
         image = np.zeros((size, size, 3), np.uint8)
         box = [[size // 4, size // 4, size // 2, size // 2]]
-        picture = np.asarray(drawing.draw_detections(image, box, ["cat"]))
-        return int((picture[size * 3 // 8] > 0).any(axis=-1).sum()) // 2
+        drawn = np.asarray(drawing.draw_detections(image, box, ["cat"]))
+        return int((drawn[size * 3 // 8] > 0).any(axis=-1).sum()) // 2
 
     assert line_width(160) == 1
     assert line_width(1600) == 5
 
 
-def test_the_surest_is_on_top():
+def test_the_highest_score_is_on_top():
     boxes = [[40, 60, 100, 180]] * 2
     for scores, top in (([0.9, 0.1], "cat"), ([0.1, 0.9], "dog")):
-        picture = drawing.draw_detections(GREY, boxes, ["cat", "dog"], scores)
-        assert pixel(picture, 100, 100) == drawing.class_color(top)
+        drawn = drawing.draw_detections(GREY, boxes, ["cat", "dog"], scores)
+        assert pixel(drawn, 100, 100) == drawing.class_color(top)
 
 
 def test_a_batch_may_have_its_own_colors():
     image, box = np.zeros((1, 40, 40, 3)), np.array([[20, 5, 35, 35]], float)
     names = drawing.class_names(["cat", "dog"], np.array([1, -2, -1]))
     assert names == ["dog", "ignored", "ignored"]
-    picture = drawing.draw_batch(image, [box], [["dog"]], colors=[[drawing.IGNORED_COLOR]])
-    assert picture.getpixel((5, 30)) == drawing.IGNORED_COLOR
+    drawn = drawing.draw_batch(image, [box], [["dog"]], colors=[[drawing.IGNORED_COLOR]])
+    assert drawn.getpixel((5, 30)) == drawing.IGNORED_COLOR
     plain = drawing.draw_batch(image, [box], [["dog"]])
     assert plain.getpixel((5, 30)) == drawing.class_color("dog")
 
@@ -118,11 +118,11 @@ def result(num_classes, objects):
 
 
 @pytest.mark.parametrize(("num_classes", "objects"), [(3, 2), (1, 0), (90, 80)])
-def test_curves_are_a_picture(tmp_path, num_classes, objects):
+def test_curves_are_written_as_an_image(tmp_path, num_classes, objects):
     path = tmp_path / "curves.png"
     drawing.pr_curves(result(num_classes, objects), path)
-    with PIL.Image.open(path) as picture:
-        assert picture.size == (1320, 540)
-        colors = len(picture.convert("RGB").getcolors(maxcolors=1 << 20))
+    with PIL.Image.open(path) as drawn:
+        assert drawn.size == (1320, 540)
+        colors = len(drawn.convert("RGB").getcolors(maxcolors=1 << 20))
     # Without curves there are axes and text alone, black on white.
     assert (colors > 300) == (objects > 0)
