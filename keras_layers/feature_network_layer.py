@@ -135,7 +135,7 @@ class NestedFeatureNetwork(FeatureNetwork):
             is_option = text.startswith("options.")
             raise ValueError(f"base_{text}" if is_option else f"base: {text}") from error
         if self.pyramid.needs_backbone:
-            raise ValueError(f"base: {base} needs the backbone, which a base is not given")
+            raise ValueError(f"base: {base} needs the backbone, which a base does not get")
         self.conv_after_downsample = self.pyramid.conv_after_downsample
 
     @property

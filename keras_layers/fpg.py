@@ -106,13 +106,13 @@ class FPG(FusionGraph):
     def _add_position(
         self, table: NodeTable, level: int, previous: int | None, before: dict[int, int]
     ) -> None:
-        """Add what computes a level of a pathway.
+        """Add the nodes of one level of a pathway.
 
         Args:
-          table: of the pathways so far.
-          level: of the position.
-          previous: level of this pathway that comes before; None for its first one.
-          before: {level: id} of the pathway before.
+          table: table of the pathways so far.
+          level: level of the position.
+          previous: previous level of this pathway; None for its first one.
+          before: {level: id} of the previous pathway.
         """
         strided = {"block": None, "downsample": "main"}
         edges = []

@@ -165,7 +165,7 @@ def _check_queries(input_shapes: dict[int, tf.TensorShape]) -> None:
         if shape[1] * shape[2] > MAX_QUERIES:
             raise ValueError(
                 f"features: level {level} has {shape[1]}x{shape[2]} positions, more than the "
-                f"{MAX_QUERIES} that attention can take; set a smaller image"
+                f"{MAX_QUERIES} that attention supports; set a smaller image"
             )
 
 

@@ -121,7 +121,7 @@ def read_block_specs(block_specs: Sequence[Sequence]) -> tuple[tuple, ...]:
     """Return merging cells as tuples of plain values.
 
     Raises:
-      ValueError: naming the merging cell and what is wrong with it.
+      ValueError: if a merging cell is invalid; the message names it.
     """
     specs = []
     for spec in block_specs:
@@ -141,7 +141,7 @@ def check_block_specs(block_specs: Sequence[Sequence], levels: list[int]) -> Non
     """Check merging cells against the levels of the input.
 
     Raises:
-      ValueError: naming the merging cell and what is wrong with it.
+      ValueError: if a merging cell is invalid; the message names it.
     """
     for index, (level, _, inputs, _) in enumerate(block_specs):
         number = len(levels) + index

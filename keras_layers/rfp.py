@@ -95,7 +95,7 @@ class RFP(NestedFeatureNetwork):
         if not widths:
             raise ValueError(
                 f"name: rfp feeds its output back into the backbone, and {backbone.model_name} "
-                "has no place for it; choose another backbone or feature network"
+                "has no input for it; choose another backbone or feature network"
             )
         features = extra_levels(backbone(images))
         if self.steps == 1:

@@ -141,7 +141,7 @@ def test_a_batch_without_images_is_refused(from_run, photograph, batch_size):
     )
 
 
-def test_an_upright_picture_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
+def test_an_upright_image_and_its_turned_file_give_the_same(from_run, photograph, tmp_path):
     pixels = read_image(photograph)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""Packaging, make targets, and the rules of the house."""
+"""Packaging, make targets, and rules for imports and names."""
 
 import ast
 import configparser
@@ -22,7 +22,7 @@ MODULES = sorted(
 
 
 def imported(module: pathlib.Path, with_type_hints: bool = True) -> set[str]:
-    """Full names of everything a module imports, wherever in the file."""
+    """Return the full names of all imports of a module, anywhere in the file."""
     names = set()
     tree = ast.parse((REPOSITORY / module).read_text(encoding="utf-8"))
     if not with_type_hints:
@@ -141,12 +141,12 @@ ROOMS = [
 
 
 def room(name: str) -> str:
-    """The file or folder of `efficientdet_tf` that a full name of something is in."""
+    """Return the file or folder of `efficientdet_tf` that contains a full name."""
     return (name.split(".") + [""])[1]
 
 
 def test_rooms_have_an_order_and_no_cycles():
-    """Imports for type hints alone are free: nothing is loaded by them."""
+    """Imports for type hints are exempt: they load nothing."""
     places = {name: place for place, name in enumerate(ROOMS)}
     for module in MODULES:
         here = module.with_suffix("").parts
@@ -221,7 +221,7 @@ def test_a_skipped_parity_test_fails_where_the_goldens_are_required(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "def test_parity(goldens): pytest.skip('tired')\n"
-        "def test_other(): pytest.skip('no picture')\n"
+        "def test_other(): pytest.skip('no image')\n"
     )
     (tmp_path / "goldens").mkdir()
     environment = {

@@ -1,4 +1,4 @@
-"""One picture, five ways in: training, evaluation, Detector, SavedModel, TFLite.
+"""One image, five input paths: training, evaluation, Detector, SavedModel, TFLite.
 
 The network is a probe whose class logits are pixels of its input, so that the
 scores of the detections tell what the network was given.
@@ -86,7 +86,7 @@ def test_training_and_evaluation_agree(photograph, evaluation_input):
     pixels = tf.constant(read_image(photograph))
     image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
     assert evaluation_input.shape == (*SIZE, 3)
-    # Padding is the mean colour, wherever the picture does not reach.
+    # Padding is the mean colour, outside the image.
     np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)
     np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
 

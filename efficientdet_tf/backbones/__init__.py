@@ -113,7 +113,7 @@ def check_scale(name: str, **scale: float) -> None:
     """Raise ValueError for a factor other than 1 of a backbone of fixed size."""
     for argument, value in scale.items():
         if value != 1 and not BACKBONES[name].is_scalable:
-            raise ValueError(f"{argument}: {name} has no such choice; leave it at 1, not {value:g}")
+            raise ValueError(f"{argument}: {name} has a fixed size; set 1, not {value:g}")
 
 
 def load(place: str) -> Callable:

@@ -98,7 +98,7 @@ class SqueezeExcite(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
         return x * tf.sigmoid(self.expand(self.activation(self.reduce(pooled))))
 
@@ -170,7 +170,7 @@ class MBConvBlock(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
+        """Map float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
         x = inputs
         if self.expand_conv is not None:
             x = self.activation(self.expand_norm(self.expand_conv(x), training=training))

@@ -165,7 +165,7 @@ def _reason(error: OSError) -> str:
     if isinstance(cause, http.client.IncompleteRead):
         # urllib3 passes numbers where the standard library passes the bytes.
         done: Any = cause.partial
-        return f"cut off after {done} of {done + cause.expected} bytes"
+        return f"truncated after {done} of {done + cause.expected} bytes"
     return " ".join(str(cause).split()) or type(cause).__name__
 
 

@@ -240,7 +240,7 @@ def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             file.visititems(collect)
     except (OSError, ValueError) as error:
-        reason = "no such file" if not path.exists() else "not an .h5 file of weights, or cut off"
+        reason = "no such file" if not path.exists() else "not an .h5 file of weights, or truncated"
         raise BackboneError(f"{path}: {reason}") from error
     return weights
 

@@ -63,7 +63,7 @@ def _read_file(path: pathlib.Path, parse: Callable) -> dict[str, np.ndarray]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path}: not a whole {path.suffix} file of weights; get it again"
+            f"{path}: not a whole {path.suffix} file of weights; download it again"
         ) from error
 
 
@@ -100,7 +100,7 @@ def _read_checkpoint(path: pathlib.Path, config: Config) -> dict[str, np.ndarray
     except (tf.errors.OpError, LookupError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(
             f"{prefix}: cannot be read as a TensorFlow checkpoint; "
-            "its .index or .data file is damaged or missing: get them again"
+            "its .index or .data file is damaged or missing; download them again"
         ) from error
 
 
@@ -122,7 +122,7 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
     if not prefix.with_name(prefix.name + ".index").is_file():
         raise CheckpointError(
             f"{path}: not a kind of weights file that can be read; name a checkpoint's folder, "
-            "the common beginning of its files' names, or an .h5 or .npz file"
+            "the prefix of its files, or an .h5 or .npz file"
         )
     return prefix
 

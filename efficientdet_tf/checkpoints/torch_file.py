@@ -52,7 +52,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise TorchFileError(f"{path}: {error.strerror}") from error
     # A damaged pickle can raise nearly any exception.
     except Exception as error:
-        raise TorchFileError(f"{path}: not a file of PyTorch weights, or cut off") from error
+        raise TorchFileError(f"{path}: not a file of PyTorch weights, or truncated") from error
 
 
 def _read_structure(file: BinaryIO) -> dict[str, _Tensor]:

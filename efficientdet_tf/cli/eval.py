@@ -113,7 +113,7 @@ def _config(options: flags.FlagValues, run_directory: "RunDirectory | None") -> 
     if baked_in and not run_directory:
         raise UserError(
             f"{options.model_path}: {baked_in[0]} is only for a run directory; an exported model "
-            "has its settings inside"
+            "has fixed settings"
         )
     return config.override(overrides)
 

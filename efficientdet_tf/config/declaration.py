@@ -44,7 +44,7 @@ class Shapes(Mark):
 class MeasuresAP(Mark):
     """Mark of a setting that affects the measured AP: a change makes values incomparable."""
 
-    words: str = "the best AP so far is forgotten"
+    words: str = "the best AP so far is reset"
 
 
 @dataclasses.dataclass(frozen=True)

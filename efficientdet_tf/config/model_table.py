@@ -35,7 +35,7 @@ def compound_scaling(phi: float) -> dict[str, int]:
         "model.image_size": 128 * _nearest((512 + 128 * phi) / 128),
     }
     if min(sizes.values()) <= 0:
-        raise ConfigError(f"compound coefficient {phi} leaves nothing: {sizes}")
+        raise ConfigError(f"compound coefficient {phi} gives invalid sizes: {sizes}")
     return sizes
 
 

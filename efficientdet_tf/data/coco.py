@@ -38,7 +38,7 @@ def recognises(path: str) -> bool:
 
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images."""
-    return "a COCO file is one part of a data set"
+    return "a COCO file is a single split"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -85,7 +85,7 @@ def _load(path: str) -> dict[str, list]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
     except RecursionError as error:
-        raise DataError(f"{path}: not valid JSON: brackets within brackets without end") from error
+        raise DataError(f"{path}: not valid JSON: nested too deeply") from error
     except ValueError as error:
         # E.g. a number of thousands of digits.
         raise DataError(f"{path}: not valid JSON: {error}") from error

@@ -16,7 +16,7 @@ from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 
 _IGNORED = "ignored in training and evaluation"
-_LEFT_OUT = "its image is left out"
+_EXCLUDED = "image excluded"
 # Rounding puts many boxes slightly outside the image: not worth a note.
 _CLIPPED_PIXELS = 1.0
 
@@ -89,7 +89,7 @@ def check_objects(
         is_difficult=is_difficult,
         area=_areas(image, boxes),
         problems=_lines(image, annotations, not_used, _IGNORED),
-        unplaced=_lines(image, annotations, not_placed, _LEFT_OUT),
+        unplaced=_lines(image, annotations, not_placed, _EXCLUDED),
         clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
     )
 

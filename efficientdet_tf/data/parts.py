@@ -32,10 +32,7 @@ def resolve(config: Config) -> Config:
     if lack and not val:
         raise DataError(f"--val_data is missing: {train} has no validation images: {lack}")
     if lack:
-        raise DataError(
-            f"{val}: has no validation images: {lack}; name others than the training images by "
-            "--val_data"
-        )
+        raise DataError(f"{val}: has no validation images: {lack}; set --val_data to other images")
     return config.override({"data.val": val or train})
 
 

@@ -68,9 +68,9 @@ def recognises(path: str) -> bool:
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
     if not Path(path).is_dir():
-        return "TFRecord files that are named themselves are one part of a data set"
+        return "TFRecord files given by name are a single split"
     found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
-    return "" if found else "there is no val*.tfrecord in it"
+    return "" if found else "val*.tfrecord is missing"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -220,7 +220,7 @@ def _annotated_image(
     wrong = [key for key, values in example.items() if values is None]
     if wrong:
         kinds = " or ".join(_KINDS[wrong[0]])
-        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; its image is left out")
+        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; image excluded")
         return None
     corners = [example.get(f"image/object/bbox/{corner}", []) for corner in _CORNERS]
     labels = example.get("image/object/class/label", [])

@@ -124,7 +124,7 @@ def _check(
 ) -> tuple[Record | None, list[str], list[str]]:
     """Return an image's record if usable, its problems, and names of clipped objects."""
     if image.unplaced:
-        return None, [f"{problem}; its image is left out" for problem in image.unplaced], []
+        return None, [f"{problem}; image excluded" for problem in image.unplaced], []
     try:
         known = verified.find(image.image)
         header = known.header or _read_header(image.image)
@@ -223,7 +223,7 @@ def _warn(source: str, problems: list[str], notes: list[str]) -> None:
         if len(problems) > len(lines):
             lines.append(f"... and {len(problems) - len(lines)} more")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        logging.warning("%s: %s, left out or ignored:\n  %s", source, count, "\n  ".join(lines))
+        logging.warning("%s: %s, excluded or ignored:\n  %s", source, count, "\n  ".join(lines))
     for note in notes:
         logging.warning("%s: %s", source, note)
 

@@ -31,7 +31,7 @@ def recognises(path: str) -> bool:
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
     found = (Path(path) / "ImageSets" / "Main" / "val.txt").is_file()
-    return "" if found else "there is no ImageSets/Main/val.txt in it"
+    return "" if found else "ImageSets/Main/val.txt is missing"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
