@@ -97,7 +97,8 @@ class BFP(NestedFeatureNetwork):
         if self.refine == "non_local" and size[0] * size[1] > MANY_POSITIONS:
             logging.log_first_n(
                 logging.WARNING,
-                "bfp: attention over %d x %d positions of level %d; choose a higher level to save memory",
+                "bfp: attention over %d x %d positions of level %d; choose a higher level to save "
+                "memory",
                 1,
                 *size,
                 self.level,

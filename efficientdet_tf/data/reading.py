@@ -33,12 +33,12 @@ class ReadFailures:
     positions: list[int] = dataclasses.field(default_factory=list)
     has_ended: bool = False
 
-    def record_gap(self, first: np.int64, end: np.int64, goes_on: bool) -> bool:
+    def record_gap(self, first: np.int64, end: np.int64, continues: bool) -> bool:
         """Record a gap, if any, and the end of the stream; return False, for the graph."""
         # Prefetched elements arrive here again after the end.
         if end > first and not self.has_ended:
             self.gaps.append((int(first), int(end)))
-        self.has_ended |= not goes_on
+        self.has_ended |= not continues
         return False
 
     def record_position(self, position: np.int64) -> bool:
@@ -151,14 +151,14 @@ class Reading:
     def _reset(self) -> tf.Operation:
         return self._in_a_row.assign(0, read_value=False)
 
-    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, goes_on: tf.Tensor) -> tf.Tensor:
+    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, continues: tf.Tensor) -> tf.Tensor:
         noticed = tf.constant(False)
         if self._failures is not None:
-            arguments = [first, end, goes_on]
+            arguments = [first, end, continues]
             noticed = tf.numpy_function(self._failures.record_gap, arguments, tf.bool)
         with tf.control_dependencies([noticed]):
             text = "too many images in a row cannot be read"
-            with tf.control_dependencies([tf.debugging.Assert(goes_on, [text])]):
+            with tf.control_dependencies([tf.debugging.Assert(continues, [text])]):
                 return tf.constant(False)
 
     def _notice_position(self, position: tf.Tensor) -> tf.Tensor:
