@@ -1,1 +1,1 @@
-"""Keras layers of detectors, which know nothing of configs, data sets or training."""
+"""Keras layers of detectors, independent of configs, data sets and training."""

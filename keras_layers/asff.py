@@ -22,29 +22,30 @@ SOURCES = ("all", "adjacent")
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ASFF(NestedFeatureNetwork):
-    """Adaptively spatial feature fusion: each pixel of a level weighs all levels.
+    """Adaptively spatial feature fusion: per-pixel weighted sum of all levels.
 
     With the base pyramid x, and r_n the map of level n at the size of the target level l:
 
         w = softmax over n of Conv1x1(Concat over n of Conv1x1(r_n)), for each pixel
         Pout_l = Conv(sum over n of w_n r_n)
 
-    Coarser maps are upsampled. Finer ones are pooled, level by level, to the last finer than the
+    Coarser maps are upsampled. Finer maps are max-pooled level by level to the level below the
     target, then convolved with stride 2.
 
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells of the base. Default 1.
-      fusion: of the base, one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method of the base, one of `METHODS` of
+        `keras_layers.feature_network`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       base: name of the feature network of the base pyramid. Default "fpn".
-      base_options: its options. Default: none.
-      sources: what a level is made of: "all" levels, or itself and the "adjacent" ones.
+      base_options: options of the base. Default none.
+      sources: levels fused at a level: "all", or itself and the "adjacent" ones.
         Default "all".
-      weight_filters: width of the maps that the weights are computed of. Default 16.
+      weight_filters: width of the maps from which the weights are computed. Default 16.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ASFF(NestedFeatureNetwork):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Fuse, as `FusionGraph.call`."""
+        """Fuse; see `FusionGraph.call`."""
         features = self.pyramid(features, training=training)
         return {
             level: fuse(features, training=training) for level, fuse in zip(features, self.fusions)
@@ -109,14 +110,14 @@ class ASFF(NestedFeatureNetwork):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class SpatialFusion(keras.layers.Layer):
-    """A level of `ASFF`.
+    """Fusion at one level of `ASFF`.
 
     Args:
-      level: the target.
-      sources: levels that it is made of, with itself.
+      level: the target level.
+      sources: the fused levels, including the target.
       num_filters: width C.
-      weight_filters: width of the maps that the weights are computed of. Default 16.
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      weight_filters: width of the maps from which the weights are computed. Default 16.
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Attention between the positions of feature maps; its weights are computed in float32."""
+"""Attention between positions of feature maps, with weights in float32."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-# Added to the logits of keys that a query does not see.
+# Added to the logits of masked keys.
 _UNSEEN = -1e9
 
 
 def to_positions(x: tf.Tensor) -> tf.Tensor:
-    """Float [B, H, W, C] to float [B, H * W, C]."""
+    """Reshape float [B, H, W, C] to float [B, H * W, C]."""
     return tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
 
 
 def products(queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-    """Scalar products of float [B, N, C] with float [B, M, C]: float32 [B, N, M]."""
-    # The range of half precision is too small for their exponentials.
+    """Compute scalar products of float [B, N, C] and float [B, M, C]: float32 [B, N, M]."""
+    # The range of half precision is too small for the softmax's exponentials.
     queries, keys = tf.cast(queries, tf.float32), tf.cast(keys, tf.float32)
     return tf.matmul(queries, keys, transpose_b=True)
 
 
 def attend(attention: tf.Tensor, values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Weighted sums of values, as a map.
+    """Compute weighted sums of values, as a map.
 
     Args:
       attention: float32 [B, N, M], the weights of the values for each position.
       values: float [B, M, C].
-      like: float [B, H, W, any] of H * W = N positions.
+      like: float [B, H, W, any], a map of the output's size, H * W = N.
 
     Returns:
       Float [B, H, W, C] of the dtype of the values.
@@ -45,7 +45,7 @@ class MixtureOfSoftmaxes(keras.layers.Layer):
     Yang et al., "Breaking the Softmax Bottleneck", ICLR 2018, https://arxiv.org/abs/1711.03953.
 
     Args:
-      num_parts: number M of parts; 1 is a plain softmax.
+      num_parts: number M of softmaxes; 1 is a plain softmax.
       similarity: "scaled_dot", the scalar product divided by sqrt(C); or "euclidean", the
         negative squared distance.
     """
@@ -69,10 +69,10 @@ class MixtureOfSoftmaxes(keras.layers.Layer):
 
         Args:
           inputs: queries float [B, N, C] and keys float [B, K, C].
-          is_seen: bool [N, K], which keys a query sees. Default: all.
+          is_seen: bool [N, K], mask of the keys visible to a query. Default: all.
 
         Returns:
-          Float32 [B, N, K]; those of a query sum to 1.
+          Float32 [B, N, K], weights that sum to 1 over the keys.
         """
         queries, keys = (tf.cast(x, tf.float32) for x in inputs)
         unseen = 0.0 if is_seen is None else tf.where(is_seen, 0.0, _UNSEEN)
@@ -89,7 +89,7 @@ class MixtureOfSoftmaxes(keras.layers.Layer):
     def _logits(self, queries: tf.Tensor, keys: tf.Tensor, width: int) -> tf.Tensor:
         if self.similarity == "scaled_dot":
             return products(queries, keys) / width**0.5
-        # The square of the query, the same for all keys, has no influence on a softmax.
+        # The square of the query is equal for all keys and cancels in a softmax.
         return 2 * products(queries, keys) - tf.reduce_sum(keys**2, axis=-1)[:, None]
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Attention pooling: the pyramid attention network, as a feature network.
+"""Pyramid attention network as a feature network (attention pooling).
 
 Li, Xiong, An, Wang, "Pyramid Attention Network for Semantic Segmentation", BMVC 2018,
 https://arxiv.org/abs/1805.10180.
@@ -17,13 +17,13 @@ from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, upsample_to
 
 CONTEXTS = ("fpa", "none")
-# Below, the coarsest of the three maps of the context is a single pixel.
+# For smaller maps, the coarsest of the three context maps is a single pixel.
 MIN_CONTEXT_SIZE = 8
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class AttentionFPN(FeatureNetwork):
-    """Top-down path whose lateral maps are weighted by what the coarser level sees.
+    """Top-down path whose lateral maps are weighted by the pooled coarser level.
 
     With the projected input Pin, of which level 5 is refined by `FeaturePyramidAttention`:
 
@@ -36,15 +36,16 @@ class AttentionFPN(FeatureNetwork):
       num_filters: width C of every level of the output; with `context` a multiple of 4.
         Default 64.
       num_repeats: number of top-down paths, each with weights of its own. Default 1.
-      fusion: how a GAU adds, one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
-      context: "fpa", feature pyramid attention for level 5, which needs 8x8 positions there;
+      fusion: fusion method of a GAU, one of `keras_layers.feature_network.METHODS`.
+        Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
+      context: "fpa", feature pyramid attention at level 5, which needs 8x8 positions there;
         or "none". Default "fpa".
-      attention_norm: whether BatchNorm follows the convolution of the pooled map, whose
-        statistics are of one position for each image. Default True.
+      attention_norm: whether BatchNorm follows the convolution of the pooled map; its
+        statistics are over one position per image. Default True.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class AttentionFPN(FeatureNetwork):
                     f"{TOP_LEVEL}, not {height}x{width}; set none, or a larger image"
                 )
             self.fpa = FeaturePyramidAttention(self.num_filters, self.conv_block, name="fpa")
-        # Flat lists over all cells, for the sake of Keras' weights files.
+        # Flat lists over all cells: Keras' weights files omit layers in nested lists.
         finer = self.levels[-2::-1]
         cells = range(self.num_repeats)
         self.gates = [
@@ -109,11 +110,12 @@ class AttentionFPN(FeatureNetwork):
         training: bool | None = None,
         return_attention: bool = False,
     ) -> dict[int, tf.Tensor] | tuple[dict[int, tf.Tensor], tf.Tensor | None]:
-        """Fuse, as `FusionGraph.call`.
+        """Fuse; see `FusionGraph.call`.
 
         Args:
           features: dict {level: float [B, H_l, W_l, c_l]}, contiguous levels.
-          return_attention: whether to return the map of the context, too.
+          return_attention: whether to also return the attention map of the context.
+            Default False.
 
         Returns:
           Dict {level: float [B, H_l, W_l, C]}, or that and float [B, H_5, W_5, C].
@@ -149,7 +151,7 @@ class AttentionFPN(FeatureNetwork):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class FeaturePyramidAttention(keras.layers.Layer):
-    """FPA: a map weighted per pixel by a small pyramid of its own, plus its global average.
+    """Feature pyramid attention (FPA): per-pixel weights from a small pyramid, plus global average.
 
     With m = C / 4, three maps v of half the size each, by kernels of 7, 5 and 3 pixels:
 
@@ -158,7 +160,7 @@ class FeaturePyramidAttention(keras.layers.Layer):
 
     Args:
       num_filters: width C, a multiple of 4.
-      conv_block: kind of the convolutions. Default: the profile "light".
+      conv_block: convolution block of all convolutions. Default: the profile "light".
     """
 
     def __init__(self, num_filters: int, conv_block: Any = None, **kwargs: Any) -> None:
@@ -194,7 +196,7 @@ class FeaturePyramidAttention(keras.layers.Layer):
         return self.map_conv(upsample_to(u, *size), training=training)
 
     def call(self, x: tf.Tensor, attention: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, C] and its attention map to the same shape."""
+        """Map float [B, H, W, C] and its attention map to the same shape."""
         pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
         average = self.average(pooled, training=training)
         return self.main(x, training=training) * attention + average

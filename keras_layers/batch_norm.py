@@ -1,4 +1,4 @@
-"""BatchNorm as every part of the detector has it."""
+"""BatchNorm of all parts of the detector."""
 
 import contextlib
 import threading
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tf_keras as keras
 
-# Replicas of a step are traced in threads of their own.
+# Each replica of a step is traced in its own thread.
 _of_thread = threading.local()
 
 
 @contextlib.contextmanager
 def statistics_kept() -> Iterator[None]:
-    """A context in which training leaves the moving statistics of `BatchNormalization` as they are.
+    """Freeze the moving statistics of `BatchNormalization` within a context.
 
-    For a layer that is computed a second time for the same batch.
+    For a layer that is recomputed for the same batch.
     """
     before = getattr(_of_thread, "kept", False)
     _of_thread.kept = True
@@ -27,9 +27,9 @@ def statistics_kept() -> Iterator[None]:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, for which `statistics_kept` holds.
+    """Keras' layer that respects `statistics_kept`.
 
-    Named as that is: weights files name the layers of a list by their class.
+    It has the name of Keras' class: weights files name the layers of a list by their class.
     """
 
     def _assign_moving_average(
@@ -44,15 +44,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def batch_norm(name: str, gamma_initializer: str = "ones") -> BatchNormalization:
-    """BatchNorm with the published momentum and epsilon.
+    """Build a BatchNorm with the published momentum and epsilon.
 
-    Made in the scope of a strategy with several replicas, its statistics in training are
-    those of the global batch, so that a step does not depend on how many share it; on one
-    device it is the faster fused operation, which computes the same.
+    In the scope of a strategy with several replicas, its training statistics are those of
+    the global batch, so that a step does not depend on the number of replicas; on one device
+    it is the faster fused operation with the same result.
 
     Args:
-      name: of the layer.
-      gamma_initializer: of the scale. Default "ones".
+      name: name of the layer.
+      gamma_initializer: Keras initializer of the scale. Default "ones".
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return BatchNormalization(

@@ -18,7 +18,7 @@ from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.resample import adaptive_max_pool_to, upsample_to
 
 REFINEMENTS = ("non_local", "conv", "none")
-# Beyond, attention takes more than 64 MiB for each image.
+# With more positions, attention needs more than 64 MiB per image.
 MANY_POSITIONS = 4096
 
 
@@ -30,22 +30,23 @@ class BFP(NestedFeatureNetwork):
 
         b = mean over l of Resize(x_l to m);  Pout_l = x_l + Resize(Refine(b) to l)
 
-    Resize is adaptive max pooling to coarser levels, nearest neighbour to finer ones.
+    Resize is adaptive max pooling to coarser levels, nearest-neighbour to finer ones.
 
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells of the base. Default 1.
-      fusion: of the base, one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method of the base, one of `METHODS` of
+        `keras_layers.feature_network`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       base: name of the feature network of the base pyramid. Default "fpn".
-      base_options: its options. Default: none.
+      base_options: options of the base. Default none.
       level: the integration level m. Default 4.
       refine: "non_local" attention, a "conv" block, or "none". Default "non_local".
       embedded: whether queries and keys of "non_local" are convolved. Default True.
       scale_logits: whether the logits of "non_local" are divided by sqrt(C). Default False.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class BFP(NestedFeatureNetwork):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Fuse, as `FusionGraph.call`."""
+        """Fuse; see `FusionGraph.call`."""
         features = self.pyramid(features, training=training)
         size = tuple(features[self.level].shape[1:3])
         if self.refine == "non_local" and size[0] * size[1] > MANY_POSITIONS:
             logging.log_first_n(
                 logging.WARNING,
-                "bfp: attention over %d x %d positions of level %d; a higher level takes less",
+                "bfp: attention over %d x %d positions of level %d; choose a higher level to save "
+                "memory",
                 1,
                 *size,
                 self.level,
@@ -124,9 +126,9 @@ def _resize(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class NonLocal(keras.layers.Layer):
-    """Gaussian non-local block: every position attends to all of them.
+    """Gaussian non-local block: every position attends to all positions.
 
-    x + Conv1x1(softmax(theta(x) phi(x)^T) g(x)), where the last convolution starts at zero.
+    x + Conv1x1(softmax(theta(x) phi(x)^T) g(x)); the last convolution is initially zero.
     Wang, Girshick, Gupta, He, "Non-local Neural Networks", CVPR 2018,
     https://arxiv.org/abs/1711.07971.
 
@@ -151,12 +153,12 @@ class NonLocal(keras.layers.Layer):
         )
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape, in training as otherwise."""
+        """Map float [B, H, W, C] to the same shape, in training and inference."""
         del training
         return x + self.output_conv(attend(self.attention(x), to_positions(self.g(x)), like=x))
 
     def attention(self, x: tf.Tensor) -> tf.Tensor:
-        """Weights with which each position sees the others: float32 [B, H * W, H * W]."""
+        """Compute attention weights between positions: float32 [B, H * W, H * W]."""
         queries = self.theta(x) if self.theta is not None else x
         keys = self.phi(x) if self.phi is not None else x
         logits = products(to_positions(queries), to_positions(keys))

@@ -16,15 +16,15 @@ from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 def bifpn_nodes(levels: list[int]) -> list[Node]:
     """Return the nodes of a BiFPN cell: a top-down path, then a bottom-up path.
 
-    Inputs of a node come in the published order: its own level's input, its
-    own level's top-down node, then the neighbour.
+    Inputs of a node are in the published order: the input of its level, the top-down
+    node of its level, then the neighbour.
 
     Examples:
       >>> tuple(node[:2] for node in bifpn_nodes([3, 4, 5]))
       ((4, (1, 2)), (3, (0, 3)), (4, (1, 3, 4)), (5, (2, 5)))
 
     Args:
-      levels: of the cell, in order.
+      levels: levels of the cell, ascending.
     """
     table = NodeTable(levels)
     for level in reversed(levels[:-1]):
@@ -47,15 +47,15 @@ class BiFPN(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 3.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "fast".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "fast".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       conv_after_downsample: whether the level above the backbone's coarsest one is pooled
         before it is projected, which is cheaper. Default False.
-      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
-        `conv_block` has any. Default True.
+      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs, if
+        `conv_block` has BatchNorm. Default True.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     # As published: levels 4 and 5 are projected twice, for their two nodes.

@@ -1,4 +1,4 @@
-"""Convolution, BatchNorm and activation as one value that the parts of a detector share."""
+"""Convolution block: convolution, BatchNorm and activation, shared by a detector's parts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ BIASES = ("always", "without_norm")
 
 @dataclasses.dataclass(frozen=True)
 class ConvBlock:
-    """How the convolutions of a network are made; numbers of filters and strides are not in it.
+    """Specification of a network's convolution blocks, without filters and strides.
 
     Examples:
       >>> block = ConvBlock(activation="relu6")
@@ -26,13 +26,13 @@ class ConvBlock:
       separable: whether kernels larger than 1x1 are depthwise, then pointwise. Default True.
       kernel_size: side of the kernel in pixels, 1 or more. Default 3.
       norm: whether BatchNorm follows the convolution. Default True.
-      activation: name of a Keras activation; None is none. Default "swish".
-      order: one of `ORDERS`. Default "act_conv_bn".
-      bias: one of `BIASES`: whether a convolution that BatchNorm follows has a bias, too.
+      activation: name of a Keras activation; None for no activation. Default "swish".
+      order: order of the operations, one of `ORDERS`. Default "act_conv_bn".
+      bias: one of `BIASES`: whether a convolution followed by BatchNorm has a bias.
         Default "always".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     separable: bool = True
@@ -65,15 +65,15 @@ class ConvBlock:
 
     @classmethod
     def from_value(cls, value: Any = None, **defaults: Any) -> "ConvBlock":
-        """Make a block from what configs and `get_config` hold.
+        """Build a block from a value of a config or `get_config`.
 
         Args:
           value: a `ConvBlock`; the name of one of `PROFILES`; a mapping of fields; or
-            None, which is the profile "light".
-          **defaults: fields that a profile, or a mapping that leaves them out, gets.
+            None for the profile "light". Default None.
+          **defaults: values of fields for a profile, or for fields missing in a mapping.
 
         Raises:
-          ValueError: naming the field.
+          ValueError: if a value is invalid; the message begins with the field's name.
         """
         if isinstance(value, cls):
             return value
@@ -111,15 +111,15 @@ class ConvBlock:
         initializer: str = "glorot_uniform",
         bias_initializer: Any = "zeros",
     ) -> keras.layers.Layer:
-        """Make the convolution alone, with SAME padding.
+        """Build the convolution alone, with SAME padding.
 
         Args:
           filters: width of the output.
-          strides: in pixels, for both axes. Default 1.
-          name: of the layer.
-          use_bias: whether it has a bias. Default: what the block says.
-          initializer: name of a Keras initializer for all kernels.
-          bias_initializer: of the bias.
+          strides: stride in pixels, for both axes. Default 1.
+          name: name of the layer.
+          use_bias: whether the convolution has a bias. Default: see `bias`.
+          initializer: Keras initializer of all kernels. Default "glorot_uniform".
+          bias_initializer: Keras initializer of the bias. Default "zeros".
         """
         common = dict(
             filters=filters,
@@ -137,21 +137,21 @@ class ConvBlock:
         return keras.layers.Conv2D(kernel_initializer=initializer, **common)
 
     def make_activation(self) -> keras.layers.Layer:
-        """Make the activation, a function of a tensor."""
+        """Return the activation, a function of a tensor."""
         return keras.activations.get(self.activation)
 
     def build(self, filters: int, *, strides: int = 1, name: str) -> "ConvBlockLayer":
-        """Make the whole block as a layer.
+        """Build the whole block as a layer.
 
         Args:
           filters: width of the output.
-          strides: of the convolution, in pixels. Default 1.
-          name: of the layer.
+          strides: stride of the convolution, in pixels. Default 1.
+          name: name of the layer.
         """
         return ConvBlockLayer(filters, strides, self, name=name)
 
 
-# `light` is that of EfficientDet, `dense` that of the papers of most other networks.
+# `light` is EfficientDet's, `dense` is used in the papers of most other networks.
 PROFILES = {"light": ConvBlock(), "dense": ConvBlock(separable=False, bias="without_norm")}
 
 
@@ -161,8 +161,8 @@ class ConvBlockLayer(keras.layers.Layer):
 
     Args:
       filters: width of the output.
-      strides: of the convolution, in pixels. Default 1.
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      strides: stride of the convolution, in pixels. Default 1.
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class ConvBlockLayer(keras.layers.Layer):
         self.norm = batch_norm("bn") if self.conv_block.norm else None
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, any] to float [B, ceil(H / strides), ceil(W / strides), filters]."""
+        """Map float [B, H, W, any] to float [B, ceil(H / strides), ceil(W / strides), filters]."""
         if self.conv_block.order == "act_conv_bn":
             x = self.activation(x)
         x = self.conv(x)

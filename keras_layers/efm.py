@@ -15,28 +15,28 @@ from keras_layers.fusion import COMPRESSIONS
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.resample import Projection
 
-# Sides of the kernels of `spp`.
+# Kernel sizes of `spp`.
 SPP_KERNELS = (5, 9, 13)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class EFM(FusionGraph):
-    """Exact fusion model: a level fuses itself and its two neighbours, by Maxout.
+    """Exact fusion model: Maxout fusion of each level and its two neighbours.
 
         Pout_l = Conv(Maxout(Concat over k in {l - 1, l, l + 1} of Resize(Pin_k to l)))
 
     Args:
       num_filters: width C of every level of the output. Default 64.
-      num_repeats: number of cells; each widens the reach by one level. Default 1.
-      fusion: not used, as nothing is added: see `compress`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
-      compress: one of `keras_layers.fusion.COMPRESSIONS`: what brings the concatenation back
-        to width C. Default "maxout".
+      num_repeats: number of cells; each extends the reach by one level. Default 1.
+      fusion: unused, see `compress`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
+      compress: compression of the concatenation to width C, one of
+        `keras_layers.fusion.COMPRESSIONS`. Default "maxout".
       spp: whether level 5 is first concatenated with its max pools of 5x5, 9x9 and 13x13
         pixels, and projected to width C. Default False.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(

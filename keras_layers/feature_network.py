@@ -3,20 +3,20 @@
 A feature network is a Keras layer:
 
 - Called with a dict {level: float [B, H_l, W_l, c_l]} of contiguous levels, and `training`,
-  it returns a dict of the same levels and sizes at width `num_filters`. Any size will do.
+  it returns a dict of the same levels and sizes at width `num_filters`. Any size is valid.
 - All hyper-parameters are keywords, and `get_config` holds them. Every network has those of
   `COMMON`; the others are its own options.
-- A value that it cannot have is a ValueError that begins with the name of the field.
-- `reads_extra_levels` is False for a network that makes the levels above the backbone's by
-  itself: then they are given without weights, for their sizes alone.
-- `from_images` makes the pyramid of images with a backbone: `network(levels(backbone(images)))`
-  unless the network needs the backbone for more.
+- An invalid value raises a ValueError whose message begins with the field's name.
+- `reads_extra_levels` is False for a network that computes the levels above the backbone's
+  itself: its inputs of these levels have no weights and only determine the sizes.
+- `from_images` computes the pyramid of images with a backbone:
+  `network(levels(backbone(images)))`, unless the network uses the backbone otherwise.
 
-`keras_layers.feature_network_layer.FeatureNetwork` does the common part;
-`keras_layers.fusion_graph.FusionGraph` does all but a table of nodes.
+`keras_layers.feature_network_layer.FeatureNetwork` implements the common part;
+`keras_layers.fusion_graph.FusionGraph` implements networks given by a table of nodes.
 
-A new network is its file, a line of `NETWORKS`, and a row of the contract test. This module
-imports no TensorFlow, so that a command can check settings before that.
+To add a network, write its file, a line of `NETWORKS`, and a row of the contract test. This
+module imports no TensorFlow, so that a command can check settings before that import.
 """
 
 import difflib
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_layers.feature_network_layer import FeatureNetwork
 
-# Name: where its class is. Names of one class are those of different papers for it.
+# Name -> import path of the class. A class has several names if papers name it differently.
 NETWORKS = {
     "bifpn": "keras_layers.bifpn:BiFPN",
     "fpn": "keras_layers.fpn:FPN",
@@ -43,7 +43,7 @@ NETWORKS = {
     "efm": "keras_layers.efm:EFM",
     "asff": "keras_layers.asff:ASFF",
     "fpg": "keras_layers.fpg:FPG",
-    # The name in the text that lists the networks; it describes no other one.
+    # A name from a list of feature networks; it fits no other network.
     "feature_pyramid_grouping": "keras_layers.fpg:FPG",
     "attention_fpn": "keras_layers.attention_fpn:AttentionFPN",
     "attention_pooling": "keras_layers.attention_fpn:AttentionFPN",
@@ -53,10 +53,10 @@ NETWORKS = {
     "rfp": "keras_layers.rfp:RFP",
 }
 
-# Of `keras_layers.fusion.WeightedFusion`.
+# Methods of `keras_layers.fusion.WeightedFusion`.
 METHODS = ("sum", "unbounded", "softmax", "fast", "channel_softmax", "channel_fast")
 
-# The coarsest level that backbones have.
+# The coarsest level of backbones.
 TOP_LEVEL = 5
 
 # Hyper-parameters of every network.
@@ -67,7 +67,7 @@ def network_class(name: str) -> type:
     """Return the layer class of a network.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: if the name is unknown.
     """
     if name not in NETWORKS:
         raise ValueError(f"name: {name!r} is not a feature network{nearest(name, NETWORKS)}")
@@ -76,7 +76,7 @@ def network_class(name: str) -> type:
 
 
 def own_options(name: str) -> list[str]:
-    """Return the names of the options that a network has beside `COMMON`."""
+    """Return the names of a network's options besides `COMMON`."""
     parameters = inspect.signature(network_class(name)).parameters.values()
     return [
         parameter.name
@@ -99,18 +99,18 @@ def build_feature_network(
 
     Args:
       name: a key of `NETWORKS`.
-      options: of this network alone, and `conv_block`, as of `ConvBlock.from_value`.
-        Default: none.
+      options: the network's own options, and `conv_block`, see `ConvBlock.from_value`.
+        Default none.
       num_filters: width C of every level of the output.
       num_repeats: number of cells, 1 or more. Default 1.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      activation: name of a Keras activation, for a `conv_block` that names none.
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      activation: name of a Keras activation, for a `conv_block` without one.
         Default "swish".
-      layer_name: of the Keras layer.
+      layer_name: name of the Keras layer. Default "feature_network".
 
     Raises:
-      ValueError: beginning with the name of the field; that of an option is
-        `options.<option>`.
+      ValueError: if a value is invalid; the message begins with the field's name,
+        `options.<option>` for an option.
     """
     from keras_layers.conv_block import ConvBlock
 
@@ -136,17 +136,17 @@ def build_feature_network(
 
 
 def name_setting(name: str, error: ValueError) -> str:
-    """Return the text of a network's error; a field that is an option gets `options.` before."""
+    """Return the text of a network's error, with the prefix `options.` for an option."""
     field = str(error).partition(":")[0].partition(".")[0]
     is_option = field in (*own_options(name), "conv_block")
     return f"options.{error}" if is_option else str(error)
 
 
 def check_levels(levels: Iterable[int | str]) -> list[int]:
-    """Return the levels in order.
+    """Return the levels in ascending order.
 
     Raises:
-      ValueError: when they are fewer than two or have gaps.
+      ValueError: if the levels are fewer than two or have gaps.
     """
     ordered = sorted(int(level) for level in levels)
     if len(ordered) < 2 or ordered != list(range(ordered[0], ordered[-1] + 1)):
@@ -155,12 +155,12 @@ def check_levels(levels: Iterable[int | str]) -> list[int]:
 
 
 def check_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise ValueError for a value that is none of the choices."""
+    """Raise ValueError if a value is none of the choices."""
     if value not in choices:
         raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(str, choices))}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown word: which one may be meant."""
+    """Return the suggestion at the end of a message about an unknown word."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""What the layers of all feature networks have in common."""
+"""Base classes of feature networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,25 +16,25 @@ from keras_layers.feature_network import (
 
 
 class FeatureNetwork(keras.layers.Layer):
-    """Common hyper-parameters of a feature network, and the checks of its contract.
+    """Base class of feature networks: common hyper-parameters and checks of the contract.
 
     Args:
       num_filters: width C of every level of the output, 1 or more.
       num_repeats: number of cells, each with weights of its own, 1 or more.
-      fusion: one of `keras_layers.feature_network.METHODS`.
-      conv_block: as of `ConvBlock.from_value`; None is the profile "light".
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`.
+      conv_block: convolution block, see `ConvBlock.from_value`; None is the profile "light".
 
     Attributes:
-      reads_extra_levels: whether more than the sizes of the levels above the backbone's
-        is used.
+      reads_extra_levels: whether the values, not only the sizes, of the levels above the
+        backbone's are used.
       conv_after_downsample: whether maps are pooled before they are projected, also for the
         levels above the backbone's.
-      needs_backbone: whether the network is more than its call with features, in a model.
-      backbone_copies: backbones of the network's own, which start from the same trained
-        weights as that of the model.
+      needs_backbone: whether the network must be called by `from_images` in a model.
+      backbone_copies: the network's own backbones, initialised with the same pretrained
+        weights as the model's.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     reads_extra_levels = True
@@ -53,7 +53,7 @@ class FeatureNetwork(keras.layers.Layer):
         self.num_repeats = num_repeats
         self.fusion = fusion
         self.conv_block = ConvBlock.from_value(conv_block)
-        # Not of the class, as Keras tracks no layers under a name that the class has.
+        # No class attribute: Keras does not track layers under the name of one.
         self.backbone_copies: list[keras.layers.Layer] = []
 
     def from_images(
@@ -67,20 +67,21 @@ class FeatureNetwork(keras.layers.Layer):
         Args:
           images: float [B, H, W, 3], normalised.
           backbone: layer from images to {level: float [B, H_l, W_l, c_l]}. Its
-            `feedback_widths` are {level: width} of the maps that it can be called with as
-            `feedback`, none if it takes none.
+            `feedback_widths` are {level: width} of the maps accepted as its argument
+            `feedback`, empty if it accepts none.
           extra_levels: layer that adds the levels above the backbone's.
 
         Returns:
           Dict {level: float [B, H_l, W_l, C]}.
 
         Raises:
-          ValueError: naming the field, when the network cannot use the backbone.
+          ValueError: if the network cannot use the backbone; the message begins with the
+            field's name.
         """
         return self(extra_levels(backbone(images)))
 
     def projection_block(self) -> ConvBlock:
-        """Return the block whose norm and bias the projections of the inputs have."""
+        """Return the block that determines norm and bias of the input projections."""
         return self.conv_block
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
@@ -98,21 +99,21 @@ class FeatureNetwork(keras.layers.Layer):
 
 
 class NestedFeatureNetwork(FeatureNetwork):
-    """What works on the pyramid of another feature network, its base.
+    """Base class of feature networks on top of the pyramid of another one, the base.
 
     Args:
       num_filters: width C of every level of the output, 1 or more.
       num_repeats: number of cells of the base.
-      fusion: of the base.
-      conv_block: of both, as of `ConvBlock.from_value`.
-      base: a key of `keras_layers.feature_network.NETWORKS`.
-      base_options: of the base, as of `build_feature_network`; None is none.
+      fusion: fusion method of the base.
+      conv_block: convolution block of both, see `ConvBlock.from_value`.
+      base: name of the base, a key of `keras_layers.feature_network.NETWORKS`.
+      base_options: options of the base, see `build_feature_network`; None for none.
 
     Attributes:
-      pyramid: the base, a layer.
+      pyramid: layer of the base.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(self, *, base: str, base_options: Mapping[str, Any] | None, **kwargs: Any) -> None:
@@ -129,12 +130,12 @@ class NestedFeatureNetwork(FeatureNetwork):
                 layer_name="base",
             )
         except ValueError as error:
-            # The fields of the base are called otherwise here; others have been checked.
+            # The fields of the base have other names here; the other fields are checked above.
             text = str(error).removeprefix("name: ")
             is_option = text.startswith("options.")
             raise ValueError(f"base_{text}" if is_option else f"base: {text}") from error
         if self.pyramid.needs_backbone:
-            raise ValueError(f"base: {base} needs the backbone, which a base is not given")
+            raise ValueError(f"base: {base} needs the backbone, which a base does not get")
         self.conv_after_downsample = self.pyramid.conv_after_downsample
 
     @property

@@ -38,17 +38,17 @@ class FPG(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number p of pathways. Default 9.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       truncate: whether finer levels pass the first pathways unchanged: of L levels, the
         finest one L - 1 pathways, the next one L - 2. Default True.
-      across_up: whether there are AcrossUp connections. Default False.
-      across_skip: AcrossSkip: a 1x1 "conv", or the "identity". Default "conv".
-      paths: the direction of each pathway, "bu" (bottom-up) or "td" (top-down, in which
-        upsampling and a 3x3 convolution take the place of SameUp). Default: all "bu".
+      across_up: whether to use AcrossUp connections. Default False.
+      across_skip: kind of AcrossSkip: a 1x1 "conv", or the "identity". Default "conv".
+      paths: direction of each pathway, "bu" (bottom-up) or "td" (top-down, with upsampling
+        and a 3x3 convolution instead of SameUp). Default: all "bu".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class FPG(FusionGraph):
     def _add_position(
         self, table: NodeTable, level: int, previous: int | None, before: dict[int, int]
     ) -> None:
-        """Add what computes a level of a pathway.
+        """Add the nodes of one level of a pathway.
 
         Args:
-          table: of the pathways so far.
-          level: of the position.
-          previous: level of this pathway that comes before; None for its first one.
-          before: {level: id} of the pathway before.
+          table: table of the pathways so far.
+          level: level of the position.
+          previous: previous level of this pathway; None for its first one.
+          before: {level: id} of the previous pathway.
         """
         strided = {"block": None, "downsample": "main"}
         edges = []

@@ -23,8 +23,8 @@ def add_top_down(table: NodeTable, variant: str) -> None:
     """Add a top-down path, from the coarsest level to the finest.
 
     Args:
-      table: of a cell, without nodes.
-      variant: "repeatable" carries convolved maps down; "lin2017" carries the sums, and
+      table: table of a cell, without nodes.
+      variant: "repeatable" passes convolved maps down; "lin2017" passes the sums, and
         convolves them afterwards.
     """
     levels = sorted(table.inputs)
@@ -51,20 +51,20 @@ class FPN(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 1.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
-      variant: "repeatable" carries convolved maps down; "lin2017" carries the sums.
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
+      variant: "repeatable" passes convolved maps down; "lin2017" passes the sums.
         Default "repeatable".
-      coarse_levels: "pooled" fuses the levels above 5 as it is given them; "strided" makes
-        them of level 5 by 3x3 convolutions with stride 2, and the path begins at level 5.
+      coarse_levels: "pooled" fuses the given levels above 5; "strided" computes them from
+        level 5 by 3x3 convolutions with stride 2, and the path begins at level 5.
         Default "pooled".
-      source: what "strided" levels are made of: the "output" or the "input" of level 5.
+      source: source of "strided" levels: the "output" or the "input" of level 5.
         Default "output".
-      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs where
-        `conv_block` has any. Default True.
+      projection_norm: whether BatchNorm follows the 1x1 convolutions of the inputs, if
+        `conv_block` has BatchNorm. Default True.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FPN(FusionGraph):
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         super().build(input_shapes)
-        # RetinaNet's convolutions have nothing before them but the ReLU of `call`.
+        # RetinaNet's convolutions are preceded only by the ReLU in `call`.
         block = dataclasses.replace(self.conv_block, activation=None)
         self.coarse_convs = [
             block.build(self.num_filters, strides=2, name=f"coarse_{level}")
@@ -126,7 +126,7 @@ class FPN(FusionGraph):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Fuse, as `FusionGraph.call`."""
+        """Fuse; see `FusionGraph.call`."""
         outputs = super().call(features, training=training)
         level = max(outputs)
         x = outputs[level] if self.source == "output" else features[level]

@@ -21,7 +21,7 @@ from keras_layers.resample import Projection, pool_between
 from keras_layers.stochastic_depth import Dropout
 
 SIMILARITIES = ("euclidean", "dot")
-# The largest map: that of level 3 of an image of 1024 pixels.
+# Positions of the largest map: level 3 of an image of 1024 x 1024 pixels.
 MAX_QUERIES = 16_384
 
 
@@ -33,26 +33,27 @@ class FPT(FeatureNetwork):
 
         Pout_l = Conv(Concat(ST(X_l), GT(X_l, X_h) of all h > l, RT(X_l, X_f) of all f < l, X_l))
 
-    ST is self-attention (`SelfTransformer`), GT lets a level attend to a coarser one
-    (`GroundingTransformer`), RT weighs it by a finer one (`PooledGate`). The cost of attention
-    grows with the fourth power of the image's side.
+    ST is self-attention (`SelfTransformer`), GT is attention from a level to a coarser one
+    (`GroundingTransformer`), RT weights a level by a finer one (`PooledGate`). The cost of
+    attention grows with the fourth power of the image's side.
 
     Args:
       num_filters: width C of every level of the output; a multiple of twice `num_parts`.
         Default 64.
       num_repeats: 1, as the network is not repeated.
-      fusion: not used, as maps are concatenated. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
-      num_parts: number of softmaxes that attention is a mixture of. Default 2.
-      similarity: of GT: "euclidean", the paper's, or "dot", the scalar product divided by the
-        number of keys, without softmax, as in the published code. Default "euclidean".
-      dropout: of the attention weights of ST, 0 or more, below 1. Default 0.1.
-      local_window: side of the square of keys that a query of GT sees; 0 is all of them.
-        Default 0.
-      max_positions: keys of larger maps are pooled until there are no more. Default 4096.
+      fusion: unused, as maps are concatenated. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
+      num_parts: number of softmaxes in the mixture of attention. Default 2.
+      similarity: similarity of GT: "euclidean", the paper's, or "dot", the scalar product
+        divided by the number of keys, without softmax, as in the published code.
+        Default "euclidean".
+      dropout: dropout rate of ST's attention weights, 0 or more, below 1. Default 0.1.
+      local_window: side of the square of keys visible to a query of GT, in positions; 0 is
+        all keys. Default 0.
+      max_positions: largest number of keys; larger maps are pooled to it. Default 4096.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -164,21 +165,21 @@ def _check_queries(input_shapes: dict[int, tf.TensorShape]) -> None:
         if shape[1] * shape[2] > MAX_QUERIES:
             raise ValueError(
                 f"features: level {level} has {shape[1]}x{shape[2]} positions, more than the "
-                f"{MAX_QUERIES} that attention can take; set a smaller image"
+                f"{MAX_QUERIES} that attention supports; set a smaller image"
             )
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class SelfTransformer(keras.layers.Layer):
-    """ST: x + BN(W_o(A W_v(Pool(x)))), where A are weights of W_q(x) for W_q(Pool(x)).
+    """Self-transformer (ST): x + BN(W_o(A W_v(Pool(x)))), A: attention of W_q(x) to W_q(Pool(x)).
 
     Pool is 3x3 average pooling with stride 2.
 
     Args:
       num_filters: width C.
       num_parts: number of softmaxes.
-      dropout: of A.
-      max_positions: keys of larger maps are pooled until there are no more.
+      dropout: dropout rate of A.
+      max_positions: largest number of keys; larger maps are pooled to it.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class SelfTransformer(keras.layers.Layer):
         self.drop = Dropout(dropout, name=f"{self.name}_dropout")
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         pooled = _pool_keys(_halve(x), self.max_positions)
         queries, keys = self.query_conv(x), self.query_conv(pooled)
         attention = self.mixture([to_positions(queries), to_positions(keys)])
@@ -217,16 +218,16 @@ class SelfTransformer(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class GroundingTransformer(keras.layers.Layer):
-    """GT: BN(W_z(A g(coarse))), where A are weights of theta(fine) for phi(coarse).
+    """Grounding transformer (GT): BN(W_z(A g(coarse))), A: attention of theta(fine) to phi(coarse).
 
-    The scale of the BatchNorm starts at zero, and so does GT.
+    The scale of the BatchNorm, and thus the output, is initially zero.
 
     Args:
       num_filters: width C of both maps and the output; that of queries and keys is C/2.
       num_parts: number of softmaxes.
       similarity: one of `SIMILARITIES`.
-      local_window: side of the square of keys that a query sees; 0 is all of them.
-      max_positions: keys of larger maps are pooled until there are no more.
+      local_window: side of the square of keys visible to a query; 0 is all keys.
+      max_positions: largest number of keys; larger maps are pooled to it.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class GroundingTransformer(keras.layers.Layer):
             self.mixture = MixtureOfSoftmaxes(num_parts, "euclidean", name="mixture")
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        """(float [B, H, W, C], coarser float [B, h, w, C]) to float [B, H, W, C]."""
+        """Map (float [B, H, W, C], coarser float [B, h, w, C]) to float [B, H, W, C]."""
         fine, coarse = inputs
         coarse = _pool_keys(coarse, self.max_positions)
         is_seen = None
@@ -281,11 +282,11 @@ class GroundingTransformer(keras.layers.Layer):
 
 
 def local_windows(queries: tuple[int, int], keys: tuple[int, int], side: int) -> np.ndarray:
-    """Return which keys are near the projection of a query to their map.
+    """Return the mask of keys near the projection of a query to their map.
 
     Args:
-      queries, keys: (height, width) of the maps.
-      side: of the square of keys around the projection.
+      queries, keys: (height, width) of the maps, in positions.
+      side: side of the square of keys around the projection, in positions.
 
     Returns:
       Bool [height * width of the queries, height * width of the keys].

@@ -1,4 +1,4 @@
-"""Fully-connected feature network: every level of the output is made of all of the input.
+"""Fully-connected feature network: every output level fuses all input levels.
 
 A baseline of Tan, Pang, Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020,
 https://arxiv.org/abs/1911.09070, table 5.
@@ -18,13 +18,13 @@ class FullyConnected(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 1.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       conv_after_downsample: whether maps are pooled before they are projected, which is
         cheaper. Default False.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     projects_per_edge = True

@@ -1,4 +1,4 @@
-"""Ways to fuse feature maps of one size and width into one."""
+"""Fusion methods for feature maps of equal size and width."""
 
 import functools
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from keras_layers.feature_network import METHODS
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
-# Of a map, per channel.
+# Global pooling of a map, per channel.
 GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
 
 COMPRESSIONS = ("maxout", "maxout_affine", "conv1x1")
 
 
 def make_fusion(method: str, name: str) -> keras.layers.Layer:
-    """Make a layer that fuses a list of float [B, H, W, C].
+    """Build a layer that fuses a list of float [B, H, W, C].
 
     Args:
       method: one of `keras_layers.feature_network.METHODS`, "attention_max" or
         "attention_avg" for `GlobalAttention` of two maps, or one of `COMPRESSIONS`.
-      name: of the layer.
+      name: name of the layer.
     """
     kind, _, choice = method.partition("_")
     if kind == "attention":
@@ -35,12 +35,12 @@ def make_fusion(method: str, name: str) -> keras.layers.Layer:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class WeightedFusion(keras.layers.Layer):
-    """Adds feature maps of one size and width, each by a learned weight.
+    """Weighted sum of feature maps of equal size and width, with learned weights.
 
     Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3.3.
 
-    Methods, with one scalar weight for each input (`channel_*`: one for each
-    input and channel), all starting at 1:
+    Methods, with one scalar weight per input (`channel_*`: one per input and
+    channel), initially 1:
 
     - `sum`: x_1 + ... + x_n, no weights.
     - `unbounded`: sum of w_i x_i.
@@ -53,10 +53,10 @@ class WeightedFusion(keras.layers.Layer):
       TensorShape([1, 4, 4, 8])
 
     Args:
-      method: one of `keras_layers.feature_network.METHODS`.
+      method: one of `keras_layers.feature_network.METHODS`. Default "fast".
 
     Raises:
-      ValueError: for an unknown method.
+      ValueError: if the method is unknown.
     """
 
     def __init__(self, method: str = "fast", **kwargs: Any) -> None:
@@ -79,7 +79,7 @@ class WeightedFusion(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Fuses.
+        """Fuse the inputs.
 
         Args:
           inputs: list of float [B, H, W, C].
@@ -94,7 +94,7 @@ class WeightedFusion(keras.layers.Layer):
         return functools.reduce(tf.add, inputs)
 
     def normalized_weights(self) -> tf.Tensor:
-        """The factors of the inputs: float32 [n] or [n, C]."""
+        """Return the factors of the inputs: float32 [n] or [n, C]."""
         weights = tf.stack(self.edge_weights)
         if self.method == "unbounded":
             return weights
@@ -112,7 +112,7 @@ class GlobalAttention(keras.layers.Layer):
     """NAS-FPN's merging cell GP: deep + sigmoid(global pool of deep) * shallow; no weights.
 
     Args:
-      pool: one of `GLOBAL_POOLS`. Default "max".
+      pool: global pooling, one of `GLOBAL_POOLS`. Default "max".
     """
 
     def __init__(self, pool: str = "max", **kwargs: Any) -> None:
@@ -131,15 +131,15 @@ class GlobalAttention(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class Compression(keras.layers.Layer):
-    """Compresses the concatenation of n maps of width C to one of width C.
+    """Compression of the concatenation of n maps of width C to one map of width C.
 
-    - `maxout`: the largest of the n maps, for each channel; no weights.
-    - `maxout_affine`: a 1x1 convolution to 2 C filters, then the larger of each pair of
-      adjacent ones; Goodfellow et al., "Maxout Networks", https://arxiv.org/abs/1302.4389.
+    - `maxout`: the maximum of the n maps, for each channel; no weights.
+    - `maxout_affine`: a 1x1 convolution to 2 C filters, then the maximum of each adjacent
+      pair; Goodfellow et al., "Maxout Networks", https://arxiv.org/abs/1302.4389.
     - `conv1x1`: a 1x1 convolution to C filters.
 
     Args:
-      method: one of `COMPRESSIONS`. Default "maxout".
+      method: compression method, one of `COMPRESSIONS`. Default "maxout".
     """
 
     def __init__(self, method: str = "maxout", **kwargs: Any) -> None:

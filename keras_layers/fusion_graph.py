@@ -1,4 +1,4 @@
-"""Feature networks that are graphs of fusion nodes: a table of nodes, and its executor."""
+"""Graphs of fusion nodes for feature networks: a table of nodes, and its executor."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,17 +13,18 @@ from keras_layers.resample import Projection, resize_to, shrink_to
 
 
 class Node(NamedTuple):
-    """A node of a cell: bring the inputs to one size, fuse them, convolve.
+    """Node of a cell: resizes the inputs, fuses them, and convolves.
 
     Args:
-      level: of the node's map.
-      inputs: ids of the maps that are fused. Ids count the cell's inputs first (0 is the
-        finest level), then the nodes in order.
-      block: name of the convolution block of `FusionGraph.conv_blocks` that follows the
-        fusion; None is none.
-      downsample: name of the block that brings inputs of the next finer level to this one,
-        with stride 2; None is max pooling.
-      fusion: method of `keras_layers.fusion.make_fusion`; None is that of the network.
+      level: level of the node's map.
+      inputs: ids of the fused maps. Ids number the cell's inputs (0 is the finest level),
+        then the nodes in order.
+      block: name in `FusionGraph.conv_blocks` of the convolution block after the fusion;
+        None for no block. Default "main".
+      downsample: name of the block with stride 2 that downsamples inputs of the next finer
+        level; None for max pooling. Default None.
+      fusion: method of `keras_layers.fusion.make_fusion`; None for the network's.
+        Default None.
     """
 
     level: int
@@ -34,7 +35,7 @@ class Node(NamedTuple):
 
 
 class NodeTable:
-    """A cell's nodes while they are written down, with the newest map of every level.
+    """Builder of a cell's nodes that tracks the newest map of every level.
 
     Examples:
       >>> table = NodeTable([3, 4])
@@ -44,12 +45,12 @@ class NodeTable:
       [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None)]
 
     Args:
-      levels: of the cell's inputs, in order.
+      levels: levels of the cell's inputs, ascending.
 
     Attributes:
       inputs: {level: id} of the cell's inputs.
       newest: {level: id} of the last map of each level.
-      nodes: list of `Node`.
+      nodes: list of `Node` added so far.
     """
 
     def __init__(self, levels: list[int]) -> None:
@@ -61,9 +62,9 @@ class NodeTable:
         """Append a node and return its id.
 
         Args:
-          level: of the node's map.
-          *inputs: ids of what it fuses.
-          **fields: others of `Node`.
+          level: level of the node's map.
+          *inputs: ids of the fused maps.
+          **fields: other fields of `Node`.
         """
         self.newest[level] = len(self.inputs) + len(self.nodes)
         self.nodes.append(Node(level, inputs, **fields))
@@ -72,20 +73,21 @@ class NodeTable:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class FusionNode(keras.layers.Layer):
-    """Project and resize the inputs, fuse them, convolve.
+    """Layer of a node: projects and resizes the inputs, fuses them, and convolves.
 
     Args:
       num_filters: width C.
       fusion: method of `keras_layers.fusion.make_fusion`; a single input is not fused.
-      conv_block: of the convolution after the fusion, as of `ConvBlock.from_value`; False
-        is none. Default: the profile "light".
-      projection_block: whose norm and bias the projections have. Default: "light".
-      downsample_block: of the convolution with stride 2 for the inputs of `strided_inputs`.
+      conv_block: block after the fusion, see `ConvBlock.from_value`; False for no block.
         Default: the profile "light".
-      strided_inputs: positions of the inputs that come from the next finer level through a
-        convolution; the others of finer levels are max-pooled. Default: none.
-      pool_kernel: of that max pooling, one of `keras_layers.resample.POOL_KERNELS`.
-        Default "s+1".
+      projection_block: block that determines norm and bias of the projections. Default: the
+        profile "light".
+      downsample_block: block with stride 2 for `strided_inputs`. Default: the profile
+        "light".
+      strided_inputs: positions of the inputs of the next finer level that are downsampled
+        by a convolution; other finer inputs are max-pooled. Default none.
+      pool_kernel: kernel size of the max pooling, one of
+        `keras_layers.resample.POOL_KERNELS`. Default "s+1".
       conv_after_downsample: whether inputs of finer levels are pooled before they are
         projected. Default False.
     """
@@ -116,7 +118,7 @@ class FusionNode(keras.layers.Layer):
             self.block = self.conv_block.build(num_filters, name="block")
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
-        # Maps of the width C pass a projection unchanged.
+        # The projection of a map of width C is the identity.
         self.projections = [
             Projection(self.num_filters, self.projection_block, name=f"projection_{i}")
             for i in range(len(input_shapes))
@@ -167,35 +169,35 @@ class FusionNode(keras.layers.Layer):
 
 
 class FusionGraph(FeatureNetwork):
-    """Executor of repeated cells of fusion nodes.
+    """Base class of networks of repeated cells of fusion nodes.
 
-    A network derives from it and has `make_nodes`; the last node of a level is the level's
-    output.
+    A subclass implements `make_nodes`; the last node of a level is the level's output.
 
     Attributes:
-      projects_per_edge: whether every use of an input of another width has a projection of
-        its own, instead of one for the level.
-      pool_kernel: of the max pooling, one of `keras_layers.resample.POOL_KERNELS`.
+      projects_per_edge: whether each use of an input of another width has its own
+        projection, instead of one for the level.
+      pool_kernel: kernel size of the max pooling, one of
+        `keras_layers.resample.POOL_KERNELS`.
     """
 
     projects_per_edge = False
     pool_kernel = "s+1"
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
-        """Return the nodes of a cell over the levels, each after what it reads."""
+        """Return the nodes of a cell over the levels, in topological order."""
         raise NotImplementedError
 
     @property
     def num_cells(self) -> int:
-        """How often the cell is repeated."""
+        """Number of cells."""
         return self.num_repeats
 
     def conv_blocks(self) -> dict[str, ConvBlock]:
-        """Return the convolution blocks by the names that nodes have for them."""
+        """Return the convolution blocks by their names in nodes."""
         return {"main": self.conv_block}
 
     def fused_levels(self) -> list[int]:
-        """Return the levels that the graph is over."""
+        """Return the levels of the graph."""
         return self.levels
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
@@ -208,8 +210,8 @@ class FusionGraph(FeatureNetwork):
                 Projection(self.num_filters, self.projection_block(), name=f"projection_{level}")
                 for level in levels
             ]
-        # One flat list over all cells: Keras' weight files leave out layers in
-        # lists of lists.
+        # One flat list over all cells: Keras' weights files omit layers in nested
+        # lists.
         self.nodes = [
             self._make_node(node, levels, f"cell_{cell}_node_{index}")
             for cell in range(self.num_cells)
@@ -235,7 +237,7 @@ class FusionGraph(FeatureNetwork):
     def project(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Return the inputs of the first cell: of width C, unless that projects its edges."""
+        """Return the inputs of the first cell: of width C, unless it projects per edge."""
         features = dict(features)
         for level, project in zip(features, self.projections):
             features[level] = project(features[level], training=training)

@@ -12,15 +12,15 @@ from keras_layers.stochastic_depth import draws_from, seed_of_draws
 
 
 def recomputed(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """`layer(inputs, training=True)`, computed again when its gradient is needed.
+    """Call `layer(inputs, training=True)` with gradient checkpointing.
 
-    What the layer computes on the way to its result is not kept for the backward pass.
-    The second time is as the first: `StochasticDepth` drops the same branches, and
-    BatchNorm, which normalises with the batch, moves its statistics the first time only.
+    Intermediate tensors are not saved but recomputed in the backward pass. The recomputation
+    is identical: `StochasticDepth` drops the same branches, and BatchNorm, which normalises
+    with the batch, updates its statistics only the first time.
 
     Args:
-      layer: built, with no other source of randomness than `StochasticDepth`.
-      inputs: float.
+      layer: a built layer without other randomness than `StochasticDepth` and `Dropout`.
+      inputs: float tensor, the layer's input.
     """
     seed = seed_of_draws()
     if seed is None:

@@ -14,9 +14,9 @@ _INITIALIZER = "variance_scaling"
 
 @keras.utils.register_keras_serializable("efficientdet")
 class PredictionHead(keras.layers.Layer):
-    """Convolutions, then one prediction for each anchor.
+    """Class or box head: convolutions, then one prediction for each anchor.
 
-    All levels share the convolutions; every level has BatchNorms of its own,
+    The convolutions are shared over levels; every level has its own BatchNorms,
     because the statistics of levels differ.
 
     Examples:
@@ -25,13 +25,14 @@ class PredictionHead(keras.layers.Layer):
       TensorShape([1, 8, 8, 810])
 
     Args:
-      num_outputs: channels of the prediction: anchors times what each predicts.
-      num_filters: width of the inner convolutions.
-      num_repeats: number of inner convolutions.
-      conv_block: of all convolutions, as of `ConvBlock.from_value`; the prediction's has
-        no norm and no activation. Default: the profile "light", in the order "conv_bn_act".
-      prior_probability: sigmoid of the prediction at the start, set through its
-        bias (focal-loss paper, section 4.1); None starts the bias at 0.
+      num_outputs: channels of the prediction: anchors times values per anchor.
+      num_filters: width of the inner convolutions. Default 64.
+      num_repeats: number of inner convolutions. Default 3.
+      conv_block: convolution block of all convolutions, see `ConvBlock.from_value`; the
+        prediction has no norm and no activation. Default: the profile "light", in the
+        order "conv_bn_act".
+      prior_probability: initial sigmoid of the prediction, set through its bias
+        (focal-loss paper, section 4.1); None for a bias of 0. Default None.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class PredictionHead(keras.layers.Layer):
         )
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
-        # One flat list, level by level: Keras' weight files leave out layers in
+        # One flat list, level by level: Keras' weights files omit layers in
         # nested containers.
         self.norms = [
             batch_norm(f"bn_{i}_level_{level}")
@@ -80,7 +81,7 @@ class PredictionHead(keras.layers.Layer):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Predicts.
+        """Compute the predictions.
 
         Args:
           features: dict {level: float [B, H_l, W_l, C]}.

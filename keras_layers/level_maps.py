@@ -1,7 +1,7 @@
-"""The maps of the levels, which the model puts out: their names, and their order as anchors.
+"""Output maps of the levels: their names, and their layout by anchor.
 
-The outputs are a dict with two maps for each level: that of the classes and that of the boxes.
-This is the one place that knows how anchors lie in them; targets are in the order of anchors.
+The outputs are a dict with a class map and a box map for each level. Only this module defines
+the position of anchors in them; targets are in the order of anchors.
 """
 
 import tensorflow as tf

@@ -16,12 +16,12 @@ from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.fusion import WeightedFusion
 from keras_layers.resample import upsample_to
 
-# Of the hidden layer of `ScaleAggregation`.
+# Reduction ratio of the hidden layer of `ScaleAggregation`.
 REDUCTION = 16
 
 
 def relu_block(conv_block: ConvBlock, kernel_size: int) -> ConvBlock:
-    """Return the block of the paper: convolution, BatchNorm, ReLU, of the given kind."""
+    """Return the paper's block with a kernel size: convolution, BatchNorm, ReLU."""
     return dataclasses.replace(
         conv_block, kernel_size=kernel_size, activation="relu", order="conv_bn_act"
     )
@@ -29,28 +29,28 @@ def relu_block(conv_block: ConvBlock, kernel_size: int) -> ConvBlock:
 
 @keras.utils.register_keras_serializable("efficientdet")
 class MLFPN(FeatureNetwork):
-    """Multi-level feature pyramid network: U-shaped modules one after another.
+    """Multi-level feature pyramid network: a sequence of U-shaped modules.
 
-    It reads the finest level and `deep_level`; no other level of the input has influence:
+    Only the finest level and `deep_level` of the input are used:
 
         base = Concat(Conv3x3(C3 to C), Up(Conv1x1(C5 to 2C)))
         d^t = TUM_t(Concat(Conv1x1(base to C/2), d^t-1_3)), without d for the first
         Pout_l = Conv1x1(SFAM_l(Concat over t of d^t_l))
 
-    The paper has one map of stride 8 for the two; the last convolution is ours, as heads
+    The paper has one map of stride 8 for the two; the last convolution is ours, as the heads
     have the width C.
 
     Args:
       num_filters: width C of every level of the output, even. Default 64.
       num_repeats: number T of modules. Default 4; the paper has 8.
-      fusion: how the modules add, one of `keras_layers.feature_network.METHODS`.
-        Default "sum".
-      conv_block: kind of the convolutions, as of `ConvBlock.from_value`; BatchNorm and ReLU
-        follow each. Default: the profile "light".
-      deep_level: 5 or 4. Default 5.
+      fusion: fusion method within the modules, one of `METHODS` of
+        `keras_layers.feature_network`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`; BatchNorm and ReLU follow
+        each convolution. Default: the profile "light".
+      deep_level: level of the deep input map, 5 or 4. Default 5.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     reads_extra_levels = False
@@ -119,16 +119,16 @@ class MLFPN(FeatureNetwork):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ThinnedUShape(keras.layers.Layer):
-    """TUM: an encoder of strided convolutions and a decoder of sums.
+    """Thinned U-shape module (TUM): an encoder of strided convolutions and a decoder of sums.
 
         e_3 = x;  e_l = Conv3x3(e_l-1, stride 2)
         d_7 = u_7 = Conv1x1(e_7);  u_l = Conv3x3(e_l) + Up(u_l+1);  d_l = Conv1x1(u_l)
 
     Args:
-      num_levels: how many levels, at least 2.
+      num_levels: number of levels, at least 2.
       num_filters: width C.
-      fusion: how the decoder adds. Default "sum".
-      conv_block: kind of the convolutions. Default: the profile "light".
+      fusion: fusion method of the decoder. Default "sum".
+      conv_block: convolution block of all convolutions. Default: the profile "light".
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ThinnedUShape(keras.layers.Layer):
         self.fusions = [WeightedFusion(fusion, name=f"fusion_{i}") for i in finer]
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, any] to a list of float [B, H_l, W_l, C], from the finest."""
+        """Map float [B, H, W, any] to a list of float [B, H_l, W_l, C], from the finest."""
         encoded = [x]
         for encode in self.encoders:
             encoded.append(encode(encoded[-1], training=training))
@@ -176,7 +176,7 @@ class ThinnedUShape(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ScaleAggregation(keras.layers.Layer):
-    """SFAM's channel attention of one level: x * sigmoid(W_2 ReLU(W_1 GlobalAvgPool(x)))."""
+    """Channel attention of SFAM at one level: x * sigmoid(W_2 ReLU(W_1 GlobalAvgPool(x)))."""
 
     def build(self, input_shape: Any) -> None:
         width = input_shape[-1]
@@ -185,7 +185,7 @@ class ScaleAggregation(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         return x * self.scales(x)
 
     def scales(self, x: tf.Tensor) -> tf.Tensor:

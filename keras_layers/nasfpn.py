@@ -1,4 +1,4 @@
-"""NAS-FPN: a feature pyramid whose cell was found by architecture search.
+"""NAS-FPN: feature pyramid with a cell from neural architecture search.
 
 Ghiasi, Lin, Pang, Le, "NAS-FPN: Learning Scalable Feature Pyramid Architecture for Object
 Detection", CVPR 2019, https://arxiv.org/abs/1904.07392.
@@ -15,7 +15,7 @@ from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.resample import POOL_KERNELS
 
 OPERATIONS = ("sum", "attention")
-# The published cell over levels 3 to 7: (level, operation, ids of two inputs, is output).
+# The published cell for levels 3 to 7: (level, operation, ids of two inputs, is output).
 BLOCK_SPECS = (
     (4, "attention", (1, 3), False),
     (4, "sum", (1, 5), False),
@@ -29,12 +29,12 @@ BLOCK_SPECS = (
 
 @keras.utils.register_keras_serializable("efficientdet")
 class NASFPN(FusionGraph):
-    """NAS-FPN: merging cells found by search, each over two maps of any levels.
+    """NAS-FPN: merging cells from architecture search, each of two maps of any levels.
 
     A merging cell resizes its inputs to its level, then adds them ("sum") or merges them
     by GP(deep, shallow) = deep + sigmoid(global pool of deep) * shallow ("attention"), where
-    the input of the higher level is the deep one. To an output, every earlier map of its
-    level that nothing has read is added. Activation, 3x3 convolution and BatchNorm follow.
+    the input of the higher level is the deep one. Earlier unused maps of an output's level
+    are added to the output. Activation, 3x3 convolution and BatchNorm follow.
 
     The published network is `num_filters=256, num_repeats=7` with `conv_block={"separable":
     False, "activation": "relu"}`.
@@ -42,18 +42,18 @@ class NASFPN(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 3.
-      fusion: how "sum" adds, one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method of "sum", one of `keras_layers.feature_network.METHODS`.
+        Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       block_specs: merging cells, each (level, "sum" or "attention", (id, id), whether it is
-        an output). Ids count the inputs first (0 is the finest level), then the merging
-        cells; the last ones are the outputs, one of each level. Default `BLOCK_SPECS`,
-        which needs the levels 3 to 7.
-      global_pool: of "attention": "max" or "avg". Default "max".
-      pool_kernel: side of the kernel of the max pooling with stride s: "s" or "s+1".
-        Default "s".
+        an output). Ids number the inputs (0 is the finest level), then the merging cells;
+        the last cells are the outputs, one per level. Default `BLOCK_SPECS`, for levels
+        3 to 7.
+      global_pool: global pooling of "attention", "max" or "avg". Default "max".
+      pool_kernel: kernel size of the max pooling with stride s, "s" or "s+1". Default "s".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class NASFPN(FusionGraph):
     def make_nodes(self, levels: list[int]) -> list[Node]:
         check_block_specs(self.block_specs, levels)
         table = NodeTable(levels)
-        # Of each map as `block_specs` count them: its level, and its id in the table, where
-        # an attention to which maps are added takes two nodes.
+        # Level and id in the table of each map, in the numbering of `block_specs`: an
+        # attention to which maps are added takes two nodes of the table.
         level_of, ids = list(levels), list(table.inputs.values())
         unread = set(ids)
         for level, operation, inputs, is_output in self.block_specs:
@@ -94,7 +94,7 @@ class NASFPN(FusionGraph):
             unread -= set(absorbed)
             added = [ids[i] for i in (*inputs, *absorbed)]
             if operation == "attention":
-                # The sort is stable: of one level, the first is the deep one.
+                # The sort is stable: for equal levels, the first input is the deep one.
                 deep, shallow = sorted(inputs, key=lambda i: -level_of[i])
                 merged = table.add(
                     *(level, ids[deep], ids[shallow]),
@@ -121,7 +121,7 @@ def read_block_specs(block_specs: Sequence[Sequence]) -> tuple[tuple, ...]:
     """Return merging cells as tuples of plain values.
 
     Raises:
-      ValueError: naming the merging cell and what is wrong with it.
+      ValueError: if a merging cell is invalid; the message names it.
     """
     specs = []
     for spec in block_specs:
@@ -141,7 +141,7 @@ def check_block_specs(block_specs: Sequence[Sequence], levels: list[int]) -> Non
     """Check merging cells against the levels of the input.
 
     Raises:
-      ValueError: naming the merging cell and what is wrong with it.
+      ValueError: if a merging cell is invalid; the message names it.
     """
     for index, (level, _, inputs, _) in enumerate(block_specs):
         number = len(levels) + index

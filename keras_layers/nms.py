@@ -1,4 +1,4 @@
-"""Non-maximum suppression of one image's boxes, hard or soft, over all classes or within each."""
+"""NMS of one image's boxes: hard NMS or soft-NMS, per class or global."""
 
 import dataclasses
 
@@ -13,14 +13,14 @@ class NonMaxSuppression:
     """Non-maximum suppression (NMS), hard or soft.
 
     Attributes:
-      method: "hard" drops what overlaps a better box; "gaussian" lowers its score
-        by exp(-IoU^2 / sigma) (Soft-NMS paper, section 3) and drops it above the
-        IoU threshold, as the published detectors do.
+      method: "hard" drops a box that overlaps one of higher score; "gaussian" multiplies
+        its score by exp(-IoU^2 / sigma) (Soft-NMS paper, section 3) and drops it above
+        the IoU threshold, as in the published detectors.
       scope: "global" over all classes or "per_class".
-      iou_threshold: two boxes above this IoU are one object.
-      sigma: width of the Gaussian; "hard" does not read it.
-      score_threshold: a box must score above it, also after being lowered.
-      max_detections: the best so many are kept.
+      iou_threshold: IoU above which the box of lower score is dropped, 0..1.
+      sigma: width of the Gaussian; unused by "hard".
+      score_threshold: lower bound of the scores, also after soft-NMS, 0..1.
+      max_detections: largest number of boxes kept.
     """
 
     method: str = "gaussian"
@@ -39,17 +39,17 @@ class NonMaxSuppression:
     def __call__(
         self, boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The boxes that stay, best first.
+        """Select boxes, in descending order of score.
 
         Args:
           boxes: float32 [n, 4], ymin, xmin, ymax, xmax in any unit.
-          scores: float32 [n].
-          classes: int32 [n].
+          scores: float32 [n], 0..1.
+          classes: int32 [n], class indices.
 
         Returns:
-          int32 [max_detections], which of the n stay, 0 where padded; float32
-          [max_detections], their scores, 0 where padded; int32 scalar, how many
-          are no padding.
+          int32 [max_detections], indices of the kept boxes, padded with 0; float32
+          [max_detections], their scores, padded with 0; int32 scalar, the number of
+          kept boxes.
         """
         if self.scope == "global":
             return self._suppress(boxes, scores)
@@ -71,13 +71,13 @@ class NonMaxSuppression:
     def _suppress_per_class(
         self, boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Runs over the classes that occur; a class is one slice of the sorted boxes."""
+        """Apply NMS to each class that occurs; a class is a slice of the sorted boxes."""
         order = tf.argsort(classes, stable=True)
         boxes, scores = tf.gather(boxes, order), tf.gather(scores, order)
         _, _, sizes = tf.unique_with_counts(tf.gather(classes, order))
         starts = tf.cumsum(sizes, exclusive=True)
         size = self.max_detections
-        # The body is kept small: with many classes its overhead is most of the time.
+        # A minimal body: with many classes its overhead dominates.
         kept, scores, counts = tf.map_fn(
             lambda at: self._suppress(boxes[at[0] : at[0] + at[1]], scores[at[0] : at[0] + at[1]]),
             (starts, sizes),
@@ -88,7 +88,7 @@ class NonMaxSuppression:
             ),
         )
         scores = tf.where(tf.sequence_mask(counts, size), scores, -1.0)
-        # Padded so that there are always enough to choose from.
+        # Padded so that top-k always has enough elements.
         kept = tf.pad(tf.reshape(kept + starts[:, None], [-1]), [[0, size]])
         scores = tf.pad(tf.reshape(scores, [-1]), [[0, size]], constant_values=-1.0)
         scores, best = tf.math.top_k(scores, size)

@@ -25,17 +25,17 @@ class PAFPN(FusionGraph):
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 1.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
-      downsample: "conv" is the paper's cell: 3x3 convolutions with stride 2 in the
-        bottom-up path, each of whose convolutions a ReLU follows, after a top-down path as
-        FPN's "lin2017". "pool" is the cell that EfficientDet's paper repeats: max pooling,
-        the same blocks everywhere, after FPN's "repeatable". Default "pool".
-      chain: what the bottom-up path carries: maps after ("post") or before ("pre") the
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
+      downsample: "conv" is the paper's cell: FPN's "lin2017" top-down path, then a bottom-up
+        path with 3x3 convolutions of stride 2, with a ReLU after each convolution. "pool"
+        is the cell repeated in EfficientDet's paper: FPN's "repeatable" top-down path, then
+        max pooling, with the same blocks everywhere. Default "pool".
+      chain: maps passed up in the bottom-up path: after ("post") or before ("pre") the
         convolution of the output. Default "post".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PAFPN(FusionGraph):
         block = "bottom_up" if is_paper else "main"
         finest, *others = levels
         below = table.newest[finest]
-        # In the paper the finest map is that of the top-down path.
+        # In the paper the finest output is the top-down path's.
         if not is_paper:
             output = table.add(finest, below)
             below = output if self.chain == "post" else below
@@ -91,19 +91,19 @@ class PAFPN(FusionGraph):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class SimplifiedPANet(FusionGraph):
-    """PAFPN without the nodes that have a single input.
+    """Simplified PANet: PAFPN without nodes of a single input.
 
-    It is BiFPN without the edges from the input to the output of the same level; Tan, Pang,
-    Le, "EfficientDet", first version, https://arxiv.org/abs/1911.09070v1, figure 2.
+    Equal to BiFPN without the edges from the input to the output of the same level; Tan,
+    Pang, Le, "EfficientDet", first version, https://arxiv.org/abs/1911.09070v1, figure 2.
 
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 3.
-      fusion: one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     def __init__(

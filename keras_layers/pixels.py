@@ -1,4 +1,4 @@
-"""Pixels on the 0..255 scale to what the network computes with."""
+"""Normalisation of pixels in 0..255."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import tf_keras as keras
 
 @keras.utils.register_keras_serializable("efficientdet")
 class NormalizePixels(keras.layers.Layer):
-    """(pixels - mean) / std for each channel.
+    """Normalisation (pixels - mean) / std, per channel.
 
     Args:
       mean, std: three floats each, RGB, on the 0..255 scale.
@@ -21,9 +21,9 @@ class NormalizePixels(keras.layers.Layer):
         self.std = tuple(float(value) for value in std)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Number [B, H, W, 3] in 0..255 to float [B, H, W, 3]."""
-        # In float32 whatever the policy: half precision cannot hold 255 levels
-        # around an offset well.
+        """Map numbers [B, H, W, 3] in 0..255 to float [B, H, W, 3]."""
+        # In float32 with any policy: half precision represents 255 levels around an
+        # offset poorly.
         images = (tf.cast(images, tf.float32) - self.mean) / self.std
         return tf.cast(images, self.compute_dtype)
 

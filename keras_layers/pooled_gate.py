@@ -1,4 +1,4 @@
-"""Fusion of two maps, one of which is weighted per channel by what the other one holds."""
+"""Fusion of two maps, one of them weighted per channel by the pooled other."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,14 +13,13 @@ from keras_layers.fusion import WeightedFusion
 
 @keras.utils.register_keras_serializable("efficientdet")
 class PooledGate(keras.layers.Layer):
-    """ReLU(Resize(source) + ReLU(BN(Conv1x1(GlobalAvgPool(source)))) * BN(Conv3x3(target))).
+    """Fusion ReLU(Resize(source) + ReLU(BN(Conv1x1(GlobalAvgPool(source)))) * BN(Conv3x3(target))).
 
     Args:
       num_filters: width C.
-      fusion: how the two are added, one of `keras_layers.feature_network.METHODS`.
-        Default "sum".
-      conv_block: kind of the convolutions. Default: the profile "light".
-      gate_norm: whether there is the BatchNorm of the pooled map. Default True.
+      fusion: fusion method, one of `keras_layers.feature_network.METHODS`. Default "sum".
+      conv_block: convolution block of all convolutions. Default: the profile "light".
+      gate_norm: whether BatchNorm follows the convolution of the pooled map. Default True.
     """
 
     def __init__(
@@ -46,8 +45,8 @@ class PooledGate(keras.layers.Layer):
         """Fuse.
 
         Args:
-          inputs: source float [B, h, w, C]; the same at the size of the target; and the target,
-            both float [B, H, W, C].
+          inputs: the source, float [B, h, w, C]; the source resized to the target's size, and
+            the target, both float [B, H, W, C].
 
         Returns:
           Float [B, H, W, C].

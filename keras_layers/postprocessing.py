@@ -1,4 +1,4 @@
-"""Raw outputs of the network -> detections, in the graph."""
+"""Postprocessing of the network's raw outputs to detections, in the graph."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from keras_layers.nms import NonMaxSuppression
 
 @keras.utils.register_keras_serializable("efficientdet")
 class Postprocessing(keras.layers.Layer):
-    """Postprocessing: pre-NMS top-k, box decoding and NMS, as of EfficientDet and RetinaNet.
+    """Postprocessing: pre-NMS top-k, box decoding and NMS, as in EfficientDet and RetinaNet.
 
-    The large part of the work is reading the class logits once; whatever cannot
-    become a detection is dropped before boxes are decoded or sigmoids taken.
+    Most of the time is one pass over the class logits; candidates that cannot pass the
+    thresholds are dropped before boxes are decoded and sigmoids computed.
 
     Examples:
       >>> layer = Postprocessing(image_size=(512, 512), method="hard")
@@ -30,8 +30,8 @@ class Postprocessing(keras.layers.Layer):
         scope "global" clips the boxes.
       method, scope, iou_threshold, sigma, score_threshold, max_detections: see
         `keras_layers.nms.NonMaxSuppression`.
-      pre_nms_top_k: the best so many (anchor, class) pairs reach NMS; 0
-        lets in the best class of every anchor.
+      pre_nms_top_k: number of (anchor, class) pairs of highest score passed to NMS; 0
+        for the best class of every anchor. Default 5000.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class Postprocessing(keras.layers.Layer):
         scale_to_original: tf.Tensor,
         original_size: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Detects.
+        """Compute detections.
 
         Args:
           outputs: dict of `cls_L`, float [B, h, w, A * classes], class logits, and
             `box_L`, float [B, h, w, A * 4], (ty, tx, th, tw), for each level L.
           anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, in
             order of level, row, column, and the A of a cell.
-          scale_to_original: float32 [B], original pixels in one network pixel.
-          original_size: int [B, 2], height and width of the original images, to
-            which boxes are clipped; None leaves them as predicted.
+          scale_to_original: float32 [B], original pixels per network pixel.
+          original_size: int [B, 2], height and width of the original images in pixels,
+            to which boxes are clipped; None for no clipping. Default None.
 
         Returns:
           Dict of `boxes` float32 [B, max_detections, 4], ymin, xmin, ymax, xmax in
-          original pixels, `scores` float32 [B, max_detections] in 0..1, best
-          first, `classes` int32 [B, max_detections], class indices from 0, and
-          `num_detections` int32 [B]. Rows from there on are zero.
+          original pixels, `scores` float32 [B, max_detections] in 0..1, descending,
+          `classes` int32 [B, max_detections], class indices from 0, and
+          `num_detections` int32 [B]. Rows after `num_detections` are zero.
         """
         logits, deltas = by_anchor(outputs)
         maxima = [tf.reduce_max(level, axis=-1) for level in logits]
@@ -95,25 +95,25 @@ class Postprocessing(keras.layers.Layer):
         scale_to_original: tf.Tensor,
         original_size: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """The rest of `call`, from what `keras_layers.pre_nms.select` found.
+        """Apply NMS to the candidates of `keras_layers.pre_nms.select`.
 
         Args:
           candidates: dict of `boxes`, `logits` and `classes`.
           scale_to_original, original_size: see `call`.
 
         Returns:
-          What `call` does.
+          The result of `call`.
         """
 
-        def detect_one(of_image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-            return self._suppressed(*of_image)
+        def detect_one(image_candidates: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            return self._suppressed(*image_candidates)
 
         names = ("boxes", "logits", "classes")
         found = self._for_each(detect_one, tuple(candidates[name] for name in names))
         return self._in_original_pixels(found, scale_to_original, original_size)
 
     def _for_each(self, detect_one: Callable, elements: Any) -> tuple[tf.Tensor, ...]:
-        """Boxes, scores, classes and their number of every image."""
+        """Map each image to its boxes, scores, classes and number of detections."""
         size = self.suppress.max_detections
         return tf.map_fn(
             detect_one,
@@ -153,11 +153,11 @@ class Postprocessing(keras.layers.Layer):
         }
 
     def _logit_floors(self, maxima: tf.Tensor) -> tf.Tensor:
-        """A bound [B] on the logits of what can be detected, from the best of each anchor.
+        """Compute lower bounds [B] of candidate logits from each anchor's maximum.
 
-        Nothing at or above it is missed: not what beats the score threshold, and
-        when k pairs are let in, not one of them. The k-th best anchor bounds the
-        k-th best pair from below, because each anchor brings a pair of its own.
+        All candidates are at or above the bound: those above the score threshold, and,
+        for top-k, the k best pairs. The k-th best anchor is a lower bound of the k-th
+        best pair, because each anchor contributes at least one pair.
         """
         batch_size, num_anchors = tf.shape(maxima)[0], maxima.shape[1]
         floors = tf.fill([batch_size], _logit(self.suppress.score_threshold))
@@ -170,12 +170,12 @@ class Postprocessing(keras.layers.Layer):
     def _candidates(
         self, index: tf.Tensor, logits: list[tf.Tensor], maxima: list[tf.Tensor], floor: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What reaches NMS from image `index`.
+        """Select the NMS candidates of image `index`.
 
         Returns:
-          A list with the positions int32 [n_L] in each level of the anchors that
-          reach the floor; int32 [n], float32 [n] and int32 [n]: position among
-          these anchors, logit and class of each candidate.
+          A list by level of the positions int32 [n_L] of the anchors at or above the
+          floor; and int32 [n], float32 [n] and int32 [n]: position among these
+          anchors, logit and class index of each candidate.
         """
         kept = [tf.where(level[index] >= floor)[:, 0] for level in maxima]
         rows = tf.concat([tf.gather(x[index], i) for x, i in zip(logits, kept)], axis=0)
@@ -192,7 +192,7 @@ class Postprocessing(keras.layers.Layer):
     def _detect(
         self, index: tf.Tensor, candidates: tuple, deltas: list[tf.Tensor], anchors: list[tf.Tensor]
     ) -> tuple[tf.Tensor, ...]:
-        """Boxes in network pixels, scores, classes and their number, of image `index`."""
+        """Decode and suppress the candidates of image `index`; boxes in network pixels."""
         kept, rows, logits, classes = candidates
         deltas = tf.concat([tf.gather(x[index], i) for x, i in zip(deltas, kept)], axis=0)
         anchors = tf.concat([tf.gather(x, i) for x, i in zip(anchors, kept)], axis=0)
@@ -202,10 +202,10 @@ class Postprocessing(keras.layers.Layer):
     def _suppressed(
         self, boxes: tf.Tensor, logits: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Of one image's candidates: boxes [n, 4] in network pixels, logits [n], classes [n]."""
+        """Apply NMS to boxes [n, 4] in network pixels, logits [n] and classes [n] of an image."""
         best, scores, count = self.suppress(boxes, tf.sigmoid(logits), classes)
         is_kept = tf.range(self.suppress.max_detections) < count
-        # One more row, for the padding when there is no candidate at all.
+        # An extra row for the padding if there are no candidates.
         boxes = tf.gather(tf.pad(boxes, [[0, 1], [0, 0]]), best)
         if self.suppress.scope == "global":
             boxes = tf.clip_by_value(boxes, 0.0, tf.constant(self.image_size * 2, tf.float32))
@@ -215,7 +215,7 @@ class Postprocessing(keras.layers.Layer):
 
 
 def _logit(score: float) -> float:
-    """The logit of a score, a little lower: the exact comparison is made with scores."""
+    """Return a logit slightly below that of a score: NMS compares the exact scores."""
     if score <= 0.0:
         return -math.inf
     if score >= 1.0:

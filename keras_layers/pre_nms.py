@@ -1,4 +1,4 @@
-"""What may become a detection, chosen with static shapes, as XLA and TPUs need them."""
+"""Pre-NMS top-k with static shapes, for XLA and TPUs."""
 
 import tensorflow as tf
 from official.vision.ops import box_ops
@@ -7,21 +7,20 @@ from keras_layers.level_maps import by_anchor
 
 
 def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dict[str, tf.Tensor]:
-    """The best (anchor, class) pairs of each image.
+    """Select and decode the (anchor, class) pairs of highest score of each image.
 
-    `keras_layers.postprocessing.Postprocessing` chooses the same by itself, faster on a CPU,
-    but with shapes that depend on the values. What is chosen here goes to its
-    `suppress_candidates`.
+    `keras_layers.postprocessing.Postprocessing` selects the same pairs, faster on a CPU, but
+    with shapes that depend on the values. Pass the result to its `suppress_candidates`.
 
     Args:
       outputs: dict of `cls_L`, float [B, h, w, A * classes], class logits, and `box_L`, float
         [B, h, w, A * 4], (ty, tx, th, tw), for each level L.
       anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels.
-      top_k: so many pairs, or all where there are fewer; 0 is the best class of every anchor.
+      top_k: number of pairs, or all if there are fewer; 0 for the best class of every anchor.
 
     Returns:
       Dict of `boxes` float32 [B, n, 4] in network pixels, `logits` float32 [B, n] and
-      `classes` int32 [B, n].
+      `classes` int32 [B, n], class indices.
     """
     logits, deltas = (tf.concat(levels, axis=1) for levels in by_anchor(outputs))
     if not top_k:

@@ -15,18 +15,18 @@ from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 class QuFPN(FusionGraph):
     """Quad feature pyramid network: a BiFPN cell, its mirror image, and their fusion.
 
-    Four paths over the same inputs: top-down then bottom-up, as BiFPN; and bottom-up then
-    top-down. The two results of each level are fused by a last node, always "fast".
+    Four paths over the same inputs: top-down then bottom-up, as in BiFPN, and bottom-up then
+    top-down. A last node, always "fast", fuses the two results of each level.
 
     Args:
       num_filters: width C of every level of the output. Default 64.
       num_repeats: number of cells, each with weights of its own. Default 3.
-      fusion: of the four paths, one of `keras_layers.feature_network.METHODS`.
-        Default "fast".
-      conv_block: as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method of the four paths, one of `METHODS` of
+        `keras_layers.feature_network`. Default "fast".
+      conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     projects_per_edge = True
@@ -58,7 +58,7 @@ class QuFPN(FusionGraph):
 
 
 def _add_two_paths(table: NodeTable, levels: list[int]) -> dict[int, int]:
-    """Add a path from the first level to the last, and one back, and return {level: id}."""
+    """Add a path from the first level to the last and back; return {level: id}."""
     first, *others = levels
     newest = {first: table.inputs[first]}
     for previous, level in zip(levels, others):

@@ -1,4 +1,4 @@
-"""Bring a feature map to a level's size and width."""
+"""Resampling and projection of feature maps to a level's size and width."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ POOL_KERNELS = ("s+1", "s")
 
 
 def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
-    """Max pooling of float [B, H, W, C] down to (height, width).
+    """Max-pool float [B, H, W, C] down to (height, width).
 
-    The stride s is the smallest that reaches the size; an axis that has its size already is
-    left alone. `pool_kernel` is one of `POOL_KERNELS`, the side of the kernel: "s+1" as
-    EfficientDet was published, "s" as NAS-FPN was.
+    The stride s is the smallest that reaches the size; an axis of that size is unchanged.
+    `pool_kernel` is the kernel size, one of `POOL_KERNELS`: "s+1" as in EfficientDet, "s" as
+    in NAS-FPN.
     """
     strides = [(x.shape[1] - 1) // height + 1, (x.shape[2] - 1) // width + 1]
     overlap = 1 if pool_kernel == "s+1" else 0
@@ -29,17 +29,17 @@ def max_pool_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1")
 def pool_between(
     x: tf.Tensor, features: Mapping[int, tf.Tensor], source: int, level: int
 ) -> tf.Tensor:
-    """Max pooling from level `source`, one level at a time, to the last finer than `level`."""
+    """Max-pool from level `source`, level by level, to the level below `level`."""
     for between in range(source + 1, level):
         x = max_pool_to(x, *features[between].shape[1:3])
     return x
 
 
 def adaptive_max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Max pooling of float [B, H, W, C] down to (height, width) over bins of even sizes.
+    """Adaptively max-pool float [B, H, W, C] down to (height, width).
 
     Row i is the maximum of rows floor(i * H / height) to ceil((i + 1) * H / height), columns
-    likewise: kernel and stride H / height where that is a whole number.
+    likewise: kernel and stride H / height if that is an integer.
     """
     for axis, size in ((1, height), (2, width)):
         if x.shape[axis] != size:
@@ -49,7 +49,7 @@ def adaptive_max_pool_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def _bins(source_size: int, size: int) -> list[list[int]]:
-    """Which positions each of `size` is pooled from, as many for each: the last is repeated."""
+    """Return the source positions of each of `size` bins, padded by repeating the last."""
     starts = [index * source_size // size for index in range(size)]
     ends = [-(-(index + 1) * source_size // size) for index in range(size)]
     longest = max(end - start for start, end in zip(starts, ends))
@@ -57,7 +57,7 @@ def _bins(source_size: int, size: int) -> list[list[int]]:
 
 
 def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Nearest neighbour of float [B, H, W, C] up to (height, width).
+    """Upsample float [B, H, W, C] to (height, width) by nearest neighbour.
 
     Source row = floor(row * H / height), columns likewise: without the
     half-pixel shift of newer image operations.
@@ -66,7 +66,7 @@ def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
     @tf.custom_gradient
     def upsample(x: tf.Tensor) -> tf.Tensor:
-        # The operation's own gradient cannot be compiled by XLA.
+        # XLA cannot compile the operation's own gradient.
         y = tf.raw_ops.ResizeNearestNeighbor(images=x, size=[height, width])
         return y, lambda upstream: _sum_copies(upstream, shape[1], shape[2])
 
@@ -74,7 +74,7 @@ def upsample_to(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def _sum_copies(y: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """The sum of what became of each pixel: float [B, H, W, C] down to (height, width)."""
+    """Sum the copies of each source pixel: float [B, H, W, C] down to (height, width)."""
     if y.shape[1] % height == 0 and y.shape[2] % width == 0:
         rows, columns = y.shape[1] // height, y.shape[2] // width
         y = tf.reshape(y, [-1, height, rows, width, columns, y.shape[3]])
@@ -86,19 +86,19 @@ def _sum_copies(y: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def _sources(size: int, source_size: int) -> list[int]:
-    """From which position of the source each of `size` is taken."""
+    """Return the source position of each of `size` positions."""
     return [index * source_size // size for index in range(size)]
 
 
 def shrink_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
-    """`max_pool_to` where an axis shrinks; an axis that would grow is left alone."""
+    """Max-pool axes that shrink, see `max_pool_to`; other axes are unchanged."""
     if x.shape[1] > height or x.shape[2] > width:
         x = max_pool_to(x, min(height, x.shape[1]), min(width, x.shape[2]), pool_kernel)
     return x
 
 
 def resize_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -> tf.Tensor:
-    """`max_pool_to` where an axis shrinks, then `upsample_to` where one grows."""
+    """Max-pool axes that shrink, then upsample axes that grow."""
     x = shrink_to(x, height, width, pool_kernel)
     if x.shape[1] < height or x.shape[2] < width:
         x = upsample_to(x, height, width)
@@ -107,12 +107,12 @@ def resize_to(x: tf.Tensor, height: int, width: int, pool_kernel: str = "s+1") -
 
 @keras.utils.register_keras_serializable("efficientdet")
 class Projection(keras.layers.Layer):
-    """1x1 convolution and BatchNorm; the identity where the width fits.
+    """Projection by 1x1 convolution and BatchNorm; the identity if the width fits.
 
     Args:
       num_filters: width C of the output.
-      conv_block: whose norm and bias it has, as of `ConvBlock.from_value`; without
-        activation. Default: the profile "light", with both.
+      conv_block: block that determines norm and bias, see `ConvBlock.from_value`; its
+        activation is unused. Default: the profile "light", with both.
     """
 
     def __init__(self, num_filters: int, conv_block: Any = None, **kwargs: Any) -> None:
@@ -129,7 +129,7 @@ class Projection(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, any] to float [B, H, W, C]."""
+        """Map float [B, H, W, any] to float [B, H, W, C]."""
         if self.conv is None:
             return x
         x = self.conv(x)
@@ -145,21 +145,21 @@ class Projection(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ExtraLevels(keras.layers.Layer):
-    """Adds the levels above the backbone's coarsest one, and leaves out those that are too fine.
+    """Levels `min_level` to `max_level`: adds levels above the backbone's, drops finer ones.
 
-    The first is the projected coarsest map, pooled; the others are pooled
+    The first added level is the projected coarsest map, pooled; the others are pooled
     without weights.
 
     Args:
       num_filters: width C of the added levels.
       max_level: the coarsest level to add.
-      conv_block: whose norm and bias the projection has, as of `ConvBlock.from_value`.
-        Default: the profile "light", with both.
-      project: whether there is a projection; without, the added levels have the width of
-        the coarsest one and no weights. Default True.
+      conv_block: block that determines norm and bias of the projection, see
+        `ConvBlock.from_value`. Default: the profile "light", with both.
+      project: whether to project; otherwise the added levels have the width of the coarsest
+        one and no weights. Default True.
       conv_after_downsample: whether the first added level is pooled before it is projected.
         Default False.
-      min_level: finer levels are left out. Default 0.
+      min_level: the finest level to keep. Default 0.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class ExtraLevels(keras.layers.Layer):
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
-        """Dict {level: float [B, H, W, c]} to that of `min_level` to `max_level`."""
+        """Map a dict {level: float [B, H, W, c]} to that of `min_level` to `max_level`."""
         features = {int(level): x for level, x in features.items() if int(level) >= self.min_level}
         top = max(features)
         x = features[top]

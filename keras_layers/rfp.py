@@ -14,7 +14,7 @@ import tf_keras as keras
 from keras_layers.batch_norm import statistics_kept
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 
-# Of two of the branches of `ASPP`.
+# Dilation rates of two branches of `ASPP`.
 DILATIONS = (3, 6)
 
 
@@ -28,23 +28,26 @@ class RFP(NestedFeatureNetwork):
         x' = F(B(image, feedback r));  g_l = sigmoid(Conv1x1(x'_l))
         x^t_l = g_l x'_l + (1 - g_l) x^t-1_l
 
-    F, ASPP and g are shared by all steps and levels. Statistics of BatchNorm are those of the
-    first pass. Called with features alone, the layer is its base: only `from_images` can run
-    the backbone again. (Switchable atrous convolution belongs to the backbone and is left out.)
+    F, ASPP and g are shared by all steps and levels. BatchNorm statistics are updated in the
+    first pass only. Called with features alone, the layer is its base: only `from_images` can
+    run the backbone again. Switchable atrous convolution belongs to the backbone and is not
+    included.
 
     Args:
       num_filters: width C of every level of the output, a multiple of 4. Default 64.
       num_repeats: number of cells of the base. Default 1.
-      fusion: of the base, one of `keras_layers.feature_network.METHODS`. Default "sum".
-      conv_block: of the base, as of `ConvBlock.from_value`. Default: the profile "light".
+      fusion: fusion method of the base, one of `METHODS` of
+        `keras_layers.feature_network`. Default "sum".
+      conv_block: convolution block of the base, see `ConvBlock.from_value`. Default: the
+        profile "light".
       base: name of the feature network of the base pyramid. Default "fpn".
-      base_options: its options. Default: none.
+      base_options: options of the base. Default none.
       steps: number T of passes. Default 2.
-      share_backbone: whether later passes have the weights of the first one, or those of a
-        second backbone. Default False, as published.
+      share_backbone: whether later passes use the first backbone instead of a second one.
+        Default False, as published.
 
     Raises:
-      ValueError: naming the field, for a value that it cannot have.
+      ValueError: if a value is invalid; the message begins with the field's name.
     """
 
     needs_backbone = True
@@ -87,12 +90,12 @@ class RFP(NestedFeatureNetwork):
         backbone: keras.layers.Layer,
         extra_levels: keras.layers.Layer,
     ) -> dict[int, tf.Tensor]:
-        """Compute the pyramid of images, as `FeatureNetwork.from_images`."""
+        """Compute the pyramid of images; see `FeatureNetwork.from_images`."""
         widths = backbone.feedback_widths
         if not widths:
             raise ValueError(
                 f"name: rfp feeds its output back into the backbone, and {backbone.model_name} "
-                "has no place for it; choose another backbone or feature network"
+                "has no input for it; choose another backbone or feature network"
             )
         features = extra_levels(backbone(images))
         if self.steps == 1:
@@ -116,14 +119,14 @@ class RFP(NestedFeatureNetwork):
         ) -> dict[int, tf.Tensor]:
             again = self.backbone_copies[0] if self.backbone_copies else backbone
             again.recompute = backbone.recompute
-            # The second pass is the first one of another backbone.
+            # The second pass is the first one of a second backbone, which updates its statistics.
             is_first = is_second and not self.share_backbone
             with contextlib.nullcontext() if is_first else statistics_kept():
                 found = again(images, feedback=feedback, training=training)
             with statistics_kept():
                 return extra_levels(found, training=training)
 
-        # A function, as a layer would be tracked as a part of this one.
+        # A function: Keras would track a layer as a part of this one.
         self.run_again = run_again
         return self(features, images=images)
 
@@ -133,7 +136,7 @@ class RFP(NestedFeatureNetwork):
         images: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> dict[int, tf.Tensor]:
-        """Fuse, as `FusionGraph.call`; with images, as `from_images` does."""
+        """Fuse, see `FusionGraph.call`; with images, as in `from_images`."""
         outputs = self.pyramid(features, training=training)
         if images is None:
             return outputs
@@ -162,8 +165,8 @@ class RFP(NestedFeatureNetwork):
 class ASPP(keras.layers.Layer):
     """Atrous spatial pyramid pooling: four branches of C/4 filters, concatenated.
 
-    They are a 1x1 convolution, 3x3 convolutions of dilation 3 and 6, and a 1x1 convolution of
-    the global average; a ReLU follows each.
+    The branches are a 1x1 convolution, 3x3 convolutions of dilation 3 and 6, and a 1x1
+    convolution of the global average, each followed by ReLU.
 
     Args:
       num_filters: width C, a multiple of 4.
@@ -181,7 +184,7 @@ class ASPP(keras.layers.Layer):
         self.average = keras.layers.Conv2D(kernel_size=1, name="average", **common)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         pooled = self.average(tf.reduce_mean(x, axis=[1, 2], keepdims=True))
         near = self.pointwise(x)
         branches = [near, *(conv(x) for conv in self.dilated), pooled + tf.zeros_like(near)]

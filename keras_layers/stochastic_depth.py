@@ -1,4 +1,4 @@
-"""What is dropped at random in training: residual branches, and single values."""
+"""Stochastic depth and dropout, with reproducible draws."""
 
 import contextlib
 import threading
@@ -9,19 +9,19 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-# Replicas of a step are traced in threads of their own.
+# Each replica of a step is traced in its own thread.
 _of_thread = threading.local()
 
 
 @contextlib.contextmanager
 def draws_from(seed: tf.Tensor) -> Iterator[None]:
-    """A context in which the draws of the layers here follow from a seed.
+    """Seed the draws of this module's layers within a context.
 
-    With a seed that follows from the step, a training that is resumed drops what it would
-    have dropped, and a block that is computed twice drops the same twice.
+    With a seed derived from the step, a resumed training drops the same branches, and so
+    does a block that is recomputed.
 
     Args:
-      seed: int32 [2], as of `tf.random.stateless_uniform`.
+      seed: int32 [2], see `tf.random.stateless_uniform`.
     """
     before = seed_of_draws()
     _of_thread.seed = seed
@@ -32,18 +32,18 @@ def draws_from(seed: tf.Tensor) -> Iterator[None]:
 
 
 def seed_of_draws() -> tf.Tensor | None:
-    """The seed of the innermost `draws_from`, None outside of any."""
+    """Return the seed of the innermost `draws_from`, None outside of any."""
     return getattr(_of_thread, "seed", None)
 
 
 @keras.utils.register_keras_serializable("efficientdet")
 class StochasticDepth(keras.layers.Layer):
-    """Drops a sample's residual branch in training (Huang et al., 2016).
+    """Stochastic depth: drops a sample's residual branch in training (Huang et al., 2016).
 
     Args:
-      survival_prob: probability with which a sample's branch is kept; kept ones
-        are scaled by its inverse, so inference needs no change.
-      name: layers of different names draw differently, also under `draws_from`.
+      survival_prob: probability of keeping a sample's branch, 0..1; kept branches
+        are scaled by its inverse, so that inference is unchanged.
+      name: name of the layer; layers of different names draw independently.
     """
 
     def __init__(self, survival_prob: float, **kwargs: Any) -> None:
@@ -51,7 +51,7 @@ class StochasticDepth(keras.layers.Layer):
         self.survival_prob = survival_prob
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         if not training or self.survival_prob >= 1:
             return x
         kept = _uniform(self.name, [tf.shape(x)[0], 1, 1, 1]) < self.survival_prob
@@ -63,11 +63,11 @@ class StochasticDepth(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class Dropout(keras.layers.Layer):
-    """Drops single values in training; kept ones are scaled by the inverse of their share.
+    """Dropout: drops single values in training and scales the others by 1 / (1 - rate).
 
     Args:
-      rate: probability with which a value is dropped, 0 or more, below 1.
-      name: layers of different names draw differently, also under `draws_from`.
+      rate: probability of dropping a value, 0 or more, below 1.
+      name: name of the layer; layers of different names draw independently.
     """
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
@@ -75,7 +75,7 @@ class Dropout(keras.layers.Layer):
         self.rate = rate
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float of any shape to the same shape."""
+        """Map float of any shape to the same shape."""
         if not training or not self.rate:
             return x
         kept = _uniform(self.name, tf.shape(x)) >= self.rate
@@ -86,7 +86,7 @@ class Dropout(keras.layers.Layer):
 
 
 def _uniform(name: str, shape: Any) -> tf.Tensor:
-    """Draws of the layer of a name, between 0 and 1."""
+    """Draw uniform values in 0..1 for the layer of a name."""
     seed = seed_of_draws()
     if seed is None:
         return tf.random.uniform(shape)

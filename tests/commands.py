@@ -1,4 +1,4 @@
-"""The program's commands, called in this process: starting another takes seconds each time."""
+"""Calls of the program's commands in this process, as starting another takes seconds."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Done(NamedTuple):
-    """What a command left."""
+    """Result of a command."""
 
     returncode: int
     stdout: str
@@ -36,7 +36,7 @@ def call(*words: object) -> Done:
 
 
 def start(*words: object, **options) -> Done:
-    """Run a command in a process of its own, as its users do, where that is what is tested."""
+    """Run a command in a separate process, for tests of the process itself."""
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         **{"cwd": REPOSITORY, "capture_output": True, "text": True} | options,

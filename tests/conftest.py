@@ -1,4 +1,4 @@
-"""What every test can ask for: the golden numbers, the sample data, a clean Keras session."""
+"""Common fixtures: golden numbers, sample data, a clean Keras session."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config):
-    """Keeps TensorFlow's notices out of the test report."""
+    """Keep TensorFlow's log lines out of the test report."""
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
@@ -24,7 +24,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """With EFFICIENTDET_REQUIRE_GOLDENS set, a parity test that skips has failed."""
+    """With EFFICIENTDET_REQUIRE_GOLDENS set, count a skipped parity test as failed."""
     report = yield
     required = os.environ.get("EFFICIENTDET_REQUIRE_GOLDENS") and "goldens" in item.fixturenames
     if required and report.skipped:
@@ -35,7 +35,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory):
-    """A cache folder without anything that the user has downloaded or verified."""
+    """Empty cache folder, separate from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFICIENTDET_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -43,19 +43,19 @@ def _cache_of_the_tests(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def goldens() -> Path:
-    """The folder of reference numbers; EFFICIENTDET_GOLDENS overrides where it is."""
+    """Folder of reference numbers; EFFICIENTDET_GOLDENS overrides its path."""
     return _folder("EFFICIENTDET_GOLDENS", "goldens")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of sample data sets; EFFICIENTDET_DATA overrides where it is."""
+    """Folder of sample data sets; EFFICIENTDET_DATA overrides its path."""
     return _folder("EFFICIENTDET_DATA", "data")
 
 
 @pytest.fixture
 def clean_keras():
-    """Clears Keras' global state, so that automatic layer names start anew."""
+    """Clear Keras' global state, so that automatic layer names restart."""
     import tf_keras as keras
 
     keras.backend.clear_session()
@@ -73,10 +73,10 @@ def _folder(variable: str, name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def network_config():
-    """A function that gives the config of the smallest model with a feature network by name."""
+    """Function that builds the config of the smallest model with a named feature network."""
     from efficientdet_tf.config import Config
 
-    # What a small image or few cells need.
+    # Options required by a small image or few cells.
     needs = {
         "fpg": {"neck.num_repeats": 5},
         "attention_fpn": {"neck.options": {"context": "none"}},
@@ -103,18 +103,18 @@ def network_config():
 
 @pytest.fixture(scope="session")
 def photograph(tmp_path_factory) -> Path:
-    """A real photograph as a JPEG file, 640 pixels wide and 427 high."""
+    """Photograph as a JPEG file, 640 pixels wide and 427 high."""
     import PIL.Image
     from sklearn.datasets import load_sample_image
 
-    path = tmp_path_factory.mktemp("pictures") / "china.jpg"
+    path = tmp_path_factory.mktemp("images") / "china.jpg"
     PIL.Image.fromarray(load_sample_image("china.jpg")).save(path, quality=95)
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, photograph) -> Path:
-    """A run directory whose untrained network is sure of some of what it sees."""
+    """Run directory with an untrained network that has some detections of high score."""
     import numpy as np
     import PIL.Image
     import tf_keras as keras
@@ -137,8 +137,8 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
     )
     keras.utils.set_random_seed(1)
     model = model_lib.build(config)
-    picture = PIL.Image.open(photograph).resize((160, 128))
-    outputs = model(np.asarray(picture, np.float32)[None])
+    image = PIL.Image.open(photograph).resize((160, 128))
+    outputs = model(np.asarray(image, np.float32)[None])
     logits = np.concatenate([v.numpy().ravel() for k, v in outputs.items() if k[:3] == "cls"])
     for variable in model.variables:
         if "class_head/predict/pointwise_kernel" in variable.name:
@@ -154,7 +154,7 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tiny_run, tmp_path_factory) -> Path:
-    """What `python -m export` makes of `tiny_run`; what it printed is in `printed/`."""
+    """Folder that `python -m export` writes for `tiny_run`; its output is in `printed/`."""
     import subprocess
     import sys
 

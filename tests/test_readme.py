@@ -1,4 +1,4 @@
-"""What README.md says is so: its commands run, its tables and links are right."""
+"""README.md is correct: its commands run, its tables and links are right."""
 
 import contextlib
 import json
@@ -32,19 +32,19 @@ IMAGENET = "--pretrained=imagenet"
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language that are to be run."""
+    """Return the code blocks of a language that are meant to run."""
     pattern = rf"(<!--[^>]*-->\n)?```{language}\n(.*?)```"
     return [code for comment, code in re.findall(pattern, README, re.DOTALL) if not comment]
 
 
 def commands() -> list[list[str]]:
-    """The commands of the blocks in order, split into words."""
+    """Return the commands of the blocks in order, split into words."""
     joined = "\n".join(blocks("bash")).replace("\\\n", " ")
     return [shlex.split(line) for line in joined.splitlines() if line.strip()]
 
 
 def table(heading: str) -> list[list[str]]:
-    """The cells of the rows below the table heading that starts with `heading`."""
+    """Return the cells of the rows of the table whose heading starts with `heading`."""
     lines = README.partition(f"| {heading} |")[2].splitlines()[2:]
     rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
@@ -52,11 +52,11 @@ def table(heading: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkout with data as in the README, in each format."""
+    """Checkout with data as in the README, in each format."""
     place = tmp_path_factory.mktemp("readme")
     for name in ("train.py", "eval.py", "efficientdet_tf", "keras_layers", "export"):
         (place / name).symlink_to(REPOSITORY / name)
-    write_pictures(place / "data")
+    write_images(place / "data")
     write_coco(place / "data")
     write_voc(place / "data" / "voc")
     write_yolo(place / "data" / "yolo")
@@ -72,7 +72,7 @@ SIZE = 96, 64
 BOX = 10, 20, 40, 30  # x, y, width, height
 
 
-def write_pictures(folder):
+def write_images(folder):
     (folder / "images").mkdir(parents=True)
     for number in (*SPLITS["train"], *SPLITS["val"]):
         pixels = np.random.default_rng(number).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -130,7 +130,7 @@ def write_yolo(folder):
 
 
 def run(place, words, alone):
-    """Run what follows "python" in `place`; `alone`: in a process of its own."""
+    """Run the arguments of "python" in `place`; `alone`: in a separate process."""
     if alone:
         done = program.start(*words, cwd=place, env={**os.environ, "PYTHONPATH": str(place)})
         # What TensorFlow tells of itself is not for the user.
@@ -142,7 +142,7 @@ def run(place, words, alone):
 
 
 def unknown_lines(err: str) -> list[str]:
-    """What a command has written besides progress bars and the line of each epoch."""
+    """Return a command's output without progress bars and the lines of epochs."""
     bar = r"[\w/:. ]*\d+%\|[^|]*\| \d+/\d+ \[[^]]*\]"
     ours = rf"(?:{bar})* *(?:epoch \d+: loss [\w. ]*)?"
     return [line for line in re.split(r"[\r\n]+", err) if not re.fullmatch(ours, line)]

@@ -1,4 +1,4 @@
-"""The smallest detector and data set that a training can run on: what most tests need."""
+"""Smallest detector and data set for training, used by most tests."""
 
 import dataclasses
 import pathlib
@@ -21,12 +21,12 @@ NETWORK = {
 
 
 def config(**overrides: object) -> Config:
-    """EfficientDet-Lite0 of that size, with dotted settings on top."""
+    """Build the config of a tiny EfficientDet-Lite0, with dotted overrides."""
     return Config.for_model("efficientdet-lite0").override(NETWORK | overrides)
 
 
 def write_coco_file(folder: pathlib.Path, num_images: int, ids: tuple[int, ...] = ()) -> str:
-    """Write images of digits as a COCO data set, with category ids of its own if given."""
+    """Write images of digits as a COCO data set, optionally with other category ids."""
     data = digits.load("train", num_images=num_images)
     if ids:
         data = dataclasses.replace(data, label_map=LabelMap(ids, data.label_map.names))

@@ -1,13 +1,10 @@
-"""Registry of the backbones: what builds them, what they give and what their weights need.
+"""Registry of the backbones: layers, output widths, and requirements of their weights.
 
 A backbone is a Keras layer: called with float [B, H, W, 3], normalised images, and `training`,
 it returns {level: float [B, H_l, W_l, c_l]} up to level 5, sizes rounded up. Its attribute
-`recompute` turns gradient checkpointing on. Its attribute `feedback_widths` is {level: width} of
-the maps that a call may have as `feedback`, each added to the output of the first block of the
-level; none if there is no place for them.
-
-A new backbone is its file, a line of `BACKBONES`, and a row of the contract test. This module
-imports no TensorFlow, so that a command can check settings before that.
+`recompute` enables gradient checkpointing. Its attribute `feedback_widths` is {level: width} of
+the maps accepted as the argument `feedback`, each added to the output of the level's first
+block; empty if the backbone accepts none.
 """
 
 import importlib
@@ -19,16 +16,17 @@ if TYPE_CHECKING:
 
 
 class Backbone(NamedTuple):
-    """A line of `BACKBONES`.
+    """Entry of `BACKBONES`.
 
     Args:
-      layer: where the layer's class is, "module:class"; its first argument is the name.
-      imagenet: where the function is that reads ImageNet weights, "module:function". Called
-        with the name and a source, it returns {name within the backbone: array}.
-      widths: numbers of filters of the levels 3, 4 and 5.
-      pixel_mean, pixel_std: RGB statistics on the 0..255 scale that the weights need.
-      survival_prob: of the last residual block in training; 1 is no stochastic depth.
-      is_scalable: whether the layer takes `survival_prob`, `width` and `depth`.
+      layer: import path of the layer's class, "module:class"; its first argument is the name.
+      imagenet: import path of the reader of ImageNet weights, "module:function". Called with
+        the name and a source, it returns {name within the backbone: array}.
+      widths: number of filters of levels 3, 4 and 5.
+      pixel_mean, pixel_std: RGB statistics on the 0..255 scale that the weights require.
+      survival_prob: survival probability of the last residual block in training, 0..1; 1 is
+        no stochastic depth. Default 1.
+      is_scalable: whether the layer takes `survival_prob`, `width` and `depth`. Default False.
     """
 
     layer: str
@@ -59,7 +57,7 @@ def _lite(*widths: int) -> Backbone:
 
 
 BACKBONES = {
-    # The published backbones keep 0.8 of their blocks, but for B0.
+    # Published backbones have a survival probability of 0.8, except B0.
     "efficientnet-b0": _efficientnet(40, 112, 320, survival_prob=1.0),
     "efficientnet-b1": _efficientnet(40, 112, 320),
     "efficientnet-b2": _efficientnet(48, 120, 352),
@@ -95,12 +93,13 @@ def build_backbone(
 
     Args:
       name: a key of `BACKBONES`.
-      survival_prob: of the last residual block in training. Default 1, no stochastic depth.
-      width, depth: factors of the published ones. Default 1.
-      layer_name: of the Keras layer.
+      survival_prob: survival probability of the last residual block in training, 0..1.
+        Default 1, no stochastic depth.
+      width, depth: factors of the published width and depth. Default 1.
+      layer_name: name of the Keras layer. Default "backbone".
 
     Raises:
-      ValueError: naming the argument, for one that the backbone cannot use.
+      ValueError: if the backbone does not support an argument; it names the argument.
     """
     backbone = BACKBONES[name]
     scale = {"survival_prob": survival_prob, "width": width, "depth": depth}
@@ -111,13 +110,13 @@ def build_backbone(
 
 
 def check_scale(name: str, **scale: float) -> None:
-    """Raise ValueError for a factor other than 1 of a backbone that has one size only."""
+    """Raise ValueError for a factor other than 1 of a backbone of fixed size."""
     for argument, value in scale.items():
         if value != 1 and not BACKBONES[name].is_scalable:
-            raise ValueError(f"{argument}: {name} has no such choice; leave it at 1, not {value:g}")
+            raise ValueError(f"{argument}: {name} has a fixed size; set 1, not {value:g}")
 
 
 def load(place: str) -> Callable:
-    """Return what is at "module:name"."""
+    """Import the object at "module:name"."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)

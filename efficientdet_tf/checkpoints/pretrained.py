@@ -1,4 +1,4 @@
-"""Trained weights, wherever they are from, as the start of a model."""
+"""Loading of pretrained weights from any source into a model."""
 
 import dataclasses
 import pathlib
@@ -15,12 +15,12 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory
 from keras_layers.heads import PredictionHead
 
-# Its variables belong to the classes they were trained on.
+# Variables of this layer are specific to the classes of their training.
 _CLASS_LAYER = "class_head/predict/"
 
 _BACKBONE = ("model.backbone", "model.backbone_width", "model.backbone_depth")
-# What makes one network fit another's weights. The values of those that change
-# no shape, e.g. of the activation, would otherwise pass unnoticed.
+# Settings that must equal those of the weights. Differences that change no shape,
+# e.g. of the activation, would otherwise be unnoticed.
 _NETWORK = (
     *_BACKBONE,
     *("neck.name", "neck.options", "neck.fusion", "neck.num_filters", "neck.num_repeats"),
@@ -30,18 +30,18 @@ _NETWORK = (
 
 
 class PretrainedError(UserError):
-    """Weights of another model than the one they should start."""
+    """Weights that do not fit the model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of a model's variables; its text is one line.
+    """Report on loaded weights; its text is one line.
 
     Args:
-      source: where the weights are from.
-      loaded: number of variables that have trained values now.
+      source: name or path of the weights.
+      loaded: number of variables with loaded values.
       total: number of variables of the model.
-      rest: which variables keep their fresh initialisation, and why.
+      rest: the variables that keep their initial values, and the reason. Default "".
     """
 
     source: str
@@ -55,22 +55,25 @@ class Report:
 
 
 def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
-    """Starts a model from trained weights.
+    """Load pretrained weights into a model.
 
-    With another number of classes, the last layer of the class head keeps its
-    fresh initialisation; everything else has to fit. The moving average of a
-    compiled model starts from the new weights, too.
+    With another number of classes, the final classification layer keeps its initial
+    values; everything else must fit. The moving average of a compiled model restarts
+    from the loaded weights.
 
     Args:
-      model: of `efficientdet_tf.model.build(config)`, compiled or not.
-      config: the model's.
+      model: result of `efficientdet_tf.model.build(config)`, compiled or not.
+      config: config of the model.
       source: a name in `registry.ENTRIES`, or the path of a published
         checkpoint, of a run directory, of its `.weights.h5`, or of a backbone's
         `.h5` or `.pth` file.
 
+    Returns:
+      The report on loaded and initialised variables.
+
     Raises:
-      UserError: one line that names what is missing, damaged or different; the
-        model is unchanged then.
+      UserError: if weights are missing, damaged or different; the model is
+        unchanged.
     """
     found = registry.find(source)
     if not isinstance(found, registry.Entry):
@@ -79,7 +82,7 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
         kind, path = found.kind, pathlib.Path(found.name)
     else:
         published_config = Config.for_model(found.model or "")
-        # Of a network with another neck, less is loaded.
+        # With another neck, fewer weights are loaded.
         is_same_neck = config.neck.name == published_config.neck.name
         settings = _NETWORK if is_same_neck else _BACKBONE
         _check_same_network(published_config, config, source, settings)
@@ -94,7 +97,7 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
 
 
 def _start_copies(model: keras.Model, report: Report) -> Report:
-    """Give backbones of the feature network's own the weights that were read for the model's."""
+    """Copy the model's backbone weights to the feature network's own backbones."""
     weights = model.get_layer("backbone").get_weights()
     copies = model.get_layer("feature_network").backbone_copies
     for copy in copies:
@@ -103,7 +106,7 @@ def _start_copies(model: keras.Model, report: Report) -> Report:
 
 
 def _kind(path: pathlib.Path) -> str:
-    """The key of `LOADERS` for what is at a path; in doubt "published"."""
+    """Infer the key of `LOADERS` from a path; in doubt "published"."""
     if (path / "config.yaml").is_file():
         return "run"
     if path.suffix == ".pth":
@@ -116,7 +119,7 @@ def _kind(path: pathlib.Path) -> str:
                 if "stem_conv" in file:
                     return "backbone"
         except OSError:
-            # Damaged, which its reader says.
+            # Damaged: reported by its reader.
             pass
     return "published"
 
@@ -129,11 +132,12 @@ def _from_published(model: keras.Model, config: Config, path: pathlib.Path) -> R
         num_classes = bias.size // _anchors_per_cell(config)
     keep, rest = _class_layer(model, config, num_classes)
     loaded = load_reference_weights(model, weights, config, str(path), keep)
-    if loaded.parts_anew:
-        parts = ", ".join(loaded.parts_anew)
+    if loaded.reinitialised_parts:
+        parts = ", ".join(loaded.reinitialised_parts)
         parts = f"{parts} re-initialised: the weights are of another network"
-        # The class layer is in one of the parts, or fits but for the classes.
-        rest = f"{parts}; {rest}" if rest and "class_head" not in loaded.parts_anew else parts
+        # The class layer is in one of the parts, or fits except for the classes.
+        is_class_head_loaded = "class_head" not in loaded.reinitialised_parts
+        rest = f"{parts}; {rest}" if rest and is_class_head_loaded else parts
     return Report(str(path), loaded.count, len(model.weights), rest)
 
 
@@ -145,7 +149,7 @@ def _from_run(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
 
 
 def _from_weights(model: keras.Model, config: Config, path: pathlib.Path) -> Report:
-    """From a file alone: taken to be of the model's network, but for the classes."""
+    """Load a weights file, assumed to be of the model's network except for the classes."""
     run = RunDirectory(path.parent)
     if run.exists():
         _check_same_network(run.config(), config, str(path))
@@ -173,7 +177,7 @@ def _from_backbone(model: keras.Model, config: Config, path: pathlib.Path) -> Re
     return Report(str(path), loaded, len(model.weights), "all but the backbone is re-initialised")
 
 
-# How weights of a kind are loaded: called with the model, its config and a path.
+# Kind of weights -> function (model, its config, path) that loads them.
 LOADERS = {
     "published": _from_published,
     "run": _from_run,
@@ -196,7 +200,7 @@ def _check_same_network(
 
 
 def _class_layer(model: keras.Model, config: Config, num_classes: int) -> tuple[list[str], str]:
-    """Names of the variables that weights of `num_classes` have no values for, and the reason."""
+    """List variables without values in weights of `num_classes`, and the reason."""
     if num_classes == config.model.num_classes:
         return [], ""
     names = [v.name for v in model.weights if v.name.startswith(_CLASS_LAYER)]
@@ -226,7 +230,7 @@ def _anchors_per_cell(config: Config) -> int:
 
 
 def _name_in_file(model: keras.Model) -> str:
-    """What Keras calls the class head in a weights file: heads are numbered in order."""
+    """Return Keras' name of the class head in a weights file: heads are numbered in order."""
     heads = [layer.name for layer in model.layers if isinstance(layer, PredictionHead)]
     number = heads.index("class_head")
     return f"prediction_head_{number}" if number else "prediction_head"

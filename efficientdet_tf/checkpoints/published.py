@@ -1,4 +1,4 @@
-"""Weights files of the published implementation, read into arrays by name."""
+"""Reader of the published implementation's weights files."""
 
 import pathlib
 import re
@@ -22,24 +22,21 @@ class CheckpointError(UserError):
 
 
 def read(path: str | pathlib.Path, config: Config) -> dict[str, np.ndarray]:
-    """The network's variables in a published weights file.
+    """Read the network's variables from a published weights file.
 
-    Where a checkpoint has the moving average of a variable, that is what is
-    read, as published results are of the averages.
+    The moving average of a variable is preferred if the checkpoint has one:
+    published results use the averages.
 
     Args:
-      path: a TensorFlow checkpoint, by variable names (TF1) or of objects (TF2),
-        given as a folder or as the prefix of its files; an `.h5` file of Keras'
+      path: a TensorFlow checkpoint, name-based (TF1) or object-based (TF2), given
+        as a folder or as the prefix of its files; an `.h5` file of Keras'
         `save_weights`; or an `.npz` file.
-      config: of the model that the weights are for. Objects have no names of
-        their own; they are given the names that they have in this model.
+      config: config of the target model, which determines the names of the
+        variables of an object-based checkpoint.
 
     Returns:
-      {published name without `:0`: array}. What is no part of a published model
-      stays under its own name, for the model to refuse.
-
-    Raises:
-      CheckpointError: naming the file and what to do.
+      {published name without `:0`: array}. Variables of no published model keep
+      their own name, and are refused when loaded into a model.
     """
     path = pathlib.Path(path)
     if path.suffix in (".h5", ".hdf5"):
@@ -52,7 +49,7 @@ def read(path: str | pathlib.Path, config: Config) -> dict[str, np.ndarray]:
 
 
 def _as_in_a_first_model(name: str) -> str:
-    """The stem's layers are numbered through a process; published names have no number."""
+    """Remove the process-wide number of the stem's layers, which published names lack."""
     name = name.removesuffix(":0")
     return re.sub(r"/stem/(conv2d|tpu_batch_normalization)_\d+/", r"/stem/\1/", name)
 
@@ -66,7 +63,7 @@ def _read_file(path: pathlib.Path, parse: Callable) -> dict[str, np.ndarray]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path}: not a whole {path.suffix} file of weights; get it again"
+            f"{path}: not a whole {path.suffix} file of weights; download it again"
         ) from error
 
 
@@ -76,7 +73,7 @@ def _from_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _from_h5(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Datasets are named by a layer, then by the whole name of a variable."""
+    """Read an `.h5` file, whose datasets are named `<layer>/<full variable name>`."""
     weights = {}
 
     def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -99,20 +96,20 @@ def _read_checkpoint(path: pathlib.Path, config: Config) -> dict[str, np.ndarray
         reader = tf.train.load_checkpoint(str(prefix))
         keys = _keys_by_name(reader.get_variable_to_shape_map(), config)
         return {name: reader.get_tensor(key) for name, key in keys.items()}
-    # What TensorFlow raises for a damaged file depends on the byte.
+    # The exception for a damaged file depends on the damaged byte.
     except (tf.errors.OpError, LookupError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(
             f"{prefix}: cannot be read as a TensorFlow checkpoint; "
-            "its .index or .data file is damaged or missing: get them again"
+            "its .index or .data file is damaged or missing; download them again"
         ) from error
 
 
 def _prefix(path: pathlib.Path) -> pathlib.Path:
-    """The common beginning of the names of a checkpoint's files."""
+    """Find the prefix of a checkpoint's files."""
     if path.is_dir():
         found = sorted(path.glob("*.index")) or sorted(path.glob("*/*.index"))
         if len(found) > 1:
-            # The file "checkpoint" says which is the newest.
+            # The file "checkpoint" names the newest.
             newest = tf.train.latest_checkpoint(str(found[0].parent))
             found = [pathlib.Path(f"{newest}.index")] if newest else []
         if not found:
@@ -125,13 +122,13 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
     if not prefix.with_name(prefix.name + ".index").is_file():
         raise CheckpointError(
             f"{path}: not a kind of weights file that can be read; name a checkpoint's folder, "
-            "the common beginning of its files' names, or an .h5 or .npz file"
+            "the prefix of its files, or an .h5 or .npz file"
         )
     return prefix
 
 
 def _keys_by_name(shapes: Mapping[str, object], config: Config) -> dict[str, str]:
-    """{published name: the checkpoint's key}, without bookkeeping."""
+    """Map published names to the checkpoint's keys, without bookkeeping."""
     if "_CHECKPOINTABLE_OBJECT_GRAPH" not in shapes:
         return _keys_of_graph(shapes)
     keys = {}
@@ -155,7 +152,7 @@ def _keys_of_graph(shapes: Mapping[str, object]) -> dict[str, str]:
 
 def _name_of_object(key: str, config: Config) -> str:
     name = object_paths.our_name(key, config.model.min_level)
-    # Whatever the model's, that of the checkpoint is a published one.
+    # The checkpoint's neck is a published one, whatever the model's is.
     config = config.model_copy(update={"neck": NeckConfig()})
     try:
         return reference_name(name, config) if name else key

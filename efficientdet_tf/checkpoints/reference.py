@@ -1,8 +1,7 @@
-"""Names of the published implementation's variables for ours, in one place.
+"""Mapping of our variable names to the published implementation's, and loading by it.
 
-The published names are those of a Keras model, e.g.
-`efficientnet-b0/blocks_3/se/conv2d_1/bias`; published TF1 checkpoints use the
-same ones. Trailing `:0` is not part of a name here.
+Published names are those of its Keras model and of published TF1 checkpoints, e.g.
+`efficientnet-b0/blocks_3/se/conv2d_1/bias`. Names here have no trailing `:0`.
 """
 
 import re
@@ -18,7 +17,7 @@ from efficientdet_tf.config import Config, ModelConfig
 from efficientdet_tf.errors import UserError
 from keras_layers.bifpn import bifpn_nodes
 
-# Names of a kind in a message, which should stay one line.
+# Most names of a kind in a message of one line.
 _SHOWN_NAMES = 4
 
 
@@ -27,26 +26,26 @@ class WeightsMismatch(UserError):
 
 
 class Loaded(NamedTuple):
-    """What was loaded into a model.
+    """Result of loading weights into a model.
 
     Args:
       count: number of variables that were set.
-      parts_anew: names of the model's parts that keep their initial values.
+      reinitialised_parts: names of the model's parts that keep their initial values.
     """
 
     count: int  # type: ignore[assignment]
-    parts_anew: tuple[str, ...] = ()
+    reinitialised_parts: tuple[str, ...] = ()
 
 
 def reference_name(name: str, config: Config) -> str:
-    """Return the published name of the variable that we call `name`.
+    """Return the published name of a variable.
 
     Args:
-      name: e.g. `backbone/block_3/se/expand/bias`, with or without `:0`.
-      config: the model's.
+      name: our name, e.g. `backbone/block_3/se/expand/bias`, with or without `:0`.
+      config: config of the model.
 
     Raises:
-      ValueError: for a name that no published model has.
+      ValueError: if no published model has the variable.
     """
     part, _, rest = name.removesuffix(":0").partition("/")
     model, neck = config.model, config.neck.name
@@ -70,22 +69,24 @@ def load_reference_weights(
     source: str = "published weights",
     keep: Collection[str] = (),
 ) -> Loaded:
-    """Put published weights into a model.
+    """Load published weights into a model.
 
-    All of them have to fit a model whose feature network is a published one. Of another
-    model, the backbone has to, and each other part is loaded if it does.
+    All weights must fit if the model's feature network is a published one. Otherwise the
+    backbone must fit, and each other part is loaded if it fits.
 
     Args:
-      model: of `efficientdet_tf.model.build`.
+      model: result of `efficientdet_tf.model.build`.
       weights: {published name, with or without `:0`: array}.
-      config: the model's.
-      source: what messages call the weights.
-      keep: our names of variables that keep their values, whatever `weights` has
-        for them.
+      config: config of the model.
+      source: name of the weights in messages. Default "published weights".
+      keep: our names of variables that keep their values. Default none.
+
+    Returns:
+      The number of variables set, and the re-initialised parts.
 
     Raises:
-      WeightsMismatch: naming the variables that are missing, left over, or of
-        another shape; the model is unchanged then.
+      WeightsMismatch: if variables are missing, not used, or of another shape; it
+        names them, and the model is unchanged.
     """
     if config.model.backbone not in SCALES:
         raise WeightsMismatch(
@@ -97,12 +98,12 @@ def load_reference_weights(
     if config.neck.name in _NECKS:
         wanted, given = _counterparts(model.weights, given, config, keep)
         _check_shapes(given, wanted, message)
-        parts_anew: tuple[str, ...] = ()
+        reinitialised: tuple[str, ...] = ()
     else:
-        wanted, given, parts_anew = _fitting_parts(model, given, config, keep, message)
+        wanted, given, reinitialised = _fitting_parts(model, given, config, keep, message)
     for name, variable in wanted.items():
         variable.assign(given[name])
-    return Loaded(len(wanted), parts_anew)
+    return Loaded(len(wanted), reinitialised)
 
 
 def _counterparts(
@@ -111,7 +112,7 @@ def _counterparts(
     config: Config,
     keep: Collection[str],
 ) -> tuple[dict[str, tf.Variable], dict[str, np.ndarray]]:
-    """{published name: variable} of those to be set, and the arrays without the others."""
+    """Select {published name: variable} to set, and the arrays without those to keep."""
     wanted = {reference_name(variable.name, config): variable for variable in variables}
     kept = {name for name, variable in wanted.items() if variable.name in keep}
     return (
@@ -127,7 +128,7 @@ def _fitting_parts(
     keep: Collection[str],
     message: str,
 ) -> tuple[dict[str, tf.Variable], dict[str, np.ndarray], tuple[str, ...]]:
-    """What `_counterparts` gives of the parts that fit, and the parts that do not."""
+    """Select as `_counterparts` for the parts that fit; also return those that do not."""
     scopes = {
         "backbone": f"{config.model.backbone}/",
         "extra_levels": "resample_p6/",
@@ -135,7 +136,7 @@ def _fitting_parts(
         "box_head": "box_net/",
     }
     fitting: dict[str, tf.Variable] = {}
-    parts_anew = ["feature_network"]
+    reinitialised = ["feature_network"]
     for part, scope in scopes.items():
         variables = [v for v in model.weights if v.name.startswith(f"{part}/")]
         arrays = {name: array for name, array in given.items() if name.startswith(scope)}
@@ -147,10 +148,10 @@ def _fitting_parts(
         except WeightsMismatch:
             if part == "backbone":
                 raise
-            parts_anew.append(part)
+            reinitialised.append(part)
         else:
             fitting |= wanted
-    return fitting, dict(given), tuple(parts_anew)
+    return fitting, dict(given), tuple(reinitialised)
 
 
 def _check_shapes(given: Mapping[str, np.ndarray], wanted: Mapping, message: str) -> None:
@@ -162,14 +163,14 @@ def _check_shapes(given: Mapping[str, np.ndarray], wanted: Mapping, message: str
 
 
 def check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: str) -> None:
-    """Compares weights with a model.
+    """Compare the shapes of weights with those of a model.
 
     Args:
       given, wanted: {name: shape} of the weights and of the model's variables.
-      message: how that of an error begins.
+      message: beginning of the error message.
 
     Raises:
-      WeightsMismatch: naming what is missing, not used, or of another shape.
+      WeightsMismatch: if variables are missing, not used, or of another shape.
     """
     differing = [
         f"{name} {given[name]} for {wanted[name]}"
@@ -187,14 +188,14 @@ def check_fit(given: Mapping[str, tuple], wanted: Mapping[str, tuple], message: 
 
 
 def _some(names: Collection[str]) -> str:
-    """All names if they are few, else how many more there are."""
+    """Format the first names, and the number of the others."""
     shown = sorted(names)[:_SHOWN_NAMES]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-# Published layers are numbered by kind in order of creation; those of a block
-# without expansion move up by one.
+# Published layers are numbered by kind in order of creation; in a block without
+# expansion the numbers are lower by one.
 _BLOCK_LAYERS = {
     "expand_conv": "conv2d",
     "expand_bn": "tpu_batch_normalization",
@@ -258,7 +259,7 @@ def _bifpn(rest: str, config: ModelConfig) -> str:
     return f"{prefix}/op_after_combine{levels + index}/{rest.removeprefix('block/')}"
 
 
-# Of each feature network that was published: the names of its variables.
+# Published feature network -> function that maps the names of its variables.
 _NECKS = {"bifpn": _bifpn}
 
 

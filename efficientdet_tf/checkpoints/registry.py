@@ -1,4 +1,4 @@
-"""Trained weights by name: what they are, and where they come from."""
+"""Registry of pretrained weights: names, sources and licences."""
 
 import dataclasses
 import pathlib
@@ -13,16 +13,16 @@ class UnknownWeights(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Weights that have a name.
+    """Named weights.
 
     Args:
-      name: what they are asked for by.
-      kind: how they are loaded, a key of `pretrained.LOADERS`.
-      licence: as their publisher states it.
-      model: row of the model table that they are of; None where the name is for
-        those of each model.
-      url: of a .tar.gz file; None where the loader knows where they are.
-      sha256: of the file in hexadecimal; None where nobody has published it.
+      name: name of the weights.
+      kind: their loader, a key of `pretrained.LOADERS`.
+      licence: licence as stated by the publisher.
+      model: row of the model table that the weights belong to; None if they exist
+        for every model. Default None.
+      url: URL of a .tar.gz file; None if the loader knows it. Default None.
+      sha256: SHA-256 of the file in hexadecimal; None if unpublished. Default None.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Entry:
 
 
 def _trained_on_coco(model: str, file: str) -> Entry:
-    """A checkpoint of google/automl: 90 COCO classes, links in its README."""
+    """Describe a checkpoint of google/automl: 90 COCO classes, links in its README."""
     address = f"https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/{file}"
     return Entry(model, "published", "Apache-2.0", model, address)
 
 
-# The README's link to lite3x is broken, so it is not here.
+# Without lite3x, as the README's link to it is broken.
 ENTRIES = {
     entry.name: entry
     for entry in (
@@ -63,14 +63,14 @@ ENTRIES = {
 
 
 def find(source: str) -> Entry | pathlib.Path:
-    """What `source` means: a name first, else a path.
+    """Resolve `source` to named weights, else to a path.
 
     Args:
       source: a key of `ENTRIES`, a file, a folder, or the prefix of a
-        checkpoint's files. A folder named as an entry is meant by `./name`.
+        checkpoint's files. A folder with the name of an entry is `./name`.
 
     Raises:
-      UnknownWeights: when it is none of these.
+      UnknownWeights: if `source` is none of these.
     """
     if source in ENTRIES:
         return ENTRIES[source]

@@ -1,8 +1,8 @@
-"""Reads the tensors of a file that PyTorch saved, without PyTorch.
+"""Reader of PyTorch weights files, without PyTorch.
 
-Only what weights need is understood: files of the sequential format of PyTorch
-before 1.6, holding a dict of dense tensors. Anything else that a pickle can ask
-for, such as running code, is refused.
+Supported are files in the sequential format of PyTorch before 1.6 that hold a
+dict of dense tensors. All other content of a pickle, such as code to execute, is
+refused.
 """
 
 import collections
@@ -28,7 +28,7 @@ class TorchFileError(UserError):
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor's numbers are: a view into a storage."""
+    """View of a tensor into a storage; offset and strides in elements."""
 
     key: str
     dtype: np.dtype
@@ -38,10 +38,10 @@ class _Tensor(NamedTuple):
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a file, by name.
+    """Read all tensors of a file, by name.
 
     Raises:
-      TorchFileError: naming the file.
+      TorchFileError: if the file cannot be read; it names the file.
     """
     try:
         with open(path, "rb") as file:
@@ -50,9 +50,9 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {name: _values(tensor, storages[tensor.key]) for name, tensor in tensors.items()}
     except OSError as error:
         raise TorchFileError(f"{path}: {error.strerror}") from error
-    # A damaged pickle can raise nearly anything.
+    # A damaged pickle can raise nearly any exception.
     except Exception as error:
-        raise TorchFileError(f"{path}: not a file of PyTorch weights, or cut off") from error
+        raise TorchFileError(f"{path}: not a file of PyTorch weights, or truncated") from error
 
 
 def _read_structure(file: BinaryIO) -> dict[str, _Tensor]:
@@ -95,7 +95,7 @@ def _rebuild(
 
 
 class _Unpickler(pickle.Unpickler):
-    """Turns the pickle of a state dict into `_Tensor`s."""
+    """Unpickler of a state dict into `_Tensor`s."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):

@@ -1,1 +1,1 @@
-"""The commands: flags, messages and exit codes."""
+"""Commands: flags, messages and exit codes."""

@@ -1,4 +1,4 @@
-"""What the commands have in common: flags, help, errors of one line, and signals."""
+"""Common part of the commands: flags, help, errors of one line, and signals."""
 
 import contextlib
 import os
@@ -19,15 +19,15 @@ from efficientdet_tf.errors import UserError
 
 
 class Command(NamedTuple):
-    """A command of the program.
+    """Command of the program.
 
     Attributes:
-      name: what its messages begin with.
+      name: name of the command, prefix of its messages.
       summary: first line of its help.
-      define_flags: returns the flags as a `FlagValues` of the command's own, so that
+      define_flags: function that returns the flags in a separate `FlagValues`, so that
         several commands can be called in one process.
-      main: the command; takes the parsed flags, raises `UserError` with one line.
-      argument: the flag that an argument without a name is the value of. Default: none.
+      main: function that runs the command with the parsed flags; raises `UserError`.
+      argument: name of the flag that a positional argument sets. Default "", none.
     """
 
     name: str
@@ -40,15 +40,14 @@ class Command(NamedTuple):
 def call(command: Command, arguments: Sequence[str]) -> int:
     """Parse the flags of a command and run it in this process.
 
-    An error of the user, in a flag or raised by `main` as `UserError`, is one line on
-    standard error.
+    An invalid flag, or a `UserError` of `main`, is reported in one line on standard error.
 
     Args:
-      command: to be run.
-      arguments: of the command line, without the name of the program.
+      command: the command to run.
+      arguments: arguments of the command line, without the name of the program.
 
     Returns:
-      The exit code: 0, 1 for a wrong flag, or that of the `UserError`.
+      The exit code: 0, 1 for an invalid flag, or that of the `UserError`.
     """
     values = command.define_flags()
     flags.DEFINE_bool("help", False, "Show this.", short_name="?", flag_values=values)
@@ -76,7 +75,7 @@ def call(command: Command, arguments: Sequence[str]) -> int:
     except UserError as error:
         return _fail(command.name, error, error.exit_code)
     finally:
-        # Of the next command in this process.
+        # Restored for the next command in this process.
         logging.set_verbosity(verbosity)
     return 0
 
@@ -84,33 +83,32 @@ def call(command: Command, arguments: Sequence[str]) -> int:
 def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command as a process, and exit.
 
-    Ctrl-C is one line on standard error and exit code 130; a reader of standard output
-    that went away (`| head`) is no line at all, and 141. What TensorFlow writes to
-    standard error is filtered, see `native_log`.
+    Ctrl-C is reported in one line on standard error, with exit code 130; a closed pipe on
+    standard output (`| head`) ends silently, with 141. TensorFlow's output to standard
+    error is filtered, see `native_log`.
 
     Args:
-      command: to be run.
-      arguments: see `call`; None takes those of the process.
+      command: the command to run.
+      arguments: see `call`; None for those of the process. Default None.
     """
     devices.request_memory_growth()
     logging.use_absl_handler()
-    # TensorFlow reports every file that it saves; our warnings are worth reading.
+    # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)
     with _quiet_end(command.name), native_log.filtered():
         sys.exit(call(command, sys.argv[1:] if arguments is None else arguments))
 
 
 def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> Command:
-    """Find the command that the first argument names.
+    """Find the command named by the first argument.
 
     Args:
-      name: what messages begin with.
-      commands: by that word.
-      arguments: of the command line.
+      name: prefix of messages.
+      commands: commands by name.
+      arguments: arguments of the command line.
 
     Returns:
-      The command; one whose only answer is an error line or a list of the commands where
-      the word names none.
+      The command; if there is none of that name, one that lists the commands or fails.
     """
     word = arguments[0] if arguments else ""
     if word in commands:
@@ -134,10 +132,10 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
-    """Pass when each of these flags has a value.
+    """Require a value of each flag.
 
     Raises:
-      UserError: naming the first that has none, and what it is for.
+      UserError: if a flag has no value; it names the first, and its help.
     """
     for name in names:
         if not values[name].value:
@@ -145,21 +143,21 @@ def require(values: flags.FlagValues, *names: str) -> None:
 
 
 def _help(values: flags.FlagValues) -> str:
-    """The flags, one paragraph each."""
+    """Format the help of the flags, one paragraph each."""
     text = values.get_help(include_special_flags=False)
-    # Without the names of the modules that declare them.
+    # Without the names of the declaring modules.
     return re.sub(r"(?m)^\S.*:\n", "", text)
 
 
 @contextlib.contextmanager
 def _quiet_end(name: str) -> Iterator[None]:
-    """A context that ends by Ctrl-C or a closed standard output without a traceback."""
+    """Exit without a traceback on Ctrl-C or a closed standard output within a context."""
     interrupted = False
 
     def interrupt(number: int, frame: types.FrameType | None) -> Never:
         nonlocal interrupted
         interrupted = True
-        # The next one ends whatever cleaning up may hang.
+        # A second Ctrl-C ends a clean-up that hangs.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
@@ -180,7 +178,7 @@ def _quiet_end(name: str) -> Iterator[None]:
         _drop_output()
         sys.exit(128 + signal.SIGPIPE)
     except BaseException as error:
-        # A module that is interrupted while it is imported may turn that into any error.
+        # An interrupted import may raise any other error.
         if interrupted or isinstance(error, KeyboardInterrupt):
             sys.exit(_fail(name, "stopped by SIGINT", 128 + signal.SIGINT))
         raise
@@ -193,12 +191,12 @@ def _flush_output() -> None:
 
 
 def _drop_output() -> None:
-    """Sends nowhere what standard output holds, instead of an error at the very end."""
+    """Discard buffered standard output, which would raise an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_no_reader(file: IO | None) -> bool:
-    """Whether a file is a pipe that nobody reads any more."""
+    """Tell whether a file is a pipe whose reader is closed."""
     if file is None or not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
         return False
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Where flags become settings: --model, --config and --set, the same in every command."""
+"""Flags for settings, common to all commands: --model, --config and --set."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -39,13 +39,13 @@ def config_from_flags(values: flags.FlagValues, keys: Mapping[str, str] | None =
     """Resolve the config of a command line: model table, --config, --set, other flags.
 
     Args:
-      values: parsed flags of `define_config_flags`, and those of `keys`.
-      keys: name of a flag -> the setting that it overrides when it is given.
+      values: parsed flags of `define_config_flags` and of `keys`.
+      keys: flag name -> key of the setting that the flag overrides. Default none.
 
     Raises:
-      ConfigError: for a setting that does not exist or has no such value.
+      ConfigError: if a setting is unknown or a value invalid.
     """
-    # Late, so that --help is answered at once.
+    # Imported here, so that --help is fast.
     from efficientdet_tf.config import Config, parse_assignments
 
     if values.config:

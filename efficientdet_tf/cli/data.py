@@ -1,7 +1,7 @@
-"""Command line: look at a data set, as the first argument says.
+"""Command line: inspect a data set; the first argument names the command.
 
-show: an image of some images with their boxes, at the network's size; with
-    --augmented as training sees them.
+show: write a grid of images with their boxes, at the network's input size; with
+    --augmented as in training.
 """
 
 import pathlib
@@ -38,19 +38,19 @@ def define_show_flags() -> flags.FlagValues:
 
     define_config_flags(values)
     flags.DEFINE_string(
-        "data", None, "A data set, as train takes it, or 'digits' (built in).", flag_values=values
+        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
     )
     flags.DEFINE_enum(
-        "split", "train", ["train", "val"], "The part, where it has both.", flag_values=values
+        "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
     )
-    flags.DEFINE_string("output", None, "The image to write, e.g. grid.png.", flag_values=values)
-    flags.DEFINE_bool("augmented", False, "Change the images as training does.", flag_values=values)
-    number("num_images", 16, "The most images to show.", 400)
-    number("columns", 4, "Images in a row.")
+    flags.DEFINE_string("output", None, "Image file to write, e.g. grid.png.", flag_values=values)
+    flags.DEFINE_bool("augmented", False, "Augment the images as in training.", flag_values=values)
+    number("num_images", 16, "Largest number of images.", 400)
+    number("columns", 4, "Images per row.")
     return values
 
 
-# What leaves images as they are, but for their size.
+# Settings without augmentation.
 _NOT_AUGMENTED = {
     "augmentation.horizontal_flip": False,
     "augmentation.scale_min": 1.0,
@@ -66,17 +66,17 @@ _NOT_AUGMENTED = {
 
 
 def show(values: flags.FlagValues) -> None:
-    """Write an image of a data set, and print how much is on it.
+    """Write a grid of a data set's images, and print its numbers of images and objects.
 
     Raises:
-      UserError: with one line for the user.
+      UserError: if the data set or the output cannot be used.
     """
     command_line.require(values, "data", "output")
     config = config_from_flags(values)
     output = pathlib.Path(values.output)
     image_format(output.suffix)
     check_replaceable(output, is_own_image)
-    # Late, so that --help and wrong flags are answered at once.
+    # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.data import parts, pipeline
     from efficientdet_tf.visualization import drawing
 
@@ -105,7 +105,7 @@ def show(values: flags.FlagValues) -> None:
 
 
 def _colors(names: list[str], class_indices: "np.ndarray") -> list[tuple[int, int, int]]:
-    """Of each object the colour of its class, or that of ignored ones."""
+    """Return the colour of each object: its class's, or that of ignored objects."""
     from efficientdet_tf.visualization import drawing
 
     return [
@@ -114,10 +114,10 @@ def _colors(names: list[str], class_indices: "np.ndarray") -> list[tuple[int, in
     ]
 
 
-def _save(picture: "PIL.Image.Image", path: pathlib.Path) -> None:
+def _save(image: "PIL.Image.Image", path: pathlib.Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(picture, path.suffix))
+        write_atomically(path, encode_image(image, path.suffix))
     except WriteError as error:
         raise UserError(f"--output: {error}") from error
     except OSError as error:
@@ -128,7 +128,7 @@ NAME = "data"
 COMMANDS = {
     "show": command_line.Command(
         NAME,
-        "Write an image of some images of a data set with their boxes, at the network's size.",
+        "Write a grid of a data set's images with their boxes, at the network's input size.",
         define_show_flags,
         show,
     )
@@ -139,7 +139,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command: entry point of the console script.
 
     Args:
-      arguments: of the command line; None takes those of the process.
+      arguments: arguments of the command line; None for those of the process. Default None.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     command_line.run(command_line.choose(NAME, COMMANDS, arguments), arguments[1:])

@@ -1,4 +1,4 @@
-"""Command line: COCO metrics of a run, of an exported model, or of a file of detections."""
+"""Command line: evaluate a run, an exported model or a file of detections with COCO metrics."""
 
 import json
 import pathlib
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from efficientdet_tf.evaluation.result import EvaluationResult
     from efficientdet_tf.run_directory import RunDirectory
 
-# The first says of the others whose they are.
+# The first identifies the others as files of this command.
 _FILES = ("evaluation.json", "detections.json", "pr_curves.png")
 
-# TensorFlow is imported late, so that --help and wrong flags are answered at once.
+# TensorFlow is imported in functions, so that --help and flag errors are fast.
 
 
 def define_flags() -> flags.FlagValues:
@@ -41,30 +41,29 @@ def define_flags() -> flags.FlagValues:
         "Run directory, SavedModel folder, .tflite file, or .json file of detections in COCO's "
         "results format.",
     )
-    text("data", None, "Data set: a path, or 'digits' (built in). The run's own when left out.")
+    text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
     text("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
-    text("images", "", "Folder of the images, where --data keeps them apart.")
-    choice("split", "val", ["train", "val"], "Part of --data, where it holds several.")
+    text("images", "", "Image folder, if --data does not contain it.")
+    choice("split", "val", ["train", "val"], "Split of --data, if it holds several.")
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
-    text("output", None, "Folder for the results. By default beside the model, or in its run.")
+    text("output", None, "Output folder. Default: beside the model, or in its run.")
     return values
 
 
 def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path]":
-    """Runs the evaluation that the command line asks for.
+    """Run the evaluation of a command line.
 
     Args:
-      options: with the attributes of the flags.
+      options: the parsed flags.
 
     Returns:
-      The `EvaluationResult` and the folder that the files were written to:
-      `evaluation.json`, `pr_curves.png`, and `detections.json` in COCO's results
-      format.
+      The `EvaluationResult` and the output folder with `evaluation.json`,
+      `pr_curves.png`, and `detections.json` in COCO's results format.
 
     Raises:
-      UserError: with one line for the user.
+      UserError: if the model, the data or the output cannot be used.
     """
     from efficientdet_tf.run_directory import RunDirectory
 
@@ -85,7 +84,7 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path
 
 
 def main(values: flags.FlagValues) -> None:
-    """Evaluate, and print the metrics and where the files are."""
+    """Evaluate, and print the metrics and the paths of the files."""
     command_line.require(values, "model_path")
     if not pathlib.Path(values.model_path).exists():
         raise UserError(f"{values.model_path}: no such file or folder")
@@ -105,7 +104,7 @@ def run() -> None:
 
 
 def _config(options: flags.FlagValues, run_directory: "RunDirectory | None") -> Config:
-    """The run's config with --nms and --set; the defaults for an exported model."""
+    """Return the run's config with --nms and --set; the defaults for an exported model."""
     overrides = parse_assignments(options.set)
     if options.nms:
         overrides["detection.nms"] = options.nms
@@ -114,13 +113,13 @@ def _config(options: flags.FlagValues, run_directory: "RunDirectory | None") -> 
     if baked_in and not run_directory:
         raise UserError(
             f"{options.model_path}: {baked_in[0]} is only for a run directory; an exported model "
-            "has its settings inside"
+            "has fixed settings"
         )
     return config.override(overrides)
 
 
 def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "DetectionData":
-    """The data set of --data, or that of the run: of its training for --split=train."""
+    """Load the data set of --data, or the run's for --split."""
     from efficientdet_tf.data import parts
 
     if options.data:
@@ -156,7 +155,7 @@ def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) 
 
 
 def _is_own_evaluation(path: pathlib.Path) -> bool:
-    """Whether a file is an `evaluation.json` of this command: then those beside it are, too."""
+    """Tell whether a file is an `evaluation.json` of this command; its siblings then are, too."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -165,7 +164,7 @@ def _is_own_evaluation(path: pathlib.Path) -> bool:
 
 
 def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
-    """The folder, made before the work that would be lost without it; overwrites no input."""
+    """Create the output folder before the evaluation, after checking for overwritten files."""
     paths = [folder / name for name in _FILES]
     is_own = _is_own_evaluation(paths[0])
     for path in paths:

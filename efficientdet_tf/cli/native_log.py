@@ -1,13 +1,13 @@
 """Filter of the log lines that TensorFlow's C++ code writes to standard error.
 
-TensorFlow, its compiler and LiteRT write to file descriptor 2 by themselves: which
-CPU instructions they use, that there is no GPU, that a delegate was created.
-TF_CPP_MIN_LOG_LEVEL governs only some of these lines, and the level that hides
-them all hides errors, too. Here the descriptor leads to a small process that
-passes on what is worth reading. It is another process so that the last words of
-one that crashes are not lost. What Python writes does not go through it.
+TensorFlow, its compiler and LiteRT write directly to file descriptor 2: CPU
+instructions in use, a missing GPU, a created delegate. TF_CPP_MIN_LOG_LEVEL applies
+only to some of these lines, and the level that hides them all also hides errors.
+Here the descriptor is redirected to a small process that passes on the relevant
+lines. It is a separate process so that the last lines before a crash are not lost.
+Python's own output does not pass through it.
 
-Run as a script, this file is that process, so it imports only what is small.
+Run as a script, this file is that process, so it has only small imports.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import IO, BinaryIO
 
 _LEVEL_VARIABLE = "TF_CPP_MIN_LOG_LEVEL"
-# Without a level of the user's: no INFO, and of the rest all but `_NOISE`.
+# If the user sets no level: no INFO, and no `_NOISE`.
 _DEFAULT_LEVEL = "1"
 _SECONDS_TO_END = 5
 # An incomplete line is passed on after this time.
@@ -35,40 +35,40 @@ _BEGINNING = re.compile(
     rb"|(?=(?:INFO|WARNING|ERROR): ))([IWEF])"
 )
 
-# Warnings and errors of a program that works.
+# Warnings and errors of a working program.
 _NOISE = re.compile(
     rb"All log messages before absl::InitializeLog\(\) is called"
     # A machine without a GPU, or one whose CUDA_VISIBLE_DEVICES hides it.
     rb"|failed call to cuInit: .*(UNKNOWN ERROR \(303\)|CUDA_ERROR_NO_DEVICE)"
     rb"|TF-TRT Warning: Could not find TensorRT"
-    # Of parts that are linked into TensorFlow twice.
+    # From parts that are linked into TensorFlow twice.
     rb"|Unable to register cu(FFT|DNN|BLAS) factory"
     rb"|computation placer already registered"
-    # Of large operands, and of optimizations that are tried and given up.
+    # From large operands, and from abandoned optimizations.
     rb"|Allocation of \d+ exceeds \d+% of free system memory"
     rb"|layout failed: INVALID_ARGUMENT: Size of values 0 does not match"
     rb"|Error in PredictCost\(\) for the op"
-    # Of data sets, which end or come from Python.
+    # From data sets that end or come from Python.
     rb"|Input of GeneratorDatasetOp::Dataset will not be optimized"
     rb"|Local rendezvous is aborting with status: OUT_OF_RANGE: End of sequence"
     rb"|The calling iterator did not fully read the dataset being cached"
-    # Of the TFLite converter, about its own settings.
+    # From the TFLite converter, about its own settings.
     rb"|Ignored (output_format|drop_control_dependency)\."
 )
 
 
 @contextlib.contextmanager
 def filtered() -> Iterator[None]:
-    """A context in which standard error has no noise of TensorFlow's C++ code.
+    """Filter noise of TensorFlow's C++ code from standard error within a context.
 
-    To be entered before TensorFlow is imported. A TF_CPP_MIN_LOG_LEVEL of the user
-    is obeyed to the letter, also for lines that TensorFlow does not apply it to.
+    Enter it before TensorFlow is imported. The user's TF_CPP_MIN_LOG_LEVEL is applied
+    strictly, also to lines to which TensorFlow does not apply it.
     """
     level = os.environ.get(_LEVEL_VARIABLE, "")
     os.environ.setdefault(_LEVEL_VARIABLE, _DEFAULT_LEVEL)
     before = sys.stderr
     try:
-        # Never closed: a thread that outlives the context may have got hold of it.
+        # Never closed: a thread that outlives the context may hold it.
         console = open(  # noqa: SIM115
             os.dup(2), "w", buffering=1, encoding=before.encoding, errors=before.errors
         )
@@ -86,24 +86,24 @@ def filtered() -> Iterator[None]:
     finally:
         os.dup2(console.fileno(), 2)
         _let_python_write_to(before)
-        # It ends with its input, unless a process that we started still holds that.
+        # It ends with its input, unless a child process still holds that.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_SECONDS_TO_END)
 
 
 def _start(level: str) -> subprocess.Popen:
-    """The process that passes on from its standard input what is worth reading."""
+    """Start the process that passes on the relevant lines of its standard input."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, level],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        # A Ctrl-C at the terminal is for the command, whose last lines come after it.
+        # Ctrl-C at the terminal must not end it before the command's last lines.
         start_new_session=True,
     )
 
 
 def _let_python_write_to(file: IO) -> None:
-    """Makes `file` the standard error of Python, and of absl's log, which has its own."""
+    """Set `file` as standard error of Python, and of absl's log, which keeps its own."""
     from absl import logging
 
     sys.stderr = file
@@ -111,11 +111,11 @@ def _let_python_write_to(file: IO) -> None:
 
 
 def is_worth_reading(line: bytes, level: str) -> bool:
-    """Whether a line should reach the terminal.
+    """Tell whether a line should reach the terminal.
 
     Args:
-      line: what a process wrote to standard error.
-      level: TF_CPP_MIN_LOG_LEVEL as the user has it; empty where it is not set.
+      line: line that a process wrote to standard error.
+      level: the user's TF_CPP_MIN_LOG_LEVEL; empty if not set.
     """
     beginning = _BEGINNING.match(line)
     if beginning is None:
@@ -127,12 +127,12 @@ def is_worth_reading(line: bytes, level: str) -> bool:
 
 
 def pass_on(source: int, target: BinaryIO, level: str) -> None:
-    """Copies the lines that are worth reading, until the source ends.
+    """Copy the relevant lines until the source ends.
 
     Args:
-      source: descriptor to read.
+      source: file descriptor to read.
       target: file to write to.
-      level: of `is_worth_reading`.
+      level: see `is_worth_reading`.
     """
     rest = b""
     while True:
@@ -148,7 +148,7 @@ def pass_on(source: int, target: BinaryIO, level: str) -> None:
 
 
 if __name__ == "__main__":
-    # A scheduler sends it to every process of a job; the command decides when it ends.
+    # A scheduler sends SIGTERM to every process of a job; the command decides when to end.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         pass_on(0, sys.stderr.buffer, sys.argv[1])

@@ -1,4 +1,4 @@
-"""Command line: detect in images; `inference.image_folder` says what is written."""
+"""Command line: detect objects in images; see `inference.image_folder` for the output."""
 
 import pathlib
 
@@ -21,7 +21,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "score_threshold",
         0.3,
-        "Leave out detections with a lower score.",
+        "Drop detections with a lower score.",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
@@ -30,18 +30,18 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Predict, and print how many detections there are.
+    """Predict, and print the number of detections.
 
     Raises:
-      UserError: with one line for the user; also at the end, when some images
-        could not be read.
+      UserError: if the model, the input or the output cannot be used; also at the
+        end, if some images could not be read.
     """
     command_line.require(values, "model_path", "input", "output")
-    # Late, so that --help and wrong flags are answered at once.
+    # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.inference import image_folder
 
-    # Before the model is loaded: a wrong folder is answered first.
+    # Before the model is loaded, to fail early for a wrong folder.
     files = image_folder.plan(pathlib.Path(values.input), pathlib.Path(values.output))
     detector = Detector.load(values.model_path)
     entries, problems = image_folder.predict(detector, files, values.score_threshold)
@@ -53,7 +53,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 COMMAND = command_line.Command(
-    "predict", "Detect in images, and write what was detected.", define_flags, main
+    "predict", "Detect objects in images, and write the detections.", define_flags, main
 )
 
 

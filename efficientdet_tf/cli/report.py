@@ -1,4 +1,4 @@
-"""Command line: write the report of a run, `report.html`, again."""
+"""Command line: regenerate the report of a run, `report.html`."""
 
 import pathlib
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from efficientdet_tf.config import Config
     from efficientdet_tf.data.records import DetectionData, LabelMap
 
-# TensorFlow is imported late, so that --help and wrong flags are answered at once.
+# TensorFlow is imported in functions, so that --help and flag errors are fast.
 
 
 def define_flags() -> flags.FlagValues:
@@ -27,17 +27,17 @@ def define_flags() -> flags.FlagValues:
 
 
 def report(model_dir: str, weights: str) -> pathlib.Path:
-    """Measures a run on its validation set, and writes its report.
+    """Evaluate a run on its validation set, and write its report.
 
     Args:
-      model_dir: of the run.
-      weights: "best" or "last".
+      model_dir: path of the run directory.
+      weights: weights to evaluate, "best" or "last".
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      UserError: with one line for the user.
+      UserError: if the run or its data cannot be used.
     """
     from efficientdet_tf.evaluation.cached_evaluation import Measured
     from efficientdet_tf.evaluation.runner import Evaluation
@@ -52,7 +52,7 @@ def report(model_dir: str, weights: str) -> pathlib.Path:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Write the report, and print where it is."""
+    """Write the report, and print its path."""
     command_line.require(values, "model_dir")
     print(f"Written to {report(values.model_dir, values.weights)}")
 
@@ -66,7 +66,7 @@ def run() -> None:
 
 
 def _data(config: "Config", label_map: "LabelMap") -> tuple:
-    """The data sets of the run; None for the training set when it is not there any more."""
+    """Load the data sets of the run; None for the training set if it is unavailable."""
     from absl import logging
 
     from efficientdet_tf.data import parts
@@ -75,12 +75,12 @@ def _data(config: "Config", label_map: "LabelMap") -> tuple:
     def load(split: str) -> "DetectionData | None":
         loaded = parts.load_split(config, split)
         if loaded.label_map != label_map:
-            raise DataError(f"{loaded.source}: its classes are no longer those of the run")
+            raise DataError(f"{loaded.source}: its classes differ from those of the run")
         return loaded
 
     val_data = load("val")
     try:
         return load("train"), val_data
     except DataError as error:
-        logging.warning("the report does without the training set: %s", error)
+        logging.warning("report without the training set: %s", error)
         return None, val_data

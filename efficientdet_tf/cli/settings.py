@@ -26,9 +26,9 @@ def main(values: flags.FlagValues) -> None:
     """Print all settings, or those of a section.
 
     Raises:
-      UserError: for a section that does not exist.
+      UserError: if the section is unknown.
     """
-    # Late, so that --help is answered at once.
+    # Imported here, so that --help is fast.
     from efficientdet_tf.config import Config, reference
     from efficientdet_tf.config.declaration import did_you_mean
 

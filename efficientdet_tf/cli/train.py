@@ -30,9 +30,9 @@ def define_flags() -> flags.FlagValues:
     define_config_flags(values)
     text("model_dir", "Run directory to write; the same command resumes it.")
     text("train_data", "Training data: a path, or 'digits' (built in).")
-    text("val_data", "Validation data. Left out: those of --train_data, where it holds both.")
+    text("val_data", "Validation data. Default: those in --train_data, if it holds both.")
     number("epochs", "Passes over the training data.")
-    number("batch_size", "Images in a step, over all devices.")
+    number("batch_size", "Global batch size: images per step, over all devices.")
     text("strategy", "auto, cpu, gpu, mirrored, multi_worker or tpu.")
     text("tpu", "Name or grpc:// address of the TPU, for --strategy=tpu.")
     text("pretrained", "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0.")
@@ -43,7 +43,7 @@ def main(values: flags.FlagValues) -> None:
     """Train, and print the last evaluation.
 
     Raises:
-      UserError: with one line for the user.
+      UserError: if a setting, the data or the run directory cannot be used.
     """
     command_line.require(values, "model_dir")
     config = config_from_flags(values, _SETTINGS)
@@ -52,7 +52,7 @@ def main(values: flags.FlagValues) -> None:
             "--train_data is missing: a COCO .json file, a Pascal VOC folder, a YOLO data.yaml, "
             "TFRecord files, or 'digits' (built in); a --config may name it as data.train"
         )
-    # Late, so that --help and a wrong setting are answered at once.
+    # Imported here, so that --help and setting errors are fast.
     from efficientdet_tf.training.train import train
 
     result = train(config, values.model_dir)

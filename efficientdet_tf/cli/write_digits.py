@@ -1,4 +1,4 @@
-"""Command line: the built-in images as files, to look at or to try other tools on."""
+"""Command line: write the built-in data set as files, to inspect or to try other tools."""
 
 import pathlib
 
@@ -12,8 +12,8 @@ def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "Folder to write to.", flag_values=values)
-    flags.DEFINE_enum("split", "val", ["train", "val"], "Part to write.", flag_values=values)
-    flags.DEFINE_integer("num_images", 16, "How many images.", lower_bound=1, flag_values=values)
+    flags.DEFINE_enum("split", "val", ["train", "val"], "Split to write.", flag_values=values)
+    flags.DEFINE_integer("num_images", 16, "Number of images.", lower_bound=1, flag_values=values)
     return values
 
 

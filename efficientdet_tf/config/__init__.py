@@ -1,16 +1,16 @@
-"""Every hyper-parameter of the project, declared once in `sections`.
+"""Configuration: every hyper-parameter of the project, declared once in `sections`.
 
-A `Config` is a frozen pydantic model with one section for each concern. It is made in four
-layers, later ones winning:
+A `Config` is a frozen pydantic model with one section for each concern. It is built in four
+layers, of which later ones win:
 
 1. the table of models (`MODELS`) and the declared defaults,
 2. a YAML file or a preset (`Config.from_yaml`, the `--config` flag),
 3. dotted overrides (`config.override({"optimizer.learning_rate": 0.04})`, the
    `--set` flag),
-4. the few flags people type daily, which are overrides too.
+4. flags of common settings, which are overrides too.
 
-An unknown key or a value that a setting does not take raises `ConfigError` with a message
-of one line that names the key and the nearest known one, or what the setting takes.
+An unknown key or an invalid value raises `ConfigError` with a message of one line that names
+the key and the nearest known one, or the values that the setting takes.
 """
 
 import difflib
@@ -66,11 +66,11 @@ __all__ = [
     "settings",
 ]
 
-# Ready-made configs, used by name.
+# Presets, used by name.
 _BUILT_IN = pathlib.Path(__file__).parent / "presets"
 
 
-# How keys of single options of the neck begin.
+# Prefix of keys of single options of the neck.
 _OPTION = "neck.options."
 
 M = TypeVar("M", bound=Mark)
@@ -79,7 +79,7 @@ Differences = dict[str, tuple[Any, Any]]
 
 
 class Config(BaseModel):
-    """The whole configuration of a run. Make one with `Config.for_model`."""
+    """Configuration of a run. Build one with `Config.for_model`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,11 +95,11 @@ class Config(BaseModel):
 
     @classmethod
     def for_model(cls, name: str, **overrides: Any) -> "Config":
-        """The published configuration of `name`, e.g. "efficientdet-d0".
+        """Build the published configuration of a model, e.g. "efficientdet-d0".
 
         Args:
-          name: a key of `MODELS`.
-          **overrides: dotted keys, as of `override`.
+          name: name of the model, a key of `MODELS`.
+          **overrides: dotted keys and values, see `override`.
         """
         if not isinstance(name, str) or name not in MODELS:
             raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}")
@@ -108,24 +108,25 @@ class Config(BaseModel):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """A config from nested dicts, on top of the model table.
+        """Build a config from nested dicts, on top of the model table.
 
-        `values["model"]["name"]` chooses the row of the table; everything else
-        in `values` overrides it.
+        `values["model"]["name"]` selects the row of the table; the other values
+        override it.
         """
         flat = _flatten(values)
         return cls.for_model(flat.get("model.name", ModelConfig().name)).override(flat)
 
     @classmethod
     def from_yaml(cls, path: str, model: str | None = None) -> "Config":
-        """A config from a YAML file with the keys of `to_dict`, all optional.
+        """Build a config from a YAML file with the keys of `to_dict`, all optional.
 
         Args:
-          path: of the file, or the name of a built-in one, e.g. "digits".
+          path: path of the file, or name of a preset, e.g. "digits".
           model: row of the model table to use instead of the file's `model.name`.
+            Default None.
 
         Raises:
-          ConfigError: when the file cannot be read or used.
+          ConfigError: if the file cannot be read or is invalid.
         """
         built_in = _BUILT_IN / f"{path}.yaml"
         try:
@@ -146,18 +147,17 @@ class Config(BaseModel):
             raise ConfigError(f"config {path}: {error}") from error
 
     def override(self, values: Mapping[str, Any]) -> "Config":
-        """This config with dotted keys replaced.
+        """Return a config with dotted keys replaced.
 
         Args:
-          values: e.g. `{"optimizer.learning_rate": 0.04, "model.image_size":
-            "384x640"}`. Strings are read as YAML, so values may come straight
-            from a command line. One option of the neck alone is
-            `neck.options.<option>`. With another `model.backbone` go the pixel
-            statistics and the survival probability that it needs, unless `values`
-            has them.
+          values: dotted keys and values, e.g. `{"optimizer.learning_rate": 0.04,
+            "model.image_size": "384x640"}`. Strings are parsed as YAML, so values
+            may be passed on from a command line. A single option of the neck is
+            `neck.options.<option>`. Another `model.backbone` also sets its pixel
+            statistics and survival probability, unless `values` contains them.
 
         Raises:
-          ConfigError: for an unknown key or a value of the wrong type.
+          ConfigError: if a key is unknown or a value invalid.
         """
         backbone = str(values.get("model.backbone", self.model.backbone))
         if backbone != self.model.backbone and backbone in BACKBONES:
@@ -179,7 +179,7 @@ class Config(BaseModel):
             raise _first_error(error, sections) from error
 
     def differences(self, other: "Config") -> Differences:
-        """The settings whose values differ: {key: (value here, value of the other)}."""
+        """Return the settings that differ: {key: (value here, value in the other)}."""
         ours, theirs = self.to_dict(), other.to_dict()
         return {
             f"{section}.{name}": (value, theirs[section][name])
@@ -189,23 +189,23 @@ class Config(BaseModel):
         }
 
     def to_dict(self) -> dict:
-        """Nested dicts of plain YAML values; `from_dict` is the inverse."""
+        """Convert to nested dicts of plain YAML values; `from_dict` is the inverse."""
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The text that `from_yaml` reads back to an equal config."""
+        """Convert to YAML text, which `from_yaml` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def _check_key(self, key: str, value: Any) -> None:
         if key not in settings():
             raise ConfigError(f"unknown key {key!r}{_nearest_key(key)}")
         if key == "model.name" and value != self.model.name:
-            # Alone it would change nothing but the name.
+            # It would change the name only.
             raise ConfigError(f"model.name: is {self.model.name!r} here; choose a model by --model")
 
 
 def settings() -> dict[str, FieldInfo]:
-    """All settings of a `Config` by their dotted keys, in order."""
+    """Return all settings of a `Config` by their dotted keys, in order."""
     return {
         f"{section}.{name}": field
         for section in Config.model_fields
@@ -214,19 +214,19 @@ def settings() -> dict[str, FieldInfo]:
 
 
 def section_class(section: str) -> type[Section]:
-    """The declarations of a section."""
+    """Return the class that declares a section."""
     kind = Config.model_fields[section].annotation
     assert isinstance(kind, type) and issubclass(kind, Section)
     return kind
 
 
 def known_keys() -> list[str]:
-    """All dotted keys of a `Config`, in order."""
+    """Return all dotted keys of a `Config`, in order."""
     return list(settings())
 
 
 def marked(kind: type[M]) -> dict[str, M]:
-    """The settings that are declared with a mark of a kind, and their mark."""
+    """Return the settings with a mark of a kind, and the mark."""
     return {
         key: mark
         for key, field in settings().items()
@@ -236,10 +236,10 @@ def marked(kind: type[M]) -> dict[str, M]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """`["optimizer.momentum=0.8"]` as `{"optimizer.momentum": "0.8"}`.
+    """Parse `["optimizer.momentum=0.8"]` to `{"optimizer.momentum": "0.8"}`.
 
     Raises:
-      ConfigError: for an item without "=".
+      ConfigError: if an item has no "=".
     """
     values = {}
     for assignment in assignments:
@@ -251,7 +251,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def _needs(backbone: Backbone) -> dict[str, Any]:
-    """What settings a backbone brings with it."""
+    """Return the settings that depend on the backbone."""
     return {
         "model.pixel_mean": backbone.pixel_mean,
         "model.pixel_std": backbone.pixel_std,
@@ -260,16 +260,16 @@ def _needs(backbone: Backbone) -> dict[str, Any]:
 
 
 def _first_error(error: ValidationError, sections: Mapping[str, Mapping]) -> ConfigError:
-    """The first of the errors in one line that begins with the setting.
+    """Convert the first of the errors to one line that begins with the setting.
 
     Args:
-      error: of the validation.
-      sections: {section: {name: value as it was given}}.
+      error: the validation error.
+      sections: {section: {name: value as given}}.
     """
     first = error.errors(include_url=False)[0]
     section, name = map(str, (*first["loc"][:2], "")[:2])
     if first["type"] == "value_error":
-        # Of our own validators; those of a whole section name the setting themselves.
+        # From our own validators; those of a whole section name the setting themselves.
         text = str(first["ctx"]["error"])
         return ConfigError(f"{section}.{name}: {text}" if name else f"{section}.{text}")
     schema = section_class(section).model_json_schema()["properties"][name]
@@ -278,7 +278,7 @@ def _first_error(error: ValidationError, sections: Mapping[str, Mapping]) -> Con
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of nested dicts; a section without keys counts as left out."""
+    """Flatten nested dicts to dotted keys; a section without keys is ignored."""
     flat = {}
     for section, fields in values.items():
         if section not in Config.model_fields:
@@ -290,7 +290,7 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest_key(key: str) -> str:
-    """The known key that is meant, by its whole name or by its last part."""
+    """Suggest the nearest known key, by its whole name or its last part."""
     by_last_part = {known.partition(".")[2]: known for known in known_keys()}
     last_part = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.7)

@@ -1,4 +1,4 @@
-"""How a setting is declared: base of the sections, marks, and what it takes in words."""
+"""Declaration of settings: base class of the sections, marks, and descriptions of values."""
 
 import dataclasses
 import difflib
@@ -19,10 +19,10 @@ class ConfigError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """What another value of a setting means to a run that is resumed.
+    """Mark of a setting: the effect of another value on a resumed run.
 
     Args:
-      words: the same for the user.
+      words: description of the effect for the user.
     """
 
     words: str
@@ -33,7 +33,7 @@ class Shapes(Mark):
     """Mark of a setting that shapes the checkpoint.
 
     Args:
-      part_of: returns what of a value has to stay the same. Default: all of it.
+      part_of: function from a value to the part that must stay the same. Default: the value.
     """
 
     words: str = "must stay the same"
@@ -42,9 +42,9 @@ class Shapes(Mark):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuresAP(Mark):
-    """Mark of a setting before and after a change of which AP cannot be compared."""
+    """Mark of a setting that affects the measured AP: a change makes values incomparable."""
 
-    words: str = "the best AP so far is forgotten"
+    words: str = "the best AP so far is reset"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DerivedFromData(Mark):
 
 
 class Section(BaseModel):
-    """Base of the sections: values cannot change, and unknown settings are errors."""
+    """Base class of the sections: frozen, and unknown settings are errors."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -68,13 +68,13 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read the text of a setting that is not text as YAML, and a path as text."""
+        """Parse text of a non-text setting as YAML, and convert a path to text."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if kind is not str and get_origin(kind) is not Literal:
             value = read_text(value)
         elif isinstance(value, os.PathLike):
             value = os.fspath(value)
-        # Python takes true for 1.
+        # In Python, True equals 1.
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, bool) is not (kind is bool) for item in items):
             raise PydanticCustomError("bool", "true and false are values of their own")
@@ -82,9 +82,9 @@ class Section(BaseModel):
 
 
 def read_text(value: Any) -> Any:
-    """Read text as YAML, and as a number what YAML 1.1 leaves as text, e.g. 4e-3.
+    """Parse text as YAML, including numbers that YAML 1.1 reads as text, e.g. 4e-3.
 
-    What is no text, or cannot be read, is returned as it is.
+    Other values, and text that cannot be parsed, are returned unchanged.
     """
     if not isinstance(value, str):
         return value
@@ -99,7 +99,7 @@ def describe_values(schema: Mapping[str, Any]) -> str:
     """Describe the values that a setting takes, e.g. "a whole number from 0 to 10".
 
     Args:
-      schema: JSON schema of the setting, of `Section.model_json_schema`.
+      schema: JSON schema of the setting, from `Section.model_json_schema`.
     """
     if "enum" in schema:
         words = f"one of {', '.join(schema['enum'])}"
@@ -133,13 +133,13 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value of a setting as YAML in a message, e.g. [1.0, 2.0]."""
+    """Format a value of a setting as YAML for a message, e.g. [1.0, 2.0]."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_value, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value) or "''"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: which one may be meant."""
+    """Return the suggestion at the end of a message about an unknown word."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

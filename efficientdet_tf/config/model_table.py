@@ -1,4 +1,4 @@
-"""The published models, and the formulas that they were scaled by."""
+"""Published models, and their compound-scaling formulas."""
 
 import math
 
@@ -8,13 +8,13 @@ from efficientdet_tf.config.sections import AnchorConfig, ModelConfig, NeckConfi
 
 
 def compound_scaling(phi: float) -> dict[str, int]:
-    """Width, depths and resolution by the paper's formulas (section 4.2).
+    """Compute widths, depths and resolution by the paper's formulas (section 4.2).
 
     Equations 1 to 3: width 64 * 1.35 ** phi, BiFPN depth 3 + phi, head depth
     3 + floor(phi / 3), input 512 + 128 * phi. The paper rounds widths by hand;
     here they are rounded to the nearest multiple of 8, and the input to the
-    nearest multiple of 128. Fractional and negative phi are allowed as long as
-    everything stays positive.
+    nearest multiple of 128. Fractional and negative phi are valid if all sizes
+    are positive.
 
     Args:
       phi: the compound coefficient; 0 gives D0.
@@ -24,7 +24,7 @@ def compound_scaling(phi: float) -> dict[str, int]:
       `model.image_size` (pixels).
 
     Raises:
-      ConfigError: when a size would be zero or negative.
+      ConfigError: if a size would be zero or negative.
     """
     if not math.isfinite(phi):
         raise ConfigError(f"compound coefficient {phi} is not a finite number")
@@ -35,12 +35,12 @@ def compound_scaling(phi: float) -> dict[str, int]:
         "model.image_size": 128 * _nearest((512 + 128 * phi) / 128),
     }
     if min(sizes.values()) <= 0:
-        raise ConfigError(f"compound coefficient {phi} leaves nothing: {sizes}")
+        raise ConfigError(f"compound coefficient {phi} gives invalid sizes: {sizes}")
     return sizes
 
 
 def _nearest(value: float) -> int:
-    """Rounded, halves up, so that a larger coefficient never gives a smaller size."""
+    """Round halves up, so that a larger coefficient never gives a smaller size."""
     return math.floor(value + 0.5)
 
 
@@ -57,7 +57,7 @@ def _published(
     max_level: int = 7,
     epochs: int = 300,
 ) -> dict:
-    """A row of `MODELS` from the columns that differ between models."""
+    """Build a row of `MODELS` from the columns that differ between models."""
     backbone_name = f"efficientnet-{backbone}"
     needs = BACKBONES[backbone_name]
     model = ModelConfig(

@@ -1,4 +1,4 @@
-"""The reference of all settings, from their declarations."""
+"""Reference of all settings, generated from their declarations."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -12,22 +12,22 @@ _INTRODUCTION = """\
 
 Set one by `--set key=value`, or several in a YAML file, `--config=file.yaml`. Later ones win: the
 defaults of the model, the file or preset, `--set`, other flags such as `--epochs`. A run may be
-resumed with other settings; the last column says which have to stay the same, because they shape
-its checkpoint, and what else follows.
+resumed with other settings; the last column names those that must stay the same, because they
+shape its checkpoint, and other consequences.
 
 This page is the output of `python -m efficientdet_tf settings --format=markdown`."""
 
 
 class Setting(NamedTuple):
-    """A row of the reference.
+    """Row of the reference.
 
     Args:
-      key: dotted, e.g. "optimizer.momentum".
+      key: dotted key, e.g. "optimizer.momentum".
       takes: type and range or choices, in words.
-      default: as YAML; that of D0 where the models differ.
-      of_model: whether they do.
-      meaning: one paragraph.
-      resuming: what another value means to a run that is resumed; empty where it may change.
+      default: default value as YAML; D0's if the models differ.
+      of_model: whether the default depends on the model.
+      meaning: description, one paragraph.
+      resuming: effect of another value on a resumed run; empty if it may change freely.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
 
 def section_settings(section: str) -> Iterator[Setting]:
-    """The settings of a section of the config, in order."""
+    """Iterate over the settings of a section of the config, in order."""
     model = section_class(section)
     schemas = model.model_json_schema()["properties"]
     rows = [getattr(Config.for_model(name), section) for name in MODELS]
@@ -59,7 +59,7 @@ def format_sections(sections: Iterable[str], style: str = "text") -> str:
     """Format the reference of some sections.
 
     Args:
-      sections: their names, fields of `Config`.
+      sections: names of sections, fields of `Config`.
       style: "text" for a terminal, or "markdown" for a page with tables. Default "text".
     """
     if style == "text":

@@ -1,8 +1,8 @@
-"""The settings: a frozen model for each section, each setting with all that is known of it.
+"""Declarations of all settings: a frozen model for each section.
 
-A line gives type, range or choices, and default; the text below it is the meaning, which
+A line declares type, range or choices, and default; the text below it is the description, which
 `docs/settings.md` and `python -m efficientdet_tf settings` print. `Shaping`, `Measuring` and
-`Derived` say what another value means to a run that is resumed.
+`Derived` declare the effect of another value on a resumed run.
 """
 
 import re
@@ -23,7 +23,7 @@ from keras_layers.feature_network import METHODS, NETWORKS, build_feature_networ
 
 T = TypeVar("T")
 Shaping = Annotated[T, Shapes()]
-# Only whether it is on: optimizers keep no variables for what is 0.
+# Only whether it is on: optimizers have no variables for a value of 0.
 ShapingIfOn = Annotated[T, Shapes("whether it is 0 must stay the same", bool)]
 # Only mixed_float16 has a loss scale, around the optimizer.
 ShapingIfFloat16 = Annotated[
@@ -34,7 +34,7 @@ Measuring = Annotated[T, MeasuresAP()]
 Derived = Annotated[T, DerivedFromData()]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Of a positive number whose smaller values are mistakes.
+# A positive number; smaller values are mistakes.
 Factor = Annotated[float, Field(ge=0.01)]
 Rgb = tuple[float, float, float]
 Pixels = Annotated[int, Field(ge=64)]
@@ -42,7 +42,7 @@ Deviation = Annotated[float, Field(ge=1e-3)]
 
 
 class ModelConfig(Section):
-    """The network: compound-scaled sizes of one EfficientDet (paper, table 1)."""
+    """Network: compound-scaled sizes of an EfficientDet (paper, table 1)."""
 
     name: Shaping[str] = "efficientdet-d0"
     """Name of the architecture, a row of the model table; chosen by `--model`."""
@@ -78,7 +78,7 @@ class ModelConfig(Section):
     @field_validator("image_size", mode="before")
     @classmethod
     def _read_size(cls, size: Any) -> Any:
-        """384x640 as height and width, one number as a square."""
+        """Parse 384x640 as height and width, one number as a square."""
         if isinstance(size, str) and not size.startswith("["):
             size = size.split("x")
             return size * 2 if len(size) == 1 else size
@@ -106,30 +106,30 @@ class ModelConfig(Section):
 
 
 class NeckConfig(Section):
-    """The feature network between backbone and heads."""
+    """Feature network between backbone and heads."""
 
     name: Shaping[Literal[*NETWORKS]] = "bifpn"  # type: ignore[valid-type]
     """Feature network."""
     num_filters: Shaping[PositiveInt] = 64
     """Width of every level of the feature network, and of the heads."""
     num_repeats: Shaping[PositiveInt] = 3
-    """Cells of the feature network, one after another, each with weights of its own."""
+    """Number of cells of the feature network, in sequence, each with its own weights."""
     fusion: Shaping[Literal[METHODS]] = "fast"  # type: ignore[valid-type]
-    """How a node fuses its inputs: a sum, or one weighted as the name says."""
+    """Fusion method of a node's inputs: plain sum, or weighted sum as named."""
     options: Shaping[dict[str, Any]] = Field({}, examples=["{variant: lin2017}"])
-    """Options of one feature network alone, and `conv_block`: `light`, `dense`, or fields of
-    `keras_layers.conv_block.ConvBlock`. A single one is set by `neck.options.<option>`."""
+    """Options specific to the feature network, and `conv_block`: `light`, `dense`, or fields of
+    `keras_layers.conv_block.ConvBlock`. Set a single one by `neck.options.<option>`."""
 
     @model_validator(mode="after")
     def _options_exist(self) -> "NeckConfig":
-        # The layer needs TensorFlow, which nothing else here does.
+        # Only this check needs TensorFlow.
         if self.options:
             build_feature_network(**dict(self))
         return self
 
 
 class AnchorConfig(Section):
-    """The grid of anchors."""
+    """Anchor grid."""
 
     scale: Shaping[Factor] = 4.0
     """Size of the smallest anchor of a level, in strides of that level."""
@@ -138,7 +138,7 @@ class AnchorConfig(Section):
     aspect_ratios: Shaping[tuple[Factor, ...]] = Field((1.0, 2.0, 0.5), min_length=1)
     """Width / height of each anchor, at equal area."""
     positive_iou_threshold: Fraction = 0.5
-    """An anchor is assigned to a ground-truth box from this IoU on."""
+    """Least IoU at which an anchor is assigned to a ground-truth box."""
 
 
 class LossConfig(Section):
@@ -153,11 +153,11 @@ class LossConfig(Section):
     huber_delta: float = Field(0.1, ge=1e-6)
     """Delta of the Huber loss: box error at which it turns from quadratic to linear."""
     box_weight: NonNegativeFloat = 50.0
-    """Weight of the box loss beside the class loss."""
+    """Weight of the box loss relative to the class loss."""
     iou_loss: Literal["none", "iou", "giou", "diou", "ciou"] = "none"
-    """IoU loss of decoded boxes, beside the Huber loss; `none` is off."""
+    """IoU loss of decoded boxes, in addition to the Huber loss; `none` is off."""
     iou_weight: NonNegativeFloat = 1.0
-    """Weight of the IoU loss beside the class loss."""
+    """Weight of the IoU loss relative to the class loss."""
     class_weights: Literal["none", "inverse", "effective"] = "none"
     """Class-balanced loss weights from the training set: inverse frequency or effective number of
     samples; `none` is off."""
@@ -167,12 +167,12 @@ class LossConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the images and boxes are, and how bad records are treated."""
+    """Data sets, and handling of bad records."""
 
     train: str = ""
     """Path of the training data, or `digits` for the built-in data set. Training needs it."""
     val: Measuring[str] = ""
-    """Path of the validation data; empty is that of `train`, where it holds both parts."""
+    """Path of the validation data; empty is that of `train`, if it holds both splits."""
     format: Measuring[str] = Field("auto", examples=["coco", "voc", "yolo", "tfrecord"])
     """Format of the data; `auto` infers it from the path."""
     train_images: str = ""
@@ -180,21 +180,21 @@ class DataConfig(Section):
     val_images: Measuring[str] = ""
     """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
     verify: Literal["full", "header"] = "full"
-    """How images are verified before training: `full` decodes them, `header` reads headers."""
+    """Verification of images before training: `full` decodes them, `header` reads headers."""
     strict: bool = False
     """Stop at the first bad record instead of skipping and counting it."""
     use_difficult: Measuring[bool] = False
-    """Train on and count the objects that Pascal VOC marks as difficult; its benchmark ignores
-    them."""
+    """Use objects that Pascal VOC marks as difficult in training and evaluation; its benchmark
+    ignores them."""
     ignore_crowd: bool = False
-    """Leave anchors that are half inside a crowd region of COCO out of the class loss; as
+    """Exclude anchors that are half inside a crowd region of COCO from the class loss; as
     published, such a region is background in training."""
     cache: bool = False
-    """Keep decoded images in memory: for data sets much smaller than it."""
+    """Cache decoded images in memory, for data sets much smaller than the memory."""
 
 
 class AugmentationConfig(Section):
-    """Augmentation of training images (paper, section 5.1); what the paper lacks is off."""
+    """Augmentation of training images (paper, section 5.1); steps not in the paper are off."""
 
     horizontal_flip: bool = True
     """Random horizontal flip, with probability 0.5."""
@@ -206,7 +206,7 @@ class AugmentationConfig(Section):
     policy: Literal["none", "v0", "v1", "v2", "v3", "rand"] = "none"
     """AutoAugment for detection, `v0` to `v3`, or RandAugment, `rand`; `none` is off."""
     rand_num_layers: int = Field(2, ge=1, le=10)
-    """RandAugment: operations one after another."""
+    """RandAugment: number of consecutive operations."""
     rand_magnitude: float = Field(5.0, ge=0, le=10)
     """RandAugment: magnitude of each operation."""
     color: Fraction = 0.0
@@ -216,9 +216,9 @@ class AugmentationConfig(Section):
     sharpness: Fraction = 0.0
     """Strength of the sharpness jitter; 0 is off."""
     mosaic: Fraction = 0.0
-    """Probability of mosaic: an input made of four images."""
+    """Probability of mosaic: an input composed of four images."""
     mixup: Fraction = 0.0
-    """Probability of MixUp: another image is blended in, with its objects."""
+    """Probability of MixUp: another image and its objects are blended in."""
     grid_mask: Fraction = 0.0
     """Probability of GridMask: a grid of squares, a quarter of the input, is blanked out."""
 
@@ -233,59 +233,59 @@ class OptimizerConfig(Section):
     """Optimizer, learning-rate schedule, and moving average of the weights."""
 
     name: Shaping[Literal["sgd", "adam", "lamb", "sgdw", "radam"]] = "sgd"
-    """Optimizer. `lamb`, `sgdw` and `radam` decay kernels by themselves, by `weight_decay` times
-    the learning rate; the last two need tensorflow-addons."""
+    """Optimizer. `lamb`, `sgdw` and `radam` have decoupled weight decay of kernels, `weight_decay`
+    times the learning rate; the last two need tensorflow-addons."""
     lookahead: ShapingIfOn[NonNegativeInt] = 0
     """Lookahead (https://arxiv.org/abs/1907.08610): steps between two interpolations of the
     weights; 0 is off; needs tensorflow-addons."""
     learning_rate: NonNegativeFloat = 0.08
-    """Peak learning rate at `reference_batch_size` images a step, scaled linearly with
+    """Peak learning rate at `reference_batch_size` images per step, scaled linearly with
     `training.batch_size`."""
     reference_batch_size: PositiveInt = 64
-    """Images a step that `learning_rate` is meant for."""
+    """Batch size for which `learning_rate` is given, in images per step."""
     backbone_factor: NonNegativeFloat = 1.0
-    """Learning rate of the backbone, as a factor of that of all else."""
+    """Learning rate of the backbone, as a factor of the other layers' learning rate."""
     momentum: ShapingIfOn[Fraction] = 0.9
     """Momentum of `sgd` and `sgdw`; beta 1 of the others."""
     schedule: Literal["cosine", "cosine_reference", "polynomial", "stepwise"] = "cosine"
     """Decay of the learning rate. `cosine` reaches zero at the end; the others are the published
     implementation's curves."""
     warmup_epochs: NonNegativeFloat = 1.0
-    """Warm-up: epochs in which the learning rate rises linearly to its peak."""
+    """Warm-up: epochs of linear increase of the learning rate to its peak."""
     warmup_fraction: Fraction = 0.1
     """Learning rate at the first step, as a fraction of the peak."""
     weight_decay: NonNegativeFloat = 4e-5
     """Weight decay of convolution kernels."""
     clip_norm: NonNegativeFloat = 10.0
-    """L2 norm that every gradient, then all together, are clipped to; 0 is off."""
+    """L2 norm to which each gradient, then the global gradient, is clipped; 0 is off."""
     ema_decay: ShapingIfOn[Fraction] = 0.9998
     """Decay of the exponential moving average of the weights, approached as `(1 + n) / (10 + n)`;
     0 is off."""
 
 
 class TrainingConfig(Section):
-    """Length, batches, intervals, devices and precision of a training."""
+    """Training: length, batches, intervals, devices and precision."""
 
     epochs: PositiveInt = 300
     """Passes over the training set, or over `steps_per_epoch` steps."""
     batch_size: PositiveInt = 64
-    """Images in a step, over all devices."""
+    """Global batch size: images per step, over all devices."""
     steps_per_epoch: NonNegativeInt = 0
     """Steps in an epoch; 0 is one pass over the training set."""
     eval_interval_epochs: PositiveInt = 1
     """Epochs from one evaluation on the validation set to the next."""
     eval_batch_size: PositiveInt = 8
-    """Images in a batch of an evaluation, on each device."""
+    """Images per batch of an evaluation, on each device."""
     patience: NonNegativeInt = 0
-    """Early stopping: evaluations without a better AP; 0 is off."""
+    """Early stopping: number of evaluations without AP improvement; 0 is off."""
     histogram_interval_epochs: NonNegativeInt = 0
     """Epochs from one histogram of the weights in TensorBoard to the next; 0 is off."""
     keep_checkpoints: PositiveInt = 2
-    """Checkpoints of the training state that are kept to resume from."""
+    """Number of newest checkpoints kept to resume from."""
     checkpoint_interval_steps: NonNegativeInt = 0
     """Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only."""
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
-    """Devices that train; `auto` takes all workers of `TF_CONFIG`, else all GPUs, else the CPU."""
+    """Training devices; `auto` uses all workers of `TF_CONFIG`, else all GPUs, else the CPU."""
     tpu: str = ""
     """Name or grpc:// address of the TPU; empty is that of the environment."""
     precision: ShapingIfFloat16[Literal["float32", "mixed_float16", "mixed_bfloat16"]] = "float32"
@@ -293,18 +293,18 @@ class TrainingConfig(Section):
     xla: bool = False
     """Compile the training step with XLA."""
     gradient_accumulation_steps: PositiveInt = 1
-    """Gradient accumulation: micro-batches that each device splits its share of a batch into, to
-    need less memory. BatchNorm sees the micro-batches."""
+    """Gradient accumulation: number of micro-batches per batch and device, to save memory.
+    BatchNorm uses the statistics of micro-batches."""
     gradient_checkpointing: bool = False
     """Recompute the backbone in the backward pass instead of saving its tensors: less memory, more
     time, the same gradients."""
     deterministic: bool = False
-    """The same numbers bit by bit in every run, at some cost in speed."""
+    """Bitwise reproducible runs, at some cost in speed."""
     pretrained: str = Field("", examples=["imagenet", "efficientdet-d0", "runs/mine"])
     """Weights to start from: a published model by name, a published checkpoint, a run directory or
     its weights file, `imagenet` or a weights file for the backbone. Empty is random weights."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Seed of initial weights, order of the images and augmentation."""
+    """Seed of initial weights, image order and augmentation."""
 
 
 class DetectionConfig(Section):
@@ -321,7 +321,7 @@ class DetectionConfig(Section):
     score_threshold: Measuring[Fraction] = 0.001
     """Detections with a lower score are dropped."""
     pre_nms_top_k: Measuring[NonNegativeInt] = 5000
-    """Pre-NMS top-k: (anchor, class) pairs of highest score that reach NMS; 0 keeps the best class
-    of every anchor."""
+    """Pre-NMS top-k: number of (anchor, class) pairs of highest score passed to NMS; 0 passes the
+    best class of every anchor."""
     max_detections: Measuring[PositiveInt] = 100
-    """Most detections of an image."""
+    """Largest number of detections per image."""

@@ -1,10 +1,10 @@
-"""Data sets: sources in several formats, checked, and fed to the network.
+"""Data sets: readers of several formats, checks, and the input pipeline.
 
 A format is a module with three functions:
 
 * `recognises(path) -> bool`: whether the path looks like this format;
-* `lacks_validation(path) -> str`: why a path of training images holds no
-  validation images, or "" if it does;
+* `lacks_validation(path) -> str`: why a training path has no validation images,
+  or "" if it has some;
 * `read(path, *, images, split) -> annotations.Annotations`.
 
 To add one, write the module and name it in `FORMATS`.
@@ -20,7 +20,7 @@ from efficientdet_tf.data.records import DataError, DetectionData
 
 BUILT_IN = "digits"
 
-# In the order in which an unnamed format is looked for.
+# In the order in which the format of a path is inferred.
 FORMATS = {"coco": coco, "voc": voc, "yolo": yolo, "tfrecord": tfrecord}
 
 
@@ -33,22 +33,24 @@ def load(
     split: str = "train",
     use_difficult: bool = False,
 ) -> DetectionData:
-    """Loads and checks a data set; pixels stay in their files.
+    """Load and check a data set; pixels stay in their files.
 
     Args:
       path: "digits" for the built-in data set, a COCO .json file, a Pascal VOC
         folder, a YOLO data.yaml or its folder, or TFRecord files.
-      format: a key of `FORMATS`, or "auto" to tell by the path.
-      images: the folder of the images, where the format keeps them apart; ""
-        looks in the usual places.
+      format: a key of `FORMATS`, or "auto" to infer it from the path. Default "auto".
+      images: image folder, for formats that separate it from the annotations; ""
+        searches the usual places. Default "".
       verify: "full" decodes every image once, "header" reads only its header.
-      strict: raise at the first bad record instead of leaving it out.
-      split: "train" or "val", for formats that hold several.
-      use_difficult: learn and count objects marked as difficult (Pascal VOC),
-        which are otherwise ignored.
+        Default "full".
+      strict: whether to raise at the first bad record instead of excluding it.
+        Default False.
+      split: "train" or "val", for formats that hold several. Default "train".
+      use_difficult: whether to use objects marked as difficult (Pascal VOC) in
+        training and evaluation, which are otherwise ignored. Default False.
 
     Raises:
-      DataError: one line, when the data set cannot be used.
+      DataError: if the data set cannot be used.
     """
     if BUILT_IN in (path, format):
         return digits.load(split)
@@ -61,16 +63,13 @@ def load(
 
 
 def lacks_validation(path: str, format: str = "auto") -> str:
-    """Why a path of training images holds no validation images.
+    """Explain why a training path has no validation images.
 
     Args:
-      path, format: as of `load`.
+      path, format: see `load`.
 
     Returns:
-      What is missing, or "" when the path holds both.
-
-    Raises:
-      DataError: when the format is not known.
+      The reason, or "" if the path holds both splits.
     """
     if BUILT_IN in (path, format):
         return ""
@@ -78,7 +77,7 @@ def lacks_validation(path: str, format: str = "auto") -> str:
 
 
 def _format_of(path: str, format: str) -> ModuleType:
-    """The module that reads `path`."""
+    """Return the module that reads `path`."""
     return FORMATS[_recognise(path) if format == "auto" else _known(format)]
 
 

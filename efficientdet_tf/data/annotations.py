@@ -1,4 +1,4 @@
-"""What a reader of a data format hands over, before anything is checked."""
+"""Annotations as parsed by the reader of a data format, before any check."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from efficientdet_tf.data.records import DataError, LabelMap
 # The image formats that `decoding.decode_image` reads, and their file name endings.
 IMAGE_FORMATS = "JPEG, PNG, GIF, BMP or WebP"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".jpe", ".jfif", ".mpo")
-# Those of images that it does not read; other files in a folder of images are no problem.
+# Endings of unsupported image formats, which are reported; other files in an image folder are not.
 OTHER_IMAGE_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpeg2000"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".pcx", ".ico", ".dib", ".svg", ".psd"),
@@ -21,30 +21,30 @@ OTHER_IMAGE_SUFFIXES = (
 _LARGEST_ID = 2**63 - 1
 # Far above any image's side, and far below what overflows in float32.
 _LARGEST_COORDINATE = 1e30
-# A fraction of an image's size never reaches it; a position in pixels nearly always does.
+# Fractions of an image's size never reach it; coordinates in pixels nearly always do.
 _SURELY_PIXELS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedImage:
-    """One image and its objects as a file tells them.
+    """One image and its objects, as annotated in a file.
 
     Attributes:
       image_id: see `records.Record`.
       image: path of the image file, or its encoded bytes.
-      name: what to call the image in messages; its path where it has one.
+      name: name of the image in messages; its path if it has one.
       annotation_file: the file that lists the objects, for messages.
-      size: (height, width) in pixels by the annotation, None where it has none.
+      size: annotated (height, width) in pixels, None if missing.
       boxes: float64 [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
         of the image's size.
-      labels: [n], the categories in the format's own terms: an id or a name.
-      numbers: [n], how the file numbers or names the objects, for messages.
+      labels: [n], the categories in the format's terms: category ids or names.
+      numbers: [n], the objects' numbers or ids in the file, for messages.
       is_crowd: [n], empty for none.
-      area: [n] in pixels, empty where the format has none.
-      is_difficult: [n], Pascal VOC's flag, empty where the format has none.
-      unplaced: one line for each object that is annotated here, but nobody can
-        tell where: its box cannot be read. Such an image is left out, because
-        the object would be trained as background.
+      area: [n] in pixels, empty if the format has none.
+      is_difficult: [n], Pascal VOC's flag, empty if the format has none.
+      unplaced: one line for each annotated object of unknown position, as its box
+        cannot be read. Such an image is excluded, because the object would be
+        trained as background.
     """
 
     image_id: int
@@ -63,20 +63,19 @@ class AnnotatedImage:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """All of a data set as its files tell it.
+    """All annotations of a data set, as parsed from its files.
 
     Attributes:
       images: the images in the order of the data set.
       label_map: the categories.
-      class_indices: from a label of the format to its index in the label map.
-      source: what the data set is called in messages.
-      object_word: what the format calls an object, e.g. "annotation".
-      box_field: what the format calls its box.
-      label_field: what the format calls its category.
+      class_indices: mapping from a label of the format to its class index.
+      source: name of the data set in messages.
+      object_word: the format's word for an object, e.g. "annotation".
+      box_field: the format's field of an object's box.
+      label_field: the format's field of an object's category.
       fractions: whether boxes are fractions of the image's size.
-      problems: one line for each thing the reader had to leave out.
-      notes: one line for each kind of thing that was read, but not as it is
-        written.
+      problems: one line for each entry that the reader excluded.
+      notes: one line for each kind of entry that was not used as written.
     """
 
     images: Sequence[AnnotatedImage]
@@ -92,13 +91,13 @@ class Annotations:
 
 
 def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """float64 [n, 4], also for no boxes at all; numbers beyond any image are infinite."""
+    """Convert to float64 [n, 4], n may be 0; replace coordinates beyond any image by infinity."""
     array = np.array(boxes, np.float64).reshape(-1, 4)
     return np.where(np.abs(array) > _LARGEST_COORDINATE, np.copysign(np.inf, array), array)
 
 
 def as_id(value: object) -> int | None:
-    """A whole number of 64 bits as it is meant; None for everything else, texts among them."""
+    """Convert an integral number of 64 bits to int; return None for all else, strings included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float) and not value.is_integer():
@@ -107,7 +106,7 @@ def as_id(value: object) -> int | None:
 
 
 def pixels_among_fractions(numbers: Iterable[float]) -> str:
-    """What is wrong with coordinates that are no fractions of an image's size, or ""."""
+    """Describe coordinates that are no fractions of an image's size; "" if all are."""
     for number in numbers:
         if _SURELY_PIXELS <= abs(number) < np.inf:
             return (
@@ -117,7 +116,7 @@ def pixels_among_fractions(numbers: Iterable[float]) -> str:
 
 
 def file_name_problem(name: str) -> str:
-    """What is wrong with an image's file name whatever is on the disk, or ""."""
+    """Describe why an image's file name is invalid on any disk; "" if it is valid."""
     if not name.strip():
         return "is empty"
     if any(ord(character) < 32 for character in name):
@@ -130,10 +129,10 @@ def file_name_problem(name: str) -> str:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, without the byte-order mark that some editors put first.
+    """Read a text file in UTF-8, without the byte-order mark that some editors write.
 
     Raises:
-      DataError: when it cannot be read, or is in another encoding.
+      DataError: if the file cannot be read, or has another encoding.
     """
     try:
         return file.read_text(encoding="utf-8-sig")

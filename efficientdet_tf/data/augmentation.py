@@ -1,7 +1,7 @@
-"""What training does to an image and its boxes.
+"""Random flip, scale, crop, colour and GridMask.
 
 Flip, scale and crop are the paper's (section 5.1). Pure functions of tensors:
-everything random follows from the seed given.
+all randomness is determined by the seed.
 """
 
 import math
@@ -13,7 +13,7 @@ from efficientdet_tf.data import preprocessing
 
 
 def random_flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirrors left and right in half of the cases.
+    """Flip horizontally with a probability of 1/2.
 
     Args:
       image: [h, w, 3] of any type.
@@ -41,24 +41,23 @@ def random_scale_and_crop(
     scale_range: tuple[float, float],
     seed: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Scales by a random factor and crops what is then too large.
+    """Scale by a random factor and crop to the network's input size.
 
     A factor of 1 fits the image into `image_size` keeping its aspect ratio. The
-    part that will be seen is cut out of the original first, so that no more
-    than the network's input is ever interpolated.
+    original is cropped first, so that only visible pixels are interpolated.
 
     Args:
       image: uint8 or float32 [h, w, 3].
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of that image.
-      image_size: (height, width) of the network's input in pixels, whole numbers
-        or int32 scalars.
-      scale_range: the smallest and largest factor.
+      image_size: (height, width) of the network's input in pixels, integers or
+        int32 scalars.
+      scale_range: smallest and largest factor.
       seed: int [2].
 
     Returns:
-      float32 [h', w', 3] with h' and w' at most `image_size`; the boxes in its
-      pixels, clipped, without the empty ones, float32 [m, 4]; and int32 [m],
-      which of the n boxes they are.
+      float32 [h', w', 3] with h' and w' at most `image_size`; the clipped,
+      non-empty boxes in its pixels, float32 [m, 4]; and their indices among the
+      n boxes, int32 [m].
     """
     original_size = tf.cast(tf.shape(image)[:2], tf.float32)
     limit = tf.cast(tf.stack(image_size), tf.float32)
@@ -77,14 +76,13 @@ def random_scale_and_crop(
 
 
 def random_color(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Changes brightness, contrast, saturation and hue.
+    """Jitter brightness, contrast, saturation and hue.
 
     Args:
       image: float32 [h, w, 3], RGB 0..255.
-      strength: 0..1. Half of it is the largest share of the scale by which the
-        image gets brighter or darker; 1 less and 1 more than it are the least
-        and the largest factor of contrast and saturation; and a tenth of it is
-        the largest part of the colour wheel by which hues move.
+      strength: s in 0..1. Brightness changes by up to s / 2 of the full scale,
+        contrast and saturation by factors of 1 - s to 1 + s, and hue by up to
+        s / 10 of the colour wheel.
       seed: int [2].
 
     Returns:
@@ -100,16 +98,16 @@ def random_color(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tenso
 def random_grid_mask(
     image: tf.Tensor, probability: float, filling: Sequence[float], seed: tf.Tensor
 ) -> tf.Tensor:
-    """Fills the squares of a grid, a quarter of the image, with a colour.
+    """Fill the squares of a random grid, a quarter of the image, with a colour.
 
-    GridMask, https://arxiv.org/abs/2001.04086: the grid is turned by any angle
-    and moved at random; its unit is a fifth to a half of the shorter side, and
-    the squares have half of its length. Boxes stay as they are.
+    GridMask, https://arxiv.org/abs/2001.04086: the grid has a random rotation and
+    offset; its unit is a fifth to a half of the shorter side, and the squares have
+    half of its length. Boxes are unchanged.
 
     Args:
       image: float32 [h, w, 3].
-      probability: of its being done.
-      filling: three numbers, the colour.
+      probability: probability of the mask, 0..1.
+      filling: three numbers, the fill colour on the image's scale.
       seed: int [2].
 
     Returns:
@@ -133,7 +131,7 @@ def random_grid_mask(
 def _crop_and_resize(
     image: tf.Tensor, offset: tf.Tensor, crop_size: tf.Tensor, scaled_size: tf.Tensor
 ) -> tf.Tensor:
-    """The sizes and the offset are whole numbers, float32 [2] each: height, width."""
+    """Crop and resize; offset and sizes are integral, float32 [2] each: height, width."""
     begin = tf.concat([tf.cast(offset, tf.int32), [0]], axis=0)
     size = tf.concat([tf.cast(crop_size, tf.int32), [3]], axis=0)
     crop = tf.slice(image, begin, size)

@@ -1,4 +1,4 @@
-"""Augmentation of a whole example: the steps that a config switches on, in their order."""
+"""Augmentation of an example: the sequence of steps that a config enables."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from efficientdet_tf.data import augmentation, mixing, preprocessing
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DetectionData
 
-# What is drawn besides flip and scale, each from a seed of its own: switching
-# one on leaves the others as they are.
+# Seed offsets of the steps besides flip and scale: enabling one does not change
+# the draws of the others.
 _POLICY, _COLOR, _GRID_MASK, _BLUR, _SHARPNESS = range(5)
 
 
@@ -21,25 +21,25 @@ def augment(
     seed: tf.Tensor,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """A randomly changed image at the network's size, and its boxes.
+    """Augment an image to the network's input size, and its boxes.
 
     Args:
       image: uint8 [h, w, 3], RGB.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      config: the model's input and augmentation.
+      config: config of the model's input and augmentation.
       seed: int [2].
-      image_size: (height, width) of the result, whole numbers or int32 scalars,
-        where it is not the network's size.
+      image_size: (height, width) of the result in pixels, integers or int32
+        scalars. Default: the network's input size.
 
     Returns:
-      float32 [H, W, 3], RGB 0..255, padded with the mean; the boxes that are
-      left in pixels of it, float32 [m, 4]; int32 [m], which of the n they are.
+      float32 [H, W, 3], RGB 0..255, padded with the mean; the remaining boxes in
+      its pixels, float32 [m, 4]; and their indices among the n, int32 [m].
     """
     flip_seed, scale_seed = tf.unstack(tf.random.split(seed))
     settings = config.augmentation
     size = image_size or config.model.image_size
     if settings.policy != "none":
-        # Late: what it needs of tf-models-official takes a second to import.
+        # Imported here: tf-models-official takes a second.
         from efficientdet_tf.data import policies
 
         image, boxes = policies.distort(image, boxes, settings, tf.random.fold_in(seed, _POLICY))
@@ -53,7 +53,7 @@ def augment(
         color_seed = tf.random.fold_in(seed, _COLOR)
         image = augmentation.random_color(image, settings.color, color_seed)
     if settings.blur or settings.sharpness:
-        # Late, as above.
+        # Imported here, as above.
         from efficientdet_tf.data import filters
     if settings.blur:
         image = filters.random_blur(image, settings.blur, tf.random.fold_in(seed, _BLUR))
@@ -66,16 +66,16 @@ def augment(
 def augment_example(
     example: Example, another: Callable[[tf.Tensor], Example], config: Config, seed: tf.Tensor
 ) -> Example:
-    """Augment an image as it was read, together with others where the config mixes them.
+    """Augment a decoded example, including mosaic and MixUp with other examples.
 
     Args:
       example: the image, its boxes in pixels of it, and their classes.
-      another: from a seed to another example that was read.
-      config: the model's input and augmentation.
+      another: function from a seed to another decoded example.
+      config: config of the model's input and augmentation.
       seed: int [2].
 
     Returns:
-      An example of the network's size, as of `pipeline.training_examples`.
+      An example of the network's input size, see `pipeline.training_examples`.
     """
     settings, size = config.augmentation, config.model.image_size
 
@@ -84,7 +84,7 @@ def augment_example(
         return Example(image, boxes, tf.gather(example.classes, kept))
 
     if settings.mosaic or settings.mixup:
-        # In the graph once, not for each of up to ten images: it starts faster.
+        # In the graph once instead of for each of up to ten images: faster to start.
         prepare = tf.function(prepare, autograph=False, experimental_attributes={"_noinline": True})
         example = mixing.combine(example, another, prepare, size, settings, seed)
     else:
@@ -100,21 +100,21 @@ def augment_example(
 
 
 def draw_partner(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Draw which record joins another: int64 scalar below `count`."""
+    """Draw the position of a mosaic or MixUp partner: int64 scalar below `count`."""
     return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
 
 
 def training_partners(data: DetectionData, config: Config, *, seed: int, number: int) -> list[int]:
-    """Find which other records are part of a mosaic or a mix.
+    """List the other records in the mosaic or MixUp of an image.
 
     Args:
-      data: the records.
-      config: of the training.
-      seed: of the training.
-      number: of the image in the stream, counted from 0.
+      data: the data set.
+      config: config of the training.
+      seed: seed of the training stream.
+      number: number of the image in the stream, counted from 0.
 
     Returns:
-      Indices of `data.records`, as they were drawn.
+      Indices of `data.records`, in the order drawn.
     """
     drawn = []
 

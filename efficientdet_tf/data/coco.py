@@ -1,6 +1,6 @@
-"""COCO: one JSON file of annotations, and a folder of images.
+"""COCO reader: one JSON file of annotations, and a folder of images.
 
-Category ids may have gaps and are kept; class indices follow their order. Boxes
+Category ids may have gaps and are kept; class indices are in their order. Boxes
 are [xmin, ymin, width, height] in pixels from the image's top left corner.
 """
 
@@ -23,37 +23,37 @@ from efficientdet_tf.data.annotations import (
 )
 from efficientdet_tf.data.records import DataError, LabelMap
 
-# How many images are looked for to tell whether a folder is the right one.
+# Number of images probed to decide whether a folder is the image folder.
 _PROBED = 20
-# What writers of COCO files put where the format has 1.
+# Values of `iscrowd` that writers of COCO files use for the format's 1.
 _CROWD = (1, "1", "true", "True")
-# Above any image's, and what float32 holds.
+# Above any image's area, and within float32.
 _LARGEST_AREA = 1e30
 
 
 def recognises(path: str) -> bool:
-    """Whether `path` looks like a COCO annotation file."""
+    """Tell whether `path` looks like a COCO annotation file."""
     return path.lower().endswith(".json")
 
 
 def lacks_validation(path: str) -> str:
-    """Why `path`, which holds training images, holds no validation images."""
-    return "a COCO file is one part of a data set"
+    """Explain why `path`, a training set, has no validation images."""
+    return "a COCO file is a single split"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
-    """Reads an annotation file.
+    """Read an annotation file.
 
     Args:
       path: the JSON file.
-      images: the folder that file names are relative to; "" looks for it beside
-        the JSON file, and in folders called images, JPEGImages or like the
-        split there and one level up.
-      split: of the run, for messages: a file is one split.
+      images: the folder that file names are relative to; "" searches beside the
+        JSON file and one level up, also in folders named images, JPEGImages or
+        like the split.
+      split: name of the split, for messages: a file is one split.
 
     Raises:
-      DataError: when the file is missing or no COCO annotation file, no entry
-        of its images can be used, or no folder of its images is found.
+      DataError: if the file is missing or no COCO annotation file, no image entry
+        is usable, or the image folder is not found.
     """
     content = _load(path)
     problems: list[str] = []
@@ -85,9 +85,9 @@ def _load(path: str) -> dict[str, list]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
     except RecursionError as error:
-        raise DataError(f"{path}: not valid JSON: brackets within brackets without end") from error
+        raise DataError(f"{path}: not valid JSON: nested too deeply") from error
     except ValueError as error:
-        # A number of thousands of digits.
+        # E.g. a number of thousands of digits.
         raise DataError(f"{path}: not valid JSON: {error}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -104,7 +104,7 @@ def _label_map(path: str, categories: list) -> LabelMap:
 
 
 def _category(path: str, category: Any) -> tuple[int, str]:
-    """The id and the name of an entry of the categories."""
+    """Parse an entry of the categories: (category id, class name)."""
     if not isinstance(category, dict) or "id" not in category or "name" not in category:
         raise DataError(f"{path}: categories: each needs an id, a number, and a name")
     category_id, name = as_id(category["id"]), category["name"]
@@ -112,24 +112,24 @@ def _category(path: str, category: Any) -> tuple[int, str]:
         raise DataError(f"{path}: categories: {_no_id('category id', category['id'])}")
     if not isinstance(name, (str, int, float)):
         raise DataError(f"{path}: categories: name of {category_id}: must be a text")
-    # Halves of characters, which JSON can hold, cannot be written to any file.
+    # Lone surrogates, which JSON may contain, cannot be written to a file.
     return category_id, str(name).encode("utf-8", "replace").decode()
 
 
 def _no_id(what: str, value: Any) -> str:
-    """Why `value` is no id."""
+    """Describe why `value` is no id."""
     if isinstance(value, str):
         return f"{what} {_short(value)} is a string; ids must be whole numbers"
     return f"{what} {_short(value)} is not a whole number of 64 bits"
 
 
 def _short(value: Any) -> str:
-    """A value of the file in a message of one line, whatever it is."""
+    """Format any value of the file for a message of one line."""
     return reprlib.repr(value)
 
 
 def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, dict]:
-    """The usable entries by image id, in the order of the file."""
+    """Return the usable entries by image id, in the order of the file."""
     usable: dict[int, dict] = {}
     for number, entry in enumerate(entries, 1):
         problem = _entry_problem(entry)
@@ -147,7 +147,7 @@ def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, d
 
 
 def _entry_problem(entry: Any) -> str:
-    """What is wrong with an entry of the images by itself, or ""."""
+    """Describe why an entry of the images is unusable; "" if it is usable."""
     if not isinstance(entry, dict):
         return "is not an object"
     if as_id(entry.get("id")) is None:
@@ -162,7 +162,7 @@ def _entry_problem(entry: Any) -> str:
 def _objects_of_images(
     path: str, annotations: list, entries: dict[int, dict], problems: list[str]
 ) -> tuple[dict[int, list[dict]], dict[int, list[str]]]:
-    """The annotations of each image, and one line for each whose box cannot be read."""
+    """Group annotations by image: the readable ones, and a line for each unreadable box."""
     objects: dict[int, list[dict]] = collections.defaultdict(list)
     unplaced: dict[int, list[str]] = collections.defaultdict(list)
     for position, annotation in enumerate(annotations, 1):
@@ -189,7 +189,7 @@ def _unknown(value: Any, image_id: int | None) -> str:
 
 
 def _box(value: Any) -> list[float] | None:
-    """The numbers of a box as floats, or None where it is not four numbers."""
+    """Convert the numbers of a box to floats; return None if it is not four numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in value):
@@ -205,7 +205,7 @@ def _as_float(number: float) -> float:
 
 
 def _repeated_ids(path: str, annotations: list) -> list[str]:
-    """A note on annotation ids that occur twice, if there are any."""
+    """Return a note on repeated annotation ids, or no note."""
     ids = [as_id(item.get("id")) for item in annotations if isinstance(item, dict)]
     counts = collections.Counter(number for number in ids if number is not None)
     repeated = [number for number, count in counts.items() if count > 1]
@@ -227,7 +227,7 @@ def _annotated_image(
     unplaced: list[str],
 ) -> AnnotatedImage:
     file = str(folder / entry["file_name"])
-    # None of them is without: those are among `unplaced`.
+    # All have a box: those without are in `unplaced`.
     boxes = [from_xywh(*_box(item["bbox"])) for item in objects]  # type: ignore[misc]
     return AnnotatedImage(
         image_id=image_id,
@@ -245,20 +245,20 @@ def _annotated_image(
 
 
 def _side(value: Any) -> int:
-    """Pixels of an image's height or width; 0 where the file does not say."""
+    """Convert an image's height or width to pixels; return 0 if it is missing."""
     if isinstance(value, str) and value.isdecimal():
         value = float(value)
     return as_id(value) or 0
 
 
 def _label(value: Any) -> Hashable:
-    """A category as it can be looked up: only numbers are in a label map."""
+    """Convert a category to a hashable key for the lookup of its class index."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number or value is None or isinstance(value, str) else _short(value)
 
 
 def _area(value: Any) -> float:
-    """An annotated area in pixels, NaN where there is none."""
+    """Convert an annotated area to pixels; return NaN if it is missing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
     area = _as_float(value)
@@ -266,7 +266,7 @@ def _area(value: Any) -> float:
 
 
 def _image_folder(path: str, images: str, entries: list[dict], split: str) -> Path:
-    """The folder that the file names are relative to."""
+    """Find the folder that the file names are relative to."""
     if images:
         if not Path(images).is_dir():
             raise DataError(f"{images}: no such folder, given as the images of {path}")

@@ -1,4 +1,4 @@
-"""A data set as files in COCO's format."""
+"""Writer of data sets in COCO's format."""
 
 import json
 import pathlib
@@ -10,15 +10,15 @@ from efficientdet_tf.output_files import MARK, check_replaceable
 
 
 def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
-    """Writes records as JPEG files with `annotations.json`.
+    """Write records as JPEG files with `annotations.json`.
 
     Args:
-      data: its records hold their images' JPEG bytes, as those of `digits.load` do.
-      folder: made where it does not exist.
+      data: a data set whose records hold JPEG bytes, as those of `digits.load`.
+      folder: the output folder; created if missing.
 
     Raises:
-      OutputError: when a file would be overwritten that is not of an earlier call.
-      OSError: when the folder cannot be written to.
+      OutputError: if a file exists that no earlier call wrote.
+      OSError: if the folder cannot be written to.
     """
     own = _own_files(folder)
     for name in ("annotations.json", *map(_file_name, data.records)):
@@ -58,7 +58,7 @@ def _file_name(record: Record) -> str:
 
 
 def _own_files(folder: pathlib.Path) -> set[str]:
-    """Names of the files that an earlier call wrote to a folder."""
+    """List the names of the files that an earlier call wrote to a folder."""
     try:
         content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
         if content["info"]["description"] != MARK:

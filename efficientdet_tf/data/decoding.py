@@ -1,4 +1,4 @@
-"""Encoded image files to RGB pixels, with TensorFlow ops only.
+"""Decoding of image files to RGB pixels, with TensorFlow ops only.
 
 The same graph decodes in the input pipeline and inside an exported SavedModel.
 """
@@ -13,22 +13,21 @@ _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 
 
 def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.Tensor:
-    """The pixels of a JPEG, PNG, GIF, BMP or WebP file as upright RGB.
+    """Decode a JPEG, PNG, GIF, BMP or WebP file to upright RGB pixels.
 
-    Grey and palette images become RGB, CMYK is converted, 16-bit samples keep
-    their high byte, transparency is dropped, and of an animation the first
-    frame is taken.
+    Grey, palette and CMYK images are converted to RGB, 16-bit samples keep their
+    high byte, transparency is dropped, and the first frame of an animation is used.
 
     Args:
-      encoded: string scalar, the file's bytes.
-      apply_exif: bool, Python or scalar tensor: whether a JPEG is turned by the
-        orientation tag of its EXIF data. Other formats are never turned.
+      encoded: string scalar, the bytes of the file.
+      apply_exif: bool, Python or scalar tensor: whether to apply the EXIF
+        orientation of a JPEG. Ignored for other formats.
 
     Returns:
       uint8 [height, width, 3].
 
     Raises:
-      tf.errors.InvalidArgumentError: when the bytes are no such file.
+      tf.errors.InvalidArgumentError: if the bytes cannot be decoded.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
     image = tf.cond(
@@ -44,19 +43,19 @@ def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG file.
+    """Read the EXIF orientation of a JPEG file.
 
     Args:
-      encoded: string scalar, the file's bytes.
+      encoded: string scalar, the bytes of the file.
 
     Returns:
-      int32 scalar 1..8; 1 (upright) where the file says nothing usable.
+      int32 scalar 1..8; 1 (upright) if the file has no valid orientation.
     """
-    # Splitting finds the header fastest, among the file's bytes without a loop.
+    # Splitting is the fastest search for the header: no loop over the bytes.
     parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=_EXIF_HEADER, maxsplit=1).values
     length = tf.strings.length(parts[0])
-    # The marker and the segment's size come before. They cannot come before
-    # chance bytes of compressed data, where 0xFF is always followed by zero.
+    # The marker and the segment's size precede it. The marker cannot occur by
+    # chance in compressed data, where 0xFF is always followed by zero.
     marker = tf.strings.substr(parts[0], tf.maximum(length - 4, 0), 2)
     return tf.cond(
         (tf.size(parts) == 2) & (length >= 4) & (marker == _APP1),
@@ -66,17 +65,17 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """The orientation from the bytes before and after the EXIF header of a segment."""
+    """Read the orientation from the bytes before and after a segment's EXIF header."""
     size = tf.cast(tf.io.decode_raw(before, tf.uint8)[-2:], tf.int32)
     # The size counts itself and the header; what follows is a TIFF structure.
     tiff_size = tf.maximum(size[0] * 256 + size[1] - 2 - len(_EXIF_HEADER), 0)
     tiff = tf.cast(tf.io.decode_raw(tf.strings.substr(after, 0, tiff_size), tf.uint8), tf.int32)
-    # What lies behind a truncated structure reads as zeros, which mean nothing.
+    # Bytes after a truncated structure read as zeros, which is no valid orientation.
     tiff = tf.pad(tiff, [[0, 16]])
     big_endian = tiff[0] == ord("M")
 
     def number(position: tf.Tensor, width: int) -> tf.Tensor:
-        """The unsigned integers of `width` bytes at `position`, of any shape."""
+        """Read the unsigned integers of `width` bytes at `position`, of any shape."""
         weights = [1 << 8 * i for i in reversed(range(width))]
         weights = tf.where(big_endian, weights, weights[::-1])
         return tf.reduce_sum(tf.gather(tiff, position[..., None] + tf.range(width)) * weights, -1)
@@ -92,7 +91,7 @@ def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
 
 
 def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """`image` as it is meant to be seen; orientations as in EXIF 2.3, 4.6.4."""
+    """Turn `image` upright; orientations as in EXIF 2.3, 4.6.4."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     mirror = tf.reduce_any(orientation == [2, 3, 6, 7])
     image = tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
@@ -101,8 +100,8 @@ def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    # The accurate transform is what other readers use; the default differs
-    # from them by several grey levels.
+    # Other readers use the accurate transform; the default differs from them by
+    # several grey levels.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
@@ -121,20 +120,20 @@ def _decode_other_than_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def is_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether files begin as WebP images do: bool, of the shape of `encoded`, string."""
+    """Tell whether files are WebP, by their header: bool, of the shape of `encoded`, string."""
     is_riff = tf.strings.substr(encoded, 0, 4) == b"RIFF"
-    # What is shorter has no such part.
+    # Padded, as shorter files have no such bytes.
     padded = tf.strings.join([encoded, b" " * 12])
     return is_riff & (tf.strings.substr(padded, 8, 4) == b"WEBP")
 
 
 def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """The first frame of a WebP file, uint8 [h, w, 3].
+    """Decode the first frame of a WebP file: uint8 [h, w, 3].
 
-    `tf.io.decode_image` rather than `tf.io.decode_webp`: TensorFlow before 2.20
-    knows it, too, so an exported model loads there, only without WebP. With the
-    number of channels left to the file (other than for PNG, three are refused
-    where there is transparency).
+    `tf.io.decode_image` rather than `tf.io.decode_webp`: it also exists before
+    TensorFlow 2.20, so an exported model loads there, only without WebP. The file
+    determines the number of channels: unlike for PNG, three are refused for a
+    transparent image.
     """
     encoded = _declare_animation_transparent(encoded)
     image = tf.io.decode_image(encoded, channels=0, expand_animations=False)
@@ -142,11 +141,11 @@ def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _declare_animation_transparent(encoded: tf.Tensor) -> tf.Tensor:
-    """`encoded` WebP with the transparency flag set if it is an animation.
+    """Set the transparency flag of `encoded` WebP if it is an animation.
 
-    The decoder of TensorFlow 2.20 writes four channels of each frame, into memory
-    for three if the file says that nothing is transparent: the process dies. The
-    flags are byte 20 of a file with an extended header
+    The decoder of TensorFlow 2.20 writes four channels of each frame into a buffer
+    for three if the flag is not set, and the process crashes. The flags are byte 20
+    of a file with an extended header
     (https://developers.google.com/speed/webp/docs/riff_container).
     """
     position = 20
@@ -174,7 +173,7 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _apply_bmp_palette(encoded: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """The colours of an 8-bit BMP, which `decode_bmp` leaves as palette indices."""
+    """Look up the colours of an 8-bit BMP, of which `decode_bmp` returns palette indices."""
     data = tf.io.decode_raw(encoded, tf.uint8)
     header_size = tf.bitcast(data[14:18], tf.int32)
     pixel_offset = tf.bitcast(data[10:14], tf.int32)

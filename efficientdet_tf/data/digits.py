@@ -1,11 +1,10 @@
-"""The built-in data set: handwritten digits on photographs, made on the spot.
+"""Built-in data set: handwritten digits on photographs, generated on demand.
 
-Everything comes from what scikit-learn installs with itself: `load_digits`
-(1797 real handwritten digits of 8 x 8 pixels) and the two photographs of
-`load_sample_images`. The digits are scaled smoothly to 20 to 160 pixels and
-inked onto crops of the photographs, one to eight an image, without heavy
-overlap. Training and validation share neither a digit nor a region of a
-photograph, so the validation figures are honest about both.
+The sources are installed with scikit-learn: `load_digits` (1797 real handwritten
+digits of 8 x 8 pixels) and the two photographs of `load_sample_images`. The
+digits are scaled smoothly to 20 to 160 pixels and drawn onto crops of the
+photographs, one to eight per image, without heavy overlap. Training and
+validation share no digit and no region of a photograph.
 """
 
 import dataclasses
@@ -33,20 +32,20 @@ _ZOOM = (0.55, 0.83)
 # Range of a digit's scaled size in pixels, and of the number of digits an image.
 _DIGIT_SIZES = (20.0, 160.0)
 _DIGITS_PER_IMAGE = (1, 8)
-# How much of the smaller of two boxes may be covered by the other.
+# Largest fraction of the smaller of two boxes that the other may cover.
 _MAX_OVERLAP = 0.05
 _PLACING_ATTEMPTS = 20
-# Difference in brightness (0..255) between ink and what is under it.
+# Least difference in brightness (0..255) between ink and background.
 _MIN_CONTRAST = 90
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What one split is made from.
+    """Digits and photographs of one split.
 
     Attributes:
       digits: float32 [n, 8, 8], ink from 0 to 1.
-      classes: int32 [n], 0..9.
+      classes: int32 [n], class indices, 0..9.
       photographs: uint8 [height, width, 3] arrays.
     """
 
@@ -56,25 +55,22 @@ class Sources:
 
 
 def load(split: str, seed: int = 0, num_images: int | None = None) -> DetectionData:
-    """Makes the built-in data set, in a few seconds and always the same.
+    """Generate the built-in data set, deterministically and in a few seconds.
 
     Args:
       split: "train" or "val".
-      seed: of everything drawn at random.
-      num_images: how many; 1200 for training and 160 for validation by default.
+      seed: seed of all random draws. Default 0.
+      num_images: number of images. Default 1200 for training, 160 for validation.
 
     Returns:
       Records whose images are JPEG files in memory of about 320 x 320 pixels;
-      classes "0" to "9" with ids 0 to 9.
-
-    Raises:
-      DataError: for another split.
+      classes "0" to "9" with category ids 0 to 9.
     """
     split_sources = sources(split)
     count = _DEFAULT_NUM_IMAGES[split] if num_images is None else num_images
 
     def make(image_id: int) -> Record:
-        # A seed of its own for every image: more images leave the first ones as they are.
+        # Separate seed for each image: a larger number leaves the first images unchanged.
         rng = np.random.default_rng([seed, sorted(_COLUMNS).index(split), image_id])
         return _make_record(image_id, split, split_sources, rng)
 
@@ -85,7 +81,7 @@ def load(split: str, seed: int = 0, num_images: int | None = None) -> DetectionD
 
 
 def sources(split: str) -> Sources:
-    """The digits and photograph regions of "train" or "val"; they share none."""
+    """Return the digits and photograph regions of a split; the splits share none."""
     if split not in _COLUMNS:
         raise DataError(f"digits: unknown split {split!r}; use 'train' or 'val'")
     # scikit-learn takes a second to import, and only this data set needs it.
@@ -133,7 +129,7 @@ def _make_record(
 
 
 def _background(photographs: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray:
-    """A random crop, scaled and mirrored at random: float32 [height, width, 3], 0..255."""
+    """Draw a randomly scaled and flipped crop: float32 [height, width, 3], 0..255."""
     photograph = photographs[rng.integers(len(photographs))]
     size = rng.integers(*_SIDES, size=2, endpoint=True)
     crop = (size * rng.uniform(*_ZOOM)).astype(int)
@@ -146,7 +142,7 @@ def _background(photographs: tuple[np.ndarray, ...], rng: np.random.Generator) -
 
 
 def _scaled_ink(digit: np.ndarray, size: float) -> np.ndarray:
-    """The opacity of a digit's ink at `size` pixels, cut out tightly: float32 [h, w], 0..1."""
+    """Return the opacity of a digit's ink at `size` pixels, cropped: float32 [h, w], 0..1."""
     # Room around the digit lets strokes at its border end softly.
     margin = 2
     padded = Image.fromarray(np.pad(digit, margin))
@@ -162,7 +158,7 @@ def _scaled_ink(digit: np.ndarray, size: float) -> np.ndarray:
 def _free_place(
     ink_shape: tuple, image_shape: tuple, taken: list, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """A box (ymin, xmin, ymax, xmax) of that shape clear of `taken`, or None if none is found."""
+    """Find a box (ymin, xmin, ymax, xmax) of that shape clear of `taken`; None if not found."""
     for _ in range(_PLACING_ATTEMPTS):
         top = int(rng.integers(image_shape[0] - ink_shape[0]))
         left = int(rng.integers(image_shape[1] - ink_shape[1]))
@@ -173,7 +169,7 @@ def _free_place(
 
 
 def _overlap(box: tuple, other: tuple) -> float:
-    """The part of the smaller box that the other covers."""
+    """Return the fraction of the smaller box that the other covers."""
     height = min(box[2], other[2]) - max(box[0], other[0])
     width = min(box[3], other[3]) - max(box[1], other[1])
     smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
@@ -181,7 +177,7 @@ def _overlap(box: tuple, other: tuple) -> float:
 
 
 def _write(image: np.ndarray, ink: np.ndarray, box: tuple, rng: np.random.Generator) -> None:
-    """Blends the ink into `image` in place, in a colour that stands out there."""
+    """Blend the ink into `image` in place, in a contrasting colour."""
     patch = image[box[0] : box[2], box[1] : box[3]]
     under = patch.mean()
     if under > 127.5:

@@ -1,7 +1,7 @@
-"""Blur and sharpness, by the Gaussian filter of tf-models-official.
+"""Random blur and sharpness, by the Gaussian filter of tf-models-official.
 
-Pure functions of tensors: everything random follows from the seed given. Boxes
-stay as they are.
+Pure functions of tensors: all randomness is determined by the seed. Boxes are
+unchanged.
 """
 
 import functools
@@ -10,22 +10,22 @@ import math
 import tensorflow as tf
 from official.vision.ops import augment
 
-# Standard deviations of the blur in pixels: from just visible to out of focus.
+# Standard deviations of the blur in pixels: just visible to out of focus.
 _SIGMAS = (0.7, 1.3, 2.0)
-# The 3 x 3 Gaussian whose centre weighs 5 / 13, as that of Pillow's SMOOTH, by which AutoAugment
-# and tf-models-official sharpen. The latter's own `sharpness` rounds down to whole levels, which
-# darkens areas of one colour.
+# The 3 x 3 Gaussian whose centre weighs 5 / 13, like Pillow's SMOOTH, which AutoAugment and
+# tf-models-official use to sharpen. The latter's own `sharpness` rounds down to whole levels,
+# which darkens areas of one colour.
 _SMOOTHING_SIGMA = 0.65
-# Smaller images, of which a filter would see little but the border, stay as they are.
+# Smaller images are unchanged: a filter would see little but their border.
 _LEAST_SIDE = 16
 
 
 def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
-    """Blurs with a Gaussian of one of three widths.
+    """Blur with a Gaussian of one of three widths.
 
     Args:
       image: float32 [h, w, 3], RGB 0..255.
-      probability: of its being done.
+      probability: probability of the blur, 0..1.
       seed: int [2].
 
     Returns:
@@ -45,12 +45,12 @@ def random_blur(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Ten
 
 
 def random_sharpness(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Makes edges sharper or softer.
+    """Sharpen or soften edges.
 
     Args:
       image: float32 [h, w, 3], RGB 0..255.
-      strength: 0..1; the difference between the image and its smoothed self is
-        multiplied by 1 - strength to 1 + strength.
+      strength: 0..1; the difference between the image and its smoothed version
+        is multiplied by 1 - strength to 1 + strength.
       seed: int [2].
 
     Returns:

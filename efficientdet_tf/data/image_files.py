@@ -1,4 +1,4 @@
-"""Image files and records to upright pixels, one at a time and outside of the input pipeline."""
+"""Reading of single image files and records as upright pixels, outside the input pipeline."""
 
 import os
 import pathlib
@@ -23,15 +23,14 @@ def read_image(image: Image) -> np.ndarray:
     """Read the upright pixels of an image.
 
     Args:
-      image: path of a JPEG, PNG, GIF, BMP or WebP file, the bytes of one, or its pixels,
-        uint8 [h, w, 3] RGB. A JPEG file is turned upright by its EXIF orientation.
+      image: path or bytes of a JPEG, PNG, GIF, BMP or WebP file, or pixels, uint8 [h, w, 3]
+        RGB. The EXIF orientation of a JPEG file is applied.
 
     Returns:
       uint8 [h, w, 3], RGB.
 
     Raises:
-      ImageError: when there is no such file, when it is no image, or when an
-        array has another shape or type.
+      ImageError: if the file is missing or no image, or an array has another shape or type.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -55,13 +54,13 @@ def read_image(image: Image) -> np.ndarray:
 
 
 def read_record(record: Record) -> np.ndarray:
-    """Read the pixels of a record, turned upright where its data set means it so.
+    """Read the pixels of a record, upright if its `apply_exif` is set.
 
     Returns:
       uint8 [h, w, 3], RGB.
 
     Raises:
-      DataError: naming the image and the reason.
+      DataError: if the image cannot be read; it names the image and the reason.
     """
     reason, pixels = _try_record(record)
     if pixels is None:
@@ -72,21 +71,21 @@ def read_record(record: Record) -> np.ndarray:
 
 
 def why_unreadable(record: Record) -> str:
-    """Read and decode the image of a record once more; return what fails.
+    """Read and decode the image of a record again to find the reason of a failure.
 
     Returns:
-      The reason, without the image's name; "" where it can be read now.
+      The reason, without the image's name; "" if the image can be read now.
     """
     return _try_record(record)[0]
 
 
 def prepare_threads() -> None:
-    """Trace what the functions here run; threads that do it together are warned of retracing."""
+    """Trace the decoding function: tracing in several threads at once warns of retracing."""
     _decode.get_concrete_function()
 
 
 def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
-    """The reason why a record cannot be read, or "" and its pixels."""
+    """Read a record: ("", its pixels), or (the reason of the failure, None)."""
     try:
         encoded = record.image
         if not isinstance(encoded, bytes):

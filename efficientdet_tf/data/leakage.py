@@ -1,4 +1,4 @@
-"""Images that are in the training and in the validation set, which flatter the metrics."""
+"""Detection of images shared by the training and the validation set, which inflate the metrics."""
 
 import collections
 import hashlib
@@ -15,7 +15,7 @@ _Groups = list[tuple[Sequence[Record], Sequence[Record]]]
 
 
 def warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
-    """Log one warning if images of the validation set are trained on."""
+    """Log one warning if validation images are also training images."""
     shared = shared_images(train, val)
     if not shared:
         return
@@ -29,17 +29,17 @@ def warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
 
 
 def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record, Record]]:
-    """Find the images of the validation set that are in the training set, byte by byte.
+    """Find validation images whose file is byte-identical to one of the training set.
 
-    Few files are read: only those that have the size of one in the other set.
+    Only files whose size occurs in both sets are read.
 
     Args:
       train: the training set.
       val: the validation set.
 
     Returns:
-      For each such image of the validation set, in its order, an image of the
-      training set with the same content, and the image itself.
+      Pairs (training record, validation record) of the same content, one for each
+      shared validation image, in the order of the validation set.
     """
     by_path = {record.image: record for record in train.records if isinstance(record.image, str)}
     found = [(by_path[r.image], r) for r in val.records if r.image in by_path]
@@ -55,7 +55,7 @@ def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record
 def _with_equal_key(
     train: Iterable[Record], val: Iterable[Record], key: Callable[[Record], Hashable]
 ) -> _Groups:
-    """The records of both sets by `key`, where both have some; None is no key."""
+    """Group the records of both sets by `key`, for keys in both; None is no key."""
     measured = collections.defaultdict(list)
     for record in val:
         measured[key(record)].append(record)
@@ -69,7 +69,7 @@ def _with_equal_key(
 
 
 def _size(record: Record) -> int | None:
-    """The bytes of the image file; None where it is gone."""
+    """Return the size of the image file in bytes; None if it is missing."""
     if isinstance(record.image, bytes):
         return len(record.image)
     try:
@@ -79,7 +79,7 @@ def _size(record: Record) -> int | None:
 
 
 def _sample(record: Record) -> bytes | None:
-    """The beginning, the middle and the end: equal sizes are common, these are not."""
+    """Return the first, middle and last bytes of the file: cheaper than hashing all of it."""
     if isinstance(record.image, bytes):
         middle = len(record.image) // 2
         starts = (0, middle, max(len(record.image) - _SAMPLE_BYTES, 0))
@@ -97,7 +97,7 @@ def _sample(record: Record) -> bytes | None:
 
 
 def _digest(record: Record) -> bytes | None:
-    """A hash of the whole file."""
+    """Return a hash of the whole file."""
     if isinstance(record.image, bytes):
         return hashlib.sha256(record.image).digest()
     try:

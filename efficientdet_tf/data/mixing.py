@@ -1,6 +1,6 @@
-"""Training examples put together from several images.
+"""Mosaic and MixUp: training examples composed of several images.
 
-Pure functions of tensors: everything random follows from the seed given.
+Pure functions of tensors: all randomness is determined by the seed.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from efficientdet_tf.config import AugmentationConfig
 
-# Where the four parts of a mosaic meet: at least this share from each side.
+# Least distance of the mosaic's centre from each side, as a fraction of the side.
 _MOSAIC_MARGIN = 0.25
-# Both images of a mix stay this visible, so that the labels of both are right.
+# Least MixUp weight of either image, so that the labels of both hold.
 _LEAST_SHARE = 0.35
 
 
 class Example(NamedTuple):
-    """An image with its objects.
+    """An image and its ground truth.
 
     Attributes:
-      image: [h, w, 3], RGB 0..255; uint8 as read, float32 once augmented.
+      image: [h, w, 3], RGB 0..255; uint8 as decoded, float32 after augmentation.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      classes: int32 [n], class indices, or what `targets.assign` takes instead.
+      classes: int32 [n], class indices, or the negative codes of `targets.assign`.
     """
 
     image: tf.Tensor
@@ -30,7 +30,7 @@ class Example(NamedTuple):
     classes: tf.Tensor
 
 
-# Augments an example to (height, width), by a seed.
+# (example, (height, width), seed) -> augmented example of that size.
 Prepare = Callable[[Example, tuple[tf.Tensor, tf.Tensor], tf.Tensor], Example]
 
 
@@ -42,22 +42,25 @@ def combine(
     settings: AugmentationConfig,
     seed: tf.Tensor,
 ) -> Example:
-    """An example at the network's size, with mosaic and MixUp at their probabilities.
+    """Augment an example to the network's input size, with mosaic and MixUp.
 
     Args:
-      example: as read.
-      another: reads some other example that a seed chooses; called only where
-        it is needed.
-      prepare: brings an example to a size, two int32 scalars; all of it is filled.
+      example: the example as decoded.
+      another: function from a seed to another decoded example; called only if
+        needed.
+      prepare: function that augments an example to a size, two int32 scalars,
+        and fills all of it.
       image_size: (height, width) of the network's input.
-      settings: the probabilities `mosaic` and `mixup`.
+      settings: the augmentation settings; the probabilities `mosaic` and `mixup`
+        are used.
       seed: int [2].
 
     Returns:
-      float32 [height, width, 3] with the objects of all images that it shows.
+      An example with a float32 [height, width, 3] image and the ground truth of
+      all source images.
     """
     first_seed, mix_seed = tf.unstack(tf.random.split(seed))
-    # As tensors like the parts of a mosaic: `prepare` is then traced only once.
+    # Tensors, as for the parts of a mosaic, so that `prepare` is traced only once.
     size = tuple(map(tf.constant, image_size))
 
     def single_or_mosaic(example: Example, seed: tf.Tensor) -> Example:
@@ -81,14 +84,14 @@ def combine(
 
 
 def mosaic(parts: list[Example]) -> Example:
-    """Puts four examples together (https://arxiv.org/abs/2004.10934, section 3.4).
+    """Compose four examples into one mosaic (https://arxiv.org/abs/2004.10934, section 3.4).
 
     Args:
-      parts: top left, top right, bottom left, bottom right; images beside each
-        other are equally high, and those above each other equally wide.
+      parts: the examples at top left, top right, bottom left and bottom right;
+        images in a row have equal height, images in a column equal width.
 
     Returns:
-      One image with the objects of all four, in this order.
+      One image with the ground truth of all four, in this order.
     """
     top, bottom = (tf.concat([a.image, b.image], axis=1) for a, b in (parts[:2], parts[2:]))
     y, x = tf.unstack(tf.cast(tf.shape(parts[0].image)[:2], tf.float32))
@@ -102,17 +105,17 @@ def mosaic(parts: list[Example]) -> Example:
 
 
 def mixup(first: Example, second: Example, seed: tf.Tensor) -> Example:
-    """Lets a second example shine through a first one (https://arxiv.org/abs/1902.04103).
+    """Blend two examples (MixUp, https://arxiv.org/abs/1902.04103).
 
-    Each has a share of 0.35 to 0.65.
+    The weight of each image is uniform in 0.35 to 0.65.
 
     Args:
       first: an example with a float32 image.
-      second: another whose image has the same size.
+      second: an example whose float32 image has the same size.
       seed: int [2].
 
     Returns:
-      The weighted mean of the images, with the objects of both, in this order.
+      The weighted mean of the images, with the ground truth of both, in this order.
     """
     share = tf.random.stateless_uniform([], seed, _LEAST_SHARE, 1 - _LEAST_SHARE)
     return Example(
@@ -125,7 +128,7 @@ def mixup(first: Example, second: Example, seed: tf.Tensor) -> Example:
 def _mosaic_of_four(
     example: Example, another: Callable, prepare: Callable, size: tuple[int, int], seed: tf.Tensor
 ) -> Example:
-    """The network's input divided at a random point; the example is one part of it."""
+    """Build a mosaic of the example and three others, split at a random point."""
     seeds = tf.unstack(tf.random.split(seed, 8))
     draws = tf.random.stateless_uniform([2], seeds[7], _MOSAIC_MARGIN, 1 - _MOSAIC_MARGIN)
     height, width = size

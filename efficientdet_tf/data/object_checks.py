@@ -1,10 +1,10 @@
-"""Which objects of an image are learned and counted, for all formats alike.
+"""Checks of annotated objects, common to all formats.
 
-An object that is only left out of its image is trained as background, and a
-detection of it counts as a false positive. So an object that is annotated but
-cannot be used is ignored where its place is known: its anchors are left out of
-the loss, and detections of it are not counted. Where nobody can tell its place,
-its whole image has to be left out.
+An object that is merely dropped from its image is trained as background, and a
+detection of it counts as a false positive. So an annotated object that cannot be
+used is ignored if its position is known: its anchors are excluded from the loss,
+and detections of it are not counted. If its position is unknown, the whole image
+is excluded.
 """
 
 import dataclasses
@@ -16,24 +16,24 @@ from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 
 _IGNORED = "ignored in training and evaluation"
-_LEFT_OUT = "its image is left out"
-# Rounding puts many boxes a little outside: those are no news.
+_EXCLUDED = "image excluded"
+# Rounding puts many boxes slightly outside the image: not worth a note.
 _CLIPPED_PIXELS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedObjects:
-    """The objects of an image as its record holds them, and what is wrong with them.
+    """The checked objects of an image, and their problems.
 
     Attributes:
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels, clipped to the image.
       classes: int32 [n], class indices, -1 for an unknown category.
       is_crowd, is_ignored, is_difficult: bool [n], see `records.Record`.
       area: float32 [n], in pixels.
-      problems: one line for each object that is ignored because something is wrong.
-      unplaced: one line for each object whose place cannot be told. Where there
-        is one, the arrays mean nothing and the image has to be left out.
-      clipped: names of the objects whose box reaches beyond the image.
+      problems: one line for each object ignored because of an error.
+      unplaced: one line for each object of unknown position. If not empty, the
+        arrays are meaningless and the image must be excluded.
+      clipped: names of the objects whose box exceeds the image.
     """
 
     boxes: np.ndarray
@@ -52,14 +52,15 @@ def check_objects(
 ) -> CheckedObjects:
     """Check every object of an image.
 
-    A box whose corners are swapped or that has no width or no height is sorted
-    and widened to a pixel: that is as much as is known of its place.
+    A box with swapped corners or without width or height gets sorted corners and
+    sides of at least one pixel: its position is known no better.
 
     Args:
-      image: the objects as the reader gives them.
-      annotations: the data set of the image.
+      image: the image and its objects as parsed by the reader.
+      annotations: the data set that contains the image.
       size: (height, width) of the image in pixels.
-      use_difficult: whether objects marked as difficult are learned and counted.
+      use_difficult: whether objects marked as difficult are used in training and
+        evaluation.
     """
     limit = np.array([*size, *size], np.float32)
     given = from_fractions(image.boxes, size) if annotations.fractions else image.boxes
@@ -71,7 +72,7 @@ def check_objects(
     is_difficult = _per_object(image.is_difficult, len(boxes), bool)
     not_placed = (
         (~np.isfinite(given).all(axis=1), annotations.box_field, "is not finite"),
-        # How many tools write that there is no box.
+        # Many tools write a missing box this way.
         (~given.any(axis=1), annotations.box_field, "is all zeros"),
         (~_have_area(clipped), annotations.box_field, f"lies outside the image of {_text(size)}"),
     )
@@ -88,7 +89,7 @@ def check_objects(
         is_difficult=is_difficult,
         area=_areas(image, boxes),
         problems=_lines(image, annotations, not_used, _IGNORED),
-        unplaced=_lines(image, annotations, not_placed, _LEFT_OUT),
+        unplaced=_lines(image, annotations, not_placed, _EXCLUDED),
         clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
     )
 
@@ -96,7 +97,7 @@ def check_objects(
 def _lines(
     image: AnnotatedImage, annotations: Annotations, faults: tuple, consequence: str
 ) -> list[str]:
-    """One line for each object that has one of the faults, naming the first one."""
+    """Describe the first fault of each faulty object, one line for each object."""
     lines = []
     for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
         field, reason = next((field, reason) for found, field, reason in faults if found[i])
@@ -114,17 +115,17 @@ def _have_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _widened(boxes: np.ndarray) -> np.ndarray:
-    """The boxes with their corners in order, and sides of at least one pixel."""
+    """Sort the corners of boxes and widen their sides to at least one pixel."""
     low = np.minimum(boxes[:, :2], boxes[:, 2:])
     high = np.maximum(boxes[:, :2], boxes[:, 2:])
-    # An infinite side has no middle; such a box is left out anyway.
+    # An infinite side has no middle; such a box is excluded anyway.
     with np.errstate(invalid="ignore"):
         missing = np.maximum(0, 1 - (high - low)) / 2
     return np.concatenate([low - missing, high + missing], axis=1).astype(np.float32)
 
 
 def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
-    """The annotated areas, and that of the box where there is none: float32 [n]."""
+    """Return the annotated areas, or the box area if missing: float32 [n]."""
     of_box = areas(boxes)
     annotated = _per_object(image.area, len(boxes), np.float32)
     return np.where(annotated > 0, annotated, of_box).astype(np.float32)

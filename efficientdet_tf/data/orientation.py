@@ -1,4 +1,4 @@
-"""The orientation tag of a JPEG's EXIF data, as Pillow reads it."""
+"""EXIF orientation of a JPEG, read with Pillow."""
 
 import contextlib
 
@@ -10,21 +10,21 @@ ORIENTATION_TAG = 0x0112
 def exif_orientation(image: Image.Image) -> int:
     """Read the EXIF orientation of an opened image.
 
-    `Image.getexif` also takes the orientation of XMP data, which
-    `decoding.decode_image` and most other readers do not heed.
+    `Image.getexif` also uses the orientation of XMP data, which
+    `decoding.decode_image` and most other readers ignore.
 
     Args:
-      image: as `Image.open` returns it; its pixels need not be loaded.
+      image: the result of `Image.open`; its pixels need not be loaded.
 
     Returns:
-      1 to 8; 1 (upright) for other formats than JPEG, and where the EXIF data
-      say nothing usable.
+      1 to 8; 1 (upright) for other formats than JPEG, and if the EXIF data have
+      no valid orientation.
     """
-    # MPO is JPEG with more images behind the first.
+    # MPO is JPEG with further images after the first.
     if image.format not in ("JPEG", "MPO"):
         return 1
     exif = Image.Exif()
-    # Damage in the metadata is none in the image: Pillow raises this and that.
+    # Damaged metadata do not make the image unusable: Pillow raises many kinds of errors.
     with contextlib.suppress(Exception):
         exif.load(image.info.get("exif", b""))
     orientation = exif.get(ORIENTATION_TAG, 1)

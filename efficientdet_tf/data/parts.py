@@ -1,4 +1,4 @@
-"""The two parts of the data of a training: what it learns from, and what measures it."""
+"""Training and validation data sets of a config."""
 
 from pathlib import Path
 
@@ -11,32 +11,28 @@ from efficientdet_tf.data.statistics import count_objects
 
 
 def resolve(config: Config) -> Config:
-    """Fill in where the validation images are, and refuse what cannot be two parts.
+    """Fill in `data.val`, and check that there are validation images.
 
     Args:
-      config: with `data.train`; an empty `data.val` means the same path, for a
-        data set that holds both parts.
+      config: config with `data.train`; an empty `data.val` means the same path,
+        for a data set that holds both splits.
 
     Returns:
       The config with `data.val`.
 
     Raises:
-      DataError: when there is no path, or the path of the validation images has
-        only training images.
+      DataError: if `data.train` is empty, or `data.val` has only training images.
     """
     train, val, format = config.data.train, config.data.val, config.data.format
     if not train:
         raise DataError("data.train: is empty; name the training data (--train_data)")
-    # A file that is named twice is meant; a folder is taken to hold both parts.
+    # A file given twice is intended; a folder is expected to hold both splits.
     is_same_folder = Path(val).is_dir() and Path(train).resolve() == Path(val).resolve()
     lack = data_lib.lacks_validation(train, format) if not val or is_same_folder else ""
     if lack and not val:
         raise DataError(f"--val_data is missing: {train} has no validation images: {lack}")
     if lack:
-        raise DataError(
-            f"{val}: has no validation images: {lack}; name others than the training images by "
-            "--val_data"
-        )
+        raise DataError(f"{val}: has no validation images: {lack}; set --val_data to other images")
     return config.override({"data.val": val or train})
 
 
@@ -48,15 +44,15 @@ def load_split(
     format: str | None = None,
     images: str | None = None,
 ) -> DetectionData:
-    """Load the data set that a config names for a split.
+    """Load the data set of a split from a config.
 
     Args:
-      config: `data` is read.
+      config: config whose section `data` is used.
       split: "train" or "val".
-      path, format, images: used instead of those of the config, see `data.load`.
+      path, format, images: overrides of the config's values, see `data.load`.
 
     Raises:
-      DataError: when the data set cannot be used.
+      DataError: if the data set cannot be used.
     """
     data = config.data
     is_train = split == "train"
@@ -76,10 +72,10 @@ def load_split(
 
 
 def require_objects(data: DetectionData) -> None:
-    """Refuse a data set that nothing can be learnt from or measured with.
+    """Require at least one usable object in a data set.
 
     Raises:
-      DataError: when no image has a usable object.
+      DataError: if no image has a usable object.
     """
     if count_objects(data).any():
         return

@@ -1,8 +1,8 @@
-"""From records in memory to batches on the device, as compiled tf.data graphs.
+"""Input pipeline: from records to batches, as compiled tf.data graphs.
 
-Pixels are read, decoded and augmented in parallel threads, and only when they
-are needed. What is random follows from the seed and from the position in the
-stream, not from the threads, so equal seeds give equal batches.
+Pixels are read, decoded and augmented in parallel threads, and only on demand.
+Randomness is determined by the seed and the position in the stream, not by the
+threads, so equal seeds give equal batches.
 """
 
 from collections.abc import Callable
@@ -33,37 +33,36 @@ def training_dataset(
     worker: tf.distribute.InputContext | None = None,
     failures: ReadFailures | None = None,
 ) -> tf.data.Dataset:
-    """Shuffled, augmented batches with their targets.
+    """Build shuffled, augmented batches with their targets.
 
-    Crowd regions are no objects here: they are background, or left out of the class
-    loss with `config.data.ignore_crowd`, as ignored objects always are. An image that
-    cannot be read any more is skipped, unless `config.data.strict`; in a mosaic or a mix
-    another takes its place. Where none can be read, iterating raises
-    `tf.errors.InvalidArgumentError` after a while.
+    Crowd regions are background, or with `config.data.ignore_crowd` excluded from the class
+    loss, as ignored objects always are. An image that has become unreadable is skipped,
+    unless `config.data.strict`; in a mosaic or MixUp another replaces it. If no image is
+    readable, iteration eventually raises `tf.errors.InvalidArgumentError`.
 
     Args:
-      data: the records.
-      config: the model's input, anchors and augmentation.
-      batch_size: images in a batch, over all workers; the last, smaller one is dropped.
-      repeat: without end, reshuffled in each pass.
-      seed: of the order and of the augmentation.
-      first_image: images of the stream that are passed over without being read: those that a
-        training has seen before it was stopped.
-      worker: which share of the stream to give, in batches of one device, as
-        `Strategy.distribute_datasets_from_function` passes it; all of it when None. The
-        devices' batches of a step are together the batch that one device would have.
-      failures: where to record the images that are skipped; one for each data set. TensorFlow
-        warns of them when None.
+      data: the data set.
+      config: config of the model's input, anchors and augmentation.
+      batch_size: global batch size, in images; the last, smaller batch is dropped.
+      repeat: whether to repeat indefinitely, reshuffled in each pass. Default True.
+      seed: seed of the order and of the augmentation. Default 0.
+      first_image: number of images at the start of the stream to skip without reading, for a
+        resumed training. Default 0.
+      worker: share of the stream to return, in batches of one device, as passed by
+        `Strategy.distribute_datasets_from_function`; None for all of it. The devices' batches
+        of a step together equal the batch of a single device. Default None.
+      failures: record of the skipped images, one for each data set; with None, TensorFlow
+        warns of them. Default None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
-      targets). The targets are a dict of what `targets.assign` gives: "class_targets",
+      targets). The targets are the results of `targets.assign` as a dict: "class_targets",
       int32 [B, N], "box_targets", float32 [B, N, 4], and "num_positives", float32 [B].
       All shapes are static.
 
     Raises:
-      DataError: for a batch size below 1; for a data set smaller than one batch that is not
-        repeated.
+      DataError: if the batch size is below 1, or if the data set is not repeated and smaller
+        than one batch.
     """
     _check_batch_size(batch_size)
     if not repeat and len(data) < batch_size:
@@ -85,18 +84,18 @@ def training_dataset(
 def training_examples(
     data: DetectionData, config: Config, *, repeat: bool = True, seed: int = 0
 ) -> tf.data.Dataset:
-    """What `training_dataset` makes targets and batches of, image by image.
+    """Build the stream of augmented examples that `training_dataset` batches.
 
     Args:
-      data: the records.
-      config: the model's input and augmentation.
-      repeat: without end, reshuffled in each pass.
-      seed: of the order and of the augmentation.
+      data: the data set.
+      config: config of the model's input and augmentation.
+      repeat: whether to repeat indefinitely, reshuffled in each pass. Default True.
+      seed: seed of the order and of the augmentation. Default 0.
 
     Returns:
       Examples: an image float32 [H, W, 3], RGB 0..255, padded with the mean, its
-      boxes float32 [n, 4] in network pixels and their classes int32 [n], as
-      `targets.assign` takes them: those of ignored boxes are negative.
+      boxes float32 [n, 4] in network pixels and their classes int32 [n], the input of
+      `targets.assign`: negative for ignored boxes.
     """
     reading = Reading.of(config, 1, None)
     return _training_stream(data, config, lambda example: example, Order(repeat, seed), reading)
@@ -109,27 +108,27 @@ def evaluation_dataset(
     batch_size: int,
     worker: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Every image once, in order, without augmentation, in full batches.
+    """Build full batches of every image once, in order, without augmentation.
 
-    The last batches are filled up with padding, so that all shapes are static and all devices
-    have equally many. An image that cannot be read any more is skipped with a warning, unless
+    The last batches are padded, so that all shapes are static and all devices get equally many
+    batches. An image that has become unreadable is skipped with a warning, unless
     `config.data.strict`.
 
     Args:
-      data: the records.
-      config: the model's input.
-      batch_size: images in a batch of one device.
-      worker: which share to give, as `Strategy.distribute_datasets_from_function` passes it; all
-        of it when None.
+      data: the data set.
+      config: config of the model's input.
+      batch_size: batch size of one device, in images.
+      worker: share of the images to return, as passed by
+        `Strategy.distribute_datasets_from_function`; None for all of them. Default None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
       a dict of "position" int32 [B], index in `data.records`, -1 for padding, "scale_to_original"
-      float32 [B], the original pixels in a network pixel, and "size" int32 [B, 2], the original
+      float32 [B], original pixels per network pixel, and "size" int32 [B, 2], the original
       height and width).
 
     Raises:
-      DataError: for a batch size below 1.
+      DataError: if the batch size is below 1.
     """
     _check_batch_size(batch_size)
     table = RecordTable.build(data, ignore_crowd=False)
@@ -151,11 +150,11 @@ def evaluation_dataset(
     )
     workers, index = (worker.num_input_pipelines, worker.input_pipeline_id) if worker else (1, 0)
     devices = worker.num_replicas_in_sync if worker else 1
-    # Of all devices: then padding is the same for each.
+    # Over all devices, so that each gets the same number of batches.
     rounds = -(-len(data) // (batch_size * devices))
     stream = parallel_map(tf.data.Dataset.range(len(data)).shard(workers, index), element)
     if not config.data.strict:
-        # The evaluation notices which are missing.
+        # The evaluation detects which are missing.
         stream = stream.ignore_errors(log_warning=False)
     stream = stream.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
     stream = stream.take(rounds * batch_size * devices // workers)
@@ -169,18 +168,18 @@ def _training_stream(
     order: Order,
     reading: Reading,
 ) -> tf.data.Dataset:
-    """`finish` of the shuffled and augmented examples, in one step with augmenting them."""
+    """Build the stream of shuffled, augmented examples; `finish` runs in the same map."""
     table = RecordTable.build(data, config.data.ignore_crowd)
     images = tf.data.Dataset.range(len(data))
     if config.data.cache:
-        # Cached before the shuffle, which then moves references and no pixels.
+        # Cached before the shuffle, which then moves references instead of pixels.
         numbered = images.map(lambda position: (position, position))
         stream = reading.read(table, numbered, 0, 1, end=len(data))
         stream = stream.map(lambda _, position, pixels: (position, pixels)).cache()
         stream = order.of(stream, len(data))
         stream = stream.map(lambda count, position_and_pixels: (count, *position_and_pixels))
         if order.repeat:
-            # What is repeated for ever ends where there is nothing.
+            # An infinite repeat ends only if no image is cached.
             stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
         first = order.first + order.worker
@@ -198,7 +197,7 @@ def _training_stream(
 
 
 def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
-    """The targets of one image, as in `training_dataset` without the batch."""
+    """Assign the targets of one image, as in `training_dataset` without the batch."""
     class_targets, box_targets, num_positives = targets.assign(
         anchors.from_config(config),
         example.boxes,
@@ -214,13 +213,13 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
 
 def _batches(dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     options = tf.data.Options()
-    # Workers share the images out among them: the images are no files to tf.data.
+    # Sharded by image: tf.data does not see the image files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.batch(batch_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _check_batch_size(batch_size: int) -> None:
-    """Raise `DataError` for a batch without images."""
+    """Raise `DataError` if the batch size is below 1."""
     if batch_size < 1:
         raise DataError(f"batch_size: {batch_size} is below 1; use a whole number from 1 on")

@@ -1,8 +1,8 @@
-"""AutoAugment and RandAugment with boxes: sequences of steps, one drawn for an image.
+"""AutoAugment and RandAugment for detection: random sequences of augmentation steps.
 
-AutoAugment's policies are those learned on COCO, v0 and v1 of the paper
-(https://arxiv.org/abs/1906.11172), v2 and v3 published beside the models;
-RandAugment is of https://arxiv.org/abs/1909.13719.
+AutoAugment's policies were learned on COCO: v0 and v1 are the paper's
+(https://arxiv.org/abs/1906.11172), v2 and v3 were published with the models.
+RandAugment: https://arxiv.org/abs/1909.13719.
 """
 
 import functools
@@ -13,7 +13,7 @@ import tensorflow as tf
 from efficientdet_tf.config import AugmentationConfig
 from efficientdet_tf.data import policy_steps
 
-# Of each policy the sequences, of each sequence the steps: name, probability, level.
+# Policy -> sequences -> steps (name, probability, level).
 _V0 = (
     (("TranslateX_BBox", 0.6, 4), ("Equalize", 0.8, 10)),
     (("TranslateY_Only_BBoxes", 0.2, 2), ("Cutout", 0.8, 8)),
@@ -77,30 +77,30 @@ AUTO_AUGMENT = {
         (("SolarizeAdd", 0.8, 6), ("Equalize", 0.8, 8)),
     ),
 }
-# The steps that RandAugment draws from, beside that of doing nothing.
+# The steps that RandAugment draws from, besides the identity.
 RAND_AUGMENT = (
     *("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd"),
     *("Color", "Contrast", "Brightness", "Sharpness", "Cutout", "Rotate_BBox"),
     *("ShearX_BBox", "ShearY_BBox", "TranslateX_BBox", "TranslateY_BBox"),
 )
-# Its distances are smaller: 100 pixels at most for COCO's images, not 250.
+# RandAugment's distances are smaller: at most 100 pixels for COCO's images, not 250.
 _RAND_REACH = 0.4
 
 
 def distort(
     image: tf.Tensor, boxes: tf.Tensor, settings: AugmentationConfig, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies the steps that are drawn for an image.
+    """Apply a random sequence of steps to an image and its boxes.
 
     Args:
       image: uint8 [h, w, 3], RGB.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      settings: of which policy, with what magnitude.
+      settings: the augmentation settings; the policy and its magnitude are used.
       seed: int [2].
 
     Returns:
-      The image of the same shape, and the n boxes in it; those that have left
-      the image have no area.
+      The image of the same shape, and its n boxes; those outside the image have
+      no area.
     """
     if settings.policy == "none":
         return image, boxes

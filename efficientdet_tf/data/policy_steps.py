@@ -1,13 +1,13 @@
-"""What one step of an augmentation policy does to pixels and boxes.
+"""Operations of augmentation policies on pixels and boxes.
 
-The pixels are changed by tf-models-official's functions. Where boxes move with
-them the geometry is ours, for three reasons: there a box that has left the image
-comes back as a twentieth of its side, what moves in at the border is a mirror
-image whose objects have no boxes, and draws follow from no seed.
+Pixel operations are tf-models-official's. The geometric ones are ours, for three
+reasons: there, a box outside the image returns with a twentieth of the image's
+side, the border is filled with a mirror image whose objects have no boxes, and
+draws are not seeded.
 
-Levels go from 0 to 10; what they mean is as published with AutoAugment for
-detection (https://arxiv.org/abs/1906.11172), but that distances, which there
-are pixels of COCO's images, grow and shrink with the image here.
+Levels range from 0 to 10 and are those published with AutoAugment for detection
+(https://arxiv.org/abs/1906.11172), except that distances, there in pixels of
+COCO's images, are proportional to the image size here.
 """
 
 import math
@@ -18,11 +18,11 @@ import tensorflow as tf
 from official.vision.ops import augment
 
 MAX_LEVEL = 10
-# Grey, where nothing of the image is left.
+# Grey value of pixels without content.
 _FILLING = 128
 # The longer side of most of COCO's images.
 _COCO_LENGTH = 640
-# Steps that change what is in a box do so less often in each of them.
+# Factor of the probability of steps that change each box's content separately.
 _BOX_SHARE = 1 / 3
 
 
@@ -36,21 +36,21 @@ def apply(
     seed: tf.Tensor,
     reach: float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies one step with a probability.
+    """Apply one step with a probability.
 
     Args:
       name: one of `NAMES`.
       image: uint8 [h, w, 3], RGB.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      level: 0..`MAX_LEVEL`, how much is done.
-      probability: of its being done; with each box by itself, and a third of
-        this, where the step changes what is in boxes.
-      seed: int [2], of all that is random.
-      reach: a factor of all distances.
+      level: strength of the step, 0..`MAX_LEVEL`.
+      probability: probability of the step, 0..1. A step on the content of boxes
+        is drawn for each box, with a third of it.
+      seed: int [2].
+      reach: factor of all distances. Default 1.
 
     Returns:
-      The image of the same shape, and the n boxes in it, clipped. A box that
-      has left the image, or was empty, is a point.
+      The image of the same shape, and its n boxes, clipped. A box outside the
+      image, or an empty one, becomes a point.
     """
     decision_seed, step_seed = tf.unstack(tf.random.split(seed))
     unit = reach * tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32) / _COCO_LENGTH
@@ -71,20 +71,19 @@ def apply(
 
 
 def move(image: tf.Tensor, boxes: tf.Tensor, forward: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Moves all points of an image by an affine map.
+    """Transform an image and its boxes by an affine map.
 
     Args:
       image: uint8 [h, w, 3].
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
-      forward: float32 [3, 3]; a point (x, y, 1) goes to its product with it.
-        The image reaches from 0 to its width and height.
+      forward: float32 [3, 3], the matrix that multiplies points (x, y, 1). The
+        image spans 0 to its width and height.
 
     Returns:
-      The image, grey where nothing moved in, and around each moved box the
-      upright one, clipped; a point where nothing of it is left.
+      The image, grey outside the source, and the clipped upright bounding box of
+      each moved box; a point for a box outside the image.
     """
-    # The operation asks where each pixel comes from, and counts from the middle
-    # of the first one.
+    # The operation takes the inverse map, with the origin at the first pixel's centre.
     middle = tf.constant([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     backward = tf.linalg.inv(middle) @ tf.linalg.inv(forward) @ middle
     moved = augment.transform(
@@ -108,12 +107,12 @@ def _clip(boxes: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     boxes = tf.clip_by_value(boxes, 0.0, tf.tile(size, [2]))
     empty = tf.reduce_any(boxes[:, 2:] <= boxes[:, :2], axis=1, keepdims=True)
-    # However a point is turned, it does not become a box again.
+    # Points stay points under rotation.
     return tf.where(empty, tf.tile(boxes[:, :2], [1, 2]), boxes)
 
 
 def _signed(amount: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """`amount`, negative in half of the cases."""
+    """Negate `amount` with a probability of 1/2."""
     amount = tf.convert_to_tensor(amount, tf.float32)
     return tf.where(tf.random.stateless_uniform([], seed) < 0.5, amount, -amount)
 
@@ -125,7 +124,7 @@ def _affine(rows: Sequence[Sequence[float]]) -> tf.Tensor:
 def _rotate(
     image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """By up to 30 degrees about the middle."""
+    """Rotate by up to 30 degrees about the centre."""
     del unit  # No distance.
     angle = _signed(level / MAX_LEVEL * math.pi / 6, seed)
     sine, cosine = tf.sin(angle), tf.cos(angle)
@@ -140,7 +139,7 @@ def _rotate(
 def _shear_x(
     image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Each row by up to 0.3 of its distance from the top."""
+    """Shift each row by up to 0.3 of its distance from the top."""
     del unit
     amount = _signed(level / MAX_LEVEL * 0.3, seed)
     return move(image, boxes, _affine(((1, amount, 0), (0, 1, 0))))
@@ -149,7 +148,7 @@ def _shear_x(
 def _shear_y(
     image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Each column by up to 0.3 of its distance from the left."""
+    """Shift each column by up to 0.3 of its distance from the left."""
     del unit
     amount = _signed(level / MAX_LEVEL * 0.3, seed)
     return move(image, boxes, _affine(((1, 0, 0), (amount, 1, 0))))
@@ -177,7 +176,7 @@ def _cutout(
     seed: tf.Tensor,
     most: int = 100,
 ) -> tf.Tensor:
-    """Greys a square of up to `most` units in each direction, anywhere."""
+    """Grey a square at a random place, of up to `most` units on each side of its centre."""
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     center = tf.random.stateless_uniform([2], seed) * size
     half = level / MAX_LEVEL * most * unit
@@ -188,7 +187,7 @@ def _cutout(
 def _cutout_in_a_box(
     image: tf.Tensor, boxes: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Greys up to three quarters of the sides of one of the boxes, somewhere in it."""
+    """Grey a random part of a random box, of up to three quarters of its sides."""
     del unit
     choice_seed, place_seed = tf.unstack(tf.random.split(seed))
 
@@ -204,7 +203,7 @@ def _cutout_in_a_box(
 
 
 def _inside(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """bool [h, w, 1]: the pixels whose middle is in a box, float32 [4]."""
+    """Return the mask of pixels whose centre is in a box, float32 [4]: bool [h, w, 1]."""
     rows = tf.range(tf.shape(image)[0], dtype=tf.int32)
     columns = tf.range(tf.shape(image)[1], dtype=tf.int32)
     y, x = tf.cast(rows, tf.float32) + 0.5, tf.cast(columns, tf.float32) + 0.5
@@ -220,7 +219,7 @@ def _change_in_boxes(
     unit: tf.Tensor,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """The image with the content of all these boxes changed, one after another."""
+    """Change the content of each box, sequentially."""
     size = tf.shape(image)[:2]
     low = tf.maximum(tf.cast(tf.floor(boxes[:, :2]), tf.int32), 0)
     high = tf.minimum(tf.cast(tf.math.ceil(boxes[:, 2:]), tf.int32), size)
@@ -243,21 +242,21 @@ def _change_in_boxes(
 def _translate_content(
     content: tf.Tensor, level: float, unit: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    # Of a small object half stays in its box, or the label would name a grey spot.
+    # Half of a small object stays in its box; otherwise the label would name a grey area.
     half = tf.cast(tf.shape(content)[0], tf.float32) / 2
     amount = _signed(tf.minimum(level / MAX_LEVEL * 120 * unit, half), seed)
     return move(content, tf.zeros([0, 4]), _affine(((1, 0, 0), (0, 1, amount))))[0]
 
 
 def _in_content(step: Callable, **options: Any) -> Callable:
-    """A step with boxes as a change of what is in one of them."""
+    """Wrap a step on an image and boxes as a change of a box's content."""
     return lambda content, level, unit, seed: step(
         content, tf.zeros([0, 4]), level, unit, seed, **options
     )[0]
 
 
 def _enhancement(level: float) -> float:
-    """The factor of colour, contrast, brightness and sharpness: 1 changes nothing."""
+    """Return the factor of colour, contrast, brightness and sharpness; 1 is the identity."""
     return level / MAX_LEVEL * 1.8 + 0.1
 
 

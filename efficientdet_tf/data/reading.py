@@ -1,4 +1,4 @@
-"""Reading the images of a training stream, and what happens with those that cannot be read."""
+"""Reading of a training stream's images, with handling of read failures."""
 
 import dataclasses
 import os
@@ -12,53 +12,53 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.record_table import RecordTable
 
-# So many images in a row that cannot be read end a stream, and at least four batches.
+# A stream ends after this many consecutive read failures, and at least four batches.
 _MOST_FAILURES = 64
 
 
 @dataclasses.dataclass
 class ReadFailures:
-    """Record of the images that a training stream could not read, written as it goes.
+    """Images that a training stream could not read; updated during iteration.
 
     Attributes:
-      gaps: numbers in the stream, counted from 0 over all workers, of the first image that was
-        skipped and of the next one that was not; in order, and noticed before the batch that
-        comes after is given.
-      positions: indices of `data.records`, of other images: those not cached, and partners in
-        a mosaic or a mix.
-      has_ended: whether the stream has ended, as too many in a row could not be read.
+      gaps: pairs of numbers in the stream, counted from 0 over all workers: of the first
+        skipped image and of the next image read; in order, and recorded before the batch
+        after the gap is returned.
+      positions: indices of `data.records` of other unreadable images: those not cached, and
+        partners in a mosaic or MixUp.
+      has_ended: whether the stream has ended after too many consecutive failures.
     """
 
     gaps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     positions: list[int] = dataclasses.field(default_factory=list)
     has_ended: bool = False
 
-    def record_gap(self, first: np.int64, end: np.int64, goes_on: bool) -> bool:
-        """Add a gap, if there is one, or that the stream ends; return False, for the graph."""
-        # What is read ahead comes here again after the end.
+    def record_gap(self, first: np.int64, end: np.int64, continues: bool) -> bool:
+        """Record a gap, if any, and the end of the stream; return False, for the graph."""
+        # Prefetched elements arrive here again after the end.
         if end > first and not self.has_ended:
             self.gaps.append((int(first), int(end)))
-        self.has_ended |= not goes_on
+        self.has_ended |= not continues
         return False
 
     def record_position(self, position: np.int64) -> bool:
-        """Add another image; return False, for the graph."""
+        """Record another unreadable image; return False, for the graph."""
         self.positions.append(int(position))
         return False
 
 
 class Reading:
-    """How images are read, and what happens with those that cannot be.
+    """Reader of images that skips and records read failures.
 
     Args:
-      strict: every failure ends the stream.
-      most_in_a_row: so many failures in a row, about, end it in any case.
-      failures: where they are recorded, if anywhere.
+      strict: whether any failure ends the stream.
+      most_in_a_row: approximate number of consecutive failures that ends the stream.
+      failures: record of the failures; None to record nothing.
     """
 
     def __init__(self, strict: bool, most_in_a_row: int, failures: ReadFailures | None) -> None:
         self._strict = strict
-        # Those at work at the same time count until they are done.
+        # Concurrent reads count as failures until they finish.
         self._most = most_in_a_row + 4 * (os.cpu_count() or 1)
         self._failures = failures
         with tf.device("/CPU:0"):
@@ -66,7 +66,7 @@ class Reading:
 
     @classmethod
     def of(cls, config: Config, batch_size: int, failures: ReadFailures | None) -> "Reading":
-        """As a config has it, for global batches of a size."""
+        """Build from a config, for a global batch size."""
         return cls(config.data.strict, max(_MOST_FAILURES, 4 * batch_size), failures)
 
     def read(
@@ -77,12 +77,15 @@ class Reading:
         stride: int,
         end: int | None = None,
     ) -> tf.data.Dataset:
-        """(number, position, pixels) of a stream of (number, position), without what fails.
+        """Map a stream of (number, position) to (number, position, pixels), without failures.
 
         Args:
-          table: of the images.
-          stream: numbers count from `first` by `stride`.
-          end: the number after the last, of a stream that has one, to notice failures at its end.
+          table: table of the records.
+          stream: the stream of int64 pairs.
+          first: number of the first element.
+          stride: difference between consecutive numbers.
+          end: number after the last element of a finite stream, to detect failures at its
+            end; None for an infinite one. Default None.
         """
         if self._strict:
             return parallel_map(stream, lambda n, position: (n, position, table.read(position)))
@@ -110,7 +113,7 @@ class Reading:
         return stream if end is None else stream.filter(lambda number, *_: number < end)
 
     def partner(self, table: RecordTable, position: tf.Tensor, otherwise: Example) -> Example:
-        """The example at a position; another one where it cannot be read."""
+        """Read the example at a position; return `otherwise` if it cannot be read."""
         if self._strict:
             return Example(table.read(position), *table.objects(position))
         pixels, is_read = table.read_or_not(position)
@@ -122,7 +125,7 @@ class Reading:
         return tf.cond(is_read, lambda: Example(pixels, *table.objects(position)), failed)
 
     def no_image_left(self, element_spec: Any) -> tf.data.Dataset:
-        """A data set whose first element is an error."""
+        """Build a data set whose first element raises an error."""
 
         def element(_: tf.Tensor) -> Any:
             zero = tf.constant(0, tf.int64)
@@ -135,7 +138,7 @@ class Reading:
         return tf.data.Dataset.range(1).map(element)
 
     def _tried(self, table: RecordTable, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Pixels and True; after too many failures in a row, False without another trial."""
+        """Read (pixels, True); after too many consecutive failures (blank, False), unread."""
         count = self._in_a_row.assign_add(1)
 
         def read() -> tuple[tf.Tensor, bool]:
@@ -148,14 +151,14 @@ class Reading:
     def _reset(self) -> tf.Operation:
         return self._in_a_row.assign(0, read_value=False)
 
-    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, goes_on: tf.Tensor) -> tf.Tensor:
+    def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, continues: tf.Tensor) -> tf.Tensor:
         noticed = tf.constant(False)
         if self._failures is not None:
-            arguments = [first, end, goes_on]
+            arguments = [first, end, continues]
             noticed = tf.numpy_function(self._failures.record_gap, arguments, tf.bool)
         with tf.control_dependencies([noticed]):
             text = "too many images in a row cannot be read"
-            with tf.control_dependencies([tf.debugging.Assert(goes_on, [text])]):
+            with tf.control_dependencies([tf.debugging.Assert(continues, [text])]):
                 return tf.constant(False)
 
     def _notice_position(self, position: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The records of a data set as tensors, which a compiled graph looks up by position."""
+"""Table of a data set's records as tensors, for lookup by position in a compiled graph."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ from efficientdet_tf.data.records import DetectionData, Record
 
 @dataclasses.dataclass(frozen=True)
 class RecordTable:
-    """All records of a data set as flat tensors, looked up by position.
+    """All records of a data set as flat tensors, for lookup by position.
 
     Attributes:
       images: string [n], paths, or encoded files where `in_memory`.
-      in_memory: bool [n].
-      apply_exif: bool [n].
+      in_memory: bool [n], whether `images` holds the encoded file.
+      apply_exif: bool [n], whether decoding applies the EXIF orientation.
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
-      classes: int32 [m], as `targets.assign` takes them.
+      classes: int32 [m], class indices or negative codes, see `targets.assign`.
     """
 
     images: tf.Tensor
@@ -32,11 +32,11 @@ class RecordTable:
 
     @classmethod
     def build(cls, data: DetectionData, ignore_crowd: bool) -> "RecordTable":
-        """Build the table of what training has to know of.
+        """Build the table of the records and the objects that training needs.
 
         Args:
-          data: the records.
-          ignore_crowd: keep crowd regions, as `targets.IGNORED_REGION`.
+          data: the data set.
+          ignore_crowd: whether to keep crowd regions, as `targets.IGNORED_REGION`.
         """
         records = data.records
         objects = [_training_objects(record, ignore_crowd) for record in records]
@@ -61,10 +61,10 @@ class RecordTable:
         return decode_image(encoded, tf.gather(self.apply_exif, position))
 
     def read_or_not(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Pixels uint8 [h, w, 3] and True, or an empty image and False.
+        """Read the image at `position`: pixels uint8 [h, w, 3] and True, or blank and False.
 
-        A data set within the function is the one way to catch an error in a graph. It takes
-        about half a millisecond.
+        A nested data set is the only way to catch an error in a graph. It takes about half a
+        millisecond.
         """
         image = tf.data.Dataset.from_tensors(position).map(lambda p: (self.read(p), True))
         none = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
@@ -72,15 +72,15 @@ class RecordTable:
         return image.take(1).get_single_element()
 
     def objects(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Boxes float32 [n, 4] and classes int32 [n] of the record at `position`."""
+        """Look up the boxes float32 [n, 4] and classes int32 [n] at `position`."""
         begin, end = self.offsets[position], self.offsets[position + 1]
         return self.boxes[begin:end], self.classes[begin:end]
 
 
 def _training_objects(record: Record, ignore_crowd: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes float32 [n, 4] and classes int32 [n] of what training has to know of.
+    """Return boxes float32 [n, 4] and classes int32 [n] of the objects that training needs.
 
-    Ignored boxes have a class index of their own, so that augmentation takes them along.
+    Ignored boxes have a class code of their own, so that augmentation transforms them too.
     """
     classes = np.where(record.is_ignored, targets.IGNORED, record.classes)
     kept = ~record.is_crowd | record.is_ignored

@@ -1,4 +1,4 @@
-"""What every data source yields: records and one label map."""
+"""Records and label map: the common form of all data sets."""
 
 import dataclasses
 import json
@@ -15,10 +15,14 @@ class DataError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
-    """Class index <-> the data set's own category id and name.
+    """Mapping between class indices and the data set's category ids and class names.
 
-    Class indices count from 0 without gaps and exist only inside the program;
-    files that leave it hold ids and names. There is no background class.
+    Class indices count from 0 without gaps and are internal; written files hold
+    category ids and class names. There is no background class.
+
+    Attributes:
+      ids: the category ids, in order of class index.
+      names: the class names, in order of class index.
     """
 
     ids: tuple[int, ...]
@@ -32,7 +36,7 @@ class LabelMap:
         return len(self.ids)
 
     def to_json(self) -> str:
-        """`[{"id": 1, "name": "person"}, ...]` in order of class index."""
+        """Serialise as `[{"id": 1, "name": "person"}, ...]` in order of class index."""
         return json.dumps(
             [{"id": i, "name": n} for i, n in zip(self.ids, self.names, strict=True)],
             ensure_ascii=False,
@@ -40,7 +44,7 @@ class LabelMap:
 
     @classmethod
     def from_json(cls, text: str) -> "LabelMap":
-        """The inverse of `to_json`."""
+        """Parse the text that `to_json` writes."""
         try:
             items = json.loads(text)
             return cls(tuple(int(i["id"]) for i in items), tuple(str(i["name"]) for i in items))
@@ -50,23 +54,23 @@ class LabelMap:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image with its objects.
+    """One image and its ground truth.
 
     Attributes:
       image_id: the data set's own id where it has integer ids, else counted
         from 1 in sorted order of file name.
       image: path of the image file, or its encoded bytes.
       height, width: size in pixels of the upright image, i.e. after its EXIF
-        orientation is applied where the annotations mean it so.
+        orientation is applied if the annotations refer to the upright image.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of that image.
       classes: int32 [n], class indices of the label map; -1 for an ignored
         object of an unknown category.
       is_crowd: bool [n], regions of many objects of a class.
       area: float32 [n], in pixels: of the mask where the data set gives it.
-      name: what to call the record in messages; the path where there is one.
-      apply_exif: whether decoding turns the image upright by its EXIF tag.
-      is_ignored: bool [n], objects whose place is known, but which are neither
-        learned nor counted. None for none.
+      name: name of the record in messages; the path if it has one.
+      apply_exif: whether decoding applies the EXIF orientation.
+      is_ignored: bool [n], objects of known position that are excluded from
+        training and evaluation. None for none.
       is_difficult: bool [n], Pascal VOC's flag as it was annotated, whether it
         makes an object ignored or not. None for none.
     """
@@ -81,7 +85,7 @@ class Record:
     area: np.ndarray
     name: str = ""
     apply_exif: bool = True
-    # None is all False, which `__post_init__` puts in its place.
+    # `__post_init__` replaces None with all False.
     is_ignored: np.ndarray = None  # type: ignore[assignment]
     is_difficult: np.ndarray = None  # type: ignore[assignment]
 
@@ -92,21 +96,21 @@ class Record:
 
     @property
     def is_counted(self) -> np.ndarray:
-        """bool [n], objects that are learned and counted: neither crowds nor ignored."""
+        """bool [n], objects used in training and evaluation: neither crowd nor ignored."""
         return ~(self.is_crowd | self.is_ignored)
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionData:
-    """A data set in memory (pixels excepted).
+    """A data set in memory, without pixels.
 
     Attributes:
       records: the usable records.
-      label_map: its classes.
-      problems: one line for each record that was left out and each object that
-        is ignored because something is wrong, naming file and field.
-      source: what the data set is called in messages.
-      notes: one line for each thing that is worth knowing and is not wrong.
+      label_map: the classes of the data set.
+      problems: one line for each excluded record and each object ignored because
+        of an error, naming file and field.
+      source: name of the data set in messages.
+      notes: one line for each remark that is no error.
     """
 
     records: Sequence[Record]

@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers."""
+"""Statistics of a data set: images, objects, box sizes and aspect ratios."""
 
 import dataclasses
 
@@ -10,18 +10,18 @@ from efficientdet_tf.data.records import DetectionData
 
 @dataclasses.dataclass(frozen=True)
 class DataStatistics:
-    """Numbers about the images and objects of a data set.
+    """Statistics of the images and objects of a data set.
 
-    Objects are counted without crowd regions and ignored ones.
+    Crowd regions and ignored objects are not counted as objects.
 
     Attributes:
-      num_images: how many there are.
-      num_empty: those without an object.
-      objects: int64 [classes], how many of each class.
-      sizes: float64 [n], of each object the square root of its box's area, in
-        pixels of the network's input.
-      aspects: float64 [n], its width over its height.
-      num_ignored: how many objects are ignored.
+      num_images: number of images.
+      num_empty: number of images without an object.
+      objects: int64 [classes], number of objects of each class.
+      sizes: float64 [n], square root of each object's box area, in pixels of the
+        network's input.
+      aspects: float64 [n], width divided by height of each object's box.
+      num_ignored: number of ignored objects.
     """
 
     num_images: int
@@ -33,7 +33,7 @@ class DataStatistics:
 
 
 def count_objects(data: DetectionData) -> np.ndarray:
-    """int64 [classes], the objects of each class; crowd regions and ignored ones left out."""
+    """Count objects by class, without crowd regions and ignored ones: int64 [classes]."""
     counts = np.zeros(len(data.label_map), np.int64)
     for record in data.records:
         np.add.at(counts, record.classes[record.is_counted], 1)
@@ -41,12 +41,12 @@ def count_objects(data: DetectionData) -> np.ndarray:
 
 
 def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics:
-    """The numbers of a data set.
+    """Compute the statistics of a data set.
 
     Args:
       data: the data set.
-      image_size: (height, width) of the network's input, which every image is
-        scaled to fit into.
+      image_size: (height, width) in pixels of the network's input, into which
+        every image is scaled to fit.
     """
     sides = [np.zeros((0, 2))]
     for record in data.records:

@@ -1,4 +1,4 @@
-"""The order in which a training reads its records: it follows from the seed alone."""
+"""Order in which training reads its records, determined by the seed alone."""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -9,13 +9,14 @@ from efficientdet_tf.data.records import DetectionData
 
 
 class Order(NamedTuple):
-    """Which images come when.
+    """Order of the images in a training stream.
 
     Attributes:
-      repeat: without end, reshuffled in each pass.
-      seed: of the shuffles.
-      first: so many are passed over.
-      workers, worker: every so many-th image is given, from this on.
+      repeat: whether to repeat indefinitely, reshuffled in each pass.
+      seed: seed of the shuffles.
+      first: number of images to skip at the start. Default 0.
+      workers: number of workers that share the stream. Default 1.
+      worker: index of this worker: it gets every `workers`-th image. Default 0.
     """
 
     repeat: bool
@@ -25,7 +26,7 @@ class Order(NamedTuple):
     worker: int = 0
 
     def of(self, images: tf.data.Dataset, size: int) -> tf.data.Dataset:
-        """(its number in the stream of all, image) of each that is given."""
+        """Order a data set of `size` images as pairs (number in the whole stream, image)."""
         stream = images.shuffle(size, seed=self.seed, reshuffle_each_iteration=True)
         stream = stream.repeat() if self.repeat else stream
         return stream.enumerate().skip(self.first).shard(self.workers, self.worker)
@@ -34,20 +35,20 @@ class Order(NamedTuple):
 def training_positions(
     data: DetectionData, *, seed: int, first_image: int, missing: Collection[int] = ()
 ) -> Iterator[int]:
-    """Iterate over the order in which `training_dataset` with this seed reads the records.
+    """Iterate over the positions of the records as `training_dataset` reads them.
 
     Args:
-      data: the records.
-      seed: of the training.
-      first_image: images of the stream before the first.
-      missing: indices of `data.records` that a cache lacks. Others that cannot be read are
-        in the order, and skipped by the stream.
+      data: the data set.
+      seed: seed of the training stream.
+      first_image: number of images to skip at the start of the stream.
+      missing: indices of `data.records` that are not in the cache. Other unreadable
+        records are in the order, and skipped by the stream. Default none.
 
     Returns:
-      Indices of `data.records`, without end.
+      An infinite iterator over indices of `data.records`.
     """
-    there = [position for position in range(len(data)) if position not in missing]
+    present = [position for position in range(len(data)) if position not in missing]
     order = Order(True, seed, first_image)
-    images = tf.data.Dataset.from_tensor_slices(tf.constant(there, tf.int64))
+    images = tf.data.Dataset.from_tensor_slices(tf.constant(present, tf.int64))
     for block in order.of(images, len(data)).batch(1024):
         yield from block[1].numpy().tolist()

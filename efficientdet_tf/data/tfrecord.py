@@ -1,11 +1,11 @@
 """TFRecord files with the feature keys of tf-models-official.
 
-A record holds the encoded image, its boxes as fractions of its size, and as
-class labels the data set's own category ids. `label_map.json` beside the files
-gives all ids and names; without it they are collected from the records.
+A record holds the encoded image, its boxes as fractions of its size, and the data
+set's category ids as class labels. `label_map.json` beside the files holds all
+category ids and class names; without it they are collected from the records.
 
-The encoded images are kept in memory, because TFRecord files have no index: for
-data sets larger than that use the original files.
+The encoded images are kept in memory, because TFRecord files have no index: use
+the original files for data sets larger than memory.
 """
 
 import glob
@@ -32,11 +32,11 @@ from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Rec
 from efficientdet_tf.files import replacing, write_atomically
 
 LABEL_MAP_FILE = "label_map.json"
-# Class label of an ignored object of no class: no category has this id.
+# Class label of an ignored object without a class: no category has this id.
 NO_CLASS = -1
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-# What is read of a record, and as which kind of feature; numbers are of either kind.
+# The features read from a record, and their kinds; numbers may have either kind.
 _NUMBERS = ("int64_list", "float_list")
 _KINDS = {
     "image/encoded": ("bytes_list",),
@@ -50,41 +50,41 @@ _KINDS = {
     "image/object/difficult": ("int64_list",),
     "image/object/area": _NUMBERS,
 }
-# Words in a file's name that tell which part of a data set it is.
+# Words in a file's name that identify its split.
 _PARTS = {
     "train": ("train", "training", "trainval"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-# Digits of a whole number that surely fits 64 bits.
+# Number of decimal digits that always fits 64 bits.
 _MOST_DIGITS = 18
 
 
 def recognises(path: str) -> bool:
-    """Whether `path` names TFRecord files, or a folder that holds some."""
+    """Tell whether `path` names TFRecord files, or a folder with such files."""
     return ".tfrecord" in Path(path).name or any(Path(path).glob("*.tfrecord*"))
 
 
 def lacks_validation(path: str) -> str:
-    """Why `path`, which holds training images, holds no validation images; "" if it does."""
+    """Explain why `path`, a training set, has no validation images; "" if it has some."""
     if not Path(path).is_dir():
-        return "TFRecord files that are named themselves are one part of a data set"
+        return "TFRecord files given by name are a single split"
     found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
-    return "" if found else "there is no val*.tfrecord in it"
+    return "" if found else "val*.tfrecord is missing"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
-    """Reads all records of a set of files.
+    """Read all records of a set of files.
 
     Args:
-      path: a file, a pattern such as "train-*.tfrecord", or a folder. Of a
-        folder whose files are called by parts ("train-00000-of-00004.tfrecord",
-        "coco-validation.tfrecord") those of the split are read, else all of them.
-      images: not used: the images are in the records.
-      split: see `path`.
+      path: a file, a pattern such as "train-*.tfrecord", or a folder. If a
+        folder's files are named by splits ("train-00000-of-00004.tfrecord",
+        "coco-validation.tfrecord"), those of `split` are read, else all files.
+      images: unused: the images are in the records.
+      split: name of the split, e.g. "train".
 
     Raises:
-      DataError: when there is no such file, or none of the split, or one is no
+      DataError: if no file, or no file of the split, exists, or a file is no
         TFRecord file.
     """
     files = _files(path, split)
@@ -114,26 +114,25 @@ def read(path: str, *, images: str, split: str) -> Annotations:
 
 
 def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]:
-    """Writes a data set that `read`, and tf-models-official, can read.
+    """Write a data set that `read`, and tf-models-official, can read.
 
-    JPEG files that are stored turned are turned upright and encoded again,
-    because other readers do not heed the orientation tag. WebP becomes PNG. An
-    ignored object has the class label `NO_CLASS`, which is an unknown category to
-    `read`.
+    JPEG files with an EXIF orientation are turned upright and re-encoded, because
+    other readers ignore the tag. WebP is converted to PNG. An ignored object gets
+    the class label `NO_CLASS`, which is an unknown category to `read`.
 
     Args:
       data: the data set.
-      path: e.g. "folder/train.tfrecord", which for more than one shard becomes
+      path: e.g. "folder/train.tfrecord", for more than one shard extended to
         "folder/train-00000-of-00004.tfrecord" and so on. The label map is
         written to the same folder.
-      shards: the number of files that share the records evenly.
+      shards: number of files. Default 1.
 
     Returns:
-      The files written.
+      The paths of the written files.
 
     Raises:
-      DataError: when the folder has a label map of other classes.
-      WriteError: when a file cannot be written.
+      DataError: if the folder has a label map of other classes.
+      WriteError: if a file cannot be written.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +166,7 @@ def _files(path: str, split: str) -> list[str]:
 
 
 def _files_of_split(folder: str, split: str) -> list[str]:
-    """The files of one part, or all of a folder whose files are of no part."""
+    """List the files of a split, or all files if none is named by a split."""
     every = sorted(Path(folder).glob("*.tfrecord*"))
     files = [str(file) for file in every if _is_part(split, file)]
     if files or not any(_is_part(part, file) for part in _PARTS for file in every):
@@ -179,7 +178,7 @@ def _files_of_split(folder: str, split: str) -> list[str]:
 
 
 def _is_part(part: str, file: Path) -> bool:
-    """Whether the name of a file says that it is of a part, e.g. "train"."""
+    """Tell whether a file's name identifies it as part of a split, e.g. "train"."""
     words = re.split("[^a-z]+", file.name.lower())
     return not {*_PARTS.get(part, (part,))}.isdisjoint(words)
 
@@ -189,7 +188,7 @@ def _flags(split: str) -> str:
 
 
 def _examples(file: str) -> list[dict]:
-    """The feature lists of every record of a file, by key; of a wrong kind, the key alone."""
+    """Parse all records of a file by `_features`."""
     examples = []
     try:
         for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
@@ -204,12 +203,12 @@ def _examples(file: str) -> list[dict]:
 
 
 def _features(example: tf.train.Example) -> dict[str, list | None]:
-    """What is read of a record; None for a feature of the wrong kind."""
+    """Return the used features of a record by key; None for one of the wrong kind."""
     features = {}
     for key, kinds in _KINDS.items():
         feature = example.features.feature.get(key)
         kind = feature.WhichOneof("kind") if feature is not None else None
-        # Empty lists are written as any kind.
+        # Empty lists may have any kind.
         if kind is not None and getattr(feature, kind).value:
             features[key] = list(getattr(feature, kind).value) if kind in kinds else None
     return features
@@ -221,7 +220,7 @@ def _annotated_image(
     wrong = [key for key, values in example.items() if values is None]
     if wrong:
         kinds = " or ".join(_KINDS[wrong[0]])
-        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; its image is left out")
+        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; image excluded")
         return None
     corners = [example.get(f"image/object/bbox/{corner}", []) for corner in _CORNERS]
     labels = example.get("image/object/class/label", [])
@@ -257,7 +256,7 @@ def _if_complete(values: list | None, labels: list) -> list:
 
 
 def _image_ids(examples: list[dict]) -> list[int]:
-    """The source ids where all are distinct numbers, else counted from 1."""
+    """Return the source ids if all are distinct numbers, else ids counted from 1."""
     sources = [(e.get("image/source_id") or [b""])[0].decode(errors="replace") for e in examples]
     if all(source.isdecimal() and len(source) <= _MOST_DIGITS for source in sources):
         ids = [int(source) for source in sources]
@@ -293,7 +292,7 @@ def _write_label_map(label_map: LabelMap, file: Path) -> None:
 
 
 def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
-    # Takes seconds to import, and only writing needs it.
+    # Imported here: it takes seconds, and only writing needs it.
     from official.vision.data import tf_example_builder
 
     encoded, image_format = _upright_file(record)
@@ -307,8 +306,8 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
         num_channels=3,
         image_source_id=str(record.image_id).encode(),
     )
-    # An object that is ignored for another reason than being difficult would come back as
-    # one to learn: as one of no class it stays ignored.
+    # An object ignored for another reason than being difficult would be used after reading:
+    # without a class it stays ignored.
     no_class = record.is_ignored & ~record.is_difficult | (record.classes < 0)
     classes = np.where(no_class, -1, record.classes)
     ids = [label_map.ids[index] if index >= 0 else NO_CLASS for index in classes]
@@ -322,17 +321,17 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
 
 
 def _upright_file(record: Record) -> tuple[bytes, str]:
-    """The encoded image, turned where its record says so, and its format."""
+    """Return the encoded image, upright if its record's `apply_exif` is set, and its format."""
     encoded = record.image
     if isinstance(encoded, str):
         encoded = Path(encoded).read_bytes()
     with Image.open(io.BytesIO(encoded)) as image:
         file = io.BytesIO()
         if image.format == "WEBP":
-            # Not every reader knows it, and PNG loses nothing.
+            # Not every reader supports WebP, and PNG is lossless.
             image.convert("RGB").save(file, "PNG")
             return file.getvalue(), "PNG"
-        # MPO is JPEG with more images behind the first.
+        # MPO is JPEG with further images after the first.
         image_format = "JPEG" if image.format == "MPO" else str(image.format)
         turned = exif_orientation(image) != 1
         if not (turned and record.apply_exif):

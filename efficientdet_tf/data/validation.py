@@ -1,14 +1,13 @@
-"""Which images and objects of a data set can be used, for all formats alike.
+"""Checks of images and objects, common to all formats.
 
-What cannot be used is left out or ignored (`object_checks`) and named in one
-line each, so that a long training neither stops at a single bad file nor learns
-from a wrong box.
+Unusable images are excluded and unusable objects ignored (`object_checks`), with
+one line each, so that a long training neither stops at a bad file nor learns from
+a wrong box.
 
-Which way up an image is: boxes are drawn on what the annotator saw. Most tools
-show a JPEG turned by its EXIF orientation, some do not. Where the annotation
-gives the image's width and height, and they fit only the stored, unturned
-image, it is not turned. In every other case it is: the annotation's size fits
-the upright image, or fits both, or (YOLO) there is none.
+Orientation: boxes refer to the image that the annotator saw. Most tools apply the
+EXIF orientation of a JPEG, some do not. If the annotated width and height fit only
+the stored image, it is not turned. Otherwise it is: the annotated size fits the
+upright image, or both, or (YOLO) is missing.
 """
 
 import dataclasses
@@ -29,15 +28,15 @@ from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
 
-# What Pillow calls the formats that `decode_image` reads; MPO is JPEG with more behind it.
+# Pillow's names of the formats that `decode_image` reads; MPO is JPEG with further images.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
-# Orientations that exchange width and height.
+# EXIF orientations that swap width and height.
 _SIDEWAYS = (5, 6, 7, 8)
 _PROBLEMS_SHOWN = 10
 
 
 class _BadImage(Exception):
-    """Why an image cannot be used, without its name."""
+    """Reason why an image cannot be used, without its name."""
 
 
 def validate(
@@ -48,26 +47,26 @@ def validate(
 ) -> DetectionData:
     """Check every image and object, and keep the usable ones.
 
-    Left out are images that are missing, cannot be decoded or are not of the
-    annotated size, and those with an object whose box is not finite, all zeros
-    or outside the image: nobody can tell where the object is. Ignored in training
-    and evaluation are objects of an unknown category, or with a box without width
-    or height. A box partly outside is clipped. What is left out or ignored is
-    logged in one warning, and what was clipped in one line.
+    Images are excluded if they are missing, cannot be decoded or do not have the
+    annotated size, or if an object's box is not finite, all zeros or outside the
+    image, as its position is unknown. Objects of an unknown category, or with a
+    box without width or height, are ignored in training and evaluation. Boxes
+    partly outside are clipped. One warning lists what is excluded or ignored, and
+    one line what is clipped.
 
     Args:
-      annotations: the data set as its reader gives it.
+      annotations: the data set as parsed by its reader.
       verify: "full" decodes every image once, "header" reads only its header; in
-        both cases only of files that are new or changed, see `verified_images`.
-      strict: raise at the first problem instead.
-      use_difficult: learn and count objects marked as difficult, which are
-        otherwise ignored.
+        both cases only new or changed files, see `verified_images`. Default "full".
+      strict: whether to raise at the first problem instead. Default False.
+      use_difficult: whether to use objects marked as difficult in training and
+        evaluation, which are otherwise ignored. Default False.
 
     Returns:
-      The data set, its problems included.
+      The data set with its problems.
 
     Raises:
-      DataError: when no image is usable, or at the first problem if `strict`.
+      DataError: if no image is usable, or at the first problem if `strict`.
     """
     records, problems, clipped = [], list(annotations.problems), []
     _raise_if(strict, problems)
@@ -94,8 +93,8 @@ def validate(
 def _check_all(
     annotations: Annotations, verify: str, use_difficult: bool
 ) -> Iterator[tuple[Record | None, list[str], list[str]]]:
-    """`_check` of every image in order, in threads: reading and decoding release the lock."""
-    # Traced now: threads that make the first call together would be warned of retracing.
+    """Check every image in order, in threads: reading and decoding release the lock."""
+    # Traced now: first calls from several threads at once would warn of retracing.
     _decoded_size.get_concrete_function()
     with VerifiedImages() as verified:
         pool = ThreadPoolExecutor(os.cpu_count())
@@ -109,7 +108,7 @@ def _check_all(
                 total=len(annotations.images),
                 desc=f"Checking {annotations.source}",
                 unit="image",
-                # Only where somebody watches.
+                # Only on a terminal.
                 disable=None,
             )
         finally:
@@ -123,17 +122,17 @@ def _check(
     use_difficult: bool,
     verified: VerifiedImages,
 ) -> tuple[Record | None, list[str], list[str]]:
-    """The record of an image if it is usable, what is wrong, and names of clipped objects."""
+    """Return an image's record if usable, its problems, and names of clipped objects."""
     if image.unplaced:
-        return None, [f"{problem}; its image is left out" for problem in image.unplaced], []
+        return None, [f"{problem}; image excluded" for problem in image.unplaced], []
     try:
         known = verified.find(image.image)
         header = known.header or _read_header(image.image)
         fits_stored_only = image.size == header.stored and header.stored != header.upright
-        # Most images lie upright, and decoding need not look for their orientation again.
+        # Most images are upright, and decoding need not read their orientation again.
         apply_exif = header.is_turned and not fits_stored_only
         size = header.upright if apply_exif else header.stored
-        # A size of zero stands for none in many files.
+        # Many files write a missing size as zero.
         if not annotations.fractions and image.size and all(image.size) and image.size != size:
             raise _BadImage(f"image is {_text(size)}, but annotated as {_text(image.size)}")
         if verify == "full" and apply_exif not in known.decoded:
@@ -203,7 +202,7 @@ def _raise_if(strict: bool, problems: list[str]) -> None:
 
 
 def _notes(records: list[Record], clipped: list[str], use_difficult: bool) -> list[str]:
-    """What is worth knowing of the objects, and is not wrong."""
+    """Return remarks on the objects that are no errors."""
     notes = []
     if clipped:
         first = f"1 box reaches beyond its image and was clipped: {clipped[0]}"
@@ -224,7 +223,7 @@ def _warn(source: str, problems: list[str], notes: list[str]) -> None:
         if len(problems) > len(lines):
             lines.append(f"... and {len(problems) - len(lines)} more")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        logging.warning("%s: %s, left out or ignored:\n  %s", source, count, "\n  ".join(lines))
+        logging.warning("%s: %s, excluded or ignored:\n  %s", source, count, "\n  ".join(lines))
     for note in notes:
         logging.warning("%s: %s", source, note)
 

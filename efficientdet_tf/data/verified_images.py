@@ -1,12 +1,13 @@
-"""Results of image verification, kept so that unchanged files are not read again.
+"""Cache of image verification results, so that unchanged files are not read again.
 
-A file is unchanged when its path, size and modification time (in nanoseconds) are
-those of before; images in memory are told by a hash of their bytes. Only images that
-passed are kept: a bad one is read again at every start, in case it was a bad moment.
+A file is unchanged if its path, size and modification time (in nanoseconds) are
+unchanged; images in memory are identified by a hash of their bytes. Only images that
+passed are cached: a failed one is read again at every start, as the failure may be
+transient.
 
-The results are in a SQLite file in the cache folder, which several processes may use
-at once. It may be deleted at any time; a damaged one is replaced, and without a
-writable folder every image is read as if there were none.
+The cache is a SQLite file in the cache folder, safe for several processes. It may be
+deleted at any time; a damaged one is replaced, and without a writable folder every
+image is read.
 """
 
 import contextlib
@@ -21,10 +22,10 @@ import tensorflow as tf
 
 from efficientdet_tf.cache_directory import cache_directory
 
-# In the file's name; to be raised when verification finds what it did not find before.
+# Part of the file's name; increment it when verification becomes stricter.
 _VERSION = 1
 _SECONDS_TO_WAIT = 5
-# New results are written after as many, in one transaction.
+# Number of new results that are written in one transaction.
 _ROWS_AT_ONCE = 1000
 
 _CREATE = """CREATE TABLE IF NOT EXISTS images (
@@ -35,18 +36,18 @@ _FIND = """SELECT stored_height, stored_width, upright_height, upright_width, is
     FROM images WHERE name = ? AND size = ? AND modified = ? AND decoder = ?"""
 _STORE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-# How an image was decoded whole -> bit of the column `decoded`.
+# `apply_exif` of a complete decoding -> bit of the column `decoded`.
 _DECODED_BITS = {False: 1, True: 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageHeader:
-    """Sizes of an image, of its file's header.
+    """Sizes of an image, from its file's header.
 
     Attributes:
       stored: (height, width) in pixels as stored in the file.
-      upright: (height, width) in pixels, turned by the EXIF orientation.
-      is_turned: whether the orientation is another than upright.
+      upright: (height, width) in pixels, with the EXIF orientation applied.
+      is_turned: whether the EXIF orientation is other than upright.
     """
 
     stored: tuple[int, int]
@@ -56,13 +57,14 @@ class ImageHeader:
 
 @dataclasses.dataclass(frozen=True)
 class VerifiedImage:
-    """What is known of an image.
+    """Verification results of an image.
 
     Attributes:
-      key: name, size in bytes, and modification time in nanoseconds; None for a
-        file that cannot be found.
-      header: None where it was not read yet.
-      decoded: the values of `apply_exif` that it was decoded with, whole.
+      key: name, size in bytes, and modification time in nanoseconds; None if the
+        file is missing.
+      header: sizes from the header; None if not read yet. Default None.
+      decoded: the values of `apply_exif` with which the image was completely
+        decoded. Default none.
     """
 
     key: tuple[bytes, int, int] | None
@@ -71,9 +73,9 @@ class VerifiedImage:
 
 
 class VerifiedImages:
-    """The images that passed verification at an earlier start. Safe from threads.
+    """Thread-safe cache of the images that passed verification.
 
-    A context manager: new results are written at its end at the latest.
+    A context manager: new results are written on exit at the latest.
     """
 
     def __init__(self) -> None:
@@ -92,7 +94,7 @@ class VerifiedImages:
                 self._connection.close()
 
     def find(self, image: str | bytes) -> VerifiedImage:
-        """What is known of an image as it is now.
+        """Look up the results for an image in its current state.
 
         Args:
           image: path of the image file, or its encoded bytes.
@@ -110,7 +112,7 @@ class VerifiedImages:
         return VerifiedImage(key, header, decoded)
 
     def store(self, image: VerifiedImage) -> None:
-        """Keep what was found out about an image; its header is known."""
+        """Store the results of an image whose header has been read."""
         header = image.header
         if image.key is None or header is None:
             return
@@ -128,7 +130,7 @@ class VerifiedImages:
                 connection = sqlite3.connect(
                     self._path,
                     timeout=_SECONDS_TO_WAIT,
-                    # The lock lets in one at a time.
+                    # The lock serialises all access.
                     check_same_thread=False,
                 )
                 connection.execute(_CREATE)
@@ -144,14 +146,14 @@ class VerifiedImages:
 
     @contextlib.contextmanager
     def _ignoring_errors(self):
-        """A context without errors of the database: it saves time, no more."""
+        """Suppress database errors: the cache only saves time."""
         try:
             yield
         except sqlite3.OperationalError:
             # Locked for too long, or on a full or read-only disk.
             pass
         except sqlite3.DatabaseError:
-            # Damaged, or no database: a new one takes its place, now or at the next start.
+            # Damaged, or no database: replaced by a new one, now or at the next start.
             self._connection = None
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -1,10 +1,10 @@
-"""Pascal VOC: a folder with Annotations, JPEGImages and ImageSets/Main.
+"""Pascal VOC reader: a folder with Annotations, JPEGImages and ImageSets/Main.
 
-Categories have names only. They are sorted by name and counted from 1, over
-every annotation of the folder, so that all splits agree; a file labels.txt in
-the folder, one name in each line, sets another order. Coordinates are taken as
-they are, without the shift by one pixel of the original Pascal data, as the
-tools that write this format today mean them.
+Categories have names only. They are sorted by name and numbered from 1 over all
+annotations of the folder, so that all splits agree; a file labels.txt in the
+folder, one name per line, sets another order. Coordinates are used without the
+original Pascal data's offset of one pixel, which tools that write this format
+today do not have.
 """
 
 from pathlib import Path
@@ -24,28 +24,28 @@ _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
 def recognises(path: str) -> bool:
-    """Whether `path` looks like a Pascal VOC folder."""
+    """Tell whether `path` looks like a Pascal VOC folder."""
     return (Path(path) / "Annotations").is_dir()
 
 
 def lacks_validation(path: str) -> str:
-    """Why `path`, which holds training images, holds no validation images; "" if it does."""
+    """Explain why `path`, a training set, has no validation images; "" if it has some."""
     found = (Path(path) / "ImageSets" / "Main" / "val.txt").is_file()
-    return "" if found else "there is no ImageSets/Main/val.txt in it"
+    return "" if found else "ImageSets/Main/val.txt is missing"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
-    """Reads a folder.
+    """Read a split of a folder.
 
     Args:
-      path: the folder that holds Annotations.
-      images: the folder of the images; "" is JPEGImages in that folder.
+      path: the folder that contains Annotations.
+      images: the image folder; "" is JPEGImages in `path`.
       split: the name of a file in ImageSets/Main that lists the images; a
-        folder without ImageSets is one split, with all of its annotations
+        folder without ImageSets is a single split with all of its annotations
         (see `lacks_validation`).
 
     Raises:
-      DataError: when a folder or the split's file is missing, or is empty.
+      DataError: if a folder or the split's file is missing or empty.
     """
     root = Path(path)
     image_folder = Path(images) if images else root / "JPEGImages"
@@ -77,9 +77,9 @@ def read(path: str, *, images: str, split: str) -> Annotations:
 
 
 def _stems(root: Path, split: str) -> list[tuple[int, str]]:
-    """Image id and file name without ending, of each image of a split.
+    """List the (image id, file stem) of each image of a split.
 
-    The ids number all annotations of the folder, so that splits do not share one.
+    The ids number all annotations of the folder, so that they are distinct across splits.
     """
     every = sorted(file.stem for file in (root / "Annotations").glob("*.xml"))
     ids = {stem: number for number, stem in enumerate(every, 1)}
@@ -91,7 +91,7 @@ def _stems(root: Path, split: str) -> list[tuple[int, str]]:
     lines = [line.strip() for line in read_text(list_file).splitlines()]
     # Lists of one class have a second column; a file name may have spaces.
     stems = dict.fromkeys(line if line in ids else line.split()[0] for line in lines if line)
-    # An image without an annotation file is reported when that is opened.
+    # A missing annotation file is reported when it is opened.
     return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
 
 
@@ -127,7 +127,7 @@ def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:
     except OSError as error:
         problems.append(f"{file}: cannot be read: {error.strerror}")
     except (ValueError, LookupError) as error:
-        # An encoding that the parser does not know.
+        # An encoding that the parser does not support.
         problems.append(f"{file}: not valid XML: {error}")
     return None
 
@@ -169,7 +169,7 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _image_file(folder: Path, stem: str, file_name: str | None) -> Path:
-    """The named file, or one called like the annotation; the first guess if there is none."""
+    """Find the named file, or one with the annotation's stem; else return the first guess."""
     guesses = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     if file_name:
         guesses.insert(0, folder / file_name.strip())

@@ -1,15 +1,15 @@
-"""YOLO: a data.yaml that names the classes and the image folders of each split.
+"""YOLO reader: a data.yaml that names the classes and the image folders of each split.
 
 Each image has a text file of the same name in the folder "labels" beside the
-folder "images" (or beside the image itself), one line an object:
+folder "images" (or beside the image itself), one line per object:
 
 - class, x_center, y_center, width and height, the last four as fractions of the
-  image's size; a confidence behind them, as in saved predictions, is ignored;
+  image's size; a confidence after them, as in saved predictions, is ignored;
 - or class and the points of a polygon, x y x y ..., as fractions: its box is used;
-- with `kpt_shape` in data.yaml, keypoints behind the box are ignored.
+- with `kpt_shape` in data.yaml, keypoints after the box are ignored.
 
-An image without such a file shows background only. Category ids are the class
-numbers, from 0. Images are ordered, and counted from 1, by path.
+An image without such a file is background only. Category ids are the class
+numbers, from 0. Images are ordered by path and numbered from 1.
 """
 
 import math
@@ -34,30 +34,30 @@ from efficientdet_tf.data.records import DataError, LabelMap
 
 _FIELDS = "class x_center y_center width height"
 _BOX_COLUMNS = 5
-# Three points, the fewest of a polygon, behind the class.
+# The class and the three points that a polygon has at least.
 _POLYGON_COLUMNS = 7
 
 
 def recognises(path: str) -> bool:
-    """Whether `path` is a YAML file or a folder with a data.yaml."""
+    """Tell whether `path` is a YAML file or a folder with a data.yaml."""
     return path.lower().endswith((".yaml", ".yml")) or (Path(path) / "data.yaml").is_file()
 
 
 def lacks_validation(path: str) -> str:
-    """Why `path` holds no validation images: "", as `read` tells when data.yaml names none."""
+    """Return "": `read` raises if data.yaml names no validation images."""
     return ""
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
-    """Reads a split.
+    """Read a split.
 
     Args:
-      path: the YAML file, or the folder that holds data.yaml.
-      images: an image folder to use instead of the one the YAML file names.
+      path: the YAML file, or the folder that contains data.yaml.
+      images: image folder that overrides the one in the YAML file, or "".
       split: the key of the YAML file that names the image folder.
 
     Raises:
-      DataError: when the YAML file or the image folder is missing or wrong, or
+      DataError: if the YAML file or the image folder is missing or invalid, or
         no image has a label file.
     """
     file = Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
@@ -115,7 +115,7 @@ def _label_map(file: Path, names: Any) -> LabelMap:
 
 
 def _pose_columns(file: Path, shape: Any) -> int:
-    """The columns of a line with keypoints; 0 in data sets without."""
+    """Return the number of columns of a line with keypoints; 0 in data sets without."""
     if shape is None:
         return 0
     if not isinstance(shape, list) or len(shape) != 2 or any(not as_id(n) for n in shape):
@@ -145,7 +145,7 @@ def _label_file(image: Path) -> Path:
 def _annotated_image(
     image_id: int, image: Path, pose_columns: int, with_confidence: list[str]
 ) -> AnnotatedImage:
-    """One image; its lines with a sixth column are added to `with_confidence`."""
+    """Read the labels of an image; add its lines with a sixth column to `with_confidence`."""
     label_file = _label_file(image)
     boxes, labels, numbers, unplaced = [], [], [], []
     lines, problem = _lines(label_file)
@@ -181,7 +181,7 @@ def _annotated_image(
 
 
 def _lines(label_file: Path) -> tuple[list[tuple[int, str]], str]:
-    """The lines that are not empty, with their numbers, and why there are none to read."""
+    """Read the non-empty lines with their numbers, and the reason if they cannot be read."""
     try:
         text = label_file.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
@@ -193,19 +193,19 @@ def _lines(label_file: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 class _BadBoxError(ValueError):
-    """What is wrong with the box of a line that has the right columns."""
+    """Invalid box in a line with valid columns."""
 
 
 def _read_line(
     columns: Sequence[str], pose_columns: int
 ) -> tuple[float, tuple[float, float, float, float]]:
-    """The class, and the box as ymin, xmin, ymax, xmax; ValueError if it is none."""
+    """Parse the class, and the box as ymin, xmin, ymax, xmax; ValueError if invalid."""
     number, *numbers = (float(value) for value in columns)
     label = int(number) if number == int(number) else number
     is_box = len(columns) in (_BOX_COLUMNS, _BOX_COLUMNS + 1, pose_columns)
     if not is_box and (len(columns) < _POLYGON_COLUMNS or len(numbers) % 2):
         raise ValueError("neither a box nor a polygon")
-    # Of a box, what follows is a confidence or keypoints.
+    # The columns after a box are a confidence or keypoints.
     numbers = numbers[:4] if is_box else numbers
     pixels = pixels_among_fractions(numbers)
     if pixels:

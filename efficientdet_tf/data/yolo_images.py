@@ -1,4 +1,4 @@
-"""The image files of a split of a YOLO data set: from folders and from lists of images."""
+"""Search for the image files of a YOLO split, in folders and lists of images."""
 
 from pathlib import Path
 
@@ -17,16 +17,16 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
 
     Args:
       file: the YAML file.
-      content: what it holds.
-      images: an image folder or list to use instead of those of `content`, or "".
-      split: the key of `content`; its value is a folder, a list of images, or
+      content: the parsed YAML file.
+      images: image folder or list that overrides those of `content`, or "".
+      split: the key of `content` whose value is a folder, a list of images, or
         several of them.
 
     Returns:
-      The images by path, each once, and one line for each that cannot be one.
+      The distinct images in order of path, and one line for each unusable file.
 
     Raises:
-      DataError: when there is no such key, folder or list, or no image.
+      DataError: if the key, folder, list or images are missing.
     """
     if images:
         entries = [images]
@@ -48,13 +48,13 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
 
 
 def _roots(file: Path, content: dict) -> list[Path]:
-    """The folders that paths may be relative to: the key "path", the YAML file's, the current."""
+    """List the folders that paths may be relative to: key "path", the YAML file's, current."""
     path = str(content.get("path") or "")
     return list(dict.fromkeys([file.parent / path, file.parent, Path(path), Path()]))
 
 
 def _existing(file: Path, roots: list[Path], entry: str, split: str) -> Path:
-    """The folder or list that `entry` means; exported data sets often have a "../" too many."""
+    """Find the folder or list of `entry`; exported data sets often have an extra "../"."""
     guesses = [root / name for root in roots for name in (entry, entry.removeprefix("../"))]
     for guess in guesses:
         if guess.exists():
@@ -73,10 +73,10 @@ def _images_at(place: Path, roots: list[Path]) -> list[Path]:
 
 
 def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
-    """The image that a line of a list means.
+    """Find the image of a line of a list.
 
-    A line that begins with "./" is relative to the list, as Ultralytics' tools
-    have it; others to wherever the image is.
+    A line that begins with "./" is relative to the list, as in Ultralytics' tools;
+    other lines are tried against each root.
     """
     beside = list_file.parent / line
     if line.startswith("./") or beside.is_file():
@@ -86,7 +86,7 @@ def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
 
 
 def _problem(image: Path) -> str:
-    """Why a file cannot be an image of the data set, or ""."""
+    """Describe why a file is no usable image of the data set; "" if it is usable."""
     problem = file_name_problem(str(image))
     if problem:
         return f"image file {problem}"

@@ -1,4 +1,4 @@
-"""The contract that every backbone keeps: one row for each."""
+"""Contract of the backbones: one row for each."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_levels_widths_parameters_and_names(name, count, finest):
 
 @pytest.fixture(scope="module")
 def resnet():
-    """A detector with a ResNet-50, its config, and the library's network of equal weights."""
+    """Detector with a ResNet-50, its config, and the library's network of equal weights."""
     keras.utils.set_random_seed(3)
     network = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=(None, None, 3)

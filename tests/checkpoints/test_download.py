@@ -1,4 +1,4 @@
-"""Downloads from a server in this process: whole, cut off, wrong, absent, two at once."""
+"""Downloads from a local server: complete, truncated, wrong, missing, concurrent."""
 
 import hashlib
 import http.server
@@ -27,7 +27,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 def archive_of(files):
-    """The bytes of a .tar.gz of {name: bytes}."""
+    """Return the bytes of a .tar.gz of {name: bytes}."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in files.items():
@@ -37,13 +37,13 @@ def archive_of(files):
     return buffer.getvalue()
 
 
-# Does not compress, so that the archive can be cut.
+# Incompressible, so that the archive can be truncated.
 NOISE = np.random.default_rng(0).bytes(50_000)
 ARCHIVE = archive_of({"weights/model.index": b"index", "weights/model.data": NOISE})
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` at every path but /absent, and notes what was asked for."""
+    """Server of `content` at every path except /absent; records the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -118,7 +118,7 @@ WHOLE = {
 
 
 def forget_unpacked(cache):
-    """Leaves the archive and its hash, or what else there is of them."""
+    """Delete the unpacked folder, and keep the archive and its hash."""
     shutil.rmtree(cache / "some-weights")
 
 
@@ -126,12 +126,12 @@ def forget_unpacked(cache):
 def test_a_file_is_fetched_once(server, cache, sha256, capsys):
     folder = fetch(entry(server, sha256))
     assert folder == cache / "some-weights"
-    # What is pinned needs no record.
+    # A pinned hash needs no record.
     assert files_in(cache) == WHOLE - ({RECORD} if sha256 else set())
     assert (folder / "weights" / "model.data").read_bytes() == NOISE
     err = capsys.readouterr().err
     assert re.search(r"weights\.tar\.gz: +100%", err)
-    # The bar, and nothing of the library.
+    # Only the progress bar, and no output of the library.
     assert all("weights.tar.gz: " in line for line in re.split(r"[\r\n]", err) if line.strip())
     assert fetch(entry(server, sha256)) == folder
     assert server.requests == 1
@@ -152,7 +152,7 @@ def test_a_cut_transfer_leaves_nothing_and_starts_again(server, cache):
     with pytest.raises(DownloadError) as error:
         fetch(entry(server))
     assert str(error.value) == (
-        f"{server.url}: cut off after 20000 of {len(ARCHIVE)} bytes; "
+        f"{server.url}: truncated after 20000 of {len(ARCHIVE)} bytes; "
         f"try again, or put the file at {cache}/weights.tar.gz"
     )
     assert files_in(cache) == set()
@@ -252,7 +252,7 @@ def test_an_absent_file(server, cache):
 
 
 def test_no_server(server, cache):
-    # Nobody listens on the port of a server that is closed.
+    # The port of a closed server is unused.
     server.shutdown()
     server.server_close()
     with pytest.raises(DownloadError) as error:

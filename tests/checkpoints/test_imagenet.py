@@ -1,4 +1,4 @@
-"""ImageNet backbones: converted, and still knowing what they see."""
+"""ImageNet backbones: converted weights, and classification of photographs."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ from efficientdet_tf.checkpoints.download import DownloadError
 from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import Config
 
-# What a person would accept among the five best names, by ImageNet class index.
+# Acceptable ImageNet class indices among the top 5.
 SEEN = {
     "china.jpg": {698: "palace", 663: "monastery"},
     "flower.jpg": {985: "daisy", 309: "bee"},
@@ -35,8 +35,8 @@ def _photographs():
     from skimage import data
     from sklearn.datasets import load_sample_image
 
-    pictures = {name: load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
-    return pictures | {name: getattr(data, name)() for name in ("astronaut", "coffee", "cat")}
+    images = {name: load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
+    return images | {name: getattr(data, name)() for name in ("astronaut", "coffee", "cat")}
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def lite0():
 
 @pytest.mark.parametrize("name", SEEN)
 def test_the_classifier_on_top_names_photographs(lite0, name):
-    """Preprocessing, padding and layouts must all be right for this."""
+    """Requires correct preprocessing, padding and layouts."""
     pytest.importorskip("skimage", reason="the extra [dev]")
-    picture = _photographs()[name]
+    image = _photographs()[name]
     tensors = read_tensors(imagenet.package_file("efficientnet-lite0"))
-    side = min(picture.shape[:2])
-    top, left = ((size - side) // 2 for size in picture.shape[:2])
-    square = picture[top : top + side, left : left + side]
+    side = min(image.shape[:2])
+    top, left = ((size - side) // 2 for size in image.shape[:2])
+    square = image[top : top + side, left : left + side]
     images = tf.image.resize(square, [224, 224], antialias=True)[None]
     features = lite0.get_layer("backbone")(lite0.get_layer("pixels")(images))[5].numpy()
     best_five = np.argsort(-_classify(features, tensors)[0])[:5]
@@ -73,7 +73,7 @@ def _classify(features, tensors):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_converted_and_original_agree(index):
-    """The network that the weights were published for, on the same pixels."""
+    """Compare with the network of the published weights, on the same pixels."""
     torch = pytest.importorskip("torch", reason="PyTorch, to run the original")
     original = pytest.importorskip("efficientnet_lite_pytorch")
     name, size = f"efficientnet-lite{index}", (224, 240, 260)[index]
@@ -94,7 +94,7 @@ def test_converted_and_original_agree(index):
 
 @pytest.mark.parametrize("index", [0, 3])
 def test_weights_of_keras_applications(index, tmp_path):
-    """Their network and ours, with the same random weights from a file."""
+    """Compare their network and ours, with the same random weights from a file."""
     keras.utils.set_random_seed(index)
     application = getattr(keras.applications, f"EfficientNetB{index}")
     network = application(include_top=False, weights=None, input_shape=(96, 64, 3))
@@ -120,7 +120,7 @@ def test_weights_of_keras_applications(index, tmp_path):
 
 
 def _last_block(network):
-    """The layer that gives the last feature map before `top_conv`."""
+    """Return the layer of the last feature map before `top_conv`."""
     names = [layer.name for layer in network.layers]
     return network.layers[names.index("top_conv") - 1]
 

@@ -1,4 +1,4 @@
-"""Starting a model from trained weights of every kind."""
+"""Loading of pretrained weights of every kind."""
 
 import math
 import re
@@ -27,14 +27,14 @@ def tiny_config(num_classes, **overrides):
 
 
 def randomized(model):
-    """The same model with weights as if it were trained."""
+    """Set random weights, positive like trained variances."""
     random = np.random.default_rng(5)
     model.set_weights([random.uniform(0.1, 1, a.shape) for a in model.get_weights()])
     return model
 
 
 def write_published(model, config, prefix):
-    """Writes a TF1 checkpoint of a model, under the published names."""
+    """Write a TF1 checkpoint of a model, under the published names."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     values = {reference_name(v.name, config): v.numpy() for v in model.weights}
     tf.raw_ops.SaveV2(
@@ -47,13 +47,13 @@ def write_published(model, config, prefix):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A network that was trained for three classes, still compiled."""
+    """Compiled network for three classes with random weights."""
     return randomized(run_lib.compiled_model(tiny_config(3), steps=1))
 
 
 @pytest.fixture(scope="module")
 def sources(trained, tmp_path_factory):
-    """Where its weights are, by kind."""
+    """Paths of its weights, by kind."""
     folder = tmp_path_factory.mktemp("trained")
     run = RunDirectory(folder / "run")
     run.create(tiny_config(3), LabelMap((1, 2, 3), ("a", "b", "c")))
@@ -77,7 +77,7 @@ def weights_alone(sources, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unchanged():
-    """A model that every test must leave as it is."""
+    """A model that no test may change."""
     model = model_lib.build(tiny_config(3))
     before = model.get_weights()
     yield model
@@ -103,7 +103,7 @@ def test_the_same_classes_load_whole(trained, sources, kind):
 @pytest.mark.parametrize(
     ("kind", "num_classes"), [("run", 4), ("weights", 1), ("weights", 4), ("published", 4)]
 )
-def test_other_classes_start_their_layer_anew(trained, sources, kind, num_classes):
+def test_other_classes_reinitialise_their_layer(trained, sources, kind, num_classes):
     config = tiny_config(num_classes, **{"model.image_size": 128})
     model = model_lib.build(config)
     before = {variable.name: variable.numpy() for variable in model.weights}
@@ -115,10 +115,10 @@ def test_other_classes_start_their_layer_anew(trained, sources, kind, num_classe
         f"for {num_classes} classes instead of 3"
     )
     wanted = {variable.name: variable.numpy() for variable in trained.weights}
-    anew = [name for name in before if name.startswith("class_head/predict/")]
-    assert len(anew) == 3
+    reinitialised = [name for name in before if name.startswith("class_head/predict/")]
+    assert len(reinitialised) == 3
     for variable in model.weights:
-        expected = before if variable.name in anew else wanted
+        expected = before if variable.name in reinitialised else wanted
         np.testing.assert_array_equal(variable, expected[variable.name])
     [bias] = [v for v in model.weights if v.name.startswith("class_head/predict/bias")]
     np.testing.assert_allclose(bias, -math.log(99), rtol=1e-6)
@@ -315,11 +315,11 @@ def test_a_network_that_was_never_published_loads_what_fits(
     report = load_pretrained(model, config, str(sources["published"]))
     wanted = {variable.name: variable.numpy() for variable in trained.weights}
     classes = ("class_head/predict/",) if "class_head/predict" in rest else ()
-    anew = tuple(f"{part}/" for part in parts) + classes
+    reinitialised = tuple(f"{part}/" for part in parts) + classes
     for variable in model.weights:
-        expected = before if variable.name.startswith(anew) else wanted
+        expected = before if variable.name.startswith(reinitialised) else wanted
         np.testing.assert_array_equal(variable, expected[variable.name], variable.name)
-    loaded = sum(not name.startswith(anew) for name in before)
+    loaded = sum(not name.startswith(reinitialised) for name in before)
     assert str(report) == (
         f"{sources['published']}: {loaded} of {len(before)} variables loaded; "
         f"{', '.join(parts)} re-initialised: the weights are of another network{rest}"

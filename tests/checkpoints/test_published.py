@@ -39,7 +39,7 @@ ATTRIBUTES_WITHOUT_EXPANSION = BLOCK_ATTRIBUTES | {
 
 
 def object_path(name, names):
-    """The attributes that lead to a published variable: what the reader must invert.
+    """Return the attribute path of a published variable, which the reader must invert.
 
     Args:
       name: published, without `:0`.
@@ -97,7 +97,7 @@ def test_objects_of_every_model(goldens, model):
 
 
 def save(prefix, tensors):
-    """Writes a TensorFlow checkpoint of {key: array} and returns its prefix."""
+    """Write a TensorFlow checkpoint of {key: array} and return its prefix."""
     prefix.parent.mkdir(exist_ok=True, parents=True)
     names = sorted(tensors)
     tf.raw_ops.SaveV2(
@@ -110,7 +110,7 @@ def save(prefix, tensors):
 
 
 def write_tf1(folder, weights, goldens, model):
-    """As a training graph writes it: only the averages are the wanted values."""
+    """Write as a training graph does: only the averages have the expected values."""
     listed = json.loads((goldens / "variables" / f"{model}_tf1.json").read_text())["variables"]
     tensors = {name: np.full(shape, 0.5, np.float32) for name, shape, _ in listed}
     tensors["global_step"] = np.int64(7)
@@ -131,7 +131,7 @@ def write_objects(folder, weights, goldens, model):
 
 
 def write_h5(folder, weights, goldens, model):
-    """As Keras writes a model's `save_weights`: groups of layers, names of variables."""
+    """Write as Keras' `save_weights`: groups of layers, names of variables."""
     path = folder / "model.h5"
     layers = list(dict.fromkeys(name.partition("/")[0] for name in weights))
     with h5py.File(path, "w") as file:
@@ -228,14 +228,14 @@ def test_objects_of_other_models_are_left_for_the_model_to_refuse(tmp_path, path
 
 
 def broken(tmp_path, kind):
-    """A path that cannot be read, and what the message says after it."""
+    """Unreadable path, and the message after it."""
     tensors = {"box_net/box-0/bias": np.zeros(1000, np.float32)}
     cannot = "cannot be read as a TensorFlow checkpoint; its .index or .data file is damaged or "
     match kind:
         case "missing":
             return tmp_path / "model", (
                 "not a kind of weights file that can be read; name a checkpoint's folder, "
-                "the common beginning of its files' names, or an .h5 or .npz file"
+                "the prefix of its files, or an .h5 or .npz file"
             )
         case "missing h5":
             return tmp_path / "model.h5", "no such file"
@@ -248,23 +248,23 @@ def broken(tmp_path, kind):
             prefix = save(tmp_path / "model", tensors)
             data = tmp_path / "model.data-00000-of-00001"
             data.write_bytes(data.read_bytes()[:100])
-            return prefix, f"{cannot}missing: get them again"
+            return prefix, f"{cannot}missing; download them again"
         case "no data":
             prefix = save(tmp_path / "model", tensors)
             (tmp_path / "model.data-00000-of-00001").unlink()
-            return prefix, f"{cannot}missing: get them again"
+            return prefix, f"{cannot}missing; download them again"
         case "cut index":
             prefix = save(tmp_path / "model", tensors)
             index = tmp_path / "model.index"
             index.write_bytes(index.read_bytes()[:30])
-            return prefix, f"{cannot}missing: get them again"
+            return prefix, f"{cannot}missing; download them again"
         case "text":
             (tmp_path / "model.index").write_text("hello")
-            return tmp_path / "model", f"{cannot}missing: get them again"
+            return tmp_path / "model", f"{cannot}missing; download them again"
         case "cut h5":
             path = write_h5(tmp_path, tensors, None, None)
             path.write_bytes(path.read_bytes()[:2000])
-            return path, "not a whole .h5 file of weights; get it again"
+            return path, "not a whole .h5 file of weights; download it again"
         case "other h5":
             path = tmp_path / "other.h5"
             with h5py.File(path, "w") as file:
@@ -277,7 +277,7 @@ def broken(tmp_path, kind):
             path = tmp_path / "weights.npz"
             np.savez(path, **tensors)
             path.write_bytes(path.read_bytes()[:500])
-            return path, "not a whole .npz file of weights; get it again"
+            return path, "not a whole .npz file of weights; download it again"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_file_that_is_cut_off(lite0_file, tmp_path, size):
         file.truncate(size)
     with pytest.raises(TorchFileError) as error:
         read_tensors(path)
-    assert str(error.value) == f"{path}: not a file of PyTorch weights, or cut off"
+    assert str(error.value) == f"{path}: not a file of PyTorch weights, or truncated"
 
 
 class _Attack:

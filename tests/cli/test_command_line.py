@@ -1,4 +1,4 @@
-"""How every command ends: by Ctrl-C, and with nobody who reads."""
+"""Exit of every command on Ctrl-C and on a closed pipe."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
-# A command that says when it has come to its main part.
+# A command that prints a line when its main function starts.
 COMMAND = """
 import sys, time
 from absl import flags
@@ -24,7 +24,7 @@ command_line.run(command_line.Command("demo", "", flags.FlagValues, main))
 
 
 def answer_interrupts():
-    """Python's own answer to SIGINT, which a shell switches off for what it starts by `&`."""
+    """Restore Python's SIGINT handler, which a shell disables for background commands."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -43,7 +43,7 @@ def start(body, **options):
     "body",
     [
         "time.sleep(60)",
-        # As modules do that are interrupted while they are imported.
+        # As in modules whose import is interrupted.
         """
     try:
         time.sleep(60)
@@ -79,7 +79,7 @@ def test_a_second_interrupt_ends_what_cleans_up_for_too_long():
 
 
 def test_an_ignored_interrupt_stays_ignored():
-    """Shells start what runs in the background of a script so."""
+    """Shells start background commands of a script this way."""
     process = start(
         "input()",
         stdin=subprocess.PIPE,
@@ -118,16 +118,16 @@ def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
     [
         ("print('line\\n' * 100_000)", 128 + signal.SIGPIPE),
         ("print('line')", 128 + signal.SIGPIPE),
-        # What a command has to say by its exit code is not lost.
+        # The command's own exit code is kept.
         ("pass", 0),
         ("sys.exit(3)", 3),
         ("sys.stdout.write('line'); sys.exit(3)", 3),
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_went_away_is_no_traceback(body, exit_code, unbuffered):
+def test_a_closed_pipe_is_no_traceback(body, exit_code, unbuffered):
     if unbuffered and "write" in body:
-        # Nothing is left to be written at the end.
+        # No buffered output remains.
         exit_code = 128 + signal.SIGPIPE
     process = start(
         f"sys.stdin.read()\n    {body}",

@@ -1,4 +1,4 @@
-"""`efficientdet-data show`: a picture of the data, as it is or as training sees it."""
+"""`efficientdet-data show`: a grid of images, with and without augmentation."""
 
 import json
 import subprocess
@@ -28,8 +28,8 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """What the command writes and prints, without and with augmentation."""
+def outputs(tmp_path_factory):
+    """Written files and printed text of the command, without and with augmentation."""
     folder = tmp_path_factory.mktemp("show")
     off = command("show", *SMALL, "--set=augmentation.mosaic=1", f"--output={folder}/new/off.png")
     on = command(
@@ -37,7 +37,7 @@ def pictures(tmp_path_factory):
         f"--output={folder}/on.png",
     )
     assert (off.returncode, on.returncode) == (0, 0), off.stderr + on.stderr
-    # What TensorFlow tells of itself is not for the user.
+    # TensorFlow's own log is not shown to the user.
     assert (off.stderr, on.stderr) == ("", "")
     for path in (folder / "new" / "off.png", folder / "on.png"):
         # The same command may be run again.
@@ -45,8 +45,8 @@ def pictures(tmp_path_factory):
     return {folder / "new" / "off.png": off.stdout, folder / "on.png": on.stdout}
 
 
-def test_writes_a_grid_and_says_what_is_on_it(pictures):
-    for path, printed in pictures.items():
+def test_writes_a_grid_and_prints_its_counts(outputs):
+    for path, printed in outputs.items():
         # Two rows of three, with gaps.
         assert PIL.Image.open(path).size == (3 * 164 - 4, 2 * 132 - 4)
         assert printed.startswith("5 images with ") and printed.endswith(f", written to {path}\n")
@@ -70,16 +70,16 @@ def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
     assert command_line.call(show, [*arguments, "--set=model.image_size=64"]) == 0
     printed = f"1 images with 1 objects and 1 ignored ones in grey, written to {output}\n"
     assert capsys.readouterr().out == printed
-    picture = PIL.Image.open(output)
-    colors = [picture.getpixel((x, 55)) for x in (4, 36)]
+    grid = PIL.Image.open(output)
+    colors = [grid.getpixel((x, 55)) for x in (4, 36)]
     assert colors == [drawing.class_color("cat"), drawing.IGNORED_COLOR]
 
 
-def test_augmented_only_on_demand(pictures):
-    counts = [int(printed.split()[3]) for printed in pictures.values()]
+def test_augmented_only_on_demand(outputs):
+    counts = [int(printed.split()[3]) for printed in outputs.values()]
     # A mosaic has the objects of four images.
     assert counts[1] > 1.5 * counts[0]
-    off, on = (np.asarray(PIL.Image.open(path)) for path in pictures)
+    off, on = (np.asarray(PIL.Image.open(path)) for path in outputs)
     assert not np.array_equal(off, on)
 
 
@@ -95,8 +95,8 @@ def test_without_augmentation_all_of_it_is_off():
     [
         ([], "the first argument has to be one of: show; see --help"),
         (["shw"], "'shw' is not one of: show; see --help"),
-        (["show", "--output=x.png"], "--data is missing: A data set, as train takes it, or"),
-        (["show", "--data=digits"], "--output is missing: The image to write, e.g. grid.png."),
+        (["show", "--output=x.png"], "--data is missing: Data set: a path, or"),
+        (["show", "--data=digits"], "--output is missing: Image file to write, e.g. grid.png."),
         (["show", "more"], "unexpected argument 'more'; see --help"),
         (
             ["show", *SMALL, "--output=x.png", "--set=augmentation.policy=v4"],

@@ -1,4 +1,4 @@
-"""The eval command: what it prints, writes and refuses."""
+"""The eval command: output, files and refusals."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ LABELS = LabelMap((4, 9), ("disc", "square"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`run`, a run directory, and `val.json` with `images`: three pictures."""
+    """`run`, a run directory, and `val.json` with `images`: three images."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_data(folder, [{"id": 4, "name": "disc"}, {"id": 9, "name": "square"}])
     config = CONFIG.override(
@@ -97,12 +97,12 @@ def run_command(*arguments):
 
 @pytest.fixture(scope="module")
 def measured(folder):
-    """The command on `run`, done."""
+    """Result of the command on `run`."""
     return run_command(f"--model_path={folder / 'run'}")
 
 
 def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
-    # What TensorFlow tells of itself is not for the user.
+    # TensorFlow's own log is not shown to the user.
     assert (measured.returncode, measured.stderr) == (0, "")
     lines = measured.stdout.splitlines()
     assert lines[0] == "3 images"
@@ -128,7 +128,7 @@ def test_the_written_detections_give_the_same_numbers(folder, measured):
     assert (default / "evaluation.json").is_file()
 
 
-def test_the_training_part_of_a_run_is_its_training_data(folder, tmp_path):
+def test_the_training_split_of_a_run_is_its_training_data(folder, tmp_path):
     directory = RunDirectory(tmp_path)
     gone = str(tmp_path / "gone.json")
     directory.create(CONFIG.override({"data.train": gone}), LABELS)
@@ -208,7 +208,7 @@ def test_an_exported_model_cannot_be_set(folder, setting):
         command.evaluate(options(path, data="digits", **setting))
     key = "detection.nms" if "nms" in setting else "detection.sigma"
     assert str(error.value) == (
-        f"{path}: {key} is only for a run directory; an exported model has its settings inside"
+        f"{path}: {key} is only for a run directory; an exported model has fixed settings"
     )
 
 

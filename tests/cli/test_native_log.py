@@ -1,4 +1,4 @@
-"""The filter of TensorFlow's own log lines."""
+"""Filter of TensorFlow's own log lines."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ AsGraphDefInternal() method needed to apply optimizations.
 is optimized to use available CPU instructions in performance-critical operations.
 """.splitlines(keepends=True)
 
-# Messages of TensorFlow's source that tell of a fault.
+# Messages of TensorFlow's source that report a fault.
 FAULTS = """\
 2026-11-24 22:57:58.8: W tensorflow/core/common_runtime/gpu/gpu_device.cc:2342] Cannot dlopen some \
 GPU libraries. Please make sure the missing libraries mentioned above are installed properly
@@ -46,7 +46,7 @@ def filtered(text, level=""):
     return done.stderr.decode()
 
 
-def test_noise_is_left_out_and_faults_are_not():
+def test_noise_is_dropped_and_faults_are_not():
     lines = [line for pair in zip(NOISE, FAULTS) for line in pair]
     assert filtered("".join([*lines, *NOISE])) == "".join(FAULTS[: len(lines) // 2])
     assert filtered("".join(FAULTS)) == "".join(FAULTS)
@@ -71,7 +71,7 @@ def test_what_has_no_end_of_line_is_passed_on_at_once():
 
 
 def run(code):
-    """A process whose native code writes what `write` is called with."""
+    """Process whose native code writes the argument of `write`."""
     program = (
         "import os, sys\n"
         "from absl import logging\n"
@@ -103,7 +103,7 @@ def test_python_writes_as_before_and_native_code_through_the_filter():
     assert sum(line.endswith("absl\n") for line in lines) == 1
 
 
-def test_the_last_words_of_a_process_that_crashes_are_seen():
+def test_the_last_lines_before_a_crash_are_seen():
     done = run(f"with native_log.filtered():\n    write({FAULTS[4]!r})\n    os.abort()\n")
     assert done.returncode == -6
     # It may come when the process is already gone.

@@ -1,4 +1,4 @@
-"""`efficientdet-predict`: pictures, detections.json, and what it says of bad input."""
+"""`efficientdet-predict`: images, detections.json, and messages about bad input."""
 
 import json
 import shutil
@@ -30,40 +30,42 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory, photograph):
-    """A folder with a JPEG, a GIF in a folder of its own, a broken PNG, and no picture."""
+def image_folder(tmp_path_factory, photograph):
+    """A folder with a JPEG, a GIF in a folder of its own, a damaged PNG, and a text file."""
     folder = tmp_path_factory.mktemp("input")
     shutil.copy(photograph, folder / "a.JPG")
     (folder / "deep").mkdir()
     PIL.Image.open(photograph).resize((64, 40)).save(folder / "deep" / "b.gif")
-    (folder / "broken.png").write_text("no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "broken.png").write_text("no image")
+    (folder / "notes.txt").write_text("no image either")
     return folder
 
 
 @pytest.fixture(scope="module")
-def done(pictures, tiny_run, tmp_path_factory):
+def done(image_folder, tiny_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("output") / "new"
-    return output, command(f"--model_path={tiny_run}", f"--input={pictures}", f"--output={output}")
+    return output, command(
+        f"--model_path={tiny_run}", f"--input={image_folder}", f"--output={output}"
+    )
 
 
-def test_names_and_counts_what_cannot_be_read(done, pictures):
+def test_names_and_counts_what_cannot_be_read(done, image_folder):
     output, process = done
     entries = json.loads((output / "detections.json").read_text(encoding="utf-8"))
     found = sum(len(entry["detections"]) for entry in entries)
     assert process.returncode == 1
     assert process.stdout == f"{found} detections in 2 images, written to {output}\n"
     assert process.stderr.splitlines() == [
-        f"skipped {pictures}/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
+        f"skipped {image_folder}/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
         "predict: 1 of 3 images could not be read",
     ]
 
 
-def test_writes_each_picture_with_its_detections(done, pictures):
+def test_writes_each_image_with_its_detections(done, image_folder):
     output, _ = done
     files = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
     assert files == ["a.JPG", "deep/b.gif.png", "detections.json"]
-    before, after = (np.asarray(PIL.Image.open(p / "a.JPG"), int) for p in (pictures, output))
+    before, after = (np.asarray(PIL.Image.open(p / "a.JPG"), int) for p in (image_folder, output))
     assert before.shape == after.shape
     assert np.abs(before - after).max() > 100
     assert PIL.Image.open(output / "deep" / "b.gif.png").format == "PNG"
@@ -143,7 +145,7 @@ def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph,
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
     before = paths_in(tmp_path)
-    # The image of the user's that lies in the output folder is read, too.
+    # The user's image in the output folder is also read.
     for _ in range(2):
         entries, problems = predict(detector, plan(tmp_path, output), 0.3)
         assert [entry["file"] for entry in entries] == before
@@ -189,7 +191,7 @@ def test_a_file_that_predict_did_not_write_is_not_overwritten(
 
 
 def test_an_image_in_a_folder_of_the_same_name_is_not_overwritten(tmp_path, photograph):
-    """The output lies above the input, and one of its files would be an image of the input."""
+    """The output folder contains the input, and an output file would overwrite an input image."""
     for name in ("in/a.jpg", "in/in/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(photograph, tmp_path / name)

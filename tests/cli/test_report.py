@@ -1,4 +1,4 @@
-"""`efficientdet-report`: what it writes and refuses."""
+"""`efficientdet-report`: output and refusals."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`run` with weights, and the data it validates with; the training set is missing."""
+    """`run` with weights, and its validation data; the training set is missing."""
     folder = tmp_path_factory.mktemp("report")
     write_coco(digits.load("val", num_images=3), folder)
     config = tiny.config(
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     model = model_lib.build(config)
     directory.save_weights(model, "best")
     for weight in model.get_layer("class_head").weights:
-        # Every score is that of the last layer's bias, next to nothing.
+        # Every score is that of the last layer's bias, almost zero.
         weight.assign(np.full(weight.shape, -20.0 if weight.shape == (90,) else 0.0))
     directory.save_weights(model, "last")
     return folder
@@ -49,7 +49,7 @@ def test_the_report_of_a_run(folder, caplog):
     assert "efficientdet-lite0" in text and "measured on 3 images" in text
     # The other part is still there.
     assert "The training set cannot be read any more." in text
-    assert f"the report does without the training set: {folder / 'gone.json'}: " in caplog.text
+    assert f"report without the training set: {folder / 'gone.json'}: " in caplog.text
 
 
 def test_it_is_of_the_weights_that_are_asked_for(folder):
@@ -71,7 +71,7 @@ def test_other_classes_than_those_of_the_run_are_refused(folder, tmp_path):
     with pytest.raises(DataError) as error:
         report.report(str(tmp_path), "best")
     assert str(error.value) == (
-        f"{folder / 'annotations.json'}: its classes are no longer those of the run"
+        f"{folder / 'annotations.json'}: its classes differ from those of the run"
     )
 
 

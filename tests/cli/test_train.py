@@ -1,4 +1,4 @@
-"""The train command: what it refuses before it begins."""
+"""Train command: errors before training."""
 
 import pathlib
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# Runs the command, and tells whether TensorFlow was imported.
+# Runs the command, and prints whether TensorFlow was imported.
 RUN = """
 import sys
 from efficientdet_tf.cli import train

@@ -1,4 +1,4 @@
-"""The configuration: the published table, overrides, files, and every complaint."""
+"""Configuration: the published table, overrides, files, and every error message."""
 
 import json
 import operator
@@ -145,10 +145,10 @@ def test_sizes_between_the_models():
     }
 
 
-def test_a_coefficient_that_leaves_nothing_is_refused():
+def test_a_coefficient_of_invalid_sizes_is_refused():
     assert message(compound_scaling, -4) == (
-        "compound coefficient -4 leaves nothing: {'neck.num_filters': 16, 'neck.num_repeats': -1, "
-        "'model.head_repeats': 1, 'model.image_size': 0}"
+        "compound coefficient -4 gives invalid sizes: {'neck.num_filters': 16, "
+        "'neck.num_repeats': -1, 'model.head_repeats': 1, 'model.image_size': 0}"
     )
     assert message(compound_scaling, float("nan")) == (
         "compound coefficient nan is not a finite number"
@@ -276,7 +276,7 @@ def test_a_backbone_brings_what_its_weights_need():
     assert same.override({"model.backbone": "efficientnet-lite0"}) == same
 
 
-# Complaints.
+# Error messages.
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_backbone_of_one_size(setting, value):
     config = Config().override({"model.backbone": "resnet50"})
     argument = setting.removeprefix("backbone_")
     assert message(config.override, {f"model.{setting}": value}) == (
-        f"model.backbone_{argument}: resnet50 has no such choice; leave it at 1, not {value}"
+        f"model.backbone_{argument}: resnet50 has a fixed size; set 1, not {value}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What docs/recipes.md says is so: the paper's settings, and commands that are understood."""
+"""docs/recipes.md is correct: the paper's settings, and valid commands."""
 
 import pathlib
 import re
@@ -51,7 +51,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=lambda words: words[-1])
 def test_commands_are_understood(command, tmp_path, monkeypatch):
-    """Up to the data, which are not there: flags, settings and recipes are known."""
+    """Commands fail at the missing data only: flags, settings and recipes are valid."""
     arguments = [
         word for word in command[command.index("train.py") + 1 :] if "strategy" not in word
     ]

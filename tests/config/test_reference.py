@@ -1,4 +1,4 @@
-"""The reference of the settings: the page, the command, and what it says of each."""
+"""Reference of the settings: the page, the command, and the description of each."""
 
 import pathlib
 
@@ -41,18 +41,18 @@ def test_a_setting_has_all_that_is_declared_of_it():
         "a whole number from 1 to 10",
         "2",
         False,
-        "RandAugment: operations one after another.",
+        "RandAugment: number of consecutive operations.",
         "",
     )
     assert rows["optimizer.ema_decay"].resuming == "whether it is 0 must stay the same"
     assert rows["model.num_classes"].resuming == "must stay the same; set from the training data"
-    assert rows["data.val"].resuming == "the best AP so far is forgotten"
+    assert rows["data.val"].resuming == "the best AP so far is reset"
     assert (rows["neck.num_filters"].default, rows["neck.num_filters"].of_model) == ("64", True)
 
 
 def test_one_section(capsys):
     text = printed(capsys, "anchors")
-    assert text.startswith("anchors: The grid of anchors.\n\n  anchors.scale\n")
+    assert text.startswith("anchors: Anchor grid.\n\n  anchors.scale\n")
     assert text.count("\n  anchors.") == len(Config.model_fields["anchors"].annotation.model_fields)
     assert "      a number of 0.01 or more; default of the model, e.g. 4.0\n" in text
     assert text == printed(capsys, "--section=anchors")

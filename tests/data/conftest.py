@@ -1,4 +1,4 @@
-"""What the tests of the data formats share."""
+"""Fixtures for the tests of the data formats."""
 
 import logging
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture
 def write_image():
-    """Writes a picture of the given width and height, and makes its folder."""
+    """Write an image of the given width and height, and create its folder."""
 
     def write(path, width: int = 64, height: int = 48, **options):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def write_image():
 
 @pytest.fixture
 def warnings_of(monkeypatch, caplog):
-    """The messages that the project has logged so far."""
+    """Function that returns the messages logged so far."""
     monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
 
     def messages() -> list[str]:

@@ -1,4 +1,4 @@
-"""Boxes stay on their objects, whatever is done to the image."""
+"""Augmentation keeps boxes on their objects."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZE = (96, 128)
 
 
 def drawn(height: int, width: int, box) -> np.ndarray:
-    """A dark image with a filled bright rectangle."""
+    """Dark image with a filled bright rectangle."""
     image = np.full((height, width, 3), 10, np.uint8)
     ymin, xmin, ymax, xmax = box
     image[ymin:ymax, xmin:xmax] = (250, 40, 250)
@@ -19,7 +19,7 @@ def drawn(height: int, width: int, box) -> np.ndarray:
 
 
 def found(image: np.ndarray) -> np.ndarray:
-    """The box around what is brighter than half way in red."""
+    """Box around pixels of more than half brightness in red."""
     bright = np.asarray(image)[:, :, 0] > 130
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])

@@ -1,4 +1,4 @@
-"""COCO files: what is read, and what is said about bad ones."""
+"""COCO reader: valid files, and messages about invalid ones."""
 
 import json
 
@@ -27,7 +27,7 @@ def content() -> dict:
 
 @pytest.fixture
 def write(tmp_path, write_image):
-    """Writes the annotations, and the two images into the folder "images"."""
+    """Write the annotations, and the two images into the folder "images"."""
 
     def write_all(values, folder="images"):
         write_image(tmp_path / folder / "a.jpg")
@@ -72,7 +72,7 @@ def test_finds_the_images(write, folder):
     assert len(data.load(write(content(), folder))) == 2
 
 
-def test_images_elsewhere_are_told(write, tmp_path):
+def test_images_elsewhere_are_named(write, tmp_path):
     path = write(content(), "elsewhere")
     with pytest.raises(DataError) as error:
         data.load(path, split="val")
@@ -99,7 +99,7 @@ def test_images_elsewhere_are_told(write, tmp_path):
         ({"image_id": None}, "image_id: image id None is not a whole number of 64 bits"),
     ],
 )
-def test_an_annotation_that_cannot_be_read_is_left_out_and_named(write, change, message):
+def test_an_annotation_that_cannot_be_read_is_excluded_and_named(write, change, message):
     values = content()
     values["annotations"][0].update(change)
     assert problems_of(values, write) == [f"FILE: annotation 1: {message}"]
@@ -108,10 +108,10 @@ def test_an_annotation_that_cannot_be_read_is_left_out_and_named(write, change, 
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], None, [1, 2, 3, "4"], "1 2 3 4"])
-def test_an_image_with_an_annotation_without_a_box_is_left_out(write, box):
+def test_an_image_with_an_annotation_without_a_box_is_excluded(write, box):
     values = content()
     values["annotations"][1]["bbox"] = box
-    message = f"bbox: must be four numbers, is {box!r}; its image is left out"
+    message = f"bbox: must be four numbers, is {box!r}; image excluded"
     assert problems_of(values, write) == [f"FILE: annotation 2: {message}"]
     assert [record.image_id for record in data.load(write(values)).records] == [3]
 
@@ -151,10 +151,10 @@ def test_an_unusable_annotation_is_ignored_and_named(write, change, message):
         ([0, 0, 0, 0], "is all zeros"),
     ],
 )
-def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(write, bbox, message):
+def test_an_image_with_an_object_of_unknown_position_is_excluded_and_named(write, bbox, message):
     values = content()
     values["annotations"][0]["bbox"] = bbox
-    message = f"annotation 1: bbox: {message}; its image is left out"
+    message = f"annotation 1: bbox: {message}; image excluded"
     assert problems_of(values, write) == [f"FILE: {message}"]
     assert [record.image_id for record in data.load(write(values)).records] == [3]
 
@@ -174,7 +174,7 @@ def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(write, bbo
         ({"file_name": "\ud800.jpg"}, SURROGATE),
     ],
 )
-def test_a_bad_image_entry_is_left_out_and_named(write, change, message):
+def test_a_bad_image_entry_is_excluded_and_named(write, change, message):
     values = content()
     values["images"][0].update(change)
     values["annotations"] = values["annotations"][2:]
@@ -188,7 +188,7 @@ def test_a_bad_image_entry_is_left_out_and_named(write, change, message):
             '{"images": [],\n oops',
             "line 2: not valid JSON: Expecting property name enclosed in double quotes",
         ),
-        ("[" * 100_000, "not valid JSON: brackets within brackets without end"),
+        ("[" * 100_000, "not valid JSON: nested too deeply"),
         ("[]", "images: no such list; is it a COCO annotation file?"),
         ({"images": []}, "annotations: no such list; is it a COCO annotation file?"),
         (content() | {"categories": []}, "categories: is empty"),
@@ -251,7 +251,7 @@ def test_an_area_that_is_no_number_is_that_of_the_box(write, area):
     assert data.load(write(values)).records[0].area.tolist() == [600, 64 * 48]
 
 
-def test_annotation_ids_that_occur_twice_are_told_and_all_used(write, warnings_of):
+def test_repeated_annotation_ids_are_reported_and_all_used(write, warnings_of):
     values = content()
     values["annotations"][1]["id"] = 1
     path = write(values)
@@ -292,7 +292,7 @@ def test_sizes_may_be_texts_or_nonsense(write):
     assert data.load(write(values)).problems == ()
 
 
-def test_a_missing_or_damaged_image_is_left_out_and_named(write, tmp_path):
+def test_a_missing_or_damaged_image_is_excluded_and_named(write, tmp_path):
     path = write(content())
     broken, whole = tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.png"
     encoded = broken.read_bytes()
@@ -312,7 +312,7 @@ def test_a_missing_or_damaged_image_is_left_out_and_named(write, tmp_path):
     assert list(data.load(path).problems) == [message]
 
 
-def test_an_image_of_another_size_is_left_out_and_named(write, tmp_path):
+def test_an_image_of_another_size_is_excluded_and_named(write, tmp_path):
     values = content()
     values["images"][0]["width"] = 640
     [problem] = problems_of(values, write)
@@ -343,13 +343,13 @@ def test_problems_are_one_warning_that_names_ten(write, warnings_of):
     data.load(path)
     fault = "bbox: has no width or no height; ignored in training and evaluation"
     lines = [f"{path}: annotation {number}: {fault}" for number in range(100, 110)]
-    expected = "\n  ".join([f"{path}: 12 problems, left out or ignored:", *lines, "... and 2 more"])
+    expected = "\n  ".join([f"{path}: 12 problems, excluded or ignored:", *lines, "... and 2 more"])
     assert warnings_of()[0] == expected
 
 
 def test_clipped_boxes_are_counted_and_said_in_one_line(write, warnings_of):
     values = content()
-    # Rounding is no news.
+    # Rounding is not reported.
     values["annotations"][1]["bbox"] = [0, 0, 64.7, 48.7]
     path = write(values)
     note = f"1 box reaches beyond its image and was clipped: {path}: annotation 3"
@@ -367,16 +367,16 @@ ORIENTATION = 0x0112
 @pytest.mark.parametrize(
     ("orientation", "width", "height", "turned"),
     [
-        # The annotation says what was seen: the stored image, or the upright one.
+        # The annotated size identifies the stored or the upright image.
         (6, 64, 48, False),
         (6, 48, 64, True),
         # 180 degrees: both fit, and upright is what most tools show.
         (3, 64, 48, True),
-        # A size of zero says nothing.
+        # A size of zero is a missing size.
         (6, 0, 0, True),
     ],
 )
-def test_the_annotated_size_tells_whether_exif_turns(
+def test_the_annotated_size_determines_whether_exif_is_applied(
     write, write_image, tmp_path, orientation, width, height, turned
 ):
     values = content()

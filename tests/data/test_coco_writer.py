@@ -1,4 +1,4 @@
-"""Data sets as COCO files: written, replaced, and not over files of others."""
+"""COCO writer: writes and replaces its own files, but no others."""
 
 import json
 

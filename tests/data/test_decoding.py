@@ -1,4 +1,4 @@
-"""Every kind of image file gives the pixels that Pillow sees."""
+"""Decoding of every image format agrees with Pillow."""
 
 import io
 
@@ -14,8 +14,8 @@ ORIENTATION = 0x0112
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
-    """Smooth colours, so that lossy formats keep them, and no two corners alike."""
+def image() -> Image.Image:
+    """Image of smooth colours, which lossy formats keep, and four different corners."""
     y, x = np.mgrid[0:24, 0:40]
     pixels = np.stack([x * 6, y * 10, 255 - x * 3 - y * 5], axis=-1)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -23,14 +23,14 @@ def picture() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def decode():
-    """`decode_image` as a graph, as the pipeline and an exported model run it."""
+    """`decode_image` as a graph, as in the pipeline and an exported model."""
     signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)]
     return tf.function(decode_image, input_signature=signature)
 
 
-def encode(picture: Image.Image, format: str, **options) -> bytes:
+def encode(image: Image.Image, format: str, **options) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -56,8 +56,8 @@ def encode(picture: Image.Image, format: str, **options) -> bytes:
         ("WEBP", "RGBA"),
     ],
 )
-def test_decodes_as_pillow_does(picture, decode, format, mode):
-    encoded = encode(picture.convert(mode), format)
+def test_decodes_as_pillow_does(image, decode, format, mode):
+    encoded = encode(image.convert(mode), format)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     decoded = decode(encoded, True).numpy()
     assert decoded.dtype == np.uint8
@@ -73,8 +73,8 @@ def test_16_bit_png_keeps_the_high_byte(decode, mode):
     np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
 
 
-def test_animation_gives_its_first_frame(picture, decode):
-    frames = [picture.convert("P"), picture.rotate(180).convert("P")]
+def test_animation_gives_its_first_frame(image, decode):
+    frames = [image.convert("P"), image.rotate(180).convert("P")]
     encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
@@ -82,12 +82,12 @@ def test_animation_gives_its_first_frame(picture, decode):
 
 @pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_webp_with_and_without_transparency_and_metadata(picture, decode, mode, lossless):
-    """Metadata make the header of an extended one, which says by itself what is transparent."""
+def test_webp_with_and_without_transparency_and_metadata(image, decode, mode, lossless):
+    """Metadata require an extended header, which has its own transparency flag."""
     metadata = {"exif": Image.Exif().tobytes(), "xmp": b"<x/>"}
-    with_alpha = picture.convert(mode)
+    with_alpha = image.convert(mode)
     if mode == "RGBA":
-        with_alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+        with_alpha.putalpha(Image.linear_gradient("L").resize(image.size))
     for extra in ({}, metadata):
         encoded = encode(with_alpha, "WEBP", lossless=lossless, **extra)
         assert (encoded[12:16] == b"VP8X") == (bool(extra) or (mode == "RGBA" and not lossless))
@@ -96,11 +96,11 @@ def test_webp_with_and_without_transparency_and_metadata(picture, decode, mode, 
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_an_animated_webp_gives_its_first_frame(picture, decode, mode):
-    """TensorFlow's own decoder writes over memory that is not its own in the first case."""
-    frames = [picture.convert(mode), picture.rotate(180).convert(mode)]
+def test_an_animated_webp_gives_its_first_frame(image, decode, mode):
+    """TensorFlow's own decoder writes out of bounds in the first case."""
+    frames = [image.convert(mode), image.rotate(180).convert(mode)]
     if mode == "RGBA":
-        frames[0].putalpha(Image.linear_gradient("L").resize(picture.size))
+        frames[0].putalpha(Image.linear_gradient("L").resize(image.size))
     encoded = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     assert Image.open(io.BytesIO(encoded)).n_frames == 2
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
@@ -110,12 +110,12 @@ def test_an_animated_webp_gives_its_first_frame(picture, decode, mode):
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_exif_orientation_turns_the_image_upright(picture, decode, byte_order, tag):
+def test_exif_orientation_turns_the_image_upright(image, decode, byte_order, tag):
     exif = Image.Exif()
     exif.endian = byte_order
     exif[0x010F] = "a maker"
     exif[ORIENTATION] = tag
-    encoded = encode(picture, "JPEG", exif=exif.tobytes(), comment=b"before the image data")
+    encoded = encode(image, "JPEG", exif=exif.tobytes(), comment=b"before the image data")
     stored = Image.open(io.BytesIO(encoded))
     assert exif_orientation(tf.constant(encoded)) == tag
     np.testing.assert_array_equal(decode(encoded, False).numpy(), np.asarray(stored))
@@ -124,34 +124,34 @@ def test_exif_orientation_turns_the_image_upright(picture, decode, byte_order, t
 
 
 @pytest.mark.parametrize("tag", [0, 9, 255])
-def test_an_impossible_orientation_is_upright(picture, tag):
+def test_an_impossible_orientation_is_upright(image, tag):
     exif = Image.Exif()
     exif[ORIENTATION] = tag
-    assert exif_orientation(tf.constant(encode(picture, "JPEG", exif=exif.tobytes()))) == 1
+    assert exif_orientation(tf.constant(encode(image, "JPEG", exif=exif.tobytes()))) == 1
 
 
 @pytest.mark.parametrize("exif_orientation_tag", [None, 1, 6])
-def test_pillow_and_the_graph_read_the_same_orientation(picture, exif_orientation_tag):
-    """XMP data tell an orientation, too, which neither heeds."""
+def test_pillow_and_the_graph_read_the_same_orientation(image, exif_orientation_tag):
+    """Both ignore the orientation of XMP data."""
     exif, xmp = Image.Exif(), b'<rdf tiff:Orientation="8"/>'
     if exif_orientation_tag:
         exif[ORIENTATION] = exif_orientation_tag
-    encoded = encode(picture, "JPEG", exif=exif.tobytes(), xmp=xmp)
+    encoded = encode(image, "JPEG", exif=exif.tobytes(), xmp=xmp)
     opened = Image.open(io.BytesIO(encoded))
     assert opened.getexif()[ORIENTATION] == (exif_orientation_tag or 8)
     assert orientation.exif_orientation(opened) == (exif_orientation_tag or 1)
     assert exif_orientation(tf.constant(encoded)) == (exif_orientation_tag or 1)
 
 
-def test_damaged_exif_data_is_upright(picture):
+def test_damaged_exif_data_is_upright(image):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     block = exif.tobytes()
     for length in range(len(b"Exif\0\0"), len(block)):
-        encoded = encode(picture, "JPEG", exif=block[:length])
+        encoded = encode(image, "JPEG", exif=block[:length])
         assert exif_orientation(tf.constant(encoded)).numpy() in (1, 6)
     garbage = b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40
-    assert exif_orientation(tf.constant(encode(picture, "JPEG", exif=garbage))) == 1
+    assert exif_orientation(tf.constant(encode(image, "JPEG", exif=garbage))) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,21 +167,21 @@ def test_what_is_no_image_raises(decode, encoded):
         decode(encoded, True)
 
 
-def test_a_truncated_jpeg_raises(picture, decode):
-    encoded = encode(picture, "JPEG")
+def test_a_truncated_jpeg_raises(image, decode):
+    encoded = encode(image, "JPEG")
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(encoded[: len(encoded) // 2], True)
 
 
-def test_decodes_inside_a_saved_model(picture, tmp_path):
+def test_decodes_inside_a_saved_model(image, tmp_path):
     module = tf.Module()
     module.decode = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
     tf.saved_model.save(module, str(tmp_path))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    encoded = encode(picture, "JPEG", exif=exif.tobytes())
+    encoded = encode(image, "JPEG", exif=exif.tobytes())
     loaded = tf.saved_model.load(str(tmp_path))
-    webp = encode(picture, "WEBP")
+    webp = encode(image, "WEBP")
     expected = np.asarray(Image.open(io.BytesIO(webp)))
     np.testing.assert_array_equal(loaded.decode(webp).numpy(), expected)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))

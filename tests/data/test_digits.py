@@ -1,4 +1,4 @@
-"""The built-in data set: what it promises about sizes, places, sources and seeds."""
+"""Built-in data set: sizes, positions, sources and seeds."""
 
 import io
 
@@ -41,7 +41,7 @@ def test_labels_are_the_ten_digits(train):
 def test_sizes_spread_from_small_to_large(train):
     heights = np.concatenate([r.boxes[:, 2] - r.boxes[:, 0] for r in train.records])
     assert heights.min() >= 15 and heights.max() <= 170
-    # Drawn uniformly, but small digits find a free place more easily.
+    # Drawn uniformly, but a free place is more likely for small digits.
     assert 0.45 < np.mean(heights < (20 + 160) / 2) < 0.75
 
 

@@ -27,7 +27,7 @@ def image() -> np.ndarray:
 
 @functools.cache
 def compiled(name: str, strength: float):
-    """A filter as a graph, as the input pipeline has it."""
+    """Filter as a graph, as in the input pipeline."""
     return tf.function(
         lambda image, seed: FILTERS[name](image, strength, seed),
         input_signature=(tf.TensorSpec([None, None, 3]), tf.TensorSpec([2], tf.int32)),

@@ -1,4 +1,4 @@
-"""Images that are trained on and measured with are found by their content."""
+"""Images shared by training and validation set are found by their content."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def data_of(images: list, source: str = "some.json") -> DetectionData:
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes files of random bytes that differ where the numbers say."""
+    """Write files of random bytes that differ at the given positions."""
     content = np.random.default_rng(0).integers(256, size=50_000, dtype=np.uint8)
 
     def write_one(name: str, *changed: int, size: int = 50_000) -> str:
@@ -56,7 +56,7 @@ def test_files_bytes_and_equal_paths_are_compared(write, tmp_path):
     val = data_of([second, first, encoded, encoded[:-1], str(tmp_path / "gone")])
     names = [(trained.name, measured.name) for trained, measured in shared_images(train, val)]
     assert names == [("record 1", second), (first, first), ("record 1", "record 2")]
-    # Not even read.
+    # Not read at all.
     (tmp_path / "a").unlink()
     assert len(shared_images(train, val)) == 3
 

@@ -1,4 +1,4 @@
-"""Which format a path is, and what is said when it is none."""
+"""Inference of the format from a path, and messages if there is none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Mosaic and mixup: every object that is seen has its box, and no other has."""
+"""Mosaic and MixUp: every visible object has its box, and no other."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ COLOURS = np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250)])
 
 @pytest.fixture
 def data(tmp_path) -> DetectionData:
-    """Six images of different shapes; the two objects of class c are of colour c."""
+    """Six images of different shapes; the two objects of class c have colour c."""
     records = []
     for i in range(6):
         height, width = 60 + 10 * i, 90
@@ -85,7 +85,7 @@ def test_in_a_mosaic_boxes_cover_their_objects_and_all_of_them(data):
 
 @pytest.mark.parametrize("settings", [{"mosaic": 1}, {"policy": "v0"}, {}], ids=str)
 def test_ignored_boxes_go_where_their_objects_go(data, settings):
-    """Through flip, scale and crop, and what is done before and after: those in green."""
+    """With flip, scale and crop, and steps before and after; ignored objects are green."""
     records = [
         dataclasses.replace(
             record,
@@ -167,7 +167,7 @@ def test_mosaics_follow_the_seed(data, cache):
     first, again, other = (examples(data, config, 8, seed=seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
     assert not any(np.array_equal(a.image, b.image) for a, b in zip(first, other))
-    # Every pass puts them together anew.
+    # Every pass composes them again.
     assert len({example.image.tobytes() for example in first}) == 8
 
 

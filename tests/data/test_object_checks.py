@@ -1,4 +1,4 @@
-"""Objects that cannot be learned: where they are, and what becomes of their image."""
+"""Unusable objects: ignored at a known position, else their image is excluded."""
 
 import io
 import types
@@ -49,13 +49,13 @@ def annotations(*boxes, labels=None, **fields) -> Annotations:
 @pytest.mark.parametrize(
     ("given", "placed"),
     [
-        # Corners in another order.
+        # Swapped corners.
         ([20, 30, 5, 5], [5, 5, 20, 30]),
         ([5, 30, 20, 5], [5, 5, 20, 30]),
-        # Lines and points become a pixel wide.
+        # Lines and points are widened to a pixel.
         ([5, 7, 20, 7], [5, 6.5, 20, 7.5]),
         ([9, 7, 9, 7], [8.5, 6.5, 9.5, 7.5]),
-        # At the border as well, as far as there is an image.
+        # Clipped at the border.
         ([5, 60, 20, 60], [5, 59.5, 20, 60]),
     ],
 )
@@ -85,13 +85,13 @@ def test_an_unknown_category_has_no_class():
     assert list(loaded.problems) == [f"a.txt: object 1: {fault}"]
 
 
-def test_one_object_without_a_place_leaves_the_image_out():
+def test_one_object_of_unknown_position_excludes_the_image():
     boxes = [GOOD, [0, 0, 0, 0], [5, 5, 5, 5], [50, 5, 60, 30], [1, 1, np.inf, 2]]
     with pytest.raises(DataError) as error:
         validate(annotations(*boxes))
     assert str(error.value) == (
         "set: has no usable image; the first problem: a.txt: object 2: box: is all zeros; "
-        "its image is left out"
+        "image excluded"
     )
     two = annotations(*boxes)
     other = annotations(GOOD).images[0]
@@ -102,8 +102,7 @@ def test_one_object_without_a_place_leaves_the_image_out():
         5: "is not finite",
     }
     assert list(loaded.problems) == [
-        f"a.txt: object {number}: box: {fault}; its image is left out"
-        for number, fault in faults.items()
+        f"a.txt: object {number}: box: {fault}; image excluded" for number, fault in faults.items()
     ]
     assert len(loaded) == 1
 
@@ -114,7 +113,7 @@ def test_difficult_objects_are_ignored_unless_they_are_counted(warnings_of):
     [record] = loaded.records
     assert record.is_ignored.tolist() == record.is_difficult.tolist() == [False, True]
     assert record.classes.tolist() == [0, 0]
-    # They are as they should be, and no problem.
+    # They are valid, and no problem.
     assert loaded.problems == ()
     note = (
         "1 difficult object is ignored in training and evaluation; "
@@ -136,11 +135,11 @@ def test_a_set_of_difficult_objects_only_says_so():
     )
 
 
-def test_an_object_that_the_reader_cannot_place_leaves_the_image_out():
+def test_an_object_that_the_reader_cannot_place_excludes_the_image():
     some = annotations(GOOD, unplaced=["a.txt: object 2: box: must be four numbers"])
     both = Annotations(**{**vars(some), "images": [some.images[0], annotations(GOOD).images[0]]})
     loaded = validate(both)
-    message = "a.txt: object 2: box: must be four numbers; its image is left out"
+    message = "a.txt: object 2: box: must be four numbers; image excluded"
     assert list(loaded.problems) == [message] and len(loaded) == 1
     with pytest.raises(DataError) as error:
         validate(both, strict=True)

@@ -1,4 +1,4 @@
-"""What is trained on and what is measured with: paths, and sets that are refused."""
+"""Training and validation data: their paths, and refused data sets."""
 
 import json
 
@@ -28,7 +28,7 @@ def refusal(function, *arguments) -> str:
 
 @pytest.fixture
 def voc(tmp_path, write_image):
-    """A Pascal VOC folder of two images, which no list tells apart."""
+    """Pascal VOC folder of two images without lists of splits."""
     (tmp_path / "Annotations").mkdir()
     for stem, width in (("a", 64), ("b", 65)):
         write_image(tmp_path / "JPEGImages" / f"{stem}.jpg", width=width)
@@ -65,26 +65,26 @@ def test_without_validation_data_a_path_that_holds_both_is_meant(voc, tmp_path):
     assert [len(train), len(val)] == [1, 1]
 
 
-def test_a_path_with_one_part_needs_another_for_validation(voc, tmp_path):
+def test_a_path_with_one_split_needs_another_for_validation(voc, tmp_path):
     missing = "--val_data is missing: {} has no validation images: {}"
     assert refusal(parts.resolve, config("train.json")) == missing.format(
-        "train.json", "a COCO file is one part of a data set"
+        "train.json", "a COCO file is a single split"
     )
-    lack = "there is no ImageSets/Main/val.txt in it"
+    lack = "ImageSets/Main/val.txt is missing"
     assert refusal(parts.resolve, config(str(voc))) == missing.format(voc, lack)
-    other = "{0}: has no validation images: {1}; name others than the training images by --val_data"
+    other = "{0}: has no validation images: {1}; set --val_data to other images"
     assert refusal(parts.resolve, config(str(voc), str(voc))) == other.format(voc, lack)
     again = f"{voc}/JPEGImages/.."
     assert refusal(parts.resolve, config(str(voc), again)) == other.format(again, lack)
 
     folder = tmp_path / "records"
     [file] = write_tfrecord(digits.load("train", num_images=1), str(folder / "part.tfrecord"))
-    lack = "there is no val*.tfrecord in it"
+    lack = "val*.tfrecord is missing"
     assert refusal(parts.resolve, config(str(folder))) == missing.format(folder, lack)
     assert refusal(load_data, config(str(folder), str(folder))) == other.format(folder, lack)
-    lack = "TFRecord files that are named themselves are one part of a data set"
+    lack = "TFRecord files given by name are a single split"
     assert refusal(parts.resolve, config(file)) == missing.format(file, lack)
-    # Another folder may hold validation images alone.
+    # Another folder may hold only validation images.
     assert parts.resolve(config(str(voc), str(folder))).data.val == str(folder)
 
 

@@ -1,4 +1,4 @@
-"""Batches: shapes, seeds, targets, and what happens to files that go bad later."""
+"""Batches: shapes, seeds, targets, and files that become unreadable."""
 
 import dataclasses
 import os
@@ -30,7 +30,7 @@ def config() -> Config:
 
 @pytest.fixture
 def data(tmp_path) -> DetectionData:
-    """Seven images of different shapes; the object of class c is of colour c."""
+    """Seven images of different shapes; an object of class c has colour c."""
     records = []
     for i in range(7):
         height, width = 60 + 10 * i, 90
@@ -45,7 +45,7 @@ def data(tmp_path) -> DetectionData:
                 image=path,
                 height=height,
                 width=width,
-                # The second object is a crowd and must not be trained on.
+                # The second object is a crowd, which must not be a positive.
                 boxes=np.array([box, [0, 0, height, width]], np.float32),
                 classes=np.array([i % 3, 0], np.int32),
                 is_crowd=np.array([False, True]),
@@ -101,7 +101,7 @@ IGNORED_BOX = np.array([[5, 5, 55, 60]], np.float32)
 
 
 def with_ignored(data) -> DetectionData:
-    """In each image one more object, whose category is unknown."""
+    """Each image with an additional object of unknown category."""
     records = []
     for record in data.records:
         records.append(
@@ -134,7 +134,7 @@ def test_ignored_objects_are_no_background(data, config):
         assert (expected == targets.IGNORED).any()
 
 
-def test_crowd_regions_are_background_or_left_out(data, config):
+def test_crowd_regions_are_background_or_excluded(data, config):
     [(_, plain)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
     option = still(config).override({"data.ignore_crowd": True})
     [(_, maps)] = list(training_dataset(data, option, 7, repeat=False, seed=1))
@@ -161,7 +161,7 @@ def test_crowd_regions_are_background_or_left_out(data, config):
 
 
 def network_boxes(record: Record, boxes: np.ndarray) -> np.ndarray:
-    """Boxes in pixels of the network's input, of an image that is neither flipped nor scaled."""
+    """Boxes in network pixels of an image that is neither flipped nor scaled."""
     size = np.array([record.height, record.width], np.float32)
     scaled_size = np.floor(size * SIZE / size.max())
     return np.clip(boxes * np.tile(scaled_size / size, 2), 0, SIZE - 1).astype(np.float32)
@@ -184,7 +184,7 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(data, config, cache):
     first = images(1)
     np.testing.assert_array_equal(first, images(1))
     assert not np.array_equal(first, images(2))
-    # Every pass augments anew: no image comes twice in 16 of 7.
+    # Every pass augments differently: no image comes twice in 16 of 7.
     assert len({image.tobytes() for image in first}) == 16
 
 
@@ -198,7 +198,7 @@ def test_a_stream_may_begin_where_another_was_left(data, config, cache):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_workers_share_the_batch_of_one(data, config, cache):
-    """Two machines of two devices each, in batches of one image for each device."""
+    """Two workers of two devices each, with batches of one image per device."""
     config = config.override({"data.cache": cache})
     [whole] = [batch.numpy() for batch, _ in training_dataset(data, config, 4, seed=1).take(1)]
     shares = []
@@ -241,7 +241,7 @@ def test_evaluation_is_shared_without_losing_or_doubling(data, config, workers):
         batches = list(evaluation_dataset(data, config, 1, worker))
         lengths.add(len(batches))
         positions += [int(about["position"][0]) for _, about in batches]
-    # As many for each, or they would wait for each other.
+    # Equally many for each; otherwise workers would wait.
     assert len(lengths) == 1
     assert sorted(position for position in positions if position >= 0) == list(range(7))
 
@@ -323,7 +323,7 @@ def test_where_no_image_can_be_read_the_stream_ends(data, config, cache, recorde
 
 
 def test_partners_that_cannot_be_read_are_recorded_and_others_take_their_place(data, config):
-    """With one image left that is whole, in mosaics of four."""
+    """Only one image is readable, in mosaics of four."""
     config = config.override({"augmentation.mosaic": 1.0})
     for record in data.records[1:]:
         os.remove(record.image)

@@ -18,7 +18,7 @@ OF_PIXELS = tuple(name for name in policy_steps.NAMES if name not in (*MOVING, *
 
 
 def drawn(box=BOXES[0]) -> np.ndarray:
-    """A dark image with a filled bright rectangle."""
+    """Dark image with a filled bright rectangle."""
     image = np.full((HEIGHT, WIDTH, 3), (10, 60, 20), np.uint8)
     ymin, xmin, ymax, xmax = np.asarray(box, int)
     image[ymin:ymax, xmin:xmax] = (250, 40, 240)
@@ -26,7 +26,7 @@ def drawn(box=BOXES[0]) -> np.ndarray:
 
 
 def found(image) -> np.ndarray | None:
-    """The box around what is brighter than half way in red and blue, if anything is."""
+    """Box around pixels of more than half brightness in red and blue, if any."""
     bright = (np.asarray(image)[:, :, [0, 2]] > 140).all(2)
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]) if len(rows) else None
@@ -58,10 +58,10 @@ def test_the_box_moves_with_its_object(name):
         box = np.array([*low, *(low + rng.integers(30, 60, 2))], np.float32)
         image, boxes = apply(name, drawn(box), [box, BOXES[1]], seed, level=rng.uniform(0, 10))
         assert (boxes >= 0).all() and (boxes <= [HEIGHT, WIDTH, HEIGHT, WIDTH]).all()
-        # What was empty stays so, wherever it is moved.
+        # Empty boxes stay empty.
         np.testing.assert_array_equal(boxes[1, :2], boxes[1, 2:])
         if (boxes[0, 2:] - boxes[0, :2] < 8).any():
-            # At most a sliver is left.
+            # At most a sliver remains.
             seen = found(image)
             assert seen is None or (seen[2:] - seen[:2]).min() <= 9
             continue
@@ -157,7 +157,7 @@ def test_a_policy_follows_its_seed_and_keeps_boxes_in_the_image(policy):
     settings = AugmentationConfig(policy=policy)
 
     def element(number, seed):
-        # Sizes are unknown to the graph, as of files.
+        # Sizes are unknown to the graph, as for files.
         image = tf.slice(tf.constant(drawn()), [0, 0, 0], tf.stack([HEIGHT - number, WIDTH, 3]))
         return policies.distort(image, tf.constant(BOXES), settings, tf.stack([number, seed]))
 
@@ -174,7 +174,7 @@ def test_a_policy_follows_its_seed_and_keeps_boxes_in_the_image(policy):
         assert (boxes >= 0).all() and (boxes <= [height, WIDTH, height, WIDTH]).all()
         assert (boxes[:, 2:] >= boxes[:, :2]).all()
     assert any(not np.array_equal(a, b) for (a, _), (b, _) in zip(first, other))
-    # Nothing is done to some images, but not to most of them.
+    # Some images are unchanged, but not most.
     unchanged = sum(np.array_equal(image, drawn()[: len(image)]) for image, _ in first)
     assert unchanged < 18
 

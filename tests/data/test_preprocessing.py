@@ -1,4 +1,4 @@
-"""The network's input agrees with the published implementation, in every kind of graph."""
+"""Preprocessing agrees with the published implementation, in every kind of graph."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ def golden(goldens):
 def test_image_agrees_with_the_reference(golden, case):
     model = Config.for_model(str(golden[f"model_{case}"])).model
     size = tuple(int(side) for side in golden[f"output_size_{case}"])
-    # As evaluation and every export prepare an image, and as the network begins.
+    # As in evaluation and every export, and in the first layer of the network.
     image, scale, _ = Letterbox(size, model.pixel_mean)(golden[f"image_{case}"])
     normalized = NormalizePixels(model.pixel_mean, model.pixel_std)(image)
     np.testing.assert_allclose(normalized, golden[f"output_{case}"], atol=1e-4)
     np.testing.assert_allclose(scale, golden[f"scale_to_original_{case}"], rtol=1e-6)
-    # The filling is exactly zero, as in the reference.
+    # The padding is exactly zero, as in the reference.
     np.testing.assert_array_equal(normalized == 0, golden[f"output_{case}"] == 0)
 
 
@@ -35,7 +35,7 @@ def test_boxes_agree_with_the_reference(golden, case):
     original = np.array(golden[f"image_{case}"].shape[:2])
     size = tuple(int(side) for side in golden[f"output_size_{case}"])
     boxes = golden[f"gt_boxes_in_{case}"] * np.tile(original, 2).astype(np.float32)
-    # As training prepares them, with nothing to chance.
+    # As in training, without randomness.
     image, resized, kept = augmentation.random_scale_and_crop(
         golden[f"image_{case}"], boxes, size, (1.0, 1.0), tf.constant([0, 0])
     )

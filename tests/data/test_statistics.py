@@ -1,4 +1,4 @@
-"""Numbers about data sets, counted by hand."""
+"""Statistics of data sets, compared with numbers counted by hand."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""TFRecord files: a round trip, other programs' view, and bad files."""
+"""TFRecord files: round trip, compatibility with other programs, and bad files."""
 
 import dataclasses
 import io
@@ -17,14 +17,14 @@ from efficientdet_tf.data.tfrecord import write_tfrecord
 
 @pytest.fixture
 def made(tmp_path) -> DetectionData:
-    """A JPEG that is stored turned, with a crowd, and a PNG of background."""
+    """JPEG with an EXIF orientation and a crowd, and a PNG of background."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
+    image = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
     path = tmp_path / "turned.jpg"
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     turned = Record(
         image_id=42,
         image=str(path),
@@ -67,7 +67,7 @@ def test_round_trip_keeps_everything(made, tmp_path):
 
 
 def test_ignored_objects_stay_ignored(made, tmp_path):
-    """And difficult ones are marked, with the key of TensorFlow's object detection API."""
+    """Difficult objects are marked with the key of TensorFlow's object detection API."""
     marks = dict(is_ignored=np.array([True, True]), is_difficult=np.array([True, False]))
     turned = dataclasses.replace(made.records[0], is_crowd=np.zeros(2, bool), **marks)
     learned = dataclasses.replace(turned, image_id=43, is_ignored=np.zeros(2, bool))
@@ -89,7 +89,7 @@ def test_other_programs_read_the_same(made, tmp_path):
     [file] = write_tfrecord(made, str(tmp_path / "train.tfrecord"))
     decoder = tf_example_decoder.TfExampleDecoder()
     first, second = (decoder.decode(item) for item in tf.data.TFRecordDataset(file))
-    # The decoder does not heed orientation tags, so the pixels must be upright.
+    # The decoder ignores orientation tags, so the pixels must be upright.
     assert first["image"].shape == [30, 20, 3]
     assert first["source_id"] == b"42"
     np.testing.assert_array_equal(first["groundtruth_classes"], [17, 3])
@@ -182,7 +182,7 @@ def feature(values):
 
 
 def write_records(file, *records: dict):
-    """Writes records with an image, one object, and what the dicts change."""
+    """Write records with an image and one object, modified by the dicts."""
     plain = {f"image/object/bbox/{side}min": [0.25] for side in "xy"}
     plain |= {f"image/object/bbox/{side}max": [0.75] for side in "xy"}
     plain["image/object/class/label"] = [1]
@@ -204,29 +204,28 @@ def write_records(file, *records: dict):
         ),
         (
             {"image/object/bbox/xmin": []},
-            "image/object/bbox: needs one box for each class label; its image is left out",
+            "image/object/bbox: needs one box for each class label; image excluded",
         ),
         (
             {"image/object/bbox/xmax": [320.0]},
             "image/object/bbox: 320 looks like pixels; it must be a fraction of the image's size, "
-            "0 to 1; its image is left out",
+            "0 to 1; image excluded",
         ),
         (
             {"image/object/class/label": [b"cat"]},
-            "image/object/class/label: must be of kind int64_list; its image is left out",
+            "image/object/class/label: must be of kind int64_list; image excluded",
         ),
         (
             {"image/object/bbox/xmax": [b"wide"]},
-            "image/object/bbox/xmax: must be of kind int64_list or float_list; "
-            "its image is left out",
+            "image/object/bbox/xmax: must be of kind int64_list or float_list; image excluded",
         ),
         (
             {"image/encoded": [7]},
-            "image/encoded: must be of kind bytes_list; its image is left out",
+            "image/encoded: must be of kind bytes_list; image excluded",
         ),
         (
             {"image/height": [b"8"]},
-            "image/height: must be of kind int64_list; its image is left out",
+            "image/height: must be of kind int64_list; image excluded",
         ),
         (
             {"image/object/bbox/xmin": [0.75]},
@@ -235,7 +234,7 @@ def write_records(file, *records: dict):
         ),
     ],
 )
-def test_a_bad_record_is_left_out_and_named(tmp_path, changes, message):
+def test_a_bad_record_is_excluded_and_named(tmp_path, changes, message):
     file = tmp_path / "some.tfrecord"
     write_records(file, {}, changes)
     assert list(data.load(str(file)).problems) == [f"{file}: record 2: {message}"]
@@ -263,8 +262,8 @@ def test_a_label_map_with_a_byte_order_mark_can_be_read(made, tmp_path):
 
 def test_webp_is_written_as_png_with_the_same_pixels(tmp_path):
     file = io.BytesIO()
-    picture = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
-    picture.save(file, "WEBP", lossless=True)
+    image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    image.save(file, "WEBP", lossless=True)
     record = Record(
         image_id=1,
         image=file.getvalue(),
@@ -277,9 +276,9 @@ def test_webp_is_written_as_png_with_the_same_pixels(tmp_path):
     )
     source = DetectionData([record], LabelMap((1,), ("thing",)))
     [written] = write_tfrecord(source, str(tmp_path / "train.tfrecord"))
-    image = Image.open(io.BytesIO(data.load(written).records[0].image))
-    assert image.format == "PNG"
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(picture))
+    read = Image.open(io.BytesIO(data.load(written).records[0].image))
+    assert read.format == "PNG"
+    np.testing.assert_array_equal(np.asarray(read), np.asarray(image))
 
 
 def test_records_without_ids_sizes_and_names_can_be_read(tmp_path):

@@ -1,4 +1,4 @@
-"""Verification of images that were verified before: unchanged ones are not read again."""
+"""Cache of verification results: unchanged images are not read again."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def coco_file(tmp_path, write_image):
-    """Three images, of which the last is turned by its EXIF orientation."""
+    """Three images, the last one with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = 6
     sizes = {"a.jpg": (64, 48), "b.png": (64, 48), "c.jpg": (48, 64)}
@@ -52,7 +52,7 @@ def coco_file(tmp_path, write_image):
 
 
 def spoil(path, time=0):
-    """Makes a file no image any more, and nobody can tell without reading it."""
+    """Damage an image file, keep its size, and shift its modification time by `time` ns."""
     status = path.stat()
     path.write_bytes(b"x" * status.st_size)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + time))
@@ -99,7 +99,7 @@ def test_an_image_of_another_size_is_verified_again(cache, coco_file):
 def test_a_bad_image_is_read_at_every_start(cache, coco_file):
     path = coco_file.with_name("a.jpg")
     whole, status = path.read_bytes(), path.stat()
-    # The header is whole; what is decoded is not.
+    # The header is valid; the pixels are not.
     path.write_bytes(whole[:400] + bytes(len(whole) - 400))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     loaded = data.load(str(coco_file))
@@ -116,13 +116,13 @@ def test_a_header_alone_is_no_full_verification(cache, coco_file):
     for _ in range(2):
         assert names(coco_file, verify="header") == ALL
         assert names(coco_file, verify="full") == ["b.png", "c.jpg"]
-    # What was decoded needs no look at its header.
+    # A decoded image needs no verification of its header.
     spoil(coco_file.with_name("b.png"))
     assert names(coco_file, verify="header") == ALL
 
 
 def test_another_way_up_is_decoded_again(cache, coco_file):
-    """Annotated at its stored size, the turned image is not to be turned."""
+    """An image annotated at its stored size is not turned."""
     assert names(coco_file) == ALL
     content = json.loads(coco_file.read_text())
     content["images"][2].update(width=64, height=48)
@@ -177,14 +177,14 @@ def test_another_tensorflow_decodes_again(cache, coco_file):
     assert names(coco_file) == ["b.png", "c.jpg"]
 
 
-def test_images_in_memory_are_told_by_their_bytes(cache, coco_file, tmp_path):
+def test_images_in_memory_are_identified_by_their_bytes(cache, coco_file, tmp_path):
     write_tfrecord(data.load(str(coco_file)), str(tmp_path / "train.tfrecord"))
     (cache / DATABASE).unlink()
     for _ in range(2):
         assert data.load(str(tmp_path / "train.tfrecord")).problems == ()
     with sqlite3.connect(cache / DATABASE) as connection:
         rows = connection.execute("SELECT name, size, modified FROM images").fetchall()
-        # What is kept is used, to the letter.
+        # The cached result is used as it is.
         connection.execute("UPDATE images SET stored_width = 1, upright_width = 1")
     assert [name[:8] for name, _, _ in rows] == [b"blake2b:"] * 3
     assert min(size for _, size, _ in rows) > 300 and {time for _, _, time in rows} == {0}

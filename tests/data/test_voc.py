@@ -1,4 +1,4 @@
-"""Pascal VOC folders: what is read, and what is said about bad ones."""
+"""Pascal VOC reader: valid folders, and messages about invalid ones."""
 
 import numpy as np
 import pytest
@@ -91,22 +91,21 @@ def test_an_unusable_object_is_ignored_and_named(folder, bad, fault):
         (thing(xmax="nan"), "is not finite"),
     ],
 )
-def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, bad, fault):
+def test_an_image_with_an_object_of_unknown_position_is_excluded_and_named(folder, bad, fault):
     file = folder / "Annotations" / "a.xml"
     file.write_text(annotation(thing(), bad, file_name="a.jpg"))
     loaded = data.load(str(folder))
-    assert list(loaded.problems) == [f"{file}: object 2: bndbox: {fault}; its image is left out"]
+    assert list(loaded.problems) == [f"{file}: object 2: bndbox: {fault}; image excluded"]
     assert [record.image_id for record in loaded.records] == [2]
 
 
 @pytest.mark.parametrize("bad", [thing(xmax=""), "<object><name>cat</name></object>"])
-def test_an_image_with_an_object_without_a_box_is_left_out(folder, bad):
+def test_an_image_with_an_object_without_a_box_is_excluded(folder, bad):
     file = folder / "Annotations" / "a.xml"
     file.write_text(annotation(thing(), bad, file_name="a.jpg"))
     loaded = data.load(str(folder))
     assert list(loaded.problems) == [
-        f"{file}: object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax; "
-        "its image is left out"
+        f"{file}: object 2: bndbox: must have the numbers ymin, xmin, ymax, xmax; image excluded"
     ]
     assert [record.image_id for record in loaded.records] == [2]
 
@@ -120,7 +119,7 @@ def test_difficult_objects_are_marked(folder):
     assert image.is_difficult == [False, True, False]
 
 
-def test_a_bad_record_is_left_out_and_named(folder):
+def test_a_bad_record_is_excluded_and_named(folder):
     annotation_file = folder / "Annotations" / "a.xml"
     annotation_file.write_text("<annotation>\n<object>")
     loaded = data.load(str(folder))
@@ -201,12 +200,12 @@ def test_a_missing_split_or_folder_is_an_error(folder):
     assert str(error.value) == (
         f"{list_file}: no such file; it lists the images of the split 'test'"
     )
-    (folder / "JPEGImages").rename(folder / "pictures")
+    (folder / "JPEGImages").rename(folder / "photos")
     with pytest.raises(DataError) as error:
         data.load(str(folder))
     missing = folder / "JPEGImages"
     assert str(error.value) == f"{missing}: no such folder; a Pascal VOC data set needs it"
-    assert len(data.load(str(folder), images=str(folder / "pictures"))) == 2
+    assert len(data.load(str(folder), images=str(folder / "photos"))) == 2
 
 
 @pytest.mark.parametrize(("split", "bad"), [("train", "00343"), ("val", "00338")])

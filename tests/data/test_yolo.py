@@ -1,4 +1,4 @@
-"""YOLO folders: what is read, and what is said about bad ones."""
+"""YOLO reader: valid folders, and messages about invalid ones."""
 
 import os
 
@@ -13,7 +13,7 @@ from efficientdet_tf.data import DataError
 
 @pytest.fixture
 def folder(tmp_path, write_image):
-    """Two training images, one of them of background, and one for validation."""
+    """Two training images, one of background, and one validation image."""
     for name in ("train/a", "train/b", "val/c"):
         write_image(tmp_path / "images" / f"{name}.jpg")
         (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,12 @@ def test_an_unusable_line_is_ignored_and_named(folder, line, fault):
         ("0 nan 0.5 0.2 0.2", "is not finite"),
     ],
 )
-def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, line, fault):
+def test_an_image_with_an_object_of_unknown_position_is_excluded_and_named(folder, line, fault):
     file = folder / "labels" / "train" / "a.txt"
     file.write_text(line)
     (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
     loaded = data.load(str(folder))
-    assert list(loaded.problems) == [f"{file}: line 1: box: {fault}; its image is left out"]
+    assert list(loaded.problems) == [f"{file}: line 1: box: {fault}; image excluded"]
     assert [record.image_id for record in loaded.records] == [2]
 
 
@@ -118,14 +118,14 @@ def test_an_image_whose_object_cannot_be_placed_is_left_out_and_named(folder, li
         "0 0.1 0.1 0.2 0.1 0.2 0.2 0.3",
     ],
 )
-def test_an_image_with_an_unreadable_line_is_left_out(folder, line):
+def test_an_image_with_an_unreadable_line_is_excluded(folder, line):
     file = folder / "labels" / "train" / "a.txt"
     file.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n")
     (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
     loaded = data.load(str(folder))
     assert list(loaded.problems) == [
         f"{file}: line 2: must be five numbers, class x_center y_center width height, or class "
-        "and a polygon; its image is left out"
+        "and a polygon; image excluded"
     ]
     assert [record.image_id for record in loaded.records] == [2]
 
@@ -138,7 +138,7 @@ def test_a_box_in_pixels_is_named_as_such(folder, line):
     [problem] = data.load(str(folder)).problems
     assert problem == (
         f"{file}: line 1: box: 16 looks like pixels; "
-        "it must be a fraction of the image's size, 0 to 1; its image is left out"
+        "it must be a fraction of the image's size, 0 to 1; image excluded"
     )
 
 
@@ -169,7 +169,7 @@ def test_polygons_and_predictions_may_be_mixed_with_boxes(folder, warnings_of):
 
 
 def test_keypoints_behind_the_box_are_no_polygon(folder):
-    """Two keypoints of three numbers: with the box ten, as many as a polygon of five points."""
+    """Two keypoints of three numbers and the box: ten, like a polygon of five points."""
     keypoints = "0.1 0.1 2 0.9 0.9 2"
     (folder / "labels" / "train" / "a.txt").write_text(f"1 0.5 0.5 0.25 0.5 {keypoints}\n")
     write_yaml(folder, names=["cat", "dog"], train="images/train", kpt_shape=[2, 3])
@@ -262,15 +262,13 @@ def test_an_image_whose_name_is_no_utf_8_is_named(folder):
     assert problem == f"image file '{images}/\\udce4.jpg' is not valid UTF-8; rename the file"
 
 
-def test_a_label_file_that_cannot_be_read_leaves_its_image_out(folder):
+def test_a_label_file_that_cannot_be_read_excludes_its_image(folder):
     file = folder / "labels" / "train" / "a.txt"
     file.unlink()
     file.mkdir()
     (folder / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.2 0.2")
     loaded = data.load(str(folder))
-    assert list(loaded.problems) == [
-        f"{file}: cannot be read: Is a directory; its image is left out"
-    ]
+    assert list(loaded.problems) == [f"{file}: cannot be read: Is a directory; image excluded"]
     assert len(loaded) == 1
 
 

@@ -1,4 +1,4 @@
-"""What is computed twice gives what it gives once."""
+"""Gradient checkpointing: equal losses, gradients and statistics."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def images() -> tf.Tensor:
 
 
 def backbone(name: str, recompute: bool) -> EfficientNet:
-    """A small backbone that drops half of the branches at its end; equal weights each time."""
+    """Small backbone with stochastic depth of 0.5 at its end; equal weights each time."""
     keras.utils.set_random_seed(0)
     layer = EfficientNet(name, survival_prob=0.5, width=0.3, depth=0.1, name="backbone")
     layer(tf.zeros([1, 64, 64, 3]))
@@ -34,7 +34,7 @@ def backbone(name: str, recompute: bool) -> EfficientNet:
 
 
 def step_of(layer, **options):
-    """A function of images: the loss, and the gradients of images and weights."""
+    """Function from images to the loss and the gradients of images and weights."""
 
     @tf.function(**options)
     def step(images):

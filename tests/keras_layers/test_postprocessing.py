@@ -1,4 +1,4 @@
-"""Detections from raw outputs: the published post-processing, and what must hold besides."""
+"""Postprocessing: agreement with the published one, and further properties."""
 
 import json
 
@@ -27,7 +27,7 @@ def configs(goldens):
 
 
 def golden_layer(config, scope, **overrides):
-    """The layer with what the published implementation puts in for None and 0."""
+    """Layer with the published implementation's values for None and 0."""
     gaussian = config["method"] == "gaussian"
     settings = dict(
         method=config["method"],
@@ -65,28 +65,28 @@ def test_agrees_with_golden(postprocess, configs, scope, name):
 
 
 @pytest.mark.parametrize("name", ["hard_thresh0.3", "gaussian_top5000"])
-def test_candidates_chosen_under_xla_give_the_same(postprocess, configs, name):
-    """With static shapes, as on a TPU; one configuration chooses anchors, the other pairs."""
+def test_pre_nms_top_k_under_xla_gives_the_same(postprocess, configs, name):
+    """With static shapes, as on a TPU; one configuration selects anchors, the other pairs."""
     layer = golden_layer(configs[name], "per_class")
     boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
     outputs = {k: tf.constant(v) for k, v in postprocess.items() if k[:4] in ("cls_", "box_")}
 
     @tf.function(jit_compile=True)
-    def chosen(outputs):
+    def select(outputs):
         return pre_nms.select(outputs, boxes, layer.pre_nms_top_k)
 
     scales = tf.constant(postprocess["image_scales"])
-    found = layer.suppress_candidates(chosen(outputs), scales)
+    found = layer.suppress_candidates(select(outputs), scales)
     for name, expected in detect(layer, postprocess).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-3 if name == "boxes" else 1e-6)
 
 
 @pytest.mark.parametrize("method", ["hard", "gaussian"])
 def test_agrees_with_numpy_golden(postprocess, method):
-    """The NumPy suppression: per class, of the 5000 best pairs, rows x first, classes from 1."""
+    """NumPy NMS: per class, of the 5000 best pairs, rows x first, classes from 1."""
     layer = Postprocessing(IMAGE_SIZE, method=method, score_threshold=1e-4)
     found = detect(layer, postprocess)
-    # For Gaussian suppression it counts pixels inclusively (width + 1), which
+    # For soft-NMS it counts pixels inclusively (width + 1), which
     # matters for the small boxes of the second image; that is not followed.
     images = (0, 1) if method == "hard" else (0,)
     for image in images:
@@ -99,7 +99,7 @@ def test_agrees_with_numpy_golden(postprocess, method):
 
 
 def random_outputs(seed, batch_size=2, classes=3, spread=2.0, sizes=((8, 8), (4, 4))):
-    """Two levels of a 64x64 image with one anchor at each place, and these anchors."""
+    """Return outputs of two levels of a 64x64 image, one anchor per position, and the anchors."""
     rng = np.random.default_rng(seed)
     outputs, boxes = {}, []
     for level, (height, width) in enumerate(sizes, start=3):
@@ -118,7 +118,7 @@ def flat_scores(outputs):
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 60])
-def test_lets_in_exactly_the_best_pairs(top_k):
+def test_passes_exactly_the_best_pairs_to_nms(top_k):
     outputs, boxes = random_outputs(seed=top_k)
     layer = Postprocessing(
         (64, 64),
@@ -137,7 +137,7 @@ def test_lets_in_exactly_the_best_pairs(top_k):
         np.testing.assert_array_equal(found["classes"][image, :top_k], classes)
 
 
-def test_ties_do_not_let_more_pairs_in():
+def test_ties_do_not_pass_more_pairs_to_nms():
     outputs, boxes = random_outputs(seed=0, spread=0.0)
     layer = Postprocessing((64, 64), iou_threshold=1.0, sigma=1e9, pre_nms_top_k=20)
     assert layer(outputs, boxes, tf.ones(2))["num_detections"].numpy().tolist() == [20, 20]

@@ -9,7 +9,7 @@ from efficientdet_tf.anchors import feature_sizes
 
 @pytest.fixture(scope="session")
 def features_of():
-    """A function that makes random maps: of a backbone's levels, and of those above."""
+    """Function that builds random maps of a backbone's levels and of the levels above."""
 
     def make(size, max_level=7, widths=(40, 112, 320), num_filters=8, batch_size=2):
         random = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def features_of():
 
 @pytest.fixture(scope="session")
 def randomize():
-    """A function that gives a layer weights as after some training.
+    """Function that sets random weights of a layer.
 
     No two are alike. They are positive, so that no ReLU is dead, and of the size that keeps
     that of the activations.
@@ -59,7 +59,7 @@ def num_parameters():
 
 @pytest.fixture(scope="session")
 def identity_weights():
-    """A function that gives layers weights for which convolutions do nothing.
+    """Function that sets weights for which convolutions are the identity.
 
     Dense kernels are the identity, everything else is zero, so blocks need to be without
     BatchNorm and activation.

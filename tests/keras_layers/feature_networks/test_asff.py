@@ -1,4 +1,4 @@
-"""ASFF beyond the contract: its weights, and how maps are brought to one size."""
+"""ASFF beyond the contract: its weights, and the resizing of maps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""BFP beyond the contract: what it adds to its base, and the non-local block."""
+"""BFP beyond the contract: the sum with its base, and the non-local block."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The contract that every feature network keeps, and its specification in numbers.
+"""Contract of the feature networks, and their specification in numbers.
 
 A new network adds rows to `ROWS`, and a file of checks of its own beside this one.
 """
@@ -64,7 +64,7 @@ ROWS = [
     Row("fpn", {1: 75_776, 3: 124_416, 6: 197_376}, UPPER, multiply_adds={1: 54, 3: 105, 6: 181}),
     Row("fpn", {1: 236_160, 3: 606_080}, UPPER, "sum", DENSE, multiply_adds={1: 229, 3: 632}),
     Row("fpn", {1: 75_776, 3: 124_416}, UPPER, "sum", {"variant": "lin2017"}),
-    # RetinaNet's coarse levels are made of level 5: 3 nodes and 2 strided convolutions; level 6
+    # RetinaNet's coarse levels are computed from level 5: 3 nodes, 2 strided convolutions; level 6
     # is not projected.
     Row(
         *("fpn", {1: 30_784 + 5 * 4864}, levels_of("345", "45", "5", "5", "5"), "sum"),
@@ -152,7 +152,7 @@ ROWS = [
         *(levels_of("346", "346", "3456", "34567", "34567"), "sum", DENSE),
     ),
 ]
-# Whatever does not depend on the kind of convolution is asked of these,
+# Properties independent of the kind of convolution are tested with these,
 SHAPES = [row for row in ROWS if "conv_block" not in row.options and row.fusion != "channel_fast"]
 # and what takes long or does not depend on options of the first row of each network.
 FIRST = list({row.name: row for row in reversed(ROWS)}.values())[::-1]
@@ -176,7 +176,7 @@ def build(row: Row, num_filters=8, num_repeats=None):
 
 @pytest.fixture(scope="module")
 def trained(features_of, randomize):
-    """A function that gives the network of a row with one cell, as after some training."""
+    """Function that builds the network of a row with one cell and random weights."""
 
     @functools.cache
     def make(index):
@@ -331,7 +331,7 @@ def test_xla_compiles_forward_and_backward_pass(row, features_of, randomize):
         np.testing.assert_allclose(compiled, ours, rtol=1e-3, atol=1e-4 * largest)
 
 
-# That each network has the checks: its class has them of its own, or calls those of all.
+# Each network has the checks, its own or the common ones.
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("changes", "expected"),

@@ -64,7 +64,7 @@ def test_levels_are_apart_without_the_connections_between_them(features_of, rand
 
 
 def test_parameters_with_a_resnet(num_parameters):
-    """Positions are alike, so that few pathways and levels tell the count of all."""
+    """Positions are alike, so that few pathways and levels determine the count of all."""
     network = FPG(num_filters=256, num_repeats=2, conv_block="dense", truncate=False)
     network({level: keras.Input((8, 8, 256)) for level in (3, 4, 5)})
     # Blocks of 3x3 and 1x1, and the output's.

@@ -29,7 +29,7 @@ def test_the_variants_of_fpn_are_the_same_where_convolutions_do_nothing(
 @pytest.mark.parametrize(
     ("source", "conv_block", "options", "count"),
     [
-        # What tf-models-official's decoder has.
+        # The configuration of tf-models-official's decoder.
         (
             *("output", {"separable": False, "activation": None}),
             *({"projection_norm": False}, 3_871_232),

@@ -97,8 +97,8 @@ def test_keys_of_large_maps_are_pooled(randomize):
 
 
 def test_a_map_that_is_too_large():
-    expected = "features: level 3 has 129x128 positions, more than the 16384 that attention can"
-    with pytest.raises(ValueError, match=f"^{expected} take; set a smaller image$"):
+    expected = "features: level 3 has 129x128 positions, more than the 16384 that attention"
+    with pytest.raises(ValueError, match=f"^{expected} supports; set a smaller image$"):
         FPT(num_filters=8)({level: keras.Input((129, 128, 8)) for level in (3, 4)})
 
 

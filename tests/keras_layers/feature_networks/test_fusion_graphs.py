@@ -1,4 +1,4 @@
-"""The simplified PANet, the fully-connected network, QuFPN, and what all node tables share."""
+"""Simplified PANet, fully-connected network, QuFPN, and common properties of node tables."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""RFP with backbones: what is fed back, where, and which weights and statistics it changes."""
+"""RFP with backbones: feedback, weights, statistics and gradients."""
 
 import numpy as np
 import pytest
@@ -135,7 +135,7 @@ def test_statistics_are_those_of_the_first_pass(images, share_backbone):
 
 @pytest.mark.parametrize("share_backbone", [True, False])
 def test_gradients(images, share_backbone):
-    """At the start what is fed back is zero: nothing reaches ASPP until that has changed."""
+    """The feedback is initially zero: ASPP has no gradient until its weights change."""
     pyramid = Pyramid(share_backbone=share_backbone)
 
     def without_gradient():
@@ -184,7 +184,7 @@ def test_a_backbone_without_feedback_is_named():
     backbone = build_backbone("efficientnet-b0", **SMALL)
     backbone.feedback_widths = {}
     network = build_feature_network("rfp", num_filters=8)
-    expected = "name: rfp feeds its output back into the backbone, and efficientnet-b0 has no place"
+    expected = "name: rfp feeds its output back into the backbone, and efficientnet-b0 has no input"
     with pytest.raises(ValueError, match=f"^{expected} for it; choose another"):
         network.from_images(keras.Input((64, 64, 3)), backbone, ExtraLevels(8, 7))
 
@@ -196,7 +196,7 @@ def test_a_backbone_without_feedback_is_named():
         ("rfp", {"options": {"steps": 0}}, "options.steps: 0 is below 1"),
         (
             *("bfp", {"options": {"base": "rfp"}}),
-            "options.base: rfp needs the backbone, which a base is not given",
+            "options.base: rfp needs the backbone, which a base does not get",
         ),
     ],
 )
