@@ -32,15 +32,14 @@ def batch():
     return tf.random.stateless_uniform([2, 64, 64, 3], [1, 2], 0, 255), targets
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_of_each_network_takes_steps(name, precision, network_config):
-    config = network_config(name, **{"training.precision": precision})
+def test_a_model_of_each_network_takes_steps(name, network_config):
+    """In float16, where numbers overflow first."""
+    config = network_config(name, **{"training.precision": "mixed_float16"})
     model = run_lib.compiled_model(config, steps=2)
-    if precision == "mixed_float16":
-        # What a training finds within some steps that it leaves out.
-        inner = optimizers.build(config.optimizer, total_steps=2, steps_per_epoch=2, batch_size=2)
-        model.optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=16)
+    # The loss scale that a training finds by skipping its first steps.
+    inner = optimizers.build(config.optimizer, total_steps=2, steps_per_epoch=2, batch_size=2)
+    model.optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=16)
     before = {weight.name: weight.numpy() for weight in model.trainable_weights}
     logs = [model.train_step(batch()) for _ in range(2)]
     assert all(np.isfinite(log["loss"]) for log in logs)
