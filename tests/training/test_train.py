@@ -261,7 +261,7 @@ def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
         f"{folder}: holds a run with neck.num_filters 8, not 24; "
         "use another --model_dir or the same settings"
     )
-    assert RunDirectory(folder).config().neck.num_filters == 16
+    assert RunDirectory(folder).config().neck.num_filters == 8
 
 
 def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
