@@ -11,26 +11,18 @@ import PIL.Image
 import pytest
 import tf_keras as keras
 
+import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import eval as command
-from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.config import ConfigError
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import METRICS
 from efficientdet_tf.run_directory import RunDirectory
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CONFIG = Config.for_model("efficientdet-lite0").override(
-    {
-        "model.image_size": 64,
-        "model.num_classes": 2,
-        "neck.num_filters": 16,
-        "neck.num_repeats": 1,
-        "model.head_repeats": 1,
-        "detection.max_detections": 20,
-    }
-)
+CONFIG = tiny.config(**{"model.num_classes": 2, "detection.max_detections": 20})
 LABELS = LabelMap((4, 9), ("disc", "square"))
 
 

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tiny
 from efficientdet_tf import anchors
-from efficientdet_tf.config import Config, ConfigError
+from efficientdet_tf.config import ConfigError
 from efficientdet_tf.training import train as run_lib
 
 
 def _config(**settings):
-    small = {"image_size": 64, "head_repeats": 1, "num_classes": 2}
-    small = {f"model.{key}": value for key, value in small.items()}
-    small |= {"neck.num_filters": 16, "neck.num_repeats": 1}
-    return Config.for_model("efficientdet-lite0").override(small | settings)
+    return tiny.config(**{"model.num_classes": 2} | settings)
 
 
 def _values(model):
@@ -41,7 +39,7 @@ def test_a_frozen_backbone_does_not_change_by_a_bit():
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     backbone = {name for name in before if name.startswith("backbone/")}
     # Moving statistics, too: BatchNorm is in inference mode.
-    assert len(backbone) == 240 and not changed & backbone
+    assert len(backbone) > 50 and not changed & backbone
     assert any("class_head" in name for name in changed)
     assert any("moving_mean" in name for name in changed)
 
