@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= runs/demo
 # Two processes need 5 s of import and 2 GB each; files share what is costly to make.
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint docs
 

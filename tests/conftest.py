@@ -1,6 +1,9 @@
 """Common fixtures: golden numbers, sample data, a clean Keras session."""
 
+import fcntl
+import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before the first import of TensorFlow, which reads it once.
@@ -17,9 +20,17 @@ def pytest_configure(config):
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+    # Models are made of many objects that are kept: it would look through all of them often.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
     if _LEVEL is None:
         # The commands that tests start are to keep quiet by themselves.
         del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the files that take longest, so that no process ends long after the other."""
+    items.sort(key=lambda item: "training" not in item.path.parts)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -51,6 +62,16 @@ def goldens() -> Path:
 def shared_data() -> Path:
     """Folder of sample data sets; EFFICIENTDET_DATA overrides its path."""
     return _folder("EFFICIENTDET_DATA", "data")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_of_a_file_are_freed():
+    """Leave no model behind in Keras' global state, so that processes stay small."""
+    yield
+    import tf_keras as keras
+
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.fixture
@@ -113,8 +134,31 @@ def photograph(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, photograph) -> Path:
+def once_for_all_processes(tmp_path_factory, worker_id):
+    """Function that makes a folder by its name, in the first of the test processes that asks."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_run(once_for_all_processes, photograph) -> Path:
     """Run directory with an untrained network that has some detections of high score."""
+    return once_for_all_processes("tiny_run", lambda folder: _write_tiny_run(folder, photograph))
+
+
+def _write_tiny_run(folder: Path, photograph: Path) -> None:
     import numpy as np
     import PIL.Image
     import tf_keras as keras
@@ -145,20 +189,22 @@ def tiny_run(tmp_path_factory, photograph) -> Path:
             variable.assign(variable * 1.5 / logits.std())
         if "class_head/predict/bias" in variable.name:
             variable.assign(np.full(variable.shape, -3.0))
-    run = RunDirectory(tmp_path_factory.mktemp("runs") / "tiny")
+    run = RunDirectory(folder)
     # Sparse ids out of order, and a name that is not ASCII.
     run.create(config, LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä")))
     run.save_weights(model, "best")
-    return run.path
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_run, tmp_path_factory) -> Path:
+def exported(once_for_all_processes, tiny_run) -> Path:
     """Folder that `python -m export` writes for `tiny_run`; its output is in `printed/`."""
+    return once_for_all_processes("exported", lambda folder: _export(tiny_run, folder))
+
+
+def _export(tiny_run: Path, folder: Path) -> None:
     import subprocess
     import sys
 
-    folder = tmp_path_factory.mktemp("exported")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
@@ -172,4 +218,3 @@ def exported(tiny_run, tmp_path_factory) -> Path:
     (folder / "printed").mkdir()
     (folder / "printed" / "stdout").write_text(done.stdout)
     (folder / "printed" / "stderr").write_text(done.stderr)
-    return folder

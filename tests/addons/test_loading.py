@@ -18,12 +18,8 @@ def printed(program: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"optimizer.name": "lamb", "augmentation.blur": 0.5, "augmentation.sharpness": 0.5}],
-    ids=["defaults", "tf-models-official"],
-)
-def test_what_does_not_need_it_does_not_import_it(changes):
+def test_what_does_not_need_it_does_not_import_it():
+    """Not even what it also has: LAMB, blur and sharpness."""
     program = """
         import sys
         import tensorflow as tf
@@ -34,15 +30,16 @@ def test_what_does_not_need_it_does_not_import_it(changes):
         config = Config.for_model("efficientdet-lite0").override({
             "model.image_size": 64, "neck.num_filters": 16, "neck.num_repeats": 1,
             "model.head_repeats": 1, "model.backbone_depth": 0.3, "model.num_classes": 10,
-            **changes})
+            "optimizer.name": "lamb", "augmentation.blur": 0.5, "augmentation.sharpness": 0.5})
         model = train.compiled_model(config, steps=1)
+        model.optimizer.build(model.trainable_variables)
         batches = pipeline.training_dataset(digits.load("train", num_images=2), config, 2)
-        model.fit(batches, steps_per_epoch=1, verbose=0)
+        next(iter(batches))
         loaded = [name for name in sys.modules if "addons" in name]
         assert not loaded, loaded
         print("done")
     """
-    assert "done" in printed(f"changes = {changes}\n{textwrap.dedent(program)}")
+    assert "done" in printed(program)
 
 
 @pytest.mark.skipif(not INSTALLED, reason="tensorflow-addons has no release for this Python")

@@ -53,10 +53,6 @@ def test_micro_batches_give_the_step_of_the_batch_except_batch_norm(batch):
     close(in_parts, whole, 1e-5)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    # BatchNorm sees micro-batches: with it, the losses are close, not equal.
-    seen_in_parts, _ = one_step(batch, **{"training.gradient_accumulation_steps": 2})
-    assert seen_in_parts["l2_loss"] == pytest.approx(whole["l2_loss"], rel=1e-6)
-    assert seen_in_parts["loss"] != whole["loss"]
 
 
 @pytest.mark.parametrize("sum_up", [accumulation._sum_in_loop, accumulation._sum_unrolled])

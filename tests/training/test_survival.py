@@ -19,7 +19,6 @@ import tf_keras as keras
 import tiny
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
-from efficientdet_tf.data.records import DataError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, state, stopping
 from efficientdet_tf.training import train as run_lib
@@ -142,7 +141,7 @@ def test_reads_that_never_end_do_not_hold_up_a_stop(tmp_path):
     assert err.splitlines()[-1].startswith("train: stopped by SIGTERM; ")
 
 
-def test_damaged_images_are_skipped_and_named_and_a_run_without_others_ends(tmp_path, capsys):
+def test_damaged_images_are_skipped_and_named(tmp_path, capsys):
     coco_file, folder = tiny.write_coco_file(tmp_path / "data", 7), tmp_path / "run"
     images = sorted((tmp_path / "data").glob("*.jpg"))
     # Their headers are whole.
@@ -165,18 +164,6 @@ def test_damaged_images_are_skipped_and_named_and_a_run_without_others_ends(tmp_
     assert int(row["images_skipped"]) in (1, 2)
     summary = f"Images skipped in training: 1, {row['images_skipped']} times"
     assert summary in (folder / "report.html").read_text()
-
-    for image in images:
-        os.truncate(image, image.stat().st_size // 2)
-    before = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    with pytest.raises(DataError) as error:
-        run_lib.train(config.override({"training.epochs": 2}), str(folder))
-    assert re.fullmatch(
-        rf"training data: \d+ images in a row cannot be read, the last {tmp_path}/data/\d+\.jpg: "
-        "cannot be decoded; it may be damaged; checkpoint saved; run the same command to resume",
-        str(error.value),
-    )
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
 
 
 def test_a_stop_during_evaluation_comes_back_to_it(coco_file, tmp_path):
