@@ -1,71 +1,161 @@
-"""Benchmark of the feature networks: size, cost and speed.
+"""Benchmark of the feature networks: size, cost, speed and accuracy.
 
-    python -m benchmarks.feature_networks --model=efficientdet-d0
+    python -m benchmarks.feature_networks --models=efficientdet-d0
 
-Prints, for each network with the number of repeats whose cost is close to that of the
-model's BiFPN: trainable parameters and multiply-adds, including the projection of level 6,
-and the median time of the network alone for one image.
+Prints for each network, with the cells of table 5 of the paper or the fewest it is made for:
+trainable parameters and multiply-adds, including the projection of level 6, relative to those
+of FPN beside the paper's ratios (for D3), and time and memory of the network alone for one
+image, in Keras and in TFLite on one thread. Each is measured in a process of its own.
+
+    python -m benchmarks.feature_networks --models=efficientdet-d0,efficientdet-d3 --fusion
+
+The time of BiFPN by fusion method, as in table 6.
+
+    python -m benchmarks.feature_networks --train=digits --output=runs/feature_networks
+
+Trains a small detector with each network and three seeds, on the built-in digits or a data set
+as `--train=PATH --val=PATH`, and draws AP. Results are kept in `--output`: the same command goes
+on where it was interrupted.
 """
 
 import statistics
 import time
+from typing import NamedTuple
 
-import tensorflow as tf
 from absl import flags
 
-from efficientdet_tf import model as model_lib
+from benchmarks import feature_network_training
+from benchmarks.compared_networks import NETWORKS, PUBLISHED, Compared, in_own_process
 from efficientdet_tf.cli import command_line
-from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string("model", "efficientdet-d0", "Row of the model table.", flag_values=FLAGS)
+flags.DEFINE_list("models", ["efficientdet-d0"], "Rows of the model table.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "repeats", 30, "Timed calls, after three untimed.", lower_bound=1, flag_values=FLAGS
 )
-
-# Name, fusion, options, and cells per cell of the model's BiFPN.
-ROWS = (
-    ("bifpn", "fast", {}, 1),
-    ("bifpn", "sum", {}, 1),
-    ("fpn", "sum", {}, 2),
-    ("pafpn", "sum", {}, 1),
+flags.DEFINE_bool("fusion", False, "Time the fusion methods of BiFPN.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "train", "", "Train with each network: `digits`, or a training set.", flag_values=FLAGS
+)
+flags.DEFINE_string("val", "", "Validation set of `--train`.", flag_values=FLAGS)
+flags.DEFINE_integer("seeds", 3, "Trainings of a network.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", "runs/feature_networks", "Folder of results of `--train`.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "set", [], "Settings of `--train` as key=value, as train.py takes them.", flag_values=FLAGS
 )
 
 
+class Measured(NamedTuple):
+    """Cost of a feature network alone, for one image.
+
+    Attributes:
+      parameters: trainable parameters, with those of the extra levels.
+      multiply_adds: multiply-adds, with those of the extra levels.
+      keras: median seconds of a call as a TensorFlow function.
+      tflite: median seconds of a call in TFLite on one thread.
+      tflite_memory: growth of the process in bytes by the TFLite interpreter.
+    """
+
+    parameters: int
+    multiply_adds: int
+    keras: float
+    tflite: float
+    tflite_memory: int
+
+
 def main() -> None:
-    """Print a line for each network."""
-    base = Config.for_model(FLAGS.model)
-    print(f"{'network':<24}{'parameters':>12}{'multiply-adds':>16}{'ms':>8}")
-    for name, fusion, options, factor in ROWS:
-        cells = factor * base.neck.num_repeats
-        config = base.override(
-            {
-                "neck.name": name,
-                "neck.fusion": fusion,
-                "neck.options": options,
-                "neck.num_repeats": cells,
-            }
-        )
-        model = model_lib.build(config)
-        parts = measure_parts(model)
-        parts = [parts["extra_levels"], parts["feature_network"]]
+    """Print the tables that the flags ask for."""
+    if FLAGS.train:
+        feature_network_training.run(FLAGS)
+        return
+    for model in FLAGS.models:
+        config = Config.for_model(model)
+        print(f"{model}, {config.model.image_size[0]} x {config.model.image_size[1]}")
+        _print_fusion(config) if FLAGS.fusion else _print_networks(config)
+
+
+def _print_networks(config: Config) -> None:
+    head = f"{'network':<24}{'parameters':>12}{'ratio':>7}{'paper':>7}"
+    print(f"{head}{'Madds':>9}{'ratio':>7}{'paper':>7}{'Keras':>10}{'TFLite':>10}{'memory':>10}")
+    first = None
+    for row in NETWORKS:
+        got = in_own_process(measure, config.model.name, row, FLAGS.repeats)
+        first = first or got
+        published = PUBLISHED.get((row.name, row.fusion), ("", "", ""))
         print(
-            f"{f'{name} {fusion} x{cells}':<24}{sum(p.trainable for p in parts):>12,}"
-            f"{sum(p.multiply_adds for p in parts):>16,}"
-            f"{1000 * median_seconds(model.get_layer('feature_network'), FLAGS.repeats):>8.1f}"
+            f"{row.title(config):<24}{got.parameters:>12,}"
+            f"{got.parameters / first.parameters:>7.2f}{published[0]:>7}"
+            f"{got.multiply_adds / 1e6:>8.0f}M"
+            f"{got.multiply_adds / first.multiply_adds:>7.2f}{published[1]:>7}"
+            f"{1e3 * got.keras:>7.1f} ms{1e3 * got.tflite:>7.1f} ms"
+            f"{got.tflite_memory / 1e6:>7.0f} MB",
+            flush=True,
         )
 
 
-def median_seconds(network, repeats: int) -> float:
-    """Measure the median duration of a built network for one image."""
-    features = {level: tf.ones([1, *x.shape[1:]]) for level, x in network.input.items()}
-    call = tf.function(lambda: network(features, training=False))
+def _print_fusion(config: Config) -> None:
+    print(f"{'fusion':<16}{'Keras':>10}{'TFLite':>10}{'softmax / this':>16}")
+    rows = [row for row in NETWORKS if row.name == "bifpn"]
+    rows.sort(key=lambda row: row.fusion != "softmax")
+    slowest = None
+    for row in rows:
+        got = in_own_process(measure, config.model.name, row, FLAGS.repeats)
+        slowest = slowest or got
+        print(
+            f"{row.fusion:<16}{1e3 * got.keras:>7.1f} ms{1e3 * got.tflite:>7.1f} ms"
+            f"{slowest.keras / got.keras:>8.2f}{slowest.tflite / got.tflite:>8.2f}",
+            flush=True,
+        )
+
+
+def measure(model_name: str, row: Compared, repeats: int) -> Measured:
+    """Measure a feature network of a model of the model table."""
+    import numpy as np
+    import tensorflow as tf
+    import tf_keras as keras
+    from ai_edge_litert.interpreter import Interpreter
+
+    from benchmarks.training_step import resident
+    from efficientdet_tf import model as model_lib
+    from efficientdet_tf.complexity import measure_parts
+
+    base = Config.for_model(model_name)
+    model = model_lib.build(base.override(row.settings(base)))
+    costs = measure_parts(model)
+    costs = [costs[name] for name in ("extra_levels", "feature_network") if name in costs]
+    network = model.get_layer("feature_network")
+    alone = keras.Model(tf.nest.flatten(network.input), network.output)
+    specs = [tf.TensorSpec([1, *x.shape[1:]], tf.float32) for x in alone.inputs]
+    call = tf.function(lambda *x: alone(list(x), training=False), autograph=False)
+    inputs = [tf.random.stateless_uniform(spec.shape, [1, 2]) for spec in specs]
+    in_keras = _median_seconds(lambda: call(*inputs)[3].numpy(), repeats)
+
+    function = call.get_concrete_function(*specs)
+    content = tf.lite.TFLiteConverter.from_concrete_functions([function], alone).convert()
+    before = resident("VmRSS")
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], np.ones(detail["shape"], np.float32))
+    in_tflite = _median_seconds(interpreter.invoke, repeats)
+    return Measured(
+        sum(part.trainable for part in costs),
+        sum(part.multiply_adds for part in costs),
+        in_keras,
+        in_tflite,
+        resident("VmRSS") - before,
+    )
+
+
+def _median_seconds(function, repeats: int) -> float:
     durations = []
     for _ in range(repeats + 3):
         start = time.perf_counter()
-        tf.nest.map_structure(lambda x: x.numpy(), call())
+        function()
         durations.append(time.perf_counter() - start)
     return statistics.median(durations[3:])
 

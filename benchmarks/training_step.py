@@ -53,7 +53,7 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
     config = Config.for_model(name).override({"model.num_classes": 10, **settings})
     data = digits.load("train", num_images=16)
     batch = next(iter(pipeline.training_dataset(data, config, config.training.batch_size)))
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     model = run_lib.compiled_model(config, steps=100)
     estimated = memory.estimate(model, config).total
     # As in Keras' `fit`.
@@ -63,7 +63,7 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
     step()["loss"].numpy()
     first_step = time.perf_counter() - start
     seconds, processor = median_seconds(lambda: step()["loss"].numpy(), repeats)
-    return Measured(first_step, seconds, processor, _resident("VmHWM") - before, estimated)
+    return Measured(first_step, seconds, processor, resident("VmHWM") - before, estimated)
 
 
 def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float,
     return tuple(statistics.median(column) for column in zip(*durations))
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Return the current (VmRSS) or peak (VmHWM) memory of this process in bytes, on Linux."""
     with open("/proc/self/status", encoding="utf-8") as file:
         (line,) = (line for line in file if line.startswith(f"{field}:"))

@@ -69,9 +69,9 @@ def describe(
             line += "; it had fallen and rises again"
         lines.append(line)
     if change.changes_ap and best_ap >= 0:
-        line = f"best AP {best_ap:.3f}: forgotten, as it was measured with other settings; "
+        line = f"best AP {best_ap:.3f}: reset, as it was measured with other settings; "
         line += "best.weights.h5 is replaced at the next evaluation"
-        lines.append(line + ("; early stopping starts over" if with_early_stopping else ""))
+        lines.append(line + ("; early stopping restarts" if with_early_stopping else ""))
     if "training.pretrained" in change.settings:
         lines.append("training.pretrained: not loaded; the run is resumed from its checkpoint")
     return lines

@@ -169,12 +169,12 @@ class RunDirectory:
                 for key, (old, new) in refused.items()
             ]
             raise RunDirectoryError(
-                f"{self.path}: holds a run with {'; with '.join(values)}; "
+                f"{self.path}: contains a run with {'; with '.join(values)}; "
                 "use another --model_dir or the same settings"
             )
         if self.label_map() != label_map:
             raise RunDirectoryError(
-                f"{self.path}: holds a run with other classes; use another --model_dir"
+                f"{self.path}: contains a run with other classes; use another --model_dir"
             )
 
 

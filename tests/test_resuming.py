@@ -38,7 +38,7 @@ def test_settings_that_shape_the_checkpoint_are_refused_before_writing(
         directory.create(config.override({key: new}), CLASSES)
     old, new = ("''" if value == "" else str(value) for value in (old, new))
     assert str(error.value) == (
-        f"{tmp_path}: holds a run with {key} {old}, not {new}; "
+        f"{tmp_path}: contains a run with {key} {old}, not {new}; "
         "use another --model_dir or the same settings"
     )
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
@@ -51,7 +51,7 @@ def test_all_refused_settings_are_named(config, tmp_path):
     with pytest.raises(RunDirectoryError) as error:
         directory.check(asked, CLASSES)
     assert str(error.value) == (
-        f"{tmp_path}: holds a run with optimizer.name sgd, not adam; with training.precision "
+        f"{tmp_path}: contains a run with optimizer.name sgd, not adam; with training.precision "
         "float32, not mixed_float16; use another --model_dir or the same settings"
     )
 
@@ -111,8 +111,8 @@ def test_effects_are_described():
         "changed since: training.epochs 2 -> 4",
         "changed since: data.val a -> b",
         "learning rate of step 9: 0 -> 0.04; it had fallen and rises again",
-        "best AP 0.312: forgotten, as it was measured with other settings; best.weights.h5 is "
-        "replaced at the next evaluation; early stopping starts over",
+        "best AP 0.312: reset, as it was measured with other settings; best.weights.h5 is "
+        "replaced at the next evaluation; early stopping restarts",
     ]
     change = resuming.Change(2, 8, {"training.pretrained": ("", "x"), "data.strict": (False, True)})
     assert resuming.describe(change, (0.04, 0.04), 0.3125, True) == [

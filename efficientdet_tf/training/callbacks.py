@@ -275,7 +275,7 @@ class SaveState(keras.callbacks.Callback):
             reason = " ".join(str(error).split())[:200]
             raise RunDirectoryError(
                 f"{self._manager.directory}: checkpoint {number} cannot be written: {reason}; "
-                "those before are kept"
+                "earlier ones are kept"
             ) from error
         self._is_saved = True
 

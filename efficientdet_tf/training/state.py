@@ -58,7 +58,8 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
                     setattr(state, name, variable)
             _restore_all(state, path, reader)
         except _UNREADABLE as error:
-            print(f"{path}: cannot be read ({_reason(error)}); trying the one before")
+            reason = _reason(error)
+            print(f"{path}: unreadable checkpoint ({reason}); falling back to the previous one")
             continue
         for name, variable in later.items():
             setattr(state, name, variable)
@@ -89,7 +90,7 @@ def _restore_all(state: tf.train.Checkpoint, path: pathlib.Path, reader: Any) ->
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
         raise RunDirectoryError(
-            f"{path}: is of other settings than config.yaml; "
+            f"{path}: does not match the settings of config.yaml; "
             "use those it was trained with, or another --model_dir"
         ) from error
 
@@ -141,8 +142,8 @@ def check_space(directory: RunDirectory, state: tf.train.Checkpoint, keep: int) 
     free = shutil.disk_usage(directory.path).free
     if free < needed:
         raise RunDirectoryError(
-            f"{directory.path}: the disk has {_megabytes(free)} left, and the run will write "
-            f"{_megabytes(needed)}; free some, use another --model_dir, or keep fewer "
+            f"{directory.path}: the disk has {_megabytes(free)} left, and the run needs "
+            f"{_megabytes(needed)}; free disk space, use another --model_dir, or keep fewer "
             "checkpoints: --set training.keep_checkpoints=1"
         )
 

@@ -56,7 +56,7 @@ def check_batch(
     replicas = devices.num_replicas_in_sync
     if batch_size % (replicas * gradient_accumulation_steps):
         parts = (
-            f" in {gradient_accumulation_steps} parts each"
+            f" in {gradient_accumulation_steps} micro-batches each"
             if gradient_accumulation_steps > 1
             else ""
         )

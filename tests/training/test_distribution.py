@@ -162,7 +162,7 @@ def test_a_batch_that_cannot_be_shared_out():
     with pytest.raises(ConfigError) as error:
         strategy.check_batch(devices, 6, 4)
     assert str(error.value) == (
-        "training.batch_size: 6 cannot be shared out among 1 device in 4 parts each; "
+        "training.batch_size: 6 cannot be shared out among 1 device in 4 micro-batches each; "
         "choose a multiple of 4"
     )
 

@@ -236,7 +236,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(coco_file, tmp_path):
     with pytest.raises(RunDirectoryError) as error:
         run_lib.train(config, str(tmp_path))
     assert re.fullmatch(
-        rf"{tmp_path}: the disk has \d+ MiB left, and the run will write \d+ MiB; free some, use "
+        rf"{tmp_path}: the disk has \d+ MiB left, and the run needs \d+ MiB; free disk space, use "
         "another --model_dir, or keep fewer checkpoints: --set training.keep_checkpoints=1",
         str(error.value),
     )
@@ -275,6 +275,6 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, small_files):
     with pytest.raises(RunDirectoryError) as error:
         saver.save()
     assert re.fullmatch(
-        f"{tmp_path}/checkpoints: checkpoint 0 cannot be written: .*; those before are kept",
+        f"{tmp_path}/checkpoints: checkpoint 0 cannot be written: .*; earlier ones are kept",
         str(error.value),
     )

@@ -184,8 +184,8 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
     )
     progress = state.restore(RunDirectory(folder), model)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{broken}: cannot be read (")
-    assert lines[0].endswith("; trying the one before")
+    assert lines[0].startswith(f"{broken}: unreadable checkpoint (")
+    assert lines[0].endswith("; falling back to the previous one")
     epochs = 2 if damage == "stray" else 1
     assert lines[1] == f"{folder}: resuming after epoch {epochs}"
     assert int(progress.epochs_done) == epochs
@@ -202,7 +202,7 @@ def test_checkpoints_of_other_settings_than_config_yaml_has_are_not_taken_for_da
     with pytest.raises(RunDirectoryError) as error:
         state.restore(RunDirectory(folder), model)
     assert str(error.value) == (
-        f"{folder}/checkpoints/ckpt-4: is of other settings than config.yaml; "
+        f"{folder}/checkpoints/ckpt-4: does not match the settings of config.yaml; "
         "use those it was trained with, or another --model_dir"
     )
     assert capsys.readouterr().out == ""
@@ -258,7 +258,7 @@ def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
     with pytest.raises(RunDirectoryError) as error:
         run_lib.train(_config(coco_file, **{"neck.num_filters": 24}), str(folder))
     assert str(error.value) == (
-        f"{folder}: holds a run with neck.num_filters 8, not 24; "
+        f"{folder}: contains a run with neck.num_filters 8, not 24; "
         "use another --model_dir or the same settings"
     )
     assert RunDirectory(folder).config().neck.num_filters == 8
@@ -286,8 +286,8 @@ def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
         "changed since: training.epochs 2 -> 4",
         "changed since: training.patience 0 -> 9",
         "learning rate of step 5: 0 -> 0.00375; it had fallen and rises again",
-        f"best AP {max(best_ap, 0.5):.3f}: forgotten, as it was measured with other settings; "
-        "best.weights.h5 is replaced at the next evaluation; early stopping starts over",
+        f"best AP {max(best_ap, 0.5):.3f}: reset, as it was measured with other settings; "
+        "best.weights.h5 is replaced at the next evaluation; early stopping restarts",
     ]
     assert float(progress.best_ap) == -1
     # A second start before the first checkpoint forgets it again; later ones do not.
