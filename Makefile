@@ -43,4 +43,6 @@ $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	# It asks for an absl-py that tf-models-official's other packages refuse, and works with theirs.
+	$(VENV)/bin/python -m pip install --quiet --no-deps 'mediapipe==1.2.*'
 	touch $@

@@ -52,6 +52,7 @@ setup(
         "tensorflow-addons==0.23.*; python_version < '3.12'",
         "ai-edge-litert>=2,<3",
         "absl-py>=1.4",
+        "flatbuffers>=24.3",
         "h5py>=3.10",
         "matplotlib>=3.8",
         "numpy>=2",

@@ -1,12 +1,13 @@
 """Export formats of `python -m export`, and atomic writing of them."""
 
 import contextlib
-import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, get_args
 
+import numpy as np
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
@@ -16,17 +17,43 @@ from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
 from export import saved_model, tflite
 
-# Format -> name of the file or folder, function that writes it, and predicate whether a path is
-# an earlier export.
-FORMATS: dict[str, tuple[str, Callable, Callable]] = {
-    "saved_model": ("saved_model", saved_model.export, saved_model.is_own),
-    "tflite": ("model.tflite", tflite.export, tflite.is_own),
-    "tflite_float16": (
-        "model_float16.tflite",
-        functools.partial(tflite.export, float16=True),
-        tflite.is_own,
-    ),
-}
+
+class Format(NamedTuple):
+    """Export format.
+
+    Attributes:
+      file: name of the file or folder.
+      export: function of an exporter and a path, which writes it.
+      is_own: predicate whether a path is an earlier export.
+      needs_images: whether the exporter needs representative images.
+    """
+
+    file: str
+    export: Callable[["Exporter", pathlib.Path], object]
+    is_own: Callable[[pathlib.Path], bool]
+    needs_images: bool = False
+
+
+def _saved_model(exporter: "Exporter", path: pathlib.Path) -> None:
+    saved_model.export(exporter.model, exporter.config, exporter.label_map, path)
+
+
+def _tflite(with_nms: bool, quantization: tflite.Quantization) -> tuple[str, Format]:
+    """Return a .tflite format by its name: tflite[_raw][_quantization]."""
+    suffix = ("" if with_nms else "_raw") + ("" if quantization == "none" else f"_{quantization}")
+
+    def export(exporter: "Exporter", path: pathlib.Path) -> None:
+        exporter.tflite.write(path, quantization, with_nms)
+
+    file = f"model{suffix}.tflite"
+    return f"tflite{suffix}", Format(file, export, tflite.is_own, quantization == "int8")
+
+
+FORMATS = {"saved_model": Format("saved_model", _saved_model, saved_model.is_own)} | dict(
+    _tflite(with_nms, quantization)
+    for with_nms in (True, False)
+    for quantization in get_args(tflite.Quantization)
+)
 
 
 class ExportError(UserError):
@@ -47,37 +74,54 @@ def check(names: list[str], folder: pathlib.Path) -> None:
     for name in names or [""]:
         if name not in FORMATS:
             raise ExportError(f"--format: {name!r} is unknown; use {', '.join(FORMATS)}")
-        file_name, _, is_own = FORMATS[name]
-        check_replaceable(folder / file_name, is_own)
+        check_replaceable(folder / FORMATS[name].file, FORMATS[name].is_own)
 
 
-def write(
-    name: str, model: keras.Model, config: Config, label_map: LabelMap, folder: pathlib.Path
-) -> pathlib.Path:
-    """Export a model in one format.
+class Exporter:
+    """Exporter of one model in several formats.
 
     Args:
-      name: a key of `FORMATS`.
       model: model of `efficientdet_tf.model.build(config)`.
       config: settings; `model`, `anchors` and `detection` are read.
       label_map: classes of the model.
-      folder: output folder, checked by `check`; created if missing. An earlier export is
-        replaced once the new one is complete.
-
-    Returns:
-      Path of the written file or folder.
-
-    Raises:
-      ExportError: when `folder` cannot be written to.
+      folder: output folder, checked by `check`; created if missing.
+      images: representative images of formats that need them, see `export.calibration`.
     """
-    file_name, export, _ = FORMATS[name]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(folder / file_name) as partial:
-            export(model, config, label_map, partial)
-    except OSError as error:
-        raise ExportError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    return folder / file_name
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Config,
+        label_map: LabelMap,
+        folder: pathlib.Path,
+        images: Sequence[np.ndarray] = (),
+    ) -> None:
+        self.model, self.config, self.label_map = model, config, label_map
+        self.tflite = tflite.TFLiteExporter(model, config, label_map, images)
+        self._folder = folder
+
+    def write(self, name: str) -> pathlib.Path:
+        """Export in one format; an earlier export is replaced once the new one is complete.
+
+        Args:
+          name: a key of `FORMATS`.
+
+        Returns:
+          Path of the written file or folder.
+
+        Raises:
+          ExportError: when the folder cannot be written to.
+        """
+        path = self._folder / FORMATS[name].file
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _replacing(path) as partial:
+                FORMATS[name].export(self, partial)
+        except OSError as error:
+            raise ExportError(
+                f"{self._folder}: cannot be written: {error.strerror or error}"
+            ) from error
+        return path
 
 
 def size_of(path: pathlib.Path) -> int:

@@ -1,78 +1,123 @@
-"""Export to a .tflite file, from a preprocessed image to detections."""
+"""Export to a .tflite file: float or quantised, with NMS inside or without any custom op."""
 
-import math
 import pathlib
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow.lite.tools import flatbuffer_utils
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.boxes import to_center
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference.tflite_metadata import (
-    MAX_THREADS,
-    Metadata,
-    read_metadata,
-    with_metadata,
-)
+from efficientdet_tf.inference.tflite_metadata import ENTRY, Metadata, read_metadata
+from export import mediapipe_metadata, tflite_nms
+from export.graph_append import append, order_outputs
 from keras_layers.level_maps import by_anchor
 
-_OP = "TFLite_Detection_PostProcess"
-# A logit below every score threshold.
-_NEVER = -1000.0
-# With n > 1 threads the op drops detections of class n (LiteRT 2.1, unless there are at most n
-# classes). Unused classes before the first one avoid losses with up to 16 threads.
-_UNUSED = MAX_THREADS + 1
+# Numbers of the file: float32; weights in float16; weights in int8, computed in float
+# ("dynamic range"); weights, activations and input in int8.
+Quantization = Literal["none", "float16", "dynamic", "int8"]
+
+_RAW_OUTPUTS = ["box_deltas", "class_logits"]
 
 
 def export(
-    model: keras.Model,
-    config: Config,
-    label_map: LabelMap,
-    path: pathlib.Path,
-    float16: bool = False,
+    model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
 ) -> pathlib.Path:
-    """Write a TFLite model with NMS inside, for ai-edge-litert and other runtimes.
+    """Write a model in float32 with NMS inside; see `TFLiteExporter`."""
+    return TFLiteExporter(model, config, label_map).write(path)
 
-    Input `images`: float32 [1, H, W, 3], RGB on the 0..255 scale, as
-    `efficientdet_tf.data.preprocessing.resize_and_pad` makes it; normalisation is
-    inside. Outputs, with M = `config.detection.max_detections`:
 
-    - `boxes` float32 [1, M, 4], ymin, xmin, ymax, xmax in pixels of the input;
+class TFLiteExporter:
+    """Writer of TFLite models for ai-edge-litert, MediaPipe and other runtimes.
+
+    Input `images`: [1, H, W, 3], RGB on the 0..255 scale, as
+    `efficientdet_tf.data.preprocessing.resize_and_pad` makes it, float32, or uint8 with
+    quantization "int8"; normalisation is inside.
+
+    Outputs with NMS, where M = `config.detection.max_detections`, in this order:
+
+    - `boxes` float32 [1, M, 4], ymin, xmin, ymax, xmax relative to the input, 0..1 inside it;
     - `classes` float32 [1, M], indices of the label map;
     - `scores` float32 [1, M], 0..1, best first;
     - `num_detections` float32 [1]; later rows are zero.
 
     NMS is that of the op TFLite_Detection_PostProcess: hard and per class
     whatever the config, with its IoU and score thresholds, at most 100 of a
-    class. Run it with at most 16 threads (see `_UNUSED`). Label map, input
-    size and padding colour are embedded in the file; see
-    `efficientdet_tf.inference.tflite_metadata`.
+    class. Run it with at most 16 threads (see `export.tflite_nms`).
+
+    Outputs without NMS, for GPUs, NPUs and browsers, which have no custom op, with N anchors:
+
+    - `box_deltas` float32 [1, N, 4], (ty, tx, th, tw);
+    - `class_logits` float32 [1, N, classes].
+
+    Label map, input size, padding colour and settings are embedded in the file, see
+    `efficientdet_tf.inference.tflite_metadata`; so are TFLITE_METADATA and the label file that
+    MediaPipe's `ObjectDetector` reads.
 
     Args:
       model: model of `efficientdet_tf.model.build(config)`.
       config: settings; `model`, `anchors` and `detection` are read.
       label_map: classes of the model.
-      path: file to write.
-      float16: store the weights in half precision; computation on a CPU is float32.
-        Default False.
-
-    Returns:
-      `path`.
+      images: representative images of quantization "int8", see `export.calibration`.
     """
-    metadata = Metadata(config.model.image_size, config.model.pixel_mean, label_map)
-    module = tf.Module(name="efficientdet")
-    module.weights = list(model.variables)
-    signatures = {"serving_default": _detection_function(model, config)}
-    # Via a SavedModel, which gives the file a signature with names.
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=signatures)
-        path.write_bytes(_convert(folder, float16, metadata))
-    return path
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Config,
+        label_map: LabelMap,
+        images: Sequence[np.ndarray] = (),
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._label_map = label_map
+        self._images = images
+        # Files with and without NMS have the same network.
+        self._networks: dict[Quantization, bytes] = {}
+
+    def write(
+        self, path: pathlib.Path, quantization: Quantization = "none", with_nms: bool = True
+    ) -> pathlib.Path:
+        """Write a file.
+
+        Args:
+          path: file to write.
+          quantization: numbers of the network, see `Quantization`; NMS is always in float32.
+            Default "none".
+          with_nms: whether NMS is inside. Default True.
+
+        Returns:
+          `path`.
+
+        Raises:
+          ValueError: if there are no images for "int8".
+        """
+        content, names = self._network(quantization), _RAW_OUTPUTS
+        if with_nms:
+            content = append(content, _convert(tflite_nms.nms_function(self._config)))
+            names = tflite_nms.OUTPUTS
+        path.write_bytes(_with_metadata(content, self._config, self._label_map, names))
+        return path
+
+    def _network(self, quantization: Quantization) -> bytes:
+        if quantization == "int8" and not self._images:
+            raise ValueError("int8 needs representative images")
+        if quantization not in self._networks:
+            self._networks[quantization] = _convert(
+                _network_function(self._model, self._config),
+                self._model.variables,
+                quantization,
+                self._images,
+            )
+        return self._networks[quantization]
 
 
 def is_own(path: pathlib.Path) -> bool:
@@ -84,77 +129,77 @@ def is_own(path: pathlib.Path) -> bool:
     return True
 
 
-def _convert(saved_model: str, float16: bool, metadata: Metadata) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
-    converter.allow_custom_ops = True
-    if float16:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-    return with_metadata(converter.convert(), metadata)
-
-
-def _detection_function(model: keras.Model, config: Config) -> Callable:
-    height, width = config.model.image_size
-    anchors = tf.constant(to_center(anchor_grid.from_config(config)))
-    nms = _nms_op(config)
-    size = config.detection.max_detections
+def _network_function(model: keras.Model, config: Config) -> Callable:
+    """Build the function from images to box deltas and class logits of all anchors."""
 
     @tf.function(
-        input_signature=[tf.TensorSpec([1, height, width, 3], tf.float32, "images")],
+        input_signature=[tf.TensorSpec([1, *config.model.image_size, 3], tf.float32, "images")],
         autograph=False,
     )
-    def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model(images, training=False)
-        logits, deltas = by_anchor(outputs)
-        logits = tf.pad(
-            tf.concat(logits, axis=1), [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER
-        )
-        boxes, classes, logits, count = nms(tf.concat(deltas, axis=1), logits, anchors)
-        is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
-        return {
-            "boxes": boxes,
-            "classes": tf.where(is_detection, classes - _UNUSED, 0.0),
-            "scores": tf.where(is_detection, tf.sigmoid(logits), 0.0),
-            "num_detections": count,
-        }
+    def network(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits, deltas = by_anchor(model(images, training=False))
+        return {"box_deltas": tf.concat(deltas, axis=1), "class_logits": tf.concat(logits, axis=1)}
 
-    return detect
+    return network
 
 
-def _nms_op(config: Config) -> Callable:
-    """Make a placeholder function that the converter replaces by TFLite's NMS op.
-
-    The op runs on logits here: it only compares scores, and a sigmoid of its few outputs
-    is much cheaper than one of every anchor and class.
-    """
-    detection = config.detection
-    attributes = [
-        f'name: "{_OP}"',
-        f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
-        'attr { key: "max_classes_per_detection" value { i: 1 } }',
-        f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
-        'attr { key: "use_regular_nms" value { b: true } }',
-        f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
-        f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
-        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes + _UNUSED} }} }}',
-        *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
-    ]
-    size = detection.max_detections
-
-    @tf.function(experimental_implements=" ".join(attributes), autograph=False)
-    def nms(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        del deltas, logits, anchors
-        return (
-            tf.zeros([1, size, 4]),
-            tf.zeros([1, size]),
-            tf.zeros([1, size]),
-            tf.zeros([1]),
-        )
-
-    return nms
+def _convert(
+    function: Callable,
+    variables: Sequence[tf.Variable] = (),
+    quantization: Quantization = "none",
+    images: Sequence[np.ndarray] = (),
+) -> bytes:
+    module = tf.Module(name="efficientdet")
+    module.weights = list(variables)
+    # Via a SavedModel, which gives the file a signature with names.
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Of the interpreter that the converter itself uses.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.allow_custom_ops = True
+        if quantization != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantization == "int8":
+            _calibrate(converter, images)
+        return converter.convert()
 
 
-def _logit(score: float) -> float:
-    # The op reads a finite float; no logit is beyond these.
-    score = min(max(score, 1e-30), 1 - 1e-15)
-    return math.log(score / (1 - score))
+def _calibrate(converter: Any, images: Sequence[np.ndarray]) -> None:
+    """Let a converter find the ranges of activations, and take uint8 pixels."""
+
+    def representative() -> Iterator[dict[str, np.ndarray]]:
+        for index, image in enumerate(images):
+            if not index:
+                # The input's scale is 1 and its zero 0 if both ends of its range are seen.
+                image = image.copy()
+                image[0, 0, 0, :2] = 0, 255
+            yield {"images": image}
+
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
+
+
+def _with_metadata(
+    content: bytes, config: Config, label_map: LabelMap, outputs: list[str]
+) -> bytes:
+    """Order the outputs, and embed what runtimes need to know."""
+    parsed = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    order_outputs(parsed, outputs)
+    height, width = config.model.image_size
+    # MediaPipe does not know of padding; its users do.
+    description = f"EfficientDet, {height} x {width} pixels, RGB, padded at the bottom and right"
+    if outputs == _RAW_OUTPUTS:
+        anchors = to_center(anchor_grid.from_config(config)) / [height, width, height, width]
+        metadata = mediapipe_metadata.raw_metadata(description, anchors, len(label_map))
+    else:
+        metadata = mediapipe_metadata.detections_metadata(description)
+    mediapipe_metadata.add_entry(parsed, mediapipe_metadata.ENTRY, metadata)
+    own = Metadata(config, label_map).to_json()
+    mediapipe_metadata.add_entry(parsed, ENTRY, own.encode())
+    content = bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+    return mediapipe_metadata.add_labels(content, label_map.names)

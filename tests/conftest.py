@@ -173,6 +173,8 @@ def _write_tiny_run(folder: Path, photograph: Path) -> None:
         **{
             "model.num_classes": 3,
             "model.image_size": "128x160",
+            "model.backbone_width": 0.25,
+            "model.backbone_depth": 0.1,
             "neck.num_filters": 16,
             "neck.num_repeats": 1,
             "model.head_repeats": 1,
@@ -208,7 +210,8 @@ def _export(tiny_run: Path, folder: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
-            "--format=saved_model,tflite,tflite_float16",
+            "--format=saved_model,tflite,tflite_float16,tflite_int8,tflite_raw",
+            *("--data=digits", "--calibration_images=20"),
         ],
         cwd=REPOSITORY,
         capture_output=True,

@@ -22,7 +22,7 @@ from efficientdet_tf.inference.runtimes import ArtifactError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
-ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite")
+ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite", "model_raw.tflite")
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_the_commands_run(place_after_commands):
         "runs/mine/hard/pr_curves.png",
         "runs/mine/report.html",
         "runs/mine/export/saved_model/saved_model.pb",
-        "runs/mine/export/model_float16.tflite",
+        "runs/mine/export/model_int8.tflite",
         "grid.png",
         "found/1.jpg",
         "found/detections.json",

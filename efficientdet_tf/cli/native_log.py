@@ -54,7 +54,10 @@ _NOISE = re.compile(
     rb"|The calling iterator did not fully read the dataset being cached"
     # From the TFLite converter, about its own settings.
     rb"|Ignored (output_format|drop_control_dependency)\."
+    rb"|Skipping runtime version metadata in the model"
 )
+# What the TFLite converter prints of its settings.
+_PLAIN_NOISE = re.compile(rb"fully_quantize: \d, inference_type: ")
 
 
 @contextlib.contextmanager
@@ -119,7 +122,7 @@ def is_worth_reading(line: bytes, level: str) -> bool:
     """
     beginning = _BEGINNING.match(line)
     if beginning is None:
-        return True
+        return not _PLAIN_NOISE.match(line)
     severity = b"IWEF".index(beginning.group(1))
     if level.isdigit():
         return severity >= int(level)

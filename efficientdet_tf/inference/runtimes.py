@@ -17,7 +17,11 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference.detection_function import Letterbox, detection_function
+from efficientdet_tf.inference.detection_function import (
+    Letterbox,
+    detection_function,
+    raw_postprocessing_function,
+)
 from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, Metadata, read_metadata
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -80,7 +84,7 @@ class SavedModelBackend:
 
 
 class TFLiteBackend:
-    """.tflite file run by LiteRT, one image per call.
+    """.tflite file run by LiteRT, one image per call; its NMS, or that of the config.
 
     A lock serialises threads: an interpreter has one set of tensors and uses all cores
     anyway. An interpreter per thread would need more memory and be no faster.
@@ -89,18 +93,33 @@ class TFLiteBackend:
     def __init__(self, interpreter: Any, metadata: Metadata) -> None:
         self._interpreter = interpreter
         self._lock = threading.Lock()
-        self._letterbox = _compiled(Letterbox(metadata.image_size, metadata.pad_value))
+        self._letterbox = _compiled(Letterbox.from_config(metadata.config))
+        [details] = interpreter.get_input_details()
+        self._takes_bytes = details["dtype"] == np.uint8
+        self._input_size = np.tile(metadata.config.model.image_size, 2)
+        outputs = interpreter.get_signature_list()["serving_default"]["outputs"]
+        self._postprocess = None
+        if "boxes" not in outputs:
+            self._postprocess = raw_postprocessing_function(metadata.config)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Found:
         pixels, scale, size = (tensor.numpy() for tensor in self._letterbox(image))
+        if self._takes_bytes:
+            pixels = np.rint(pixels).astype(np.uint8)
         with self._lock:
             # The runner returns copies, which the next call does not change.
             found = self._interpreter.get_signature_runner()(images=pixels[None])
+        if self._postprocess is not None:
+            found = self._postprocess(**found)
+            found = {name: value.numpy() for name, value in found.items()}
         count = int(found["num_detections"][0])
-        boxes = np.clip(found["boxes"][0, :count] * scale, 0, np.tile(size, 2), dtype=np.float32)
+        boxes = found["boxes"][0, :count]
+        if self._postprocess is None:
+            boxes = boxes * self._input_size
+        boxes = np.clip(boxes * scale, 0, np.tile(size, 2), dtype=np.float32)
         return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)
 
 

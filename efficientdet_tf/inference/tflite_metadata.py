@@ -1,19 +1,21 @@
-"""Metadata embedded in a .tflite file, which make it self-contained."""
+"""Our metadata in a .tflite file, which make it self-contained."""
 
 import dataclasses
 import json
 import struct
 
 from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
 
+from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 
 # Name of the entry in the flatbuffer's `metadata`; its buffer is UTF-8 JSON.
 ENTRY = "EFFICIENTDET"
-# More threads would lose a class; see `export.tflite`.
+# More threads would lose a class; see `export.tflite_nms`.
 MAX_THREADS = 16
+# Sections of the config that a model's user needs; the others have paths of the one who trained it.
+_SECTIONS = ("model", "anchors", "detection")
 
 
 class MetadataError(UserError):
@@ -25,21 +27,19 @@ class Metadata:
     """Metadata needed to run the model.
 
     Attributes:
-      image_size: (height, width) of the input in pixels.
-      pad_value: RGB of the padding at the bottom and right, 0..255.
+      config: settings, of which `model`, `anchors` and `detection` are embedded.
       label_map: class index of the output -> category id and name.
     """
 
-    image_size: tuple[int, int]
-    pad_value: tuple[float, float, float]
+    config: Config
     label_map: LabelMap
 
     def to_json(self) -> str:
-        """Serialise to a JSON object with the fields as keys."""
+        """Serialise to a JSON object."""
+        sections = self.config.to_dict()
         return json.dumps(
             {
-                "image_size": self.image_size,
-                "pad_value": self.pad_value,
+                **{name: sections[name] for name in _SECTIONS},
                 "label_map": json.loads(self.label_map.to_json()),
             },
             ensure_ascii=False,
@@ -54,24 +54,11 @@ class Metadata:
         """
         try:
             values = json.loads(text)
-            height, width = values["image_size"]
-            red, green, blue = values["pad_value"]
+            config = Config.from_dict({name: values[name] for name in _SECTIONS})
             label_map = LabelMap.from_json(json.dumps(values["label_map"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, UserError) as error:
             raise MetadataError(f"metadata {ENTRY}: damaged: {error}") from error
-        return cls((height, width), (red, green, blue), label_map)
-
-
-def with_metadata(model: bytes, metadata: Metadata) -> bytes:
-    """Embed metadata in a .tflite model and return the new file content."""
-    flatbuffer = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
-    buffer = schema.BufferT()
-    buffer.data = list(metadata.to_json().encode())
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = ENTRY, len(flatbuffer.buffers)
-    flatbuffer.buffers.append(buffer)
-    flatbuffer.metadata = [*(flatbuffer.metadata or []), entry]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer))
+        return cls(config, label_map)
 
 
 def read_metadata(model: bytes) -> Metadata:

@@ -28,15 +28,16 @@ def export(*arguments):
 def test_prints_each_file_with_its_size(exported):
     assert (exported / "printed" / "stderr").read_text() == ""
     lines = (exported / "printed" / "stdout").read_text().splitlines()
-    assert len(lines) == 3
-    for line, (name, (file, *_)) in zip(lines, formats.FORMATS.items()):
-        size = formats.size_of(exported / file)
-        assert line == f"{name}: {exported / file} ({size / 1e6:.1f} MB)"
+    names = ["saved_model", "tflite", "tflite_float16", "tflite_int8", "tflite_raw"]
+    for line, name in zip(lines, names, strict=True):
+        path = exported / formats.FORMATS[name].file
+        assert line == f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)"
 
 
 def test_no_partial_files_remain(exported):
-    files = {"saved_model", "model.tflite", "model_float16.tflite", "printed"}
-    assert set(os.listdir(exported)) == files
+    suffixes = ("", "_float16", "_int8", "_raw")
+    files = {f"model{suffix}.tflite" for suffix in suffixes}
+    assert set(os.listdir(exported)) == files | {"saved_model", "printed"}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,9 @@ def test_no_partial_files_remain(exported):
         ),
         (
             ["--model_dir=nowhere", "--format=tflite,onnx"],
-            "export: --format: 'onnx' is unknown; use saved_model, tflite, tflite_float16",
+            "export: --format: 'onnx' is unknown; use saved_model, tflite, tflite_float16, "
+            "tflite_dynamic, tflite_int8, tflite_raw, tflite_raw_float16, tflite_raw_dynamic, "
+            "tflite_raw_int8",
         ),
         (
             ["--model_dir=nowhere", "--set=model.num_classes=4"],
@@ -68,30 +71,33 @@ def test_errors_are_one_line(arguments, message, capsys):
 
 
 def test_a_failed_export_keeps_the_previous_one(tmp_path, monkeypatch):
-    def write(model, config, label_map, path):
+    def write(exporter, path):
         path.write_text("half")
-        if model == "bad":
+        if exporter.model == "bad":
             raise OSError(28, "No space left on device")
-        path.write_text(model)
+        path.write_text(exporter.model)
 
-    monkeypatch.setitem(formats.FORMATS, "test", ("file", write, None))
-    assert formats.write("test", "first", None, None, tmp_path / "new") == tmp_path / "new/file"
+    def export(model):
+        return formats.Exporter(model, None, None, tmp_path / "new").write("test")
+
+    monkeypatch.setitem(formats.FORMATS, "test", formats.Format("file", write, None))
+    assert export("first") == tmp_path / "new/file"
     with pytest.raises(formats.ExportError, match="cannot be written: No space left on device$"):
-        formats.write("test", "bad", None, None, tmp_path / "new")
+        export("bad")
     assert (tmp_path / "new/file").read_text() == "first"
-    formats.write("test", "second", None, None, tmp_path / "new")
+    export("second")
     assert (tmp_path / "new/file").read_text() == "second"
     assert os.listdir(tmp_path / "new") == ["file"]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
-    def write(model, config, label_map, path):
+    def write(exporter, path):
         path.mkdir()
-        (path / model).touch()
+        (path / exporter.model).touch()
 
-    monkeypatch.setitem(formats.FORMATS, "test", ("folder", write, None))
+    monkeypatch.setitem(formats.FORMATS, "test", formats.Format("folder", write, None))
     for name in ("old", "new"):
-        formats.write("test", name, None, None, tmp_path)
+        formats.Exporter(name, None, None, tmp_path).write("test")
     assert os.listdir(tmp_path) == ["folder"]
     assert os.listdir(tmp_path / "folder") == ["new"]
 
@@ -115,7 +121,7 @@ def test_a_model_of_the_user_is_not_replaced(tmp_path, name, file):
     with pytest.raises(OutputError) as error:
         formats.check(["tflite", "saved_model", name], tmp_path)
     assert str(error.value) == (
-        f"--output: {tmp_path / formats.FORMATS[name][0]} exists and was not written by this "
+        f"--output: {tmp_path / formats.FORMATS[name].file} exists and was not written by this "
         "command; choose another name or folder, or move it away"
     )
 

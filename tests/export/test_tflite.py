@@ -1,16 +1,19 @@
 """TFLite files: inputs, outputs, NMS op, and embedded metadata."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference.tflite_metadata import (
-    Metadata,
-    MetadataError,
-    read_metadata,
-    with_metadata,
-)
+from efficientdet_tf.data import digits
+from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.inference.tflite_metadata import Metadata, MetadataError, read_metadata
+from efficientdet_tf.run_directory import RunDirectory
+from export import tflite
+from export.calibration import representative_images
+from export.graph_append import append
 
 FILES = ("model.tflite", "model_float16.tflite")
 
@@ -52,31 +55,19 @@ def test_nms_is_inside(model):
     assert b"TFLite_Detection_PostProcess" in model
 
 
-def test_metadata(model):
-    assert read_metadata(model) == Metadata(
-        image_size=(128, 160),
-        pad_value=(127.0, 127.0, 127.0),
-        label_map=LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä")),
-    )
-
-
-def test_metadata_changes_nothing_else(model):
-    other = Metadata((64, 64), (1.0, 2.0, 3.5), LabelMap((1,), ("x",)))
-    stripped = with_metadata(model.replace(b"EFFICIENTDET", b"SOMEBODYELSE"), other)
-    assert read_metadata(stripped) == other
-    results = []
-    for content in (model, stripped):
-        interpreter = Interpreter(model_content=content)
-        interpreter.allocate_tensors()
-        images = np.linspace(0, 255, 128 * 160 * 3, dtype=np.float32).reshape(1, 128, 160, 3)
-        results.append(interpreter.get_signature_runner()(images=images))
-    for name, value in results[0].items():
-        np.testing.assert_array_equal(results[1][name], value)
+def test_metadata(model, tiny_run):
+    metadata = read_metadata(model)
+    assert metadata.label_map == LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä"))
+    config = RunDirectory(tiny_run).config()
+    for section in ("model", "anchors", "detection"):
+        assert getattr(metadata.config, section) == getattr(config, section)
+    # Not where the images of the training are.
+    assert b"data" not in metadata.to_json().encode()
 
 
 def test_float16_is_about_half_as_large(exported):
     full, half = ((exported / name).stat().st_size for name in FILES)
-    assert 0.45 < half / full < 0.55
+    assert 0.45 < half / full < 0.65
 
 
 def test_files_of_other_programs_are_recognised(model):
@@ -84,5 +75,86 @@ def test_files_of_other_programs_are_recognised(model):
         read_metadata(b"something else")
     with pytest.raises(MetadataError, match="^no metadata EFFICIENTDET$"):
         read_metadata(model.replace(b"EFFICIENTDET", b"SOMEBODYELSE"))
-    with pytest.raises(MetadataError, match="^metadata EFFICIENTDET: damaged: 'image_size'$"):
+    with pytest.raises(MetadataError, match="^metadata EFFICIENTDET: damaged: 'model'$"):
         Metadata.from_json("{}")
+
+
+def test_int8_takes_bytes_and_has_int8_weights(exported):
+    interpreter = Interpreter(model_path=str(exported / "model_int8.tflite"))
+    [details] = interpreter.get_input_details()
+    assert details["dtype"] == np.uint8
+    # A pixel is itself.
+    assert details["quantization"] == (pytest.approx(1.0), 0)
+    size = {name: (exported / f"model{name}.tflite").stat().st_size for name in ("", "_int8")}
+    assert size["_int8"] < 0.75 * size[""]
+    kernels = [
+        tensor
+        for tensor in interpreter.get_tensor_details()
+        if len(tensor["shape"]) == 4 and tensor["shape"][0] > 8 and tensor["shape"][1] == 1
+    ]
+    int8 = [kernel for kernel in kernels if kernel["dtype"] == np.int8]
+    # One scale for each filter.
+    assert any(len(kernel["quantization_parameters"]["scales"]) > 8 for kernel in int8)
+
+
+def test_int8_without_images_is_refused(tiny_run, tmp_path):
+    run = RunDirectory(tiny_run)
+    exporter = tflite.TFLiteExporter(None, run.config(), run.label_map())
+    with pytest.raises(ValueError, match="^int8 needs representative images$"):
+        exporter.write(tmp_path / "model.tflite", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_representative_images_are_those_of_evaluation_and_follow_the_seed(tiny_run):
+    config, data = RunDirectory(tiny_run).config(), digits.load("val", num_images=8)
+    first, again, other = (representative_images(data, config, 4, seed) for seed in (1, 1, 2))
+    assert [image.shape for image in first] == [(1, 128, 160, 3)] * 4
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    # More than there are.
+    assert len(representative_images(data, config, 100)) == 8
+
+
+def test_images_that_are_all_alike_are_refused(tiny_run):
+    config, data = RunDirectory(tiny_run).config(), digits.load("val", num_images=1)
+    alike = dataclasses.replace(data, records=data.records * 3)
+    with pytest.raises(DataError) as error:
+        representative_images(alike, config, 3)
+    assert str(error.value) == (
+        "digits (val): all images are alike, which says nothing about the range of activations; "
+        "choose another --data"
+    )
+
+
+def test_a_graph_without_custom_ops_has_builtin_ones_only(exported):
+    assert b"TFLite_Detection_PostProcess" not in (exported / "model_raw.tflite").read_bytes()
+    interpreter = Interpreter(model_path=str(exported / "model_raw.tflite"))
+    names = [details["name"] for details in interpreter.get_output_details()]
+    shapes = [tuple(details["shape"]) for details in interpreter.get_output_details()]
+    assert [shape[-1] for shape in shapes] == [4, 3], names
+
+
+def test_a_graph_is_appended_by_the_names_of_its_inputs(tmp_path):
+    class First(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([2], name="x")])
+        def call(self, x):
+            return {"double": 2 * x, "square": x * x}
+
+    class Second(tf.Module):
+        @tf.function(
+            input_signature=[tf.TensorSpec([2], name="square"), tf.TensorSpec([2], name="double")]
+        )
+        def call(self, square, double):
+            return {"difference": square - double, "sine": tf.sin(double)}
+
+    parts = []
+    for module in (First(), Second()):
+        folder = str(tmp_path / type(module).__name__)
+        tf.saved_model.save(module, folder, signatures={"serving_default": module.call})
+        parts.append(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    interpreter = Interpreter(model_content=append(*parts))
+    found = interpreter.get_signature_runner()(x=np.array([3, 5], np.float32))
+    np.testing.assert_allclose(found["difference"], [3, 15])
+    np.testing.assert_allclose(found["sine"], np.sin([6, 10]), rtol=1e-6)
+    with pytest.raises(KeyError):
+        append(parts[1], parts[0])

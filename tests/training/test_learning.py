@@ -13,7 +13,8 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import train as run_lib
-from export import saved_model, tflite
+from export import formats
+from export.calibration import representative_images
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,28 @@ def test_the_objects_of_a_handful_of_images_are_detected(trained):
     assert result.num_images == 4
 
 
+@pytest.fixture(scope="module")
+def exporter(trained, coco_file, tmp_path_factory):
+    run, _ = trained
+    model, config = run.load_model("last"), run.config()
+    images = representative_images(data_lib.load(coco_file), config, 4)
+    folder = tmp_path_factory.mktemp("export")
+    return formats.Exporter(model, config, run.label_map(), folder, images)
+
+
 @pytest.mark.parametrize(
-    ("export", "name", "tolerance"),
-    [(saved_model.export, "saved_model", 1e-6), (tflite.export, "model.tflite", 0.01)],
+    ("name", "tolerance"),
+    [
+        ("saved_model", 1e-6),
+        *(("tflite", 0.01), ("tflite_float16", 0.01)),
+        *(("tflite_dynamic", 0.05), ("tflite_int8", 0.05)),
+        *(("tflite_raw", 0.01), ("tflite_raw_float16", 0.01)),
+        *(("tflite_raw_dynamic", 0.05), ("tflite_raw_int8", 0.05)),
+    ],
 )
-def test_an_exported_model_has_the_ap_of_the_run(
-    trained, coco_file, tmp_path, export, name, tolerance
-):
-    run, result = trained
-    path = export(run.load_model("last"), run.config(), run.label_map(), tmp_path / name)
-    deployed = run_detector(Detector.load(path), data_lib.load(coco_file)).result()
+def test_an_exported_model_has_the_ap_of_the_run(trained, exporter, coco_file, name, tolerance):
+    _, result = trained
+    detector = Detector.load(exporter.write(name))
+    deployed = run_detector(detector, data_lib.load(coco_file)).result()
     for metric in ("AP", "AP50", "AP75"):
         assert abs(deployed.metrics[metric] - result.metrics[metric]) <= tolerance, metric

@@ -1,0 +1,97 @@
+"""NMS of TFLite files: the op TFLite_Detection_PostProcess."""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from efficientdet_tf import anchors as anchor_grid
+from efficientdet_tf.boxes import to_center
+from efficientdet_tf.config import Config
+from efficientdet_tf.inference.tflite_metadata import MAX_THREADS
+
+# The order in which MediaPipe expects them.
+OUTPUTS = ["boxes", "classes", "scores", "num_detections"]
+
+_OP = "TFLite_Detection_PostProcess"
+# A logit below every score threshold.
+_NEVER = -1000.0
+# With n > 1 threads the op drops detections of class n (LiteRT 2.1, unless there are at most n
+# classes). Unused classes before the first one avoid losses with up to 16 threads.
+_UNUSED = MAX_THREADS + 1
+
+
+def nms_function(config: Config) -> Callable:
+    """Build the function from box deltas and class logits of all anchors to detections.
+
+    Args:
+      config: `model`, `anchors` and `detection` are read.
+
+    Returns:
+      Function of box_deltas, float32 [1, N, 4], and class_logits, float32 [1, N, classes], that
+      returns a dict of `OUTPUTS`; see `export.tflite.export`.
+    """
+    height, width = config.model.image_size
+    boxes = anchor_grid.from_config(config)
+    anchors = tf.constant(to_center(boxes) / [height, width, height, width], tf.float32)
+    nms = _nms_op(config)
+    size = config.detection.max_detections
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([1, len(boxes), 4], tf.float32, "box_deltas"),
+            tf.TensorSpec([1, len(boxes), config.model.num_classes], tf.float32, "class_logits"),
+        ],
+        autograph=False,
+    )
+    def detect(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = tf.pad(class_logits, [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER)
+        boxes, classes, logits, count = nms(box_deltas, logits, anchors)
+        is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
+        return {
+            "boxes": boxes,
+            "classes": tf.where(is_detection, classes - _UNUSED, 0.0),
+            "scores": tf.where(is_detection, tf.sigmoid(logits), 0.0),
+            "num_detections": count,
+        }
+
+    return detect
+
+
+def _nms_op(config: Config) -> Callable:
+    """Make a placeholder function that the converter replaces by TFLite's NMS op.
+
+    The op runs on logits here: it only compares scores, and a sigmoid of its few outputs
+    is much cheaper than one of every anchor and class.
+    """
+    detection = config.detection
+    attributes = [
+        f'name: "{_OP}"',
+        f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
+        'attr { key: "max_classes_per_detection" value { i: 1 } }',
+        f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
+        'attr { key: "use_regular_nms" value { b: true } }',
+        f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
+        f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
+        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes + _UNUSED} }} }}',
+        *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
+    ]
+    size = detection.max_detections
+
+    @tf.function(experimental_implements=" ".join(attributes), autograph=False)
+    def nms(deltas: tf.Tensor, logits: tf.Tensor, anchors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        del deltas, logits, anchors
+        return (
+            tf.zeros([1, size, 4]),
+            tf.zeros([1, size]),
+            tf.zeros([1, size]),
+            tf.zeros([1]),
+        )
+
+    return nms
+
+
+def _logit(score: float) -> float:
+    # The op reads a finite float; no logit is beyond these.
+    score = min(max(score, 1e-30), 1 - 1e-15)
+    return math.log(score / (1 - score))
