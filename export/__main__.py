@@ -1,12 +1,18 @@
 """Command line: export a trained model, e.g. `python -m export --model_dir=runs/bccd`."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
 from efficientdet_tf.config import Config, ConfigError, parse_assignments
+from efficientdet_tf.files import write_atomically
+
+if TYPE_CHECKING:
+    from export import formats
+    from export.verification import Verification
 
 
 def define_flags() -> flags.FlagValues:
@@ -30,9 +36,9 @@ def define_flags() -> flags.FlagValues:
         "output", None, "Folder to write to. Default: <model_dir>/export.", flag_values=values
     )
     flags.DEFINE_string(
-        "data",
+        "calibration_data",
         None,
-        "Data set whose images int8 is calibrated with, or `digits`. Default: the training set.",
+        "Data set whose images int8 is calibrated with. Default: the training set of the run.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -40,6 +46,27 @@ def define_flags() -> flags.FlagValues:
         200,
         "Number of images that int8 is calibrated with.",
         lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "verify",
+        False,
+        "Measure AP, differences and latency of each file beside the model's; keep none that "
+        "loses more than --max_ap_drop.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Data set of --verify. Default: the validation set of the run.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "max_ap_drop",
+        0.01,
+        "Largest loss of AP, of 0 to 1, that --verify accepts.",
+        lower_bound=0.0,
+        upper_bound=1.0,
         flag_values=values,
     )
     define_set_flag(
@@ -59,6 +86,7 @@ def main(values: flags.FlagValues) -> None:
     # Late, so that --help and invalid settings do not wait for TensorFlow.
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
+    from export.verification import VerificationError
 
     run_directory = RunDirectory(values.model_dir)
     folder = pathlib.Path(values.output or run_directory.path / "export")
@@ -71,9 +99,20 @@ def main(values: flags.FlagValues) -> None:
     if any(formats.FORMATS[name].needs_images for name in values.format):
         images = _calibration_images(values, config)
     exporter = formats.Exporter(model, config, label_map, folder, images)
+    verification = _verification(values, exporter) if values.verify else None
+    failures = []
     for name in values.format:
-        path = exporter.write(name)
+        try:
+            path = exporter.write(name, verification.check if verification else None)
+        except VerificationError as error:
+            failures.append(str(error))
+            continue
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)
+    if verification:
+        write_atomically(folder / "verification.json", verification.to_json())
+        print(f"\n{verification.table()}\n\nWritten to {folder / 'verification.json'}")
+    if failures:
+        raise VerificationError("; ".join(failures))
 
 
 COMMAND = command_line.Command("export", "Export a trained model.", define_flags, main)
@@ -90,11 +129,24 @@ def _calibration_images(values: flags.FlagValues, config: Config) -> list:
     from export.calibration import representative_images
 
     config = config.override({"data.verify": "header"})
-    if values.data:
-        data = parts.load_split(config, "train", path=values.data, format="auto", images="")
+    if values.calibration_data:
+        named = {"path": values.calibration_data, "format": "auto", "images": ""}
+        data = parts.load_split(config, "train", **named)
     else:
         data = parts.load_split(config, "train")
     return representative_images(data, config, values.calibration_images)
+
+
+def _verification(values: flags.FlagValues, exporter: "formats.Exporter") -> "Verification":
+    """Load the data set of --verify."""
+    from efficientdet_tf.data import parts
+    from export.verification import Verification
+
+    config = exporter.config
+    named = {"path": values.data, "format": "auto", "images": ""} if values.data else {}
+    data = parts.load_split(config, "val", **named)
+    parts.require_objects(data)
+    return Verification(exporter.model, config, exporter.label_map, data, values.max_ap_drop)
 
 
 def _detection_settings(values: flags.FlagValues) -> dict[str, str]:

@@ -100,11 +100,16 @@ class Exporter:
         self.tflite = tflite.TFLiteExporter(model, config, label_map, images)
         self._folder = folder
 
-    def write(self, name: str) -> pathlib.Path:
+    def write(
+        self, name: str, check: Callable[[str, pathlib.Path, int], None] | None = None
+    ) -> pathlib.Path:
         """Export in one format; an earlier export is replaced once the new one is complete.
 
         Args:
           name: a key of `FORMATS`.
+          check: called with the name, the path and the bytes of the new export before it
+            replaces an earlier one, which it prevents by an exception; None for no check.
+            Default None.
 
         Returns:
           Path of the written file or folder.
@@ -117,6 +122,8 @@ class Exporter:
             self._folder.mkdir(parents=True, exist_ok=True)
             with _replacing(path) as partial:
                 FORMATS[name].export(self, partial)
+                if check is not None:
+                    check(name, partial, size_of(partial))
         except OSError as error:
             raise ExportError(
                 f"{self._folder}: cannot be written: {error.strerror or error}"

@@ -211,7 +211,7 @@ def _export(tiny_run: Path, folder: Path) -> None:
         [
             *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
             "--format=saved_model,tflite,tflite_float16,tflite_int8,tflite_raw",
-            *("--data=digits", "--calibration_images=20"),
+            *("--calibration_data=digits", "--calibration_images=20"),
         ],
         cwd=REPOSITORY,
         capture_output=True,

@@ -141,8 +141,13 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
     return SavedModelBackend(serve_images, label_map), label_map
 
 
-def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
+def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteBackend, LabelMap]:
     """Load a file written by `export.tflite`.
+
+    Args:
+      path: path of the file.
+      threads: number of threads, at most `MAX_THREADS`; None for that of the processor's cores.
+        Default None.
 
     Raises:
       ArtifactError: when it is damaged or of another program.
@@ -152,7 +157,7 @@ def load_tflite(path: pathlib.Path) -> tuple[TFLiteBackend, LabelMap]:
     try:
         model = path.read_bytes()
         metadata = read_metadata(model)
-        threads = min(os.cpu_count() or 1, MAX_THREADS)
+        threads = min(threads or os.cpu_count() or 1, MAX_THREADS)
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except OSError as error:

@@ -1,0 +1,207 @@
+"""Verification of exported files: accuracy, differences and latency beside the Keras model."""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tf_keras as keras
+
+from efficientdet_tf.boxes import pairwise_overlaps
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.records import DetectionData, LabelMap
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.evaluation.runner import run_detector
+from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.inference.runtimes import load_tflite
+
+# Images and least score of the detections whose boxes and scores are compared.
+_NUM_COMPARED, _LEAST_SCORE = 20, 0.3
+_THREADS = (1, 2, 4)
+_TIMED, _UNTIMED = 20, 3
+
+
+class VerificationError(UserError):
+    """An exported file that loses more than allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """Measurements of an exported file.
+
+    Attributes:
+      format: key of `export.formats.FORMATS`, or "model" for the Keras model.
+      size: bytes.
+      ap, ap50: COCO metrics, 0..1.
+      ap_drop: AP of the Keras model with the same NMS, minus `ap`.
+      box_difference: largest difference of a box coordinate, in pixels of the image.
+      score_difference: largest difference of a score.
+      lost: fraction of the Keras model's detections without one of the same class and an IoU
+        of at least 0.5.
+      latency_ms: {number of threads: (median, 95th percentile)} from pixels to detections of an
+        image; 0 threads for a runtime that chooses by itself.
+    """
+
+    format: str
+    size: int
+    ap: float
+    ap50: float
+    ap_drop: float
+    box_difference: float
+    score_difference: float
+    lost: float
+    latency_ms: dict[int, tuple[float, float]]
+
+
+class Verification:
+    """Measurement of exported files of one model on a data set.
+
+    Args:
+      model: model of `efficientdet_tf.model.build(config)`.
+      config: settings of the export.
+      label_map: classes of the model.
+      data: images and ground truth.
+      max_ap_drop: largest loss of AP (0..1) that is accepted.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Config,
+        label_map: LabelMap,
+        data: DetectionData,
+        max_ap_drop: float,
+    ) -> None:
+        self.results: list[Verified] = []
+        self._model, self._config, self._label_map = model, config, label_map
+        self._data = data
+        self._max_ap_drop = max_ap_drop
+        self._images = [read_record(record) for record in data.records[:_NUM_COMPARED]]
+        # AP and detections of the Keras model, by NMS method.
+        self._references: dict[str, tuple[float, list[Detections]]] = {}
+
+    def check(self, name: str, path: pathlib.Path, size: int) -> None:
+        """Measure an exported file, and refuse it if it loses too much.
+
+        Args:
+          name: a key of `export.formats.FORMATS`.
+          path: the file or folder.
+          size: its bytes.
+
+        Raises:
+          VerificationError: if AP is lower than allowed; the message is one line.
+        """
+        ap, expected = self._reference(name)
+        detector = Detector.load(path)
+        metrics = run_detector(detector, self._data).result().metrics
+        differences = compare(expected, detector.detect(self._images, batch_size=1))
+        result = Verified(
+            name,
+            size,
+            metrics["AP"],
+            metrics["AP50"],
+            ap - metrics["AP"],
+            *differences,
+            _latencies(path, self._images),
+        )
+        self.results.append(result)
+        if not result.ap_drop <= self._max_ap_drop:
+            raise VerificationError(
+                f"{name}: AP {result.ap:.3f} on {self._data.source}, {result.ap_drop:.3f} below "
+                f"the model's; not kept, as --max_ap_drop={self._max_ap_drop:g} is allowed"
+            )
+
+    def _reference(self, name: str) -> tuple[float, list[Detections]]:
+        """Return AP and detections of the Keras model with the NMS of a format."""
+        config = self._config
+        if name.startswith("tflite") and "raw" not in name:
+            # The op has no other.
+            config = config.override({"detection.nms": "hard", "detection.nms_scope": "per_class"})
+        key = config.detection.nms
+        if key not in self._references:
+            detector = Detector.from_model(self._model, config, self._label_map)
+            ap = run_detector(detector, self._data).result().metrics["AP"]
+            self._references[key] = ap, detector.detect(self._images, batch_size=1)
+        return self._references[key]
+
+    def to_json(self) -> str:
+        """Serialise the results to JSON."""
+        return json.dumps([dataclasses.asdict(result) for result in self.results], indent=1)
+
+    def table(self) -> str:
+        """Format the results as a text table."""
+        head = f"{'format':<20}{'MB':>7}{'AP':>8}{'AP50':>8}{'drop':>8}{'box':>9}{'score':>8}"
+        lines = [head + f"{'lost':>7}  median and p95 latency by threads"]
+        lines += [
+            f"{result.format:<20}{result.size / 1e6:>7.2f}{result.ap:>8.3f}{result.ap50:>8.3f}"
+            f"{result.ap_drop:>8.3f}{result.box_difference:>6.2f} px"
+            f"{result.score_difference:>8.3f}{result.lost:>7.1%}  {_format_latency(result)}"
+            for result in self.results
+        ]
+        return "\n".join(lines)
+
+
+def compare(
+    expected: Sequence[Detections], found: Sequence[Detections]
+) -> tuple[float, float, float]:
+    """Compare detections of the same images.
+
+    Args:
+      expected: detections of the reference; those with a score of at least 0.3 count.
+      found: detections of the other model.
+
+    Returns:
+      Largest difference of a box coordinate in pixels, largest difference of a score, and the
+      fraction of `expected` without one of `found` of its class and an IoU of at least 0.5.
+    """
+    box_difference = score_difference = 0.0
+    lost = total = 0
+    for ours, theirs in zip(expected, found):
+        ours = ours.above(_LEAST_SCORE)
+        total += len(ours)
+        for box, score, index in zip(ours.boxes, ours.scores, ours.class_indices):
+            of_class = theirs.class_indices == index
+            boxes, scores = theirs.boxes[of_class], theirs.scores[of_class]
+            overlaps = pairwise_overlaps(box[None], boxes)[0][0] if len(boxes) else np.zeros(1)
+            if np.max(overlaps) < 0.5:
+                lost += 1
+                continue
+            best = int(np.argmax(overlaps))
+            box_difference = max(box_difference, float(np.abs(boxes[best] - box).max()))
+            score_difference = max(score_difference, float(abs(scores[best] - score)))
+    return box_difference, score_difference, lost / max(total, 1)
+
+
+def _latencies(path: pathlib.Path, images: Sequence[np.ndarray]) -> dict[int, tuple[float, float]]:
+    """Time the detection in one image, by number of threads."""
+    if path.suffix != ".tflite":
+        detector = Detector.load(path)
+        return {0: _time(lambda: detector.detect([images[0]]))}
+    latencies = {}
+    for threads in _THREADS:
+        backend, _ = load_tflite(path, threads)
+        latencies[threads] = _time(lambda backend=backend: backend.detect([images[0]]))
+    return latencies
+
+
+def _time(function: Callable[[], object]) -> tuple[float, float]:
+    """Return the median and the 95th percentile of a call in milliseconds."""
+    durations = []
+    for _ in range(_UNTIMED + _TIMED):
+        start = time.perf_counter()
+        function()
+        durations.append(1e3 * (time.perf_counter() - start))
+    timed = durations[_UNTIMED:]
+    return statistics.median(timed), float(np.percentile(timed, 95))
+
+
+def _format_latency(result: Verified) -> str:
+    return ", ".join(
+        f"{f'{threads}: ' if threads else ''}{median:.1f} / {p95:.1f} ms"
+        for threads, (median, p95) in result.latency_ms.items()
+    )
