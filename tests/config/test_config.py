@@ -23,7 +23,7 @@ SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training,
 BACKBONES = ", ".join(
     [f"efficientnet-b{i}" for i in range(8)]
     + [f"efficientnet-lite{i}" for i in range(5)]
-    + ["resnet50"]
+    + ["resnet50", "resnet101"]
 )
 BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
 SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
