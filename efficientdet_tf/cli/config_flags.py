@@ -20,7 +20,8 @@ def define_config_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "config",
         None,
-        "YAML file with any settings, or built in: digits, finetune, paper.",
+        "YAML file with any settings, or built in: digits, finetune, paper, retinanet, or "
+        "ablation-r50-fpn, ablation-b3-fpn, ablation-b3-bifpn of the paper's table 4.",
         flag_values=values,
     )
     define_set_flag(

@@ -389,7 +389,8 @@ def test_different_classes_in_validation(coco_file, tmp_path):
         (
             ["--model_dir=x", "--config=nowhere.yaml"],
             "train: config nowhere.yaml: No such file or directory; "
-            "built in: digits, finetune, paper",
+            "built in: ablation-b3-bifpn, ablation-b3-fpn, ablation-r50-fpn, digits, finetune, "
+            "paper, retinanet",
         ),
     ],
 )
