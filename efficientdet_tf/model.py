@@ -95,7 +95,12 @@ def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:
     common: dict[str, Any] = dict(
         num_filters=config.neck.num_filters,
         num_repeats=model.head_repeats,
-        conv_block=ConvBlock(activation=model.activation, order="conv_bn_act"),
+        conv_block=ConvBlock(
+            separable=model.head_separable,
+            norm=model.head_norm,
+            activation=model.activation,
+            order="conv_bn_act",
+        ),
     )
     class_head = PredictionHead(
         num_anchors * model.num_classes,

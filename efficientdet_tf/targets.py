@@ -28,6 +28,7 @@ def assign(
     boxes: tf.Tensor,
     classes: tf.Tensor,
     positive_iou_threshold: float = 0.5,
+    ignore_iou_threshold: float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Compute the training targets of one image, in graph operations.
 
@@ -36,18 +37,25 @@ def assign(
         NumPy array (a constant of the graph) is fastest.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
-      positive_iou_threshold: an anchor with at least this IoU is positive.
+      positive_iou_threshold: an anchor with at least this IoU is positive. Default 0.5.
+      ignore_iou_threshold: other anchors with at least this IoU get the class target
+        `IGNORED` (RetinaNet: 0.4). Default 1, none.
 
     Returns:
       Class targets, int32 [N], `BACKGROUND` for unmatched anchors, `IGNORED` for those
-      matched to an ignored box only; box targets, float32 [N, 4], `boxes.encode` of the
-      matched box, zero for negative anchors; number of positive anchors, float32 scalar.
+      matched to an ignored box only or between the two thresholds; box targets, float32
+      [N, 4], `boxes.encode` of the matched box, zero for negative anchors; number of positive
+      anchors, float32 scalar.
     """
     anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)
     classes = tf.cast(classes, tf.int32)
     is_object = classes >= 0
     class_targets, box_targets, num_positives = _assign_objects(
-        anchors, boxes[is_object], classes[is_object], positive_iou_threshold
+        anchors,
+        boxes[is_object],
+        classes[is_object],
+        positive_iou_threshold,
+        ignore_iou_threshold,
     )
     # Most images have no ignored box.
     class_targets = tf.cond(
@@ -59,20 +67,25 @@ def assign(
 
 
 def _assign_objects(
-    anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, positive_iou_threshold: float
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    positive_iou_threshold: float,
+    ignore_iou_threshold: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Assign anchors to boxes that are all objects."""
-    box_of_anchor = _match(anchors, boxes, positive_iou_threshold)
+    box_of_anchor, overlap = _match(anchors, boxes, positive_iou_threshold)
     positive = tf.where(box_of_anchor >= 0)
     box_of_positive = tf.gather_nd(box_of_anchor, positive)
     deltas = encode(tf.gather(boxes, box_of_positive), tf.gather_nd(anchors, positive))
     num_anchors = tf.shape(anchors, out_type=tf.int64)[0]
     # Only the few positives are gathered and encoded: 20 times fewer than all.
     box_targets = tf.scatter_nd(positive, deltas, [num_anchors, 4])
+    unmatched = tf.fill([num_anchors], BACKGROUND)
+    if ignore_iou_threshold < positive_iou_threshold:
+        unmatched = tf.where(overlap >= ignore_iou_threshold, IGNORED, unmatched)
     class_targets = tf.tensor_scatter_nd_update(
-        tf.fill([num_anchors], BACKGROUND),
-        positive,
-        tf.gather(classes, box_of_positive),
+        unmatched, positive, tf.gather(classes, box_of_positive)
     )
     return class_targets, box_targets, tf.cast(tf.shape(positive)[0], tf.float32)
 
@@ -85,13 +98,14 @@ def _ignore(
     positive_iou_threshold: float,
 ) -> tf.Tensor:
     """Set background class targets on ignored boxes to `IGNORED`: int32 [N]."""
-    ignored = _match(anchors, boxes[classes == IGNORED], positive_iou_threshold) >= 0
+    matched, _ = _match(anchors, boxes[classes == IGNORED], positive_iou_threshold)
+    ignored = matched >= 0
     ignored |= _inside_any(anchors, boxes[classes == IGNORED_REGION])
     return tf.where(ignored & (class_targets == BACKGROUND), IGNORED, class_targets)
 
 
-def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Match each anchor to a box: int32 [N], box indices, -1 for none.
+def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Match each anchor to a box: int32 [N], box indices, -1 for none; float32 [N], best IoU.
 
     One box at a time: a matrix of all overlaps would take hundreds of megabytes
     for a crowded image at a large size, and is slower because it misses the cache.
@@ -122,7 +136,7 @@ def _match(anchors: tf.Tensor, boxes: tf.Tensor, threshold: float) -> tf.Tensor:
     # An anchor forced by several boxes gets the first of them; without a forced box, the
     # minimum is the largest integer.
     forced = tf.math.unsorted_segment_min(tf.range(num_boxes), best_anchors.stack(), num_anchors)
-    return tf.where(forced < num_boxes, forced, matched)
+    return tf.where(forced < num_boxes, forced, matched), best_overlap
 
 
 def _inside_any(anchors: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:

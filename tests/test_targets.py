@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
-from efficientdet_tf.boxes import decode
+from efficientdet_tf.boxes import decode, iou_with_box
 
 GRID = anchors.generate((512, 512), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
 SMALL_GRID = anchors.generate((64, 96), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
@@ -48,6 +48,21 @@ def test_a_box_too_small_for_any_anchor_still_has_one():
     positive = np.flatnonzero(class_targets == 7)
     decoded = decode(box_targets.numpy()[positive], SMALL_GRID[positive])
     np.testing.assert_allclose(decoded, boxes, atol=1e-4)
+
+
+def test_anchors_between_the_thresholds_are_ignored():
+    """As in RetinaNet; positives and box targets are the same."""
+    boxes = np.array([[8, 8, 48, 56]], np.float32)
+    overlaps = iou_with_box(tf.unstack(tf.constant(SMALL_GRID), axis=1), boxes[0]).numpy()
+    between = (overlaps >= 0.4) & (overlaps < 0.5)
+    assert between.sum() > 3 and (overlaps >= 0.5).any()
+    plain, plain_boxes, count = targets.assign(SMALL_GRID, boxes, [3])
+    found, found_boxes, found_count = targets.assign(SMALL_GRID, boxes, [3], 0.5, 0.4)
+    np.testing.assert_array_equal(found, np.where(between, targets.IGNORED, plain))
+    np.testing.assert_array_equal(found_boxes, plain_boxes)
+    assert found_count == count
+    # At the threshold of positives, there are none in between.
+    np.testing.assert_array_equal(targets.assign(SMALL_GRID, boxes, [3], 0.5, 0.5)[0], plain)
 
 
 def test_an_anchor_forced_by_two_boxes_goes_to_the_first():

@@ -56,6 +56,14 @@ def _lite(*widths: int) -> Backbone:
     )
 
 
+_RESNET = Backbone(
+    "efficientdet_tf.backbones.resnet:ResNet",
+    "efficientdet_tf.checkpoints.imagenet:read_resnet",
+    (512, 1024, 2048),
+    pixel_mean=(123.68, 116.779, 103.939),
+    pixel_std=(1.0, 1.0, 1.0),
+)
+
 BACKBONES = {
     # Published backbones have a survival probability of 0.8, except B0.
     "efficientnet-b0": _efficientnet(40, 112, 320, survival_prob=1.0),
@@ -71,13 +79,8 @@ BACKBONES = {
     "efficientnet-lite2": _lite(48, 120, 352),
     "efficientnet-lite3": _lite(48, 136, 384),
     "efficientnet-lite4": _lite(56, 160, 448),
-    "resnet50": Backbone(
-        "efficientdet_tf.backbones.resnet:ResNet",
-        "efficientdet_tf.checkpoints.imagenet:read_resnet",
-        (512, 1024, 2048),
-        pixel_mean=(123.68, 116.779, 103.939),
-        pixel_std=(1.0, 1.0, 1.0),
-    ),
+    "resnet50": _RESNET,
+    "resnet101": _RESNET,
 }
 
 

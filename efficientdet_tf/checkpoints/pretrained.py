@@ -24,7 +24,8 @@ _BACKBONE = ("model.backbone", "model.backbone_width", "model.backbone_depth")
 _NETWORK = (
     *_BACKBONE,
     *("neck.name", "neck.options", "neck.fusion", "neck.num_filters", "neck.num_repeats"),
-    *("model.head_repeats", "model.min_level", "model.max_level", "model.activation"),
+    *("model.head_repeats", "model.head_separable", "model.head_norm"),
+    *("model.min_level", "model.max_level", "model.activation"),
     *("anchors.num_scales", "anchors.aspect_ratios"),
 )
 

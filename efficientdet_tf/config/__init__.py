@@ -32,7 +32,7 @@ from efficientdet_tf.config.declaration import (
     format_value,
     read_text,
 )
-from efficientdet_tf.config.model_table import MODELS, compound_scaling
+from efficientdet_tf.config.model_table import MODELS, compound_model, compound_scaling
 from efficientdet_tf.config.sections import (
     AnchorConfig,
     AugmentationConfig,
@@ -58,6 +58,7 @@ __all__ = [
     "NeckConfig",
     "OptimizerConfig",
     "TrainingConfig",
+    "compound_model",
     "compound_scaling",
     "format_value",
     "known_keys",
@@ -107,6 +108,20 @@ class Config(BaseModel):
         return config.override(overrides)
 
     @classmethod
+    def for_phi(cls, phi: float, **overrides: Any) -> "Config":
+        """Build the configuration of a compound coefficient, see `compound_model`.
+
+        Args:
+          phi: the coefficient, -2.5 to 7; fractions give models between the published ones.
+          **overrides: dotted keys and values, see `override`.
+
+        Raises:
+          ConfigError: if the coefficient is outside of the range.
+        """
+        name, settings = compound_model(phi)
+        return cls.for_model(name).override(settings).override(overrides)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Build a config from nested dicts, on top of the model table.
 
@@ -117,17 +132,20 @@ class Config(BaseModel):
         return cls.for_model(flat.get("model.name", ModelConfig().name)).override(flat)
 
     @classmethod
-    def from_yaml(cls, path: str, model: str | None = None) -> "Config":
+    def from_yaml(cls, path: str, model: str | None = None, phi: float | None = None) -> "Config":
         """Build a config from a YAML file with the keys of `to_dict`, all optional.
 
         Args:
           path: path of the file, or name of a preset, e.g. "digits".
           model: row of the model table to use instead of the file's `model.name`.
             Default None.
+          phi: compound coefficient of the model to use instead, see `for_phi`.
+            Default None.
 
         Raises:
-          ConfigError: if the file cannot be read or is invalid.
+          ConfigError: if the file cannot be read or is invalid, or phi is outside of its range.
         """
+        scaled = None if phi is None else cls.for_phi(phi)
         built_in = _BUILT_IN / f"{path}.yaml"
         try:
             with open(built_in if built_in.is_file() else path, encoding="utf-8") as file:
@@ -141,8 +159,9 @@ class Config(BaseModel):
         if not isinstance(values, Mapping):
             raise ConfigError(f"config {path}: must hold keys and values")
         try:
-            flat = _flatten(values) | ({"model.name": model} if model else {})
-            return cls.for_model(flat.get("model.name", ModelConfig().name)).override(flat)
+            flat = _flatten(values)
+            name = flat.pop("model.name", ModelConfig().name)
+            return (scaled or cls.for_model(model or name)).override(flat)
         except ConfigError as error:
             raise ConfigError(f"config {path}: {error}") from error
 

@@ -1,6 +1,7 @@
 """Published models, and their compound-scaling formulas."""
 
 import math
+from typing import Any
 
 from efficientdet_tf.backbones import BACKBONES
 from efficientdet_tf.config.declaration import ConfigError
@@ -37,6 +38,42 @@ def compound_scaling(phi: float) -> dict[str, int]:
     if min(sizes.values()) <= 0:
         raise ConfigError(f"compound coefficient {phi} gives invalid sizes: {sizes}")
     return sizes
+
+
+# From one BiFPN cell to the largest backbone.
+_LEAST_PHI, _LARGEST_PHI = -2.5, 7
+# Factors of EfficientNet's width and depth for one unit of its coefficient.
+_BACKBONE_WIDTH, _BACKBONE_DEPTH = 1.1, 1.2
+
+
+def compound_model(phi: float) -> tuple[str, dict[str, Any]]:
+    """Scale a whole model, backbone included, by the compound coefficient.
+
+    The paper's backbone is B_phi. A fractional phi takes the nearest one, because there are
+    ImageNet weights for it (halves go up). Below 0 it is B0, narrower and shallower by
+    EfficientNet's formula, width 1.1 ** phi and depth 1.2 ** phi.
+
+    Args:
+      phi: the compound coefficient, -2.5 to 7; 0, 1 and 3 give D0, D1 and D3 exactly.
+
+    Returns:
+      The nearest row of `MODELS`, which has all other settings; settings that replace its own.
+
+    Raises:
+      ConfigError: if the coefficient is outside of the range.
+    """
+    # False for NaN, too.
+    if not _LEAST_PHI <= phi <= _LARGEST_PHI:
+        raise ConfigError(f"phi: {phi:g} is not a number from {_LEAST_PHI} to {_LARGEST_PHI}")
+    nearest = max(0, _nearest(phi))
+    settings: dict[str, Any] = {
+        **compound_scaling(phi),
+        "model.backbone": f"efficientnet-b{nearest}",
+    }
+    if phi < 0:
+        settings["model.backbone_width"] = round(_BACKBONE_WIDTH**phi, 3)
+        settings["model.backbone_depth"] = round(_BACKBONE_DEPTH**phi, 3)
+    return f"efficientdet-d{nearest}", settings
 
 
 def _nearest(value: float) -> int:

@@ -61,6 +61,10 @@ class ModelConfig(Section):
     a training step; 1 is off."""
     head_repeats: Shaping[PositiveInt] = 3
     """Inner convolutions of each head; their width is `neck.num_filters`."""
+    head_separable: Shaping[bool] = True
+    """Depthwise-separable convolutions in the heads; false is dense ones, as in RetinaNet."""
+    head_norm: Shaping[bool] = True
+    """BatchNorm in the heads, separate for each level; false is none, as in RetinaNet."""
     min_level: Shaping[PositiveInt] = 3
     """Lowest level of the feature pyramid, whose stride is `2 ** level` pixels."""
     max_level: Shaping[PositiveInt] = 7
@@ -139,6 +143,9 @@ class AnchorConfig(Section):
     """Width / height of each anchor, at equal area."""
     positive_iou_threshold: Fraction = 0.5
     """Least IoU at which an anchor is assigned to a ground-truth box."""
+    ignore_iou_threshold: Fraction = 1.0
+    """Least IoU at which an anchor below `positive_iou_threshold` is excluded from the class loss
+    instead of being background; 1 is off, 0.4 is RetinaNet's."""
 
 
 class LossConfig(Section):

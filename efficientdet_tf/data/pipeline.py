@@ -203,6 +203,7 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
         example.boxes,
         example.classes,
         config.anchors.positive_iou_threshold,
+        config.anchors.ignore_iou_threshold,
     )
     return {
         "class_targets": class_targets,

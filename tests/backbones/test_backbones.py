@@ -14,13 +14,14 @@ from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 
 # Name, its trainable parameters without the classifier, and its finest level. The counts of
-# EfficientNets are those of the specification; that of ResNet-50 is the library's.
+# EfficientNets are those of the specification; those of ResNets are the library's.
 ROWS = [
     ("efficientnet-b0", 3_595_388, 1),
     ("efficientnet-b3", 10_103_336, 1),
     ("efficientnet-lite0", 2_958_848, 1),
     ("efficientnet-lite4", 11_149_568, 1),
     ("resnet50", 23_534_592, 2),
+    ("resnet101", 42_552_832, 2),
 ]
 
 
@@ -82,6 +83,26 @@ def test_resnet_gives_what_the_library_gives(resnet, tmp_path):
     ours = model.get_layer("backbone")(model.get_layer("pixels")(images))[5]
     assert np.std(expected) > 0
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.max(expected))
+
+
+def test_resnet101_takes_the_weights_of_the_library(tmp_path):
+    keras.utils.set_random_seed(4)
+    network = keras.applications.ResNet101(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    path = tmp_path / "notop.h5"
+    network.save_weights(str(path))
+    images = keras.Input((32, 32, 3))
+    model = keras.Model(images, build_backbone("resnet101")(images))
+    config = Config().override({"model.backbone": "resnet101"}).model
+    assert imagenet.load_backbone(model, config, str(path)) == 2 * 104 + 4 * 104
+    pixels = np.random.default_rng(1).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    # The library's network takes BGR.
+    expected = network(pixels[..., ::-1])
+    assert np.std(expected) > 0
+    np.testing.assert_allclose(
+        model(pixels)[5], expected, rtol=1e-3, atol=1e-3 * np.max(np.abs(expected))
+    )
 
 
 def test_resnet_weights_of_another_network_are_refused(resnet, tmp_path):

@@ -190,8 +190,9 @@ def test_the_weights_of_a_large_model_are_fetched_to_the_cache_and_checked(tmp_p
 
 def test_the_pinned_hashes_are_those_of_keras():
     files = {f"efficientnet-{name}": hashes[1] for name, hashes in WEIGHTS_HASHES.items()}
-    files["resnet50"] = resnet.WEIGHTS_HASHES["resnet50"][1]
+    resnets = ("resnet50", "resnet101")
+    files |= {name: resnet.WEIGHTS_HASHES[name][1] for name in resnets}
     assert {name: md5 for name, (_, md5) in imagenet._KERAS_FILES.items()} == files
     urls = {name: url for name, (url, _) in imagenet._KERAS_FILES.items()}
-    assert urls.pop("resnet50").startswith(resnet.BASE_WEIGHTS_PATH)
+    assert all(urls.pop(name).startswith(resnet.BASE_WEIGHTS_PATH) for name in resnets)
     assert all(url.startswith(BASE_WEIGHTS_PATH) for url in urls.values())

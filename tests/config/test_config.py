@@ -1,5 +1,6 @@
 """Configuration: the published table, overrides, files, and every error message."""
 
+import itertools
 import json
 import operator
 import pathlib
@@ -23,7 +24,7 @@ SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training,
 BACKBONES = ", ".join(
     [f"efficientnet-b{i}" for i in range(8)]
     + [f"efficientnet-lite{i}" for i in range(5)]
-    + ["resnet50"]
+    + ["resnet50", "resnet101"]
 )
 BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
 SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
@@ -153,6 +154,77 @@ def test_a_coefficient_of_invalid_sizes_is_refused():
     assert message(compound_scaling, float("nan")) == (
         "compound coefficient nan is not a finite number"
     )
+
+
+@pytest.mark.parametrize(
+    ("phi", "different"),
+    [
+        (0, set()),
+        (1, set()),
+        (2, {"neck.num_filters"}),
+        (3, set()),
+        (4, {"neck.num_filters"}),
+        (5, {"neck.num_repeats", "model.image_size"}),
+        (6, {"neck.num_repeats"}),
+    ],
+)
+def test_a_coefficient_gives_the_published_model_where_the_paper_follows_the_formulas(
+    phi, different
+):
+    config = Config.for_phi(phi)
+    assert set(config.differences(Config.for_model(f"efficientdet-d{phi}"))) == different
+    assert config.model.backbone == f"efficientnet-b{phi}"
+
+
+@pytest.mark.parametrize(
+    ("phi", "name", "backbone", "width", "depth"),
+    [
+        (1.49, "efficientdet-d1", "efficientnet-b1", 1, 1),
+        (1.5, "efficientdet-d2", "efficientnet-b2", 1, 1),
+        # D7 itself has the backbone of D6.
+        (7, "efficientdet-d7", "efficientnet-b7", 1, 1),
+        (-0.25, "efficientdet-d0", "efficientnet-b0", 0.976, 0.955),
+        (-1, "efficientdet-d0", "efficientnet-b0", 0.909, 0.833),
+        (-2.5, "efficientdet-d0", "efficientnet-b0", 0.788, 0.634),
+    ],
+)
+def test_the_backbone_of_a_coefficient(tmp_path, phi, name, backbone, width, depth):
+    config = Config.for_phi(phi)
+    model = config.model
+    assert (model.name, model.backbone) == (name, backbone)
+    assert (model.backbone_width, model.backbone_depth) == (width, depth)
+    assert model.backbone_survival_prob == (1 if backbone == "efficientnet-b0" else 0.8)
+    for key, size in compound_scaling(phi).items():
+        value = operator.attrgetter(key)(config)
+        assert value == ((size, size) if key == "model.image_size" else size)
+    assert Config.from_dict(config.to_dict()) == config
+    assert Config.from_yaml(write(tmp_path, config.to_yaml())) == config
+
+
+def test_sizes_of_models_grow_with_the_coefficient():
+    coefficients = [step / 4 for step in range(-10, 29)]
+    sizes = [Config.for_phi(phi) for phi in coefficients]
+    for smaller, larger in itertools.pairwise(sizes):
+        assert smaller.neck.num_filters <= larger.neck.num_filters
+        assert smaller.neck.num_repeats <= larger.neck.num_repeats
+        assert smaller.model.head_repeats <= larger.model.head_repeats
+        assert smaller.model.image_size <= larger.model.image_size
+        assert smaller.model.backbone <= larger.model.backbone
+        assert smaller.model.backbone_width <= larger.model.backbone_width
+
+
+@pytest.mark.parametrize(("phi", "text"), [(-2.51, "-2.51"), (7.01, "7.01"), (float("nan"), "nan")])
+def test_a_coefficient_outside_of_the_range_is_refused(phi, text):
+    expected = f"phi: {text} is not a number from -2.5 to 7"
+    assert message(Config.for_phi, phi) == expected
+    assert message(Config.from_yaml, "finetune", phi=phi) == expected
+
+
+def test_a_coefficient_replaces_the_model_of_a_file(tmp_path):
+    path = write(tmp_path, "model: {name: efficientdet-d1, num_classes: 7, head_repeats: 2}\n")
+    config = Config.from_yaml(path, phi=2.5)
+    own = {"model.num_classes": 7, "model.head_repeats": 2}
+    assert config == Config.for_phi(2.5, **own)
 
 
 # Round trips and layers.

@@ -387,9 +387,22 @@ def test_different_classes_in_validation(coco_file, tmp_path):
             "multi_worker, tpu",
         ),
         (
+            ["--model_dir=x", "--phi=8", "--config=finetune"],
+            "train: phi: 8 is not a number from -2.5 to 7",
+        ),
+        (
+            ["--model_dir=x", "--phi=small"],
+            "train: flag --phi=small: could not convert string to float: 'small'; see --help",
+        ),
+        (
+            ["--model_dir=x", "--phi=1", "--model=efficientdet-d1"],
+            "train: --phi and --model: both choose the network; leave out one of them",
+        ),
+        (
             ["--model_dir=x", "--config=nowhere.yaml"],
             "train: config nowhere.yaml: No such file or directory; "
-            "built in: digits, finetune, paper",
+            "built in: ablation-b3-bifpn, ablation-b3-fpn, ablation-r50-fpn, digits, finetune, "
+            "paper, retinanet",
         ),
     ],
 )
