@@ -51,6 +51,8 @@ class FPG(FusionGraph):
       ValueError: if a value is invalid; the message begins with the field's name.
     """
 
+    convolves_edges = True
+
     def __init__(
         self,
         *,

@@ -8,7 +8,8 @@ import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network_layer import FeatureNetwork
-from keras_layers.fusion import make_fusion
+from keras_layers.fusion import fusion_operation, make_fusion
+from keras_layers.network_graph import POOL, Edge, NetworkGraph, Operation, resampling
 from keras_layers.resample import Projection, resize_to, shrink_to
 
 
@@ -154,6 +155,27 @@ class FusionNode(keras.layers.Layer):
         x = maps[0] if self.fusion is None else self.fusion(maps)
         return x if self.block is None else self.block(x, training=training)
 
+    def operations(self) -> list[Operation]:
+        """Return the fusion and the convolution block, where it has them."""
+        fusion = [] if self.fusion is None else [fusion_operation(self.method)]
+        return fusion + ([] if self.conv_block is None else [self.conv_block.operation()])
+
+    def edge_operation(self, index: int, source: int, level: int) -> str:
+        """Return what happens to an input before the fusion, in one line.
+
+        Args:
+          index: position of the input.
+          source: its level.
+          level: level of the node.
+        """
+        is_strided = index in self.strided_inputs
+        down = self.downsample_block.describe(strides=2) if is_strided else POOL
+        resized = resampling(source, level, down)
+        if self.projections[index].conv is None:
+            return resized
+        projected = "in the first cell projected by a 1x1 convolution"
+        return f"{resized}, {projected}" if resized else projected
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -178,10 +200,13 @@ class FusionGraph(FeatureNetwork):
         projection, instead of one for the level.
       pool_kernel: kernel size of the max pooling, one of
         `keras_layers.resample.POOL_KERNELS`.
+      convolves_edges: whether a node of one input is drawn on the edge to the node that fuses
+        it.
     """
 
     projects_per_edge = False
     pool_kernel = "s+1"
+    convolves_edges = False
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         """Return the nodes of a cell over the levels, in topological order."""
@@ -233,6 +258,57 @@ class FusionGraph(FeatureNetwork):
             self.conv_after_downsample,
             name=name,
         )
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        self.extend_with_inputs(graph)
+        levels = self.fused_levels()
+        on_edges = self._nodes_on_edges()
+        graph.begin_stage(f"{type(self).__name__} cell", self.num_cells)
+        # Ids of the node table -> ids of the graph.
+        ids = {number: graph.newest[level] for number, level in enumerate(levels)}
+        for index, node in enumerate(self.graph):
+            number = len(levels) + index
+            if number in on_edges:
+                continue
+            cells = self._cells(index)
+            edges, layers = [], [*cells]
+            for position, source in enumerate(node.inputs):
+                operation = self._edge_operation(index, position)
+                if source in on_edges:
+                    inner = source - len(levels)
+                    layers += self._cells(inner)
+                    meanings = [each.meaning for each in self.nodes[inner].operations()]
+                    operation = ", ".join(filter(None, [self._edge_operation(inner), *meanings]))
+                    [source] = self.graph[inner].inputs
+                edges.append(Edge(ids[source], operation))
+            fusions = [cell.fusion for cell in cells if cell.fusion is not None]
+            ids[number] = graph.add(node.level, cells[0].operations(), edges, layers, fusions)
+
+    def extend_with_inputs(self, graph: NetworkGraph) -> None:
+        """Append what `project` does to a graph."""
+        for level, projection in zip(self.fused_levels(), self.projections):
+            projection.add_to_graph(graph, level)
+
+    def _cells(self, index: int) -> list[FusionNode]:
+        """Return the layers of a node of the table, one for each cell."""
+        return self.nodes[index :: len(self.graph)]
+
+    def _nodes_on_edges(self) -> set[int]:
+        """Return the ids of the table's nodes that are drawn on edges, see `convolves_edges`."""
+        num_inputs, found = len(self.fused_levels()), set()
+        for index, node in enumerate(self.graph if self.convolves_edges else ()):
+            users = [other for other in self.graph if num_inputs + index in other.inputs]
+            is_only = len(node.inputs) == len(users) == 1 and len(users[0].inputs) > 1
+            if is_only and users[0].level == node.level:
+                found.add(num_inputs + index)
+        return found
+
+    def _edge_operation(self, index: int, position: int = 0) -> str:
+        """Return what happens to an input of a node of the table before the fusion."""
+        node = self.graph[index]
+        level_of = [*self.fused_levels(), *(other.level for other in self.graph)]
+        source = level_of[node.inputs[position]]
+        return self.nodes[index].edge_operation(position, source, node.level)
 
     def project(
         self, features: dict[int, tf.Tensor], training: bool | None = None
