@@ -113,7 +113,7 @@ class AttentionFPN(FeatureNetwork):
             meaning = "feature pyramid attention: weights for each pixel, plus the global average"
             context = Operation("FPA", meaning)
             graph.add(TOP_LEVEL, [context], [Edge(graph.newest[TOP_LEVEL])], [self.fpa])
-        graph.begin_stage("GAU cell", self.num_repeats)
+        graph.begin_stage("GAU", self.num_repeats)
         finer = self.levels[-2::-1]
         for index, level in enumerate(finer):
             gates = self.gates[index :: len(finer)]

@@ -95,7 +95,7 @@ class BFP(NestedFeatureNetwork):
 
     def extend_graph(self, graph: NetworkGraph) -> None:
         self.pyramid.extend_graph(graph)
-        graph.begin_stage("balanced")
+        graph.begin_stage("BFP")
         newest = dict(graph.newest)
         edges = [
             Edge(source, resampling(level, self.level, _POOL)) for level, source in newest.items()

@@ -137,7 +137,8 @@ class FPT(FeatureNetwork):
             projection.add_to_graph(graph, level)
         graph.begin_stage("FPT")
         x = dict(graph.newest)
-        edges, layers = {}, {}
+        edges: dict[int, list[Edge]] = {}
+        layers: dict[int, list[keras.layers.Layer]] = {}
         for level, transform in zip(self.levels, self.self_transformers):
             own = graph.add(level, [_SELF_TRANSFORMER], [Edge(x[level])], [transform])
             edges[level], layers[level] = [Edge(own)], []

@@ -26,6 +26,7 @@ class Node(NamedTuple):
         level; None for max pooling. Default None.
       fusion: method of `keras_layers.fusion.make_fusion`; None for the network's.
         Default None.
+      stage: number of the part of the cell that the node is drawn in. Default 0.
     """
 
     level: int
@@ -33,6 +34,7 @@ class Node(NamedTuple):
     block: str | None = "main"
     downsample: str | None = None
     fusion: str | None = None
+    stage: int = 0
 
 
 class NodeTable:
@@ -43,7 +45,7 @@ class NodeTable:
       >>> table.add(3, table.newest[3], table.newest[4])
       2
       >>> table.nodes
-      [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None)]
+      [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None, stage=0)]
 
     Args:
       levels: levels of the cell's inputs, ascending.
@@ -170,11 +172,7 @@ class FusionNode(keras.layers.Layer):
         """
         is_strided = index in self.strided_inputs
         down = self.downsample_block.describe(strides=2) if is_strided else POOL
-        resized = resampling(source, level, down)
-        if self.projections[index].conv is None:
-            return resized
-        projected = "in the first cell projected by a 1x1 convolution"
-        return f"{resized}, {projected}" if resized else projected
+        return resampling(source, level, down)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -263,13 +261,16 @@ class FusionGraph(FeatureNetwork):
         self.extend_with_inputs(graph)
         levels = self.fused_levels()
         on_edges = self._nodes_on_edges()
-        graph.begin_stage(f"{type(self).__name__} cell", self.num_cells)
+        stage = None
         # Ids of the node table -> ids of the graph.
         ids = {number: graph.newest[level] for number, level in enumerate(levels)}
         for index, node in enumerate(self.graph):
             number = len(levels) + index
             if number in on_edges:
                 continue
+            if node.stage != stage:
+                stage = node.stage
+                graph.begin_stage(self.stage_title(stage), self.num_cells)
             cells = self._cells(index)
             edges, layers = [], [*cells]
             for position, source in enumerate(node.inputs):
@@ -284,10 +285,25 @@ class FusionGraph(FeatureNetwork):
             fusions = [cell.fusion for cell in cells if cell.fusion is not None]
             ids[number] = graph.add(node.level, cells[0].operations(), edges, layers, fusions)
 
+    def stage_title(self, stage: int) -> str:
+        """Return the title of a part of the cell in drawings, see `Node`."""
+        return type(self).__name__
+
     def extend_with_inputs(self, graph: NetworkGraph) -> None:
         """Append what `project` does to a graph."""
-        for level, projection in zip(self.fused_levels(), self.projections):
+        projections = self.projections
+        if self.projects_per_edge:
+            projections = [self._edge_projection(i) for i in range(len(self.fused_levels()))]
+        for level, projection in zip(self.fused_levels(), projections):
             projection.add_to_graph(graph, level)
+
+    def _edge_projection(self, number: int) -> Projection:
+        """Return one of the equal projections of an input of the first cell."""
+        return next(
+            cell.projections[node.inputs.index(number)]
+            for node, cell in zip(self.graph, self.nodes)
+            if number in node.inputs
+        )
 
     def _cells(self, index: int) -> list[FusionNode]:
         """Return the layers of a node of the table, one for each cell."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from efficientdet_tf.evaluation.confusion import Confusion
-from efficientdet_tf.report.elements import Element, element
+from efficientdet_tf.visualization.elements import Element, element
 
 COLORS = 10
 # Size and margins of a line or bar chart, in SVG units.

@@ -7,8 +7,8 @@ from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
-from efficientdet_tf.report.elements import element, to_html
 from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.visualization.elements import element, to_html
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
 # Forbids loading external resources and running scripts.

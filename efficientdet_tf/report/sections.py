@@ -16,7 +16,7 @@ from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
 from efficientdet_tf.report.contents import Contents
-from efficientdet_tf.report.elements import Element, bar, element, number, table
+from efficientdet_tf.visualization.elements import Element, bar, element, number, table
 
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
