@@ -84,6 +84,7 @@ setup(
             "efficientdet-export = export.__main__:run",
             "efficientdet-predict = efficientdet_tf.cli.predict:run",
             "efficientdet-data = efficientdet_tf.cli.data:run",
+            "efficientdet-draw = efficientdet_tf.cli.draw:run",
             "efficientdet-report = efficientdet_tf.cli.report:run",
             "efficientdet-settings = efficientdet_tf.cli.settings:run",
         ]

@@ -5,6 +5,7 @@ import sys
 from efficientdet_tf.cli import (
     command_line,
     data,
+    draw,
     eval,
     predict,
     report,
@@ -21,6 +22,7 @@ COMMANDS = {
         predict.COMMAND,
         *data.COMMANDS.values(),
         report.COMMAND,
+        draw.COMMAND,
         settings.COMMAND,
         write_digits.COMMAND,
     )

@@ -46,13 +46,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
     model = config.model
     images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
     normalized = NormalizePixels(model.pixel_mean, model.pixel_std, name="pixels")(images)
-    backbone = build_backbone(
-        model.backbone,
-        survival_prob=model.backbone_survival_prob,
-        width=model.backbone_width,
-        depth=model.backbone_depth,
-    )
-    features = _pyramid(config, normalized, backbone)
+    features = _pyramid(config, normalized, _backbone(config))
     outputs = {}
     for name_of, head in _heads(config):
         for level, x in head(features).items():
@@ -60,6 +54,34 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
             # Losses and decoding need float32 under every precision policy.
             outputs[name] = keras.layers.Activation("linear", dtype="float32", name=name)(x)
     return model_class(images, outputs, name=model.name.replace("-", "_"))
+
+
+@tf.autograph.experimental.do_not_convert
+def build_feature_pyramid(config: Config) -> keras.Model:
+    """Build backbone and feature network of a config, untrained and without heads.
+
+    Input: float32 [B, H, W, 3], normalised; (H, W) is `config.model.image_size`.
+
+    Output: dict {level: float [B, h, w, C]} of `min_level` to `max_level`.
+
+    Returns:
+      A Keras model with the layers `backbone`, `extra_levels` and `feature_network`.
+
+    Raises:
+      ConfigError: for invalid settings of the neck.
+    """
+    images = keras.Input((*config.model.image_size, 3), name="images")
+    return keras.Model(images, _pyramid(config, images, _backbone(config)))
+
+
+def _backbone(config: Config) -> keras.layers.Layer:
+    model = config.model
+    return build_backbone(
+        model.backbone,
+        survival_prob=model.backbone_survival_prob,
+        width=model.backbone_width,
+        depth=model.backbone_depth,
+    )
 
 
 def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) -> dict:

@@ -1,6 +1,6 @@
 """Output files of the commands, which never overwrite a user's file.
 
-Images written by a command are marked (PNG text or JPEG comment), so that a later call
+Images written by a command are marked (PNG text, JPEG or SVG comment), so that a later call
 recognises and replaces them even when they were moved.
 """
 
@@ -93,6 +93,15 @@ def is_own_image(path: pathlib.Path) -> bool:
         with PIL.Image.open(path) as image:
             return MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return False
+
+
+def is_own_text(path: pathlib.Path) -> bool:
+    """Whether a file is text that begins with a comment with `MARK`."""
+    try:
+        with open(path, "rb") as file:
+            return MARK in file.readline().decode()
+    except (OSError, UnicodeDecodeError):
         return False
 
 

@@ -15,6 +15,7 @@ import tf_keras as keras
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import check_choice
 from keras_layers.feature_network_layer import NestedFeatureNetwork
+from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
 from keras_layers.resample import pool_between, upsample_to
 
 SOURCES = ("all", "adjacent")
@@ -91,6 +92,14 @@ class ASFF(NestedFeatureNetwork):
             for level in self.levels
         ]
 
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        self.pyramid.extend_graph(graph)
+        graph.begin_stage("ASFF")
+        newest = dict(graph.newest)
+        for fuse in self.fusions:
+            edges = [Edge(newest[source], fuse.edge_operation(source)) for source in fuse.sources]
+            graph.add(fuse.level, fuse.operations(), edges, [fuse])
+
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
@@ -146,6 +155,18 @@ class SpatialFusion(keras.layers.Layer):
         ]
         self.mix = keras.layers.Conv2D(len(self.sources), 1, name="mix")
         self.output_block = self.conv_block.build(num_filters, name="output")
+
+    def operations(self) -> list[Operation]:
+        """Return the operations of the node in a network's graph."""
+        meaning = "sum of softmax(w) x, with a weight w of each input x and pixel"
+        return [Operation("per pixel", meaning), self.conv_block.operation()]
+
+    def edge_operation(self, source: int) -> str:
+        """Return what brings a level to the size of the target, in one line."""
+        down = self.conv_block.describe(strides=2)
+        if self.level - source > 1:
+            down = f"max-pooled level by level to level {self.level - 1}, then {down}"
+        return resampling(source, self.level, down)
 
     def resized(
         self, features: dict[int, tf.Tensor], training: bool | None = None

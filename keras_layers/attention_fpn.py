@@ -13,6 +13,7 @@ import tf_keras as keras
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
+from keras_layers.network_graph import UPSAMPLE, Edge, NetworkGraph, Operation
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, upsample_to
 
@@ -103,6 +104,28 @@ class AttentionFPN(FeatureNetwork):
             for cell in cells
             for level in self.levels
         ]
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        for level, projection in zip(self.levels, self.projections):
+            projection.add_to_graph(graph, level)
+        if self.fpa is not None:
+            graph.begin_stage("context")
+            meaning = "feature pyramid attention: weights for each pixel, plus the global average"
+            context = Operation("FPA", meaning)
+            graph.add(TOP_LEVEL, [context], [Edge(graph.newest[TOP_LEVEL])], [self.fpa])
+        graph.begin_stage("GAU", self.num_repeats)
+        finer = self.levels[-2::-1]
+        for index, level in enumerate(finer):
+            gates = self.gates[index :: len(finer)]
+            edges = [
+                Edge(graph.newest[level + 1], f"{UPSAMPLE}; its global average is the gate"),
+                Edge(graph.newest[level], f"{gates[0].lateral.conv_block.describe()}, gated"),
+            ]
+            fusions = [gate.fusion for gate in gates]
+            graph.add(level, gates[0].operations(), edges, gates, fusions)
+        for index, level in enumerate(self.levels):
+            convs = self.outputs[index :: len(self.levels)]
+            graph.add(level, [self.conv_block.operation()], [Edge(graph.newest[level])], convs)
 
     def call(
         self,

@@ -15,11 +15,16 @@ from absl import logging
 from keras_layers.attention import attend, products, to_positions
 from keras_layers.feature_network import check_choice
 from keras_layers.feature_network_layer import NestedFeatureNetwork
+from keras_layers.fusion import fusion_operation
+from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
 from keras_layers.resample import adaptive_max_pool_to, upsample_to
 
 REFINEMENTS = ("non_local", "conv", "none")
 # With more positions, attention needs more than 64 MiB per image.
 MANY_POSITIONS = 4096
+
+_POOL = "adaptively max-pooled"
+_NON_LOCAL = "non-local block: every position attends to all positions"
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -87,6 +92,24 @@ class BFP(NestedFeatureNetwork):
     def build(self, input_shapes: Any) -> None:
         super().build(input_shapes)
         check_choice("level", self.level, self.levels)
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        self.pyramid.extend_graph(graph)
+        graph.begin_stage("BFP")
+        newest = dict(graph.newest)
+        edges = [
+            Edge(source, resampling(level, self.level, _POOL)) for level, source in newest.items()
+        ]
+        mean = Operation("mean", "mean of the inputs")
+        balanced = graph.add(self.level, [mean], edges)
+        if self.refinement is not None:
+            operation = Operation("non-local", _NON_LOCAL)
+            if self.refine == "conv":
+                operation = self.conv_block.operation()
+            balanced = graph.add(self.level, [operation], [Edge(balanced)], [self.refinement])
+        for level, source in newest.items():
+            resized = Edge(balanced, resampling(self.level, level, _POOL))
+            graph.add(level, [fusion_operation("sum")], [Edge(source), resized])
 
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
+from keras_layers.network_graph import Operation
 
 ORDERS = ("act_conv_bn", "conv_bn_act")
 BIASES = ("always", "without_norm")
@@ -139,6 +140,22 @@ class ConvBlock:
     def make_activation(self) -> keras.layers.Layer:
         """Return the activation, a function of a tensor."""
         return keras.activations.get(self.activation)
+
+    def describe(self, strides: int = 1) -> str:
+        """Return the operations of the block with a stride, in their order and in one line."""
+        conv = f"{self.kernel_size}x{self.kernel_size} convolution"
+        if self.separable and self.kernel_size > 1:
+            conv = f"separable {conv}"
+        if strides > 1:
+            conv += f" with stride {strides}"
+        activation = [] if self.activation is None else [f"{self.activation}"]
+        steps = [conv, *(["BatchNorm"] if self.norm else [])]
+        is_first = self.order == "act_conv_bn"
+        return ", ".join([*activation, *steps] if is_first else [*steps, *activation])
+
+    def operation(self) -> Operation:
+        """Return the block as an operation of a network's graph."""
+        return Operation(f"conv {self.kernel_size}x{self.kernel_size}", self.describe())
 
     def build(self, filters: int, *, strides: int = 1, name: str) -> "ConvBlockLayer":
         """Build the whole block as a layer.

@@ -13,6 +13,7 @@ import tf_keras as keras
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.fusion import COMPRESSIONS
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.network_graph import Edge, NetworkGraph, Operation
 from keras_layers.resample import Projection
 
 # Kernel sizes of `spp`.
@@ -70,6 +71,14 @@ class EFM(FusionGraph):
             near = [i for other, i in table.inputs.items() if abs(other - level) <= 1]
             table.add(level, *near, fusion=self.compress)
         return table.nodes
+
+    def extend_with_inputs(self, graph: NetworkGraph) -> None:
+        super().extend_with_inputs(graph)
+        if self.spp_projection is not None:
+            meaning = "concatenation with max pools of 5, 9 and 13 pixels, 1x1 convolution"
+            graph.begin_stage("SPP")
+            edge = Edge(graph.newest[TOP_LEVEL])
+            graph.add(TOP_LEVEL, [Operation("SPP", meaning)], [edge], [self.spp_projection])
 
     def project(
         self, features: dict[int, tf.Tensor], training: bool | None = None

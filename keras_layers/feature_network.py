@@ -9,6 +9,8 @@ A feature network is a Keras layer:
 - An invalid value raises a ValueError whose message begins with the field's name.
 - `reads_extra_levels` is False for a network that computes the levels above the backbone's
   itself: its inputs of these levels have no weights and only determine the sizes.
+- `extend_graph` says its nodes and edges, see `keras_layers.network_graph`; the contract test
+  holds them to the dependencies of the outputs and to the weights.
 - `from_images` computes the pyramid of images with a backbone:
   `network(levels(backbone(images)))`, unless the network uses the backbone otherwise.
 

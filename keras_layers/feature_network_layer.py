@@ -13,6 +13,7 @@ from keras_layers.feature_network import (
     check_choice,
     check_levels,
 )
+from keras_layers.network_graph import NetworkGraph
 
 
 class FeatureNetwork(keras.layers.Layer):
@@ -83,6 +84,14 @@ class FeatureNetwork(keras.layers.Layer):
     def projection_block(self) -> ConvBlock:
         """Return the block that determines norm and bias of the input projections."""
         return self.conv_block
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        """Append the stages of the network, which has been called, to a graph.
+
+        Args:
+          graph: graph whose newest maps are the inputs; afterwards they are the outputs.
+        """
+        raise NotImplementedError
 
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         self.levels = check_levels(input_shapes)

@@ -51,6 +51,8 @@ class FPG(FusionGraph):
       ValueError: if a value is invalid; the message begins with the field's name.
     """
 
+    convolves_edges = True
+
     def __init__(
         self,
         *,
@@ -97,14 +99,22 @@ class FPG(FusionGraph):
             previous = None
             for level in levels if direction == "bu" else reversed(levels):
                 if not self.truncate or pathway >= levels[-1] - level:
-                    self._add_position(table, level, previous, before)
+                    self._add_position(table, level, previous, before, pathway)
                 previous = level
         for level in levels:
-            table.add(level, table.newest[level], block="output")
+            table.add(level, table.newest[level], block="output", stage=self.num_repeats)
         return table.nodes
 
+    def stage_title(self, stage: int) -> str:
+        return f"pathway {stage + 1}" if stage < self.num_repeats else "outputs"
+
     def _add_position(
-        self, table: NodeTable, level: int, previous: int | None, before: dict[int, int]
+        self,
+        table: NodeTable,
+        level: int,
+        previous: int | None,
+        before: dict[int, int],
+        pathway: int,
     ) -> None:
         """Add the nodes of one level of a pathway.
 
@@ -113,6 +123,7 @@ class FPG(FusionGraph):
           level: level of the position.
           previous: previous level of this pathway; None for its first one.
           before: {level: id} of the previous pathway.
+          pathway: number of the pathway, from 0.
         """
         strided = {"block": None, "downsample": "main"}
         edges = []
@@ -127,7 +138,7 @@ class FPG(FusionGraph):
         skip = table.inputs[level]
         if self.across_skip == "conv":
             skip = table.add(level, skip, block="pointwise")
-        table.add(level, *edges, skip, block=None)
+        table.add(level, *edges, skip, block=None, stage=pathway)
 
     def conv_blocks(self) -> dict[str, ConvBlock]:
         return {

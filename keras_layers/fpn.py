@@ -13,6 +13,7 @@ import tf_keras as keras
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.network_graph import Edge, NetworkGraph
 
 VARIANTS = ("repeatable", "lin2017")
 COARSE_LEVELS = ("pooled", "strided")
@@ -122,6 +123,22 @@ class FPN(FusionGraph):
             for level in self.levels
             if level not in self.fused_levels()
         ]
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        top = self.fused_levels()[-1]
+        source = graph.newest[top]
+        super().extend_graph(graph)
+        if self.source == "output":
+            source = graph.newest[top]
+        if self.coarse_convs:
+            graph.begin_stage("coarse levels")
+        for number, conv in enumerate(self.coarse_convs):
+            operation = conv.conv_block.operation()
+            meaning = conv.conv_block.describe(strides=2)
+            edge = Edge(source, "downsampled by the convolution" + (", after ReLU" * bool(number)))
+            source = graph.add(
+                top + 1 + number, [operation._replace(meaning=meaning)], [edge], [conv]
+            )
 
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None

@@ -16,6 +16,7 @@ from keras_layers.attention import MixtureOfSoftmaxes, attend, products, to_posi
 from keras_layers.batch_norm import batch_norm
 from keras_layers.feature_network import check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
+from keras_layers.network_graph import Edge, NetworkGraph, Operation
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, pool_between
 from keras_layers.stochastic_depth import Dropout
@@ -23,6 +24,12 @@ from keras_layers.stochastic_depth import Dropout
 SIMILARITIES = ("euclidean", "dot")
 # Positions of the largest map: level 3 of an image of 1024 x 1024 pixels.
 MAX_QUERIES = 16_384
+
+# As parts of a network's graph.
+_SELF_TRANSFORMER = Operation("ST", "self-transformer: attention within the level")
+_CONCATENATION = Operation("concat", "concatenation of the inputs")
+_GROUNDING = "grounding transformer: attention of the finer level to the coarser one"
+_RENDERING = "rendering transformer: the coarser level weighted by the reduced finer one"
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -124,6 +131,26 @@ class FPT(FeatureNetwork):
             for fine, coarse in pairs
         ]
         self.outputs = [block.build(width, name=f"output_{level}") for level in self.levels]
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        for level, projection in zip(self.levels, self.projections):
+            projection.add_to_graph(graph, level)
+        graph.begin_stage("FPT")
+        x = dict(graph.newest)
+        edges: dict[int, list[Edge]] = {}
+        layers: dict[int, list[keras.layers.Layer]] = {}
+        for level, transform in zip(self.levels, self.self_transformers):
+            own = graph.add(level, [_SELF_TRANSFORMER], [Edge(x[level])], [transform])
+            edges[level], layers[level] = [Edge(own)], []
+        for index, (fine, coarse) in enumerate(itertools.combinations(self.levels, 2)):
+            edges[fine].append(Edge(x[coarse], _GROUNDING))
+            layers[fine].append(self.grounding_transformers[index])
+            edges[coarse].append(Edge(x[fine], _RENDERING))
+            layers[coarse] += [self.reductions[index], self.rendering_transformers[index]]
+        for level, convolve in zip(self.levels, self.outputs):
+            operations = [_CONCATENATION, convolve.conv_block.operation()]
+            inputs, parts = [*edges[level], Edge(x[level])], [*layers[level], convolve]
+            graph.add(level, operations, inputs, parts)
 
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None

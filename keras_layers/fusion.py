@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.feature_network import METHODS
+from keras_layers.network_graph import Operation
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
@@ -15,6 +16,29 @@ EPSILON = 1e-4
 GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
 
 COMPRESSIONS = ("maxout", "maxout_affine", "conv1x1")
+
+# What the methods of `make_fusion` compute, in one line.
+_MEANINGS = {
+    "sum": "sum of the inputs",
+    "unbounded": "sum of w x, with a weight w of each input x",
+    "softmax": "sum of softmax(w) x, with a weight w of each input x",
+    "fast": "sum of relu(w) x / (1e-4 + sum of relu(w)), with a weight w of each input x",
+    "channel_softmax": "sum of softmax(w) x, with a weight w of each input x and channel",
+    "channel_fast": (
+        "sum of relu(w) x / (1e-4 + sum of relu(w)), with a weight w of each input x and channel"
+    ),
+    "attention_max": "deep + sigmoid(global maximum of deep) * shallow",
+    "attention_avg": "deep + sigmoid(global average of deep) * shallow",
+    "maxout": "maximum of the inputs, for each channel",
+    "maxout_affine": "1x1 convolution of the concatenation, maximum of adjacent pairs of channels",
+    "conv1x1": "1x1 convolution of the concatenation",
+}
+_LABELS = {"attention_max": "attention", "attention_avg": "attention", "conv1x1": "concat 1x1"}
+
+
+def fusion_operation(method: str) -> Operation:
+    """Return a method of `make_fusion` as an operation of a network's graph."""
+    return Operation(_LABELS.get(method, method.replace("_", " ")), _MEANINGS[method])
 
 
 def make_fusion(method: str, name: str) -> keras.layers.Layer:

@@ -8,7 +8,8 @@ import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network_layer import FeatureNetwork
-from keras_layers.fusion import make_fusion
+from keras_layers.fusion import fusion_operation, make_fusion
+from keras_layers.network_graph import POOL, Edge, NetworkGraph, Operation, resampling
 from keras_layers.resample import Projection, resize_to, shrink_to
 
 
@@ -25,6 +26,7 @@ class Node(NamedTuple):
         level; None for max pooling. Default None.
       fusion: method of `keras_layers.fusion.make_fusion`; None for the network's.
         Default None.
+      stage: number of the part of the cell that the node is drawn in. Default 0.
     """
 
     level: int
@@ -32,6 +34,7 @@ class Node(NamedTuple):
     block: str | None = "main"
     downsample: str | None = None
     fusion: str | None = None
+    stage: int = 0
 
 
 class NodeTable:
@@ -42,7 +45,7 @@ class NodeTable:
       >>> table.add(3, table.newest[3], table.newest[4])
       2
       >>> table.nodes
-      [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None)]
+      [Node(level=3, inputs=(0, 1), block='main', downsample=None, fusion=None, stage=0)]
 
     Args:
       levels: levels of the cell's inputs, ascending.
@@ -154,6 +157,23 @@ class FusionNode(keras.layers.Layer):
         x = maps[0] if self.fusion is None else self.fusion(maps)
         return x if self.block is None else self.block(x, training=training)
 
+    def operations(self) -> list[Operation]:
+        """Return the fusion and the convolution block, where it has them."""
+        fusion = [] if self.fusion is None else [fusion_operation(self.method)]
+        return fusion + ([] if self.conv_block is None else [self.conv_block.operation()])
+
+    def edge_operation(self, index: int, source: int, level: int) -> str:
+        """Return what happens to an input before the fusion, in one line.
+
+        Args:
+          index: position of the input.
+          source: its level.
+          level: level of the node.
+        """
+        is_strided = index in self.strided_inputs
+        down = self.downsample_block.describe(strides=2) if is_strided else POOL
+        return resampling(source, level, down)
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -178,10 +198,13 @@ class FusionGraph(FeatureNetwork):
         projection, instead of one for the level.
       pool_kernel: kernel size of the max pooling, one of
         `keras_layers.resample.POOL_KERNELS`.
+      convolves_edges: whether a node of one input is drawn on the edge to the node that fuses
+        it.
     """
 
     projects_per_edge = False
     pool_kernel = "s+1"
+    convolves_edges = False
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         """Return the nodes of a cell over the levels, in topological order."""
@@ -233,6 +256,75 @@ class FusionGraph(FeatureNetwork):
             self.conv_after_downsample,
             name=name,
         )
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        self.extend_with_inputs(graph)
+        levels = self.fused_levels()
+        on_edges = self._nodes_on_edges()
+        stage = None
+        # Ids of the node table -> ids of the graph.
+        ids = {number: graph.newest[level] for number, level in enumerate(levels)}
+        for index, node in enumerate(self.graph):
+            number = len(levels) + index
+            if number in on_edges:
+                continue
+            if node.stage != stage:
+                stage = node.stage
+                graph.begin_stage(self.stage_title(stage), self.num_cells)
+            cells = self._cells(index)
+            edges, layers = [], [*cells]
+            for position, source in enumerate(node.inputs):
+                operation = self._edge_operation(index, position)
+                if source in on_edges:
+                    inner = source - len(levels)
+                    layers += self._cells(inner)
+                    meanings = [each.meaning for each in self.nodes[inner].operations()]
+                    operation = ", ".join(filter(None, [self._edge_operation(inner), *meanings]))
+                    [source] = self.graph[inner].inputs
+                edges.append(Edge(ids[source], operation))
+            fusions = [cell.fusion for cell in cells if cell.fusion is not None]
+            ids[number] = graph.add(node.level, cells[0].operations(), edges, layers, fusions)
+
+    def stage_title(self, stage: int) -> str:
+        """Return the title of a part of the cell in drawings, see `Node`."""
+        return type(self).__name__
+
+    def extend_with_inputs(self, graph: NetworkGraph) -> None:
+        """Append what `project` does to a graph."""
+        projections = self.projections
+        if self.projects_per_edge:
+            projections = [self._edge_projection(i) for i in range(len(self.fused_levels()))]
+        for level, projection in zip(self.fused_levels(), projections):
+            projection.add_to_graph(graph, level)
+
+    def _edge_projection(self, number: int) -> Projection:
+        """Return one of the equal projections of an input of the first cell."""
+        return next(
+            cell.projections[node.inputs.index(number)]
+            for node, cell in zip(self.graph, self.nodes)
+            if number in node.inputs
+        )
+
+    def _cells(self, index: int) -> list[FusionNode]:
+        """Return the layers of a node of the table, one for each cell."""
+        return self.nodes[index :: len(self.graph)]
+
+    def _nodes_on_edges(self) -> set[int]:
+        """Return the ids of the table's nodes that are drawn on edges, see `convolves_edges`."""
+        num_inputs, found = len(self.fused_levels()), set()
+        for index, node in enumerate(self.graph if self.convolves_edges else ()):
+            users = [other for other in self.graph if num_inputs + index in other.inputs]
+            is_only = len(node.inputs) == len(users) == 1 and len(users[0].inputs) > 1
+            if is_only and users[0].level == node.level:
+                found.add(num_inputs + index)
+        return found
+
+    def _edge_operation(self, index: int, position: int = 0) -> str:
+        """Return what happens to an input of a node of the table before the fusion."""
+        node = self.graph[index]
+        level_of = [*self.fused_levels(), *(other.level for other in self.graph)]
+        source = level_of[node.inputs[position]]
+        return self.nodes[index].edge_operation(position, source, node.level)
 
     def project(
         self, features: dict[int, tf.Tensor], training: bool | None = None

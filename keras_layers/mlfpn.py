@@ -13,7 +13,8 @@ import tf_keras as keras
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
-from keras_layers.fusion import WeightedFusion
+from keras_layers.fusion import WeightedFusion, fusion_operation
+from keras_layers.network_graph import UPSAMPLE, Edge, NetworkGraph, Operation
 from keras_layers.resample import upsample_to
 
 # Reduction ratio of the hidden layer of `ScaleAggregation`.
@@ -92,6 +93,36 @@ class MLFPN(FeatureNetwork):
         self.aggregations = [ScaleAggregation(name=f"sfam_{level}") for level in self.levels]
         self.outputs = [one.build(width, name=f"output_{level}") for level in self.levels]
 
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        finest = self.levels[0]
+        concat = Operation("concat", "concatenation of the inputs")
+        shallow, deep = (conv.conv_block.describe() for conv in (self.shallow_conv, self.deep_conv))
+        graph.begin_stage("base")
+        edges = [
+            Edge(graph.newest[finest], shallow),
+            Edge(graph.newest[self.deep_level], f"{deep}, {UPSAMPLE}"),
+        ]
+        base = graph.add(finest, [concat], edges, [self.shallow_conv, self.deep_conv])
+        pyramids: list[dict[int, Edge]] = []
+        for number, (thin, module) in enumerate(zip(self.thin_convs, self.modules)):
+            graph.begin_stage(f"TUM {number + 1}")
+            edges = [Edge(base, thin.conv_block.describe())]
+            if pyramids:
+                edges.append(pyramids[-1][finest])
+            operations = [concat] if pyramids else [thin.conv_block.operation()]
+            graph.add(finest, operations, edges, [thin])
+            pyramids.append(module.extend_graph(graph, self.levels))
+        graph.begin_stage("SFAM")
+        attention = Operation("SFAM", "concatenation, weighted per channel by its global average")
+        for index, level in enumerate(self.levels):
+            conv = self.outputs[index]
+            graph.add(
+                level,
+                [attention, conv.conv_block.operation()],
+                [pyramid[level] for pyramid in pyramids],
+                [self.aggregations[index], conv],
+            )
+
     def call(
         self, features: dict[int, tf.Tensor], training: bool | None = None
     ) -> dict[int, tf.Tensor]:
@@ -150,6 +181,40 @@ class ThinnedUShape(keras.layers.Layer):
         self.decoders = [three.build(num_filters, name=f"decode_{i}") for i in finer]
         self.smooths = [one.build(num_filters, name=f"smooth_{i}") for i in range(num_levels)]
         self.fusions = [WeightedFusion(fusion, name=f"fusion_{i}") for i in finer]
+
+    def extend_graph(self, graph: NetworkGraph, levels: list[int]) -> dict[int, Edge]:
+        """Append the nodes to a graph.
+
+        Args:
+          graph: graph whose newest map of the finest level is the input.
+          levels: levels of the module.
+
+        Returns:
+          {level: edge from the node that the module's map of the level is computed from}.
+        """
+        encoded = {levels[0]: graph.newest[levels[0]]}
+        for level, encode in zip(levels[1:], self.encoders):
+            operation = encode.conv_block.operation()
+            meaning = encode.conv_block.describe(strides=2)
+            edge = Edge(encoded[level - 1], "downsampled by the convolution")
+            encoded[level] = graph.add(
+                level, [operation._replace(meaning=meaning)], [edge], [encode]
+            )
+        smooth = self.smooths[-1].conv_block
+        top = levels[-1]
+        u = graph.add(top, [smooth.operation()], [Edge(encoded[top])], [self.smooths[-1]])
+        edges = {top: Edge(u)}
+        for index in reversed(range(self.num_levels - 1)):
+            decode, fusion = self.decoders[index], self.fusions[index]
+            u = graph.add(
+                levels[index],
+                [fusion_operation(self.method)],
+                [Edge(encoded[levels[index]], decode.conv_block.describe()), Edge(u, UPSAMPLE)],
+                [decode, self.smooths[index]],
+                [fusion],
+            )
+            edges[levels[index]] = Edge(u, smooth.describe())
+        return edges
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Map float [B, H, W, any] to a list of float [B, H_l, W_l, C], from the finest."""

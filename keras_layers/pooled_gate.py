@@ -8,7 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.fusion import WeightedFusion
+from keras_layers.fusion import WeightedFusion, fusion_operation
+from keras_layers.network_graph import Operation
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -40,6 +41,11 @@ class PooledGate(keras.layers.Layer):
         self.gate = gate.build(num_filters, name="gate")
         self.lateral = block.build(num_filters, name="lateral")
         self.fusion = WeightedFusion(fusion, name="fusion")
+
+    def operations(self) -> list[Operation]:
+        """Return the gate and the fusion as operations of a network's graph."""
+        meaning = "the finer map is weighted by relu(conv of the coarser's global average), ReLU"
+        return [Operation("GAU", meaning), fusion_operation(self.method)]
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Fuse.

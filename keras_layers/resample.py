@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
 from keras_layers.conv_block import ConvBlock
+from keras_layers.network_graph import NetworkGraph, Operation
 
 POOL_KERNELS = ("s+1", "s")
 
@@ -127,6 +128,12 @@ class Projection(keras.layers.Layer):
             self.conv = self.conv_block.make_conv(self.num_filters, name="conv")
             self.norm = batch_norm("bn") if self.conv_block.norm else None
         super().build(input_shape)
+
+    def add_to_graph(self, graph: NetworkGraph, level: int) -> None:
+        """Add the projection to the newest map of a level, unless it is the identity."""
+        if self.conv is not None:
+            meaning = f"projection of the backbone's level: {self.conv_block.describe()}"
+            graph.project(level, [Operation("conv 1x1", meaning)], [self])
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Map float [B, H, W, any] to float [B, H, W, C]."""

@@ -12,10 +12,18 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import statistics_kept
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.feature_network_layer import NestedFeatureNetwork
+from keras_layers.network_graph import POOL, Edge, NetworkGraph, Operation, graph_of
 
 # Dilation rates of two branches of `ASPP`.
 DILATIONS = (3, 6)
+
+# As parts of a network's graph.
+_FEEDBACK = Operation("ASPP", "atrous spatial pyramid pooling, 1x1 convolution")
+_BACKBONE = Operation("backbone", "the backbone's level, of the image and what is fed back")
+_EXTRA_LEVEL = Operation("extra", "a level above the backbone's")
+_GATE = Operation("gate", "g x' + (1 - g) x, g = sigmoid(1x1 convolution of x'), x' the newer map")
 
 
 @keras.utils.register_keras_serializable("efficientdet")
@@ -129,6 +137,34 @@ class RFP(NestedFeatureNetwork):
         # A function: Keras would track a layer as a part of this one.
         self.run_again = run_again
         return self(features, images=images)
+
+    def extend_graph(self, graph: NetworkGraph) -> None:
+        self.pyramid.extend_graph(graph)
+        if not self.feedback_convs:
+            return
+        graph.begin_stage("recursion", self.steps - 1)
+        before = dict(graph.newest)
+        convs = dict(zip(self.feedback_levels, self.feedback_convs))
+        feedback = {
+            level: Edge(
+                graph.add(level, [_FEEDBACK], [Edge(before[level])], [self.aspp, conv]),
+                "added in the first block of the backbone's level",
+            )
+            for level, conv in convs.items()
+        }
+        for level in self.levels:
+            edges = [feedback[level]] if level in feedback else []
+            if level > self.levels[0]:
+                is_extra = level > TOP_LEVEL
+                down = POOL if is_extra else "downsampled by the backbone"
+                edges.append(Edge(graph.newest[level - 1], down))
+            if level > TOP_LEVEL:
+                graph.add(level, [_EXTRA_LEVEL], edges)
+            else:
+                graph.add(level, [_BACKBONE], edges, self.backbone_copies)
+        graph.inline(graph_of(self.pyramid))
+        for level, source in before.items():
+            graph.add(level, [_GATE], [Edge(graph.newest[level]), Edge(source)], [self.gate])
 
     def call(
         self,

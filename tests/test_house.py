@@ -67,6 +67,7 @@ def test_every_command_is_a_function(metadata):
     commands = dict(scripts["console_scripts"])
     assert list(commands) == [
         "efficientdet-data",
+        "efficientdet-draw",
         "efficientdet-eval",
         "efficientdet-export",
         "efficientdet-predict",

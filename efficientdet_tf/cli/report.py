@@ -47,8 +47,9 @@ def report(model_dir: str, weights: str) -> pathlib.Path:
     directory = RunDirectory(model_dir)
     config = directory.config()
     train_data, val_data = _data(config, directory.label_map())
-    evaluator = Evaluation(directory.load_model(weights), val_data, config).detect()
-    return write_report(directory, train_data, val_data, Measured.from_evaluator(evaluator))
+    model = directory.load_model(weights)
+    evaluator = Evaluation(model, val_data, config).detect()
+    return write_report(directory, train_data, val_data, Measured.from_evaluator(evaluator), model)
 
 
 def main(values: flags.FlagValues) -> None:

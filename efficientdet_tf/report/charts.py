@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from efficientdet_tf.evaluation.confusion import Confusion
-from efficientdet_tf.report.elements import Element, element
+from efficientdet_tf.report.fusion_weights import NodeWeights
+from efficientdet_tf.visualization.elements import Element, element
 
 COLORS = 10
 # Size and margins of a line or bar chart, in SVG units.
 _WIDTH, _HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
+# Margins of a chart of weights, and the height of a bar.
+_WEIGHTS_LEFT, _WEIGHTS_RIGHT, _BAR = 60, 86, 13
 # Points of lines with more points than this are not marked.
 _MOST_MARKED = 60
 # Ratio of maximum to median from which an axis is logarithmic.
@@ -96,6 +99,55 @@ def bar_chart(
         drawn.append(_label(category, middle, _HEIGHT - _BOTTOM + 14, "middle", 9.5))
     legend = [(name, k) for k, (name, _) in enumerate(series)]
     return _figure(title, _svg(drawn, _WIDTH, _HEIGHT), legend)
+
+
+def weights_chart(title: str, nodes: Sequence[NodeWeights]) -> Element:
+    """Draw the weights of nodes as horizontal bars, one for each input.
+
+    Weights for each channel are drawn as their mean, with a line over their range.
+
+    Args:
+      title: title above the chart.
+      nodes: weights of the nodes.
+    """
+    values = np.concatenate([item.weights.ravel() for item in nodes])
+    low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+    axis = _Axis.over(values, (low, high), False, _WEIGHTS_LEFT, _WIDTH - _WEIGHTS_RIGHT)
+    bars, y = [], float(_TOP)
+    for item in nodes:
+        middle = y + _BAR * len(item.inputs) / 2
+        bars.append(_label(item.node, _WEIGHTS_LEFT - 8, middle + 4, "end"))
+        for source, distance, weights in zip(item.inputs, item.distances, item.weights):
+            hint = f"{source} \u2192 {item.node}: {weights.mean():.4f}"
+            bars += _weight_bar(axis, y, hint, weights, distance)
+            text = f"{source} {weights.mean():.2f}"
+            bars.append(_label(text, _WIDTH - _WEIGHTS_RIGHT + 8, y + _BAR - 3, "start", 10))
+            y += _BAR
+        y += _BAR / 2
+    lines = []
+    for value in axis.ticks:
+        x = axis.at(value)
+        lines.append(element("path", d=f"M{x:.1f} {_TOP}V{y:.1f}", class_="grid"))
+        lines.append(_label(f"{value:.6g}", x, y + 14, "middle"))
+    legend = [("same level", 9), ("coarser level", 0), ("finer level", 1)]
+    return _figure(title, _svg([*lines, *bars], _WIDTH, y + 22), legend)
+
+
+def _weight_bar(
+    axis: "_Axis", y: float, hint: str, weights: np.ndarray, distance: int
+) -> list[Element]:
+    """Draw the mean of an input's weights, and their range if they are several."""
+    zero, end = axis.at(0.0), axis.at(float(weights.mean()))
+    color = 0 if distance > 0 else 1 if distance else 9
+    box = dict(x=min(zero, end), y=y + 2, width=abs(end - zero), height=_BAR - 4)
+    drawn = [
+        element("rect", element("title", hint), **box, style=f"fill:var(--c{color})"),
+    ]
+    if len(weights) > 1:
+        low, high = axis.at(float(weights.min())), axis.at(float(weights.max()))
+        path = f"M{low:.1f} {y + _BAR / 2:.1f}H{high:.1f}"
+        drawn.append(element("path", d=path, class_="axis"))
+    return drawn
 
 
 def confusion_chart(confusion: Confusion) -> Element:

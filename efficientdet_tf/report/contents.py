@@ -5,6 +5,7 @@ import datetime
 import json
 
 import numpy as np
+import tf_keras as keras
 
 from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
@@ -14,6 +15,7 @@ from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
+from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
 
@@ -35,6 +37,7 @@ class Contents:
       changes: changes of settings when the run was resumed.
       problems: lines on skipped or ignored items of both sets and of the history.
       notes: further notes on both sets.
+      fusion_weights: learned weights of the feature network's fusion nodes.
     """
 
     config: Config
@@ -50,6 +53,7 @@ class Contents:
     changes: list[resuming.Change]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    fusion_weights: list[NodeWeights]
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -80,6 +84,7 @@ def gather(
     train_data: DetectionData | None,
     val_data: DetectionData,
     measured: Measured,
+    model: keras.Model | None = None,
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -88,6 +93,7 @@ def gather(
       train_data: training set; None when it is no longer readable.
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
+      model: network with these weights; None to leave out its fusion weights. Default None.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -114,6 +120,7 @@ def gather(
         changes=resuming.read_changes(directory.path),
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
+        fusion_weights=[] if model is None else fusion_weights(model),
     )
 
 

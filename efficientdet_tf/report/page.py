@@ -2,13 +2,15 @@
 
 import pathlib
 
+import tf_keras as keras
+
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
-from efficientdet_tf.report.elements import element, to_html
 from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.visualization.elements import element, to_html
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
 # Forbids loading external resources and running scripts.
@@ -20,6 +22,7 @@ def write_report(
     train_data: DetectionData | None,
     val_data: DetectionData,
     measured: Measured,
+    model: keras.Model | None = None,
 ) -> pathlib.Path:
     """Write `report.html` to a run directory.
 
@@ -28,6 +31,8 @@ def write_report(
       train_data: training set; None when it is no longer readable.
       val_data: validation set.
       measured: evaluation on the validation set.
+      model: network with the evaluated weights; None to leave out its fusion weights.
+        Default None.
 
     Returns:
       Path of the file.
@@ -37,7 +42,7 @@ def write_report(
       WriteError: when the page cannot be written.
     """
     path = directory.path / "report.html"
-    text = page(contents_lib.gather(directory, train_data, val_data, measured))
+    text = page(contents_lib.gather(directory, train_data, val_data, measured, model))
     write_atomically(path, text)
     return path
 
@@ -60,6 +65,7 @@ def page(contents: contents_lib.Contents) -> str:
         sections.precision_recall,
         sections.confusion_matrix,
         sections.worst_images,
+        *([sections.fusion_weights] if contents.fusion_weights else []),
         sections.data,
         sections.settings,
         sections.environment,

@@ -14,9 +14,18 @@ from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.statistics import DataStatistics
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import side_by_side
-from efficientdet_tf.report.charts import COLORS, Line, bar_chart, confusion_chart, line_chart
+from efficientdet_tf.report.charts import (
+    COLORS,
+    Line,
+    bar_chart,
+    confusion_chart,
+    line_chart,
+    weights_chart,
+)
 from efficientdet_tf.report.contents import Contents
-from efficientdet_tf.report.elements import Element, bar, element, number, table
+from efficientdet_tf.report.fusion_weights import NodeWeights
+from efficientdet_tf.visualization.elements import Element, bar, element, number, table
+from keras_layers.fusion import fusion_operation
 
 _MOST_WORST, _LONGEST_SIDE = 12, 560
 _MOST_CONFUSED = 10
@@ -221,6 +230,32 @@ def data(contents: Contents) -> Element:
         )
         made.append(element("details", summary, element("ul", *lines)))
     return _section("Data", *made)
+
+
+def fusion_weights(contents: Contents) -> Element:
+    """Draw and list the weights of the inputs of each fusion node, by cell."""
+    method = contents.fusion_weights[0].method
+    note = (
+        "Weights with which the nodes of the feature network fuse their inputs, normalised as the "
+        f"network computes them: {fusion_operation(method).meaning}."
+    )
+    if method.startswith("channel_"):
+        note += " Bars are means over channels, lines the range from the lowest to the highest."
+    cells: dict[tuple[str, int], list[NodeWeights]] = {}
+    for item in contents.fusion_weights:
+        cells.setdefault((item.stage, item.cell), []).append(item)
+    charts = [
+        weights_chart(f"{stage}, cell {cell}", items) for (stage, cell), items in cells.items()
+    ]
+    rows = [
+        [item.stage, number(str(item.cell)), item.node, source, number(f"{mean:.4f}")]
+        for item in contents.fusion_weights
+        for source, mean in zip(item.inputs, item.means)
+    ]
+    head = ["Part", "Cell", "Node", "Input", "Weight"]
+    values = element("details", element("summary", "All weights"), table(head, rows))
+    parts = [element("div", *charts, class_="grid"), values]
+    return _section("Fusion weights", element("p", note, class_="quiet"), *parts)
 
 
 def settings(contents: Contents) -> Element:

@@ -1,1 +1,1 @@
-"""Drawing of boxes and precision-recall curves."""
+"""Drawing of boxes, curves and feature networks, and the elements of pages."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efficientdet_tf.report.charts import Line, bar_chart, line_chart
-from efficientdet_tf.report.elements import bar, element, to_html
+from efficientdet_tf.visualization.elements import bar, element, to_html
 
 
 def labels(figure):

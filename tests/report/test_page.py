@@ -8,6 +8,7 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
+import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
@@ -16,6 +17,7 @@ from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory
+from keras_layers.feature_network import build_feature_network
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
 METRICS = """epoch,seconds,learning_rate,loss,detection_loss,class_loss,box_loss,AP,AP50,AP75
@@ -91,7 +93,7 @@ def found(data, wrong_in=()):
     return Measured.from_evaluator(evaluator)
 
 
-def written(folder, val_data, measured, train_data=None, metrics=METRICS, **overrides):
+def written(folder, val_data, measured, train_data=None, metrics=METRICS, model=None, **overrides):
     config = Config.for_model("efficientdet-lite0").override(
         {
             "model.image_size": 64,
@@ -106,7 +108,7 @@ def written(folder, val_data, measured, train_data=None, metrics=METRICS, **over
     if metrics:
         text = metrics.format(**measured.result.metrics)
         (folder / "metrics.csv").write_text(text)
-    path = write_report(directory, train_data, val_data, measured)
+    path = write_report(directory, train_data, val_data, measured, model)
     assert path == folder / "report.html"
     return Page(path.read_text(encoding="utf-8"))
 
@@ -257,3 +259,21 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     with pytest.raises(WriteError) as error:
         written(tmp_path, data, found(data))
     assert str(error.value) == f"{tmp_path}/report.html: cannot be written: Is a directory"
+
+
+@pytest.mark.parametrize("fusion", ["fast", "channel_fast", "sum"])
+def test_fusion_weights_are_shown_if_there_are_any(tmp_path, fusion):
+    inputs = {level: keras.Input((64 >> level, 64 >> level, 8)) for level in (3, 4)}
+    network = build_feature_network("bifpn", num_filters=8, fusion=fusion)
+    model = keras.Model(inputs, network(inputs))
+    if fusion == "fast":
+        first, second = network.nodes[0].fusion.edge_weights
+        second.assign(3.0)
+    data = dataset(("cat", "dog"))
+    page = written(tmp_path, data, found(data), model=model)
+    assert ("Fusion weights" in page.text) == (fusion != "sum")
+    if fusion == "fast":
+        # 1 and 3 of 4.0001.
+        assert "BiFPN 1 P3 out P3 in 0.2500 BiFPN 1 P3 out P4 in 0.7500" in page.text
+        assert "sum of relu(w) x / (1e-4 + sum of relu(w))" in page.text
+    assert ("Bars are means over channels" in page.text) == (fusion == "channel_fast")

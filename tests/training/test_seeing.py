@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 import tiny
+from efficientdet_tf.report.fusion_weights import fusion_weights
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import train as run_lib
 
@@ -23,6 +24,7 @@ def config(tmp_path_factory):
             "data.val": coco_file,
             "detection.score_threshold": 0.999,
             "loss.class_weights": "inverse",
+            "neck.fusion": "fast",
             "training.batch_size": 4,
             "training.epochs": 5,
             "training.patience": 1,
@@ -60,6 +62,20 @@ def test_the_report_is_written_at_the_end(finished, config):
     # The weights of the first epoch were the best.
     assert "with the weights of epoch 1, the best of the run" in text
     assert text.count("data:image/jpeg;base64,") == 2 * 4
+
+
+def test_the_report_has_the_fusion_weights_of_the_best_epoch(finished):
+    text = (finished / "report.html").read_text()
+    best, last = (
+        [
+            f">{item.node}</td><td>{name}</td><td class=\"number\">{mean:.4f}<"
+            for item in fusion_weights(RunDirectory(finished).load_model(weights))
+            for name, mean in zip(item.inputs, item.means)
+        ]
+        for weights in ("best", "last")
+    )
+    assert all(row in text for row in best)
+    assert not all(row in text for row in last)
 
 
 def test_images_and_histograms_have_keras_steps(finished):

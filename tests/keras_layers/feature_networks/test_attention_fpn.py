@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from keras_layers.attention_fpn import AttentionFPN
 from keras_layers.feature_network import build_feature_network
+from keras_layers.network_graph import graph_of
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import ExtraLevels
 
@@ -30,6 +31,11 @@ def test_the_context_is_of_level_5_and_coarser_levels(features_of, randomize):
         after = network({**features, source: features[source] + 1.0})
         changed = [level for level in features if np.any(before[level] != after[level])]
         assert changed == list(range(3, source + 1))
+    graph = graph_of(network)
+    np.testing.assert_array_equal(graph.dependencies(), np.triu(np.ones([5, 5])))
+    assert [node.layers for node in graph.nodes if "FPA" in dict(node.operations)] == [
+        (network.fpa,)
+    ]
     with tf.GradientTape() as tape:
         loss = tf.add_n([tf.reduce_sum(x**2) for x in network(features).values()])
     gradients = tape.gradient(loss, network.trainable_weights)

@@ -16,6 +16,7 @@ from efficientdet_tf.anchors import feature_sizes
 from efficientdet_tf.complexity import measure
 from keras_layers import feature_network
 from keras_layers.feature_network import build_feature_network, own_options
+from keras_layers.network_graph import graph_of
 from keras_layers.resample import ExtraLevels
 
 FULL = np.ones([5, 5], bool)
@@ -254,6 +255,23 @@ def test_outputs_depend_on_the_inputs_that_they_should(row, trained, features_of
         for level in features:
             depends[level - 3, source - 3] = np.any(before[level] != after[level])
     np.testing.assert_array_equal(depends, row.depends)
+
+
+@pytest.mark.parametrize("row", SHAPES, ids=title)
+def test_the_graph_has_the_dependencies_of_the_network(row, trained):
+    graph = graph_of(trained(row))
+    np.testing.assert_array_equal(graph.dependencies(), row.depends)
+    inputs = set(range(len(graph.levels)))
+    assert graph.used() | inputs == set(range(len(graph.nodes)))
+
+
+@pytest.mark.parametrize("row", SHAPES, ids=title)
+def test_the_graph_has_all_layers_with_weights(row, trained):
+    network = trained(row)
+    layers = [layer for node in graph_of(network).nodes for layer in (*node.layers, *node.fusions)]
+    found = {weight.name for layer in layers for weight in layer.weights}
+    # Weights of RFP's feedback are those of a model with a backbone, see test_rfp.py.
+    assert found == {w.name for w in network.weights}
 
 
 @pytest.mark.parametrize("row", SHAPES, ids=title)

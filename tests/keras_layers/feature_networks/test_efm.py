@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_layers.efm import EFM
 from keras_layers.fusion import Compression
+from keras_layers.network_graph import graph_of
 
 
 def test_a_cell_widens_the_reach_by_one_level(features_of, randomize):
@@ -18,6 +19,7 @@ def test_a_cell_widens_the_reach_by_one_level(features_of, randomize):
         after = network({**features, source: features[source] + 5.0})
         reached = {level for level in features if np.any(before[level] != after[level])}
         assert reached == {level for level in features if abs(level - source) <= 2}
+        assert reached == set(3 + np.flatnonzero(graph_of(network).dependencies()[:, source - 3]))
 
 
 def test_maxout_does_not_depend_on_the_order_of_the_sources():

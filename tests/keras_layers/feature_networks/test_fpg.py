@@ -33,7 +33,7 @@ def test_connections_of_a_grid():
         *(Node(4, (5,), None, "main"), Node(4, (1,), "pointwise")),
         *(Node(4, (0,), None, "main"), Node(4, (1,), "pointwise")),
         Node(4, (6, 7, 8, 9), None),
-        *(Node(3, (5,), "output"), Node(4, (10,), "output")),
+        *(Node(3, (5,), "output", stage=1), Node(4, (10,), "output", stage=1)),
     ]
 
 
@@ -44,7 +44,7 @@ def test_a_top_down_pathway_begins_at_the_coarsest_level():
         *(Node(4, (1,), "pointwise"), Node(4, (2, 1), None)),
         # Level 3: from level 4 of the pathway, AcrossSame, AcrossDown, and the input.
         *(Node(3, (3,)), Node(3, (0,), "pointwise"), Node(3, (1,)), Node(3, (4, 5, 6, 0), None)),
-        *(Node(3, (7,), "output"), Node(4, (3,), "output")),
+        *(Node(3, (7,), "output", stage=1), Node(4, (3,), "output", stage=1)),
     ]
 
 

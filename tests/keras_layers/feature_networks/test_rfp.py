@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
 from keras_layers.feature_network import build_feature_network
+from keras_layers.network_graph import graph_of
 from keras_layers.resample import ExtraLevels
 from keras_layers.rfp import ASPP, RFP
 
@@ -112,6 +113,22 @@ def test_the_equations_of_a_step(images, steps):
     for level, output in pyramid.model(images).items():
         assert np.max(np.abs(output - first[level])) > 1e-3
         np.testing.assert_allclose(output, x[level], rtol=1e-3, atol=1e-4)
+
+
+def test_the_graph_has_the_dependencies_and_the_weights(images):
+    pyramid = Pyramid()
+    network = pyramid.network
+    graph = graph_of(network)
+    feed_back(pyramid)
+    features = pyramid.extra(pyramid.backbone(images))
+    before = network(features, images=images)
+    for source in features:
+        after = network({**features, source: features[source] + 1.0}, images=images)
+        reached = [np.any(before[level] != after[level]) for level in features]
+        np.testing.assert_array_equal(graph.dependencies()[:, source - 3], reached)
+    layers = [layer for node in graph.nodes for layer in (*node.layers, *node.fusions)]
+    found = {weight.name for layer in layers for weight in layer.weights}
+    assert found == {weight.name for weight in network.weights}
 
 
 @pytest.mark.parametrize("share_backbone", [True, False])
