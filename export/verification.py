@@ -1,6 +1,7 @@
 """Verification of exported files: accuracy, differences and latency beside the Keras model."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -167,11 +168,14 @@ def compare(
         for box, score, index in zip(ours.boxes, ours.scores, ours.class_indices):
             of_class = theirs.class_indices == index
             boxes, scores = theirs.boxes[of_class], theirs.scores[of_class]
-            overlaps = pairwise_overlaps(box[None], boxes)[0][0] if len(boxes) else np.zeros(1)
-            if np.max(overlaps) < 0.5:
+            overlaps = pairwise_overlaps(box[None], boxes)[0][0]
+            candidates = np.flatnonzero(overlaps >= 0.5)
+            if not len(candidates):
                 lost += 1
                 continue
-            best = int(np.argmax(overlaps))
+            # Of several, which soft-NMS leaves, the most similar one.
+            similarity = overlaps[candidates] - np.abs(scores[candidates] - score)
+            best = candidates[np.argmax(similarity)]
             box_difference = max(box_difference, float(np.abs(boxes[best] - box).max()))
             score_difference = max(score_difference, float(abs(scores[best] - score)))
     return box_difference, score_difference, lost / max(total, 1)
@@ -181,11 +185,11 @@ def _latencies(path: pathlib.Path, images: Sequence[np.ndarray]) -> dict[int, tu
     """Time the detection in one image, by number of threads."""
     if path.suffix != ".tflite":
         detector = Detector.load(path)
-        return {0: _time(lambda: detector.detect([images[0]]))}
+        return {0: _time(functools.partial(detector.detect, images[:1]))}
     latencies = {}
     for threads in _THREADS:
         backend, _ = load_tflite(path, threads)
-        latencies[threads] = _time(lambda backend=backend: backend.detect([images[0]]))
+        latencies[threads] = _time(functools.partial(backend.detect, images[:1]))
     return latencies
 
 

@@ -1,0 +1,97 @@
+"""Verification of exported files beside the Keras model."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from efficientdet_tf import model as model_lib
+from efficientdet_tf.boxes import areas
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.data import load
+from efficientdet_tf.data.coco_writer import write_coco
+from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.run_directory import RunDirectory
+from export import __main__ as command
+from export import formats
+from export.verification import Verification, VerificationError, compare
+
+
+def detections(*rows):
+    """Detections of rows (ymin, xmin, ymax, xmax, score, class index)."""
+    values = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(values[:, :4], values[:, 4], values[:, 5].astype(np.int32))
+
+
+def test_differences_are_those_of_the_nearest_detections_of_a_class():
+    expected = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 70, 70, 0.5, 1), (0, 0, 9, 9, 0.2, 0))
+    found = detections((0, 1, 10, 12, 0.8, 0), (50, 50, 70, 70, 0.9, 0), (51, 50, 71, 70, 0.45, 1))
+    box, score, lost = compare([expected], [found])
+    assert (box, lost) == (2, 0)
+    assert score == pytest.approx(0.1, abs=1e-6)
+
+
+def test_what_has_no_counterpart_is_lost():
+    expected = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 70, 70, 0.5, 1))
+    # Another class, and another place.
+    found = detections((0, 0, 10, 10, 0.9, 1), (60, 60, 80, 80, 0.5, 1))
+    assert compare([expected], [found]) == (0, 0, 1)
+    assert compare([expected], [detections()]) == (0, 0, 1)
+    assert compare([detections()], [found]) == (0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def data_path(tiny_run, photograph, tmp_path_factory) -> str:
+    """The photograph, whose objects are the best detections of the run."""
+    [found] = Detector.load(tiny_run).detect([photograph])
+    boxes, sources = found.above(0.9), RunDirectory(tiny_run).label_map()
+    record = Record(
+        image_id=1,
+        image=photograph.read_bytes(),
+        height=427,
+        width=640,
+        boxes=boxes.boxes,
+        classes=boxes.class_indices,
+        is_crowd=np.zeros(len(boxes), bool),
+        area=areas(boxes.boxes),
+        name=str(photograph),
+    )
+    folder = tmp_path_factory.mktemp("labelled")
+    write_coco(DetectionData([record], sources, source="made"), folder)
+    return str(folder / "annotations.json")
+
+
+def test_a_file_is_measured_beside_the_model(tiny_run, data_path, tmp_path, capsys):
+    arguments = [f"--model_dir={tiny_run}", f"--output={tmp_path}", "--format=tflite_raw"]
+    arguments += ["--verify", f"--data={data_path}"]
+    assert command_line.call(command.COMMAND, arguments) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"tflite_raw: {tmp_path}/model_raw.tflite (")
+    assert out[-1] == f"Written to {tmp_path}/verification.json"
+    [result] = json.loads((tmp_path / "verification.json").read_text())
+    assert result["format"] == "tflite_raw"
+    assert result["size"] == (tmp_path / "model_raw.tflite").stat().st_size
+    assert result["ap"] > 0.3 and abs(result["ap_drop"]) < 0.01 and result["lost"] == 0
+    assert result["box_difference"] < 0.5 and result["score_difference"] < 1e-3
+    assert set(result["latency_ms"]) == {"1", "2", "4"}
+
+
+def test_a_file_that_loses_too_much_does_not_replace_another(tiny_run, data_path, tmp_path):
+    run = RunDirectory(tiny_run)
+    model, config, labels = run.load_model(), run.config(), run.label_map()
+    verification = Verification(model, config, labels, load(data_path), 0.01)
+    formats.Exporter(model, config, labels, tmp_path).write("tflite_raw")
+    before = (tmp_path / "model_raw.tflite").read_bytes()
+    untrained = formats.Exporter(model_lib.build(config), config, labels, tmp_path)
+    with pytest.raises(VerificationError) as error:
+        untrained.write("tflite_raw", verification.check)
+    assert re.fullmatch(
+        rf"tflite_raw: AP 0\.\d+ on {data_path}, 0\.\d+ below the model's; not kept, as "
+        r"--max_ap_drop=0\.01 is allowed",
+        str(error.value),
+    )
+    assert (tmp_path / "model_raw.tflite").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model_raw.tflite"]
