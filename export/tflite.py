@@ -49,9 +49,10 @@ class TFLiteExporter:
     - `scores` float32 [1, M], 0..1, best first;
     - `num_detections` float32 [1]; later rows are zero.
 
-    NMS is that of the op TFLite_Detection_PostProcess: hard and per class
-    whatever the config, with its IoU and score thresholds, at most 100 of a
-    class. Run it with at most 16 threads (see `export.tflite_nms`).
+    NMS is that of the op TFLite_Detection_PostProcess: hard whatever the config, with its IoU
+    and score thresholds; with `detection.nms_scope` "per_class" at most 100 of a class, with
+    "global", which is faster, of the best class of each anchor. Run it with at most 16 threads
+    (see `export.tflite_nms`).
 
     Outputs without NMS, for GPUs, NPUs and browsers, which have no custom op, with N anchors:
 

@@ -16,8 +16,8 @@ OUTPUTS = ["boxes", "classes", "scores", "num_detections"]
 _OP = "TFLite_Detection_PostProcess"
 # A logit below every score threshold.
 _NEVER = -1000.0
-# With n > 1 threads the op drops detections of class n (LiteRT 2.1, unless there are at most n
-# classes). Unused classes before the first one avoid losses with up to 16 threads.
+# With n > 1 threads the op's NMS per class drops detections of class n (LiteRT 2.1, unless there
+# are at most n classes). Unused classes before the first one avoid losses with up to 16 threads.
 _UNUSED = MAX_THREADS + 1
 
 
@@ -34,7 +34,8 @@ def nms_function(config: Config) -> Callable:
     height, width = config.model.image_size
     boxes = anchor_grid.from_config(config)
     anchors = tf.constant(to_center(boxes) / [height, width, height, width], tf.float32)
-    nms = _nms_op(config)
+    unused = _UNUSED if config.detection.nms_scope == "per_class" else 0
+    nms = _nms_op(config, config.model.num_classes + unused)
     size = config.detection.max_detections
 
     @tf.function(
@@ -45,12 +46,14 @@ def nms_function(config: Config) -> Callable:
         autograph=False,
     )
     def detect(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.pad(class_logits, [[0, 0], [0, 0], [_UNUSED, 0]], constant_values=_NEVER)
+        logits = class_logits
+        if unused:
+            logits = tf.pad(logits, [[0, 0], [0, 0], [unused, 0]], constant_values=_NEVER)
         boxes, classes, logits, count = nms(box_deltas, logits, anchors)
         is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
         return {
             "boxes": boxes,
-            "classes": tf.where(is_detection, classes - _UNUSED, 0.0),
+            "classes": tf.where(is_detection, classes - unused, 0.0),
             "scores": tf.where(is_detection, tf.sigmoid(logits), 0.0),
             "num_detections": count,
         }
@@ -58,22 +61,23 @@ def nms_function(config: Config) -> Callable:
     return detect
 
 
-def _nms_op(config: Config) -> Callable:
+def _nms_op(config: Config, num_classes: int) -> Callable:
     """Make a placeholder function that the converter replaces by TFLite's NMS op.
 
     The op runs on logits here: it only compares scores, and a sigmoid of its few outputs
     is much cheaper than one of every anchor and class.
     """
     detection = config.detection
+    is_per_class = str(detection.nms_scope == "per_class").lower()
     attributes = [
         f'name: "{_OP}"',
         f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
         'attr { key: "max_classes_per_detection" value { i: 1 } }',
         f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
-        'attr { key: "use_regular_nms" value { b: true } }',
+        f'attr {{ key: "use_regular_nms" value {{ b: {is_per_class} }} }}',
         f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
         f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
-        f'attr {{ key: "num_classes" value {{ i: {config.model.num_classes + _UNUSED} }} }}',
+        f'attr {{ key: "num_classes" value {{ i: {num_classes} }} }}',
         *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
     ]
     size = detection.max_detections

@@ -122,7 +122,7 @@ class Verification:
         config = self._config
         if name.startswith("tflite") and "raw" not in name:
             # The op has no other.
-            config = config.override({"detection.nms": "hard", "detection.nms_scope": "per_class"})
+            config = config.override({"detection.nms": "hard"})
         key = config.detection.nms
         if key not in self._references:
             detector = Detector.from_model(self._model, config, self._label_map)

@@ -8,7 +8,10 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from efficientdet_tf.data import digits
+from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.detector import Detector
+from efficientdet_tf.inference.runtimes import load_tflite
 from efficientdet_tf.inference.tflite_metadata import Metadata, MetadataError, read_metadata
 from efficientdet_tf.run_directory import RunDirectory
 from export import tflite
@@ -158,3 +161,24 @@ def test_a_graph_is_appended_by_the_names_of_its_inputs(tmp_path):
     np.testing.assert_allclose(found["sine"], np.sin([6, 10]), rtol=1e-6)
     with pytest.raises(KeyError):
         append(parts[1], parts[0])
+
+
+def test_nms_over_all_classes_is_that_of_keras_with_any_number_of_threads(
+    tiny_run, photograph, tmp_path
+):
+    run = RunDirectory(tiny_run)
+    settings = {"detection.nms": "hard", "detection.nms_scope": "global"}
+    config = run.config().override(settings)
+    model, labels = run.load_model(), run.label_map()
+    [expected] = Detector.from_model(model, config, labels).detect([photograph])
+    expected = expected.above(0.3)
+    assert len(set(expected.class_indices)) > 1
+    path = tflite.export(model, config, labels, tmp_path / "model.tflite")
+    for threads in (1, 2, 3):
+        backend, _ = load_tflite(path, threads)
+        [(boxes, scores, classes)] = backend.detect([read_image(photograph)])
+        count = len(expected)
+        np.testing.assert_allclose(scores[:count], expected.scores, atol=1e-4)
+        np.testing.assert_array_equal(classes[:count], expected.class_indices)
+        np.testing.assert_allclose(boxes[:count], expected.boxes, atol=0.1)
+        assert not (scores[count:] >= 0.3).any()
