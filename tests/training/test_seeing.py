@@ -68,7 +68,7 @@ def test_the_report_has_the_fusion_weights_of_the_best_epoch(finished):
     text = (finished / "report.html").read_text()
     best, last = (
         [
-            f">{item.node}</td><td>{name}</td><td class=\"number\">{mean:.4f}<"
+            f'>{item.node}</td><td>{name}</td><td class="number">{mean:.4f}<'
             for item in fusion_weights(RunDirectory(finished).load_model(weights))
             for name, mean in zip(item.inputs, item.means)
         ]
