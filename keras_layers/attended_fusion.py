@@ -76,12 +76,10 @@ class AttendedFusion(keras.layers.Layer):
         if self.excitations:
             maps = [excite(x) for excite, x in zip(self.excitations, maps)]
         x = tf.nn.relu(self.fusion(maps))
-        return x if self.map_conv is None else x * self.pixel_weights(x)
-
-    def pixel_weights(self, x: tf.Tensor) -> tf.Tensor:
-        """Return the weights of the pixels of float [B, H, W, C]: float [B, H, W, 1]."""
+        if self.map_conv is None:
+            return x
         pooled = [f(x, axis=-1, keepdims=True) for f in (tf.reduce_mean, tf.reduce_max)]
-        return tf.sigmoid(self.map_conv(tf.concat(pooled, axis=-1)))
+        return x * tf.sigmoid(self.map_conv(tf.concat(pooled, axis=-1)))
 
     def get_config(self) -> dict[str, Any]:
         return {
