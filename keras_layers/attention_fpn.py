@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.attended_fusion import AttendedFusion
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
@@ -18,6 +19,7 @@ from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, upsample_to
 
 CONTEXTS = ("fpa", "none")
+ATTENTIONS = ("gau", "se", "spatial")
 # For smaller maps, the coarsest of the three context maps is a single pixel.
 MIN_CONTEXT_SIZE = 8
 
@@ -42,8 +44,11 @@ class AttentionFPN(FeatureNetwork):
       conv_block: convolution block, see `ConvBlock.from_value`. Default: the profile "light".
       context: "fpa", feature pyramid attention at level 5, which needs 8x8 positions there;
         or "none". Default "fpa".
-      attention_norm: whether BatchNorm follows the convolution of the pooled map; its
-        statistics are over one position per image. Default True.
+      attention: fusion of two levels: "gau", the paper's; or as controls "se",
+        squeeze-and-excitation of both maps before their sum, or "spatial", weights of the
+        pixels of the sum, see `AttendedFusion`. Default "gau".
+      attention_norm: whether BatchNorm follows the convolution of the pooled map of "gau";
+        its statistics are over one position per image. Default True.
 
     Raises:
       ValueError: if a value is invalid; the message begins with the field's name.
@@ -57,6 +62,7 @@ class AttentionFPN(FeatureNetwork):
         fusion: str = "sum",
         conv_block: Any = None,
         context: str = "fpa",
+        attention: str = "gau",
         attention_norm: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -70,7 +76,9 @@ class AttentionFPN(FeatureNetwork):
         check_choice("context", context, CONTEXTS)
         if context == "fpa" and num_filters % 4:
             raise ValueError(f"num_filters: {num_filters} is no multiple of 4, as context needs")
+        check_choice("attention", attention, ATTENTIONS)
         self.context = context
+        self.attention = attention
         self.attention_norm = bool(attention_norm)
 
     def build(self, input_shapes: Any) -> None:
@@ -92,10 +100,7 @@ class AttentionFPN(FeatureNetwork):
         finer = self.levels[-2::-1]
         cells = range(self.num_repeats)
         self.gates = [
-            PooledGate(
-                *(self.num_filters, self.fusion, self.conv_block, self.attention_norm),
-                name=f"cell_{cell}_gau_{level}",
-            )
+            self._make_gate(f"cell_{cell}_{self.attention}_{level}")
             for cell in cells
             for level in finer
         ]
@@ -105,6 +110,13 @@ class AttentionFPN(FeatureNetwork):
             for level in self.levels
         ]
 
+    def _make_gate(self, name: str) -> keras.layers.Layer:
+        if self.attention == "gau":
+            gate = (self.num_filters, self.fusion, self.conv_block, self.attention_norm)
+            return PooledGate(*gate, name=name)
+        attended = (self.num_filters, self.attention, self.fusion, self.conv_block)
+        return AttendedFusion(*attended, name=name)
+
     def extend_graph(self, graph: NetworkGraph) -> None:
         for level, projection in zip(self.levels, self.projections):
             projection.add_to_graph(graph, level)
@@ -113,13 +125,16 @@ class AttentionFPN(FeatureNetwork):
             meaning = "feature pyramid attention: weights for each pixel, plus the global average"
             context = Operation("FPA", meaning)
             graph.add(TOP_LEVEL, [context], [Edge(graph.newest[TOP_LEVEL])], [self.fpa])
-        graph.begin_stage("GAU", self.num_repeats)
+        is_gau = self.attention == "gau"
+        graph.begin_stage("GAU" if is_gau else "top-down", self.num_repeats)
+        up = f"{UPSAMPLE}; its global average is the gate" if is_gau else UPSAMPLE
         finer = self.levels[-2::-1]
         for index, level in enumerate(finer):
             gates = self.gates[index :: len(finer)]
+            lateral = gates[0].lateral.conv_block.describe()
             edges = [
-                Edge(graph.newest[level + 1], f"{UPSAMPLE}; its global average is the gate"),
-                Edge(graph.newest[level], f"{gates[0].lateral.conv_block.describe()}, gated"),
+                Edge(graph.newest[level + 1], up),
+                Edge(graph.newest[level], lateral + ", gated" * is_gau),
             ]
             fusions = [gate.fusion for gate in gates]
             graph.add(level, gates[0].operations(), edges, gates, fusions)
@@ -168,6 +183,7 @@ class AttentionFPN(FeatureNetwork):
         return {
             **super().get_config(),
             "context": self.context,
+            "attention": self.attention,
             "attention_norm": self.attention_norm,
         }
 

@@ -19,7 +19,7 @@ from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.network_graph import Edge, NetworkGraph, Operation
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, pool_between
-from keras_layers.stochastic_depth import Dropout
+from keras_layers.stochastic_depth import DropBlock, Dropout
 
 SIMILARITIES = ("euclidean", "dot")
 # Positions of the largest map: level 3 of an image of 1024 x 1024 pixels.
@@ -58,6 +58,8 @@ class FPT(FeatureNetwork):
       local_window: side of the square of keys visible to a query of GT, in positions; 0 is
         all keys. Default 0.
       max_positions: largest number of keys; larger maps are pooled to it. Default 4096.
+      dropblock: DropBlock rate of the outputs, with squares of 3 pixels, 0 or more, below 1;
+        the paper trains with 0.2. Default 0.
 
     Raises:
       ValueError: if a value is invalid; the message begins with the field's name.
@@ -75,6 +77,7 @@ class FPT(FeatureNetwork):
         dropout: float = 0.1,
         local_window: int = 0,
         max_positions: int = 4096,
+        dropblock: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -94,8 +97,9 @@ class FPT(FeatureNetwork):
             raise ValueError(
                 f"num_filters: {num_filters} is no multiple of twice num_parts, {2 * num_parts}"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: {dropout} is not 0 or more, below 1")
+        for field, rate in (("dropout", dropout), ("dropblock", dropblock)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{field}: {rate} is not 0 or more, below 1")
         if local_window < 0:
             raise ValueError(f"local_window: {local_window} is below 0")
         self.num_parts = num_parts
@@ -103,6 +107,7 @@ class FPT(FeatureNetwork):
         self.dropout = dropout
         self.local_window = local_window
         self.max_positions = max_positions
+        self.dropblock = dropblock
 
     def build(self, input_shapes: Any) -> None:
         super().build(input_shapes)
@@ -131,6 +136,10 @@ class FPT(FeatureNetwork):
             for fine, coarse in pairs
         ]
         self.outputs = [block.build(width, name=f"output_{level}") for level in self.levels]
+        self.drops = [
+            DropBlock(self.dropblock, name=f"{self.name}_dropblock_{level}")
+            for level in self.levels
+        ]
 
     def extend_graph(self, graph: NetworkGraph) -> None:
         for level, projection in zip(self.levels, self.projections):
@@ -171,10 +180,11 @@ class FPT(FeatureNetwork):
             reduced = self.reductions[index](reduced, training=training)
             render = self.rendering_transformers[index]
             parts[coarse].append(render((x[fine], reduced, x[coarse]), training=training))
-        return {
-            level: convolve(tf.concat([*parts[level], x[level]], axis=-1), training=training)
-            for level, convolve in zip(self.levels, self.outputs)
-        }
+        outputs = {}
+        for level, convolve, drop in zip(self.levels, self.outputs, self.drops):
+            fused = convolve(tf.concat([*parts[level], x[level]], axis=-1), training=training)
+            outputs[level] = drop(fused, training=training)
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -184,6 +194,7 @@ class FPT(FeatureNetwork):
             "dropout": self.dropout,
             "local_window": self.local_window,
             "max_positions": self.max_positions,
+            "dropblock": self.dropblock,
         }
 
 

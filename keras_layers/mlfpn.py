@@ -241,7 +241,7 @@ class ThinnedUShape(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("efficientdet")
 class ScaleAggregation(keras.layers.Layer):
-    """Channel attention of SFAM at one level: x * sigmoid(W_2 ReLU(W_1 GlobalAvgPool(x)))."""
+    """Squeeze-and-excitation, SFAM's attention: x * sigmoid(W_2 ReLU(W_1 GlobalAvgPool(x)))."""
 
     def build(self, input_shape: Any) -> None:
         width = input_shape[-1]

@@ -1,6 +1,7 @@
-"""Stochastic depth and dropout, with reproducible draws."""
+"""Stochastic depth, dropout and DropBlock, with reproducible draws."""
 
 import contextlib
+import math
 import threading
 import zlib
 from collections.abc import Iterator
@@ -83,6 +84,45 @@ class Dropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
+
+
+@keras.utils.register_keras_serializable("efficientdet")
+class DropBlock(keras.layers.Layer):
+    """DropBlock: drops squares of a channel in training and scales the kept values.
+
+    Ghiasi, Lin, Le, "DropBlock: A regularization method for convolutional networks",
+    NeurIPS 2018, https://arxiv.org/abs/1810.12890. The kept values are scaled so that their
+    number times the factor is that of all values.
+
+    Args:
+      rate: probability of dropping a value, 0 or more, below 1; approximate, as squares
+        overlap.
+      block_size: side of a square in pixels; of a smaller map its side. Default 3.
+      name: name of the layer; layers of different names draw independently.
+    """
+
+    def __init__(self, rate: float, block_size: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.block_size = block_size
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Map float [B, H, W, C] to the same shape."""
+        if not training or not self.rate:
+            return x
+        size = [min(self.block_size, side) for side in x.shape[1:3]]
+        corners = [side - block + 1 for side, block in zip(x.shape[1:3], size)]
+        probability = self.rate * x.shape[1] * x.shape[2] / (math.prod(size) * math.prod(corners))
+        draws = _uniform(self.name, [tf.shape(x)[0], *corners, x.shape[3]])
+        dropped = tf.cast(draws < probability, tf.float32)
+        # A square reaches down and right from its corner.
+        around = [[block - 1] * 2 for block in size]
+        dropped = tf.nn.max_pool2d(tf.pad(dropped, [[0, 0], *around, [0, 0]]), size, 1, "VALID")
+        scale = 1 / tf.maximum(1 - tf.reduce_mean(dropped), 1e-3)
+        return x * tf.cast((1 - dropped) * scale, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "block_size": self.block_size}
 
 
 def _uniform(name: str, shape: Any) -> tf.Tensor:

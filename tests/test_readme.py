@@ -177,6 +177,7 @@ def test_the_commands_run(place_after_commands):
         "runs/mine/report.html",
         "runs/mine/export/saved_model/saved_model.pb",
         "runs/mine/export/model_int8.tflite",
+        "nasfpn.svg",
         "grid.png",
         "found/1.jpg",
         "found/detections.json",

@@ -29,7 +29,7 @@ from keras_layers.pixels import NormalizePixels
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import ExtraLevels, Projection, max_pool_to, resize_to, upsample_to
 from keras_layers.rfp import ASPP
-from keras_layers.stochastic_depth import Dropout, StochasticDepth, draws_from
+from keras_layers.stochastic_depth import DropBlock, Dropout, StochasticDepth, draws_from
 
 
 def _features(image_size, widths=(40, 112, 320), min_level=3):
@@ -95,6 +95,32 @@ def test_stochastic_depth_keeps_the_mean():
     dropped = layer(x, training=True).numpy().ravel()
     assert set(np.round(dropped, 5)) == {0.0, 1.25}
     assert np.mean(dropped > 0) == pytest.approx(0.8, abs=0.03)
+
+
+def test_dropblock_drops_squares_and_keeps_the_mean():
+    x = tf.ones([8, 32, 24, 16])
+    layer = DropBlock(0.2, name="a")
+    assert layer(x, training=False) is x
+    with draws_from(tf.constant([1, 2])):
+        y = layer(x, training=True).numpy()
+        np.testing.assert_array_equal(layer(x, training=True), y)
+        assert np.any(DropBlock(0.2, name="b")(x, training=True) != y)
+    np.testing.assert_allclose(y.mean(), 1, rtol=1e-5)
+    assert len(np.unique(y)) == 2
+    # A little less, as squares overlap.
+    assert 0.16 < (y == 0).mean() < 0.2
+    windows = np.lib.stride_tricks.sliding_window_view(y == 0, (3, 3), axis=(1, 2))
+    squares = np.pad(windows.all(axis=(-2, -1)), [(0, 0), (2, 2), (2, 2), (0, 0)])
+    covered = np.lib.stride_tricks.sliding_window_view(squares, (3, 3), axis=(1, 2))
+    np.testing.assert_array_equal(covered.any(axis=(-2, -1)), y == 0)
+
+
+def test_dropblock_of_a_map_smaller_than_its_squares():
+    with draws_from(tf.constant([1, 2])):
+        y = DropBlock(0.5)(tf.ones([1, 1, 2, 1000]), training=True).numpy()
+    # The whole map of a channel is one square.
+    np.testing.assert_array_equal(y[:, :, 0], y[:, :, 1])
+    assert 0.4 < (y == 0).mean() < 0.6
 
 
 def test_stochastic_depth_follows_from_the_seed_and_the_name():

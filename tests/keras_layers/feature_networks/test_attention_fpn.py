@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.attended_fusion import AttendedFusion
 from keras_layers.attention_fpn import AttentionFPN
 from keras_layers.feature_network import build_feature_network
 from keras_layers.network_graph import graph_of
@@ -55,6 +56,30 @@ def test_the_gate_is_a_sum_where_convolutions_do_nothing(identity_weights):
     np.testing.assert_allclose(gate((high, up, low)), np.maximum(up + low, 0), rtol=1e-6)
     bias.assign(bias - 2)
     np.testing.assert_allclose(gate((high, up, low)), np.maximum(up, 0), rtol=1e-6)
+
+
+def test_squeeze_and_excitation_is_of_each_input():
+    fuse = AttendedFusion(4, "se", conv_block={"separable": False, "norm": False})
+    high, low = (tf.random.stateless_normal([1, 4, 4, 4], [i, 2]) for i in range(2))
+    found = fuse((high, high, low))
+    maps = [high, fuse.lateral(low)]
+    factors = [excite.scales(x).numpy() for excite, x in zip(fuse.excitations, maps)]
+    assert all(f.shape == (1, 1, 1, 4) and np.all((f > 0) & (f < 1)) for f in factors)
+    expected = sum(f * x for f, x in zip(factors, maps))
+    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_spatial_attention_is_of_the_pixels_of_the_sum():
+    fuse = AttendedFusion(4, "spatial", conv_block={"separable": False, "norm": False})
+    high, low = (tf.random.stateless_normal([1, 8, 8, 4], [i, 2]) for i in range(2))
+    fuse((high, high, low))
+    x = np.maximum(high + fuse.lateral(low), 0)
+    # The maximum of the pixel above; the mean is not used.
+    kernel = np.zeros([7, 7, 2, 1], np.float32)
+    kernel[2, 3, 1] = 1
+    fuse.map_conv.set_weights([kernel, np.zeros(1)])
+    logits = np.pad(x.max(axis=-1, keepdims=True), [(0, 0), (1, 0), (0, 0), (0, 0)])[:, :-1]
+    np.testing.assert_allclose(fuse((high, high, low)), x / (1 + np.exp(-logits)), rtol=1e-5)
 
 
 def test_a_small_level_5_is_refused(features_of):

@@ -126,6 +126,15 @@ ROWS = [
         *("attention_fpn", {1: 112_384 - 4 * 128}, UPPER, "sum"),
         {"context": "none", "attention_norm": False},
     ),
+    # Instead of four gates of 64 * 64 + 3 * 64: two squeeze-and-excitations, or a 7x7 convolution.
+    Row(
+        *("attention_fpn", {1: 112_384 - 4 * 4288 + 8 * (2 * 64 * 4 + 4 + 64)}, UPPER, "sum"),
+        {"context": "none", "attention": "se"},
+    ),
+    Row(
+        *("attention_fpn", {1: 112_384 - 4 * 4288 + 4 * (7 * 7 * 2 + 1)}, UPPER, "sum"),
+        {"context": "none", "attention": "spatial"},
+    ),
     Row("mlfpn", {4: 445_368, 8: 936_584}, levels_of(*["35"] * 5), multiply_adds={4: 453, 8: 907}),
     Row("mlfpn", {4: 1_556_048}, levels_of(*["35"] * 5), "sum", DENSE),
     Row(
@@ -404,6 +413,7 @@ def test_a_wrong_conv_block_is_named(conv_block, expected):
         ("asff", "sources", "all, adjacent"),
         ("fpg", "across_skip", "conv, identity"),
         ("attention_fpn", "context", "fpa, none"),
+        ("attention_fpn", "attention", "gau, se, spatial"),
         ("mlfpn", "deep_level", "5, 4"),
         ("fpt", "similarity", "euclidean, dot"),
     ],

@@ -87,6 +87,18 @@ def test_dropout_is_of_training_alone():
     assert np.any(layer(x, training=True) != layer(x, training=True))
 
 
+def test_dropblock_is_of_training_alone_and_off_by_default(features_of):
+    features = features_of((64, 64), max_level=4, widths=(8, 8))
+    for rate, expected in ((0.0, False), (0.5, True)):
+        network = FPT(num_filters=8, dropout=0.0, dropblock=rate)
+        network(features, training=True)
+        zeros = {
+            training: np.mean(network(features, training=training)[3] == 0)
+            for training in (False, True)
+        }
+        assert zeros[False] == 0 and (zeros[True] > 0.2) == expected
+
+
 def test_keys_of_large_maps_are_pooled(randomize):
     fine, coarse = maps((8, 8), (4, 6))
     ground = GroundingTransformer(8, 2, "euclidean", 0, max_positions=6)
@@ -109,6 +121,7 @@ def test_a_map_that_is_too_large():
         ({"num_filters": 62}, "num_filters: 62 is no multiple of twice num_parts, 4"),
         ({"options": {"num_parts": 0}}, "options.num_parts: 0 is below 1"),
         ({"options": {"dropout": 1}}, "options.dropout: 1 is not 0 or more, below 1"),
+        ({"options": {"dropblock": 1}}, "options.dropblock: 1 is not 0 or more, below 1"),
         ({"options": {"local_window": -1}}, "options.local_window: -1 is below 0"),
         ({"options": {"max_positions": 0}}, "options.max_positions: 0 is below 1"),
     ],
