@@ -15,6 +15,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import runtimes
 from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.inference.frozen_network import freeze_network
 from efficientdet_tf.run_directory import RunDirectory
 
 
@@ -46,7 +47,10 @@ class Detector:
 
     @classmethod
     def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
-        """Make a detector from a model of `efficientdet_tf.model.build(config)`."""
+        """Make a detector from a model of `efficientdet_tf.model.build(config)`.
+
+        It follows later changes of the model's weights.
+        """
         return cls(runtimes.KerasBackend(model, config), label_map)
 
     @classmethod
@@ -72,7 +76,9 @@ class Detector:
             return cls(*runtimes.load_saved_model(path))
         run = RunDirectory(path)
         if run.exists():
-            return cls.from_model(run.load_model(), run.config(), run.label_map())
+            config = run.config()
+            network = freeze_network(run.load_model(), config.model.image_size)
+            return cls(runtimes.KerasBackend(network, config), run.label_map())
         raise ModelError(
             f"{path}: no model; use a run directory (with config.yaml), a SavedModel folder "
             "(with saved_model.pb) or a .tflite file"

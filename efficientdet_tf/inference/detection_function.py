@@ -30,12 +30,12 @@ def build_postprocessing(config: Config) -> Postprocessing:
     )
 
 
-def detection_function(model: keras.Model, config: Config) -> Any:
+def detection_function(model: Callable, config: Config) -> Any:
     """Build the detection function: network and postprocessing, traced once for any batch size.
 
     Args:
-      model: model of `efficientdet_tf.model.build(config)`; its weights are read at
-        every call.
+      model: model of `efficientdet_tf.model.build(config)`, whose weights are read at
+        every call, or its `frozen_network.freeze_network`.
       config: `model`, `anchors` and `detection` are read.
 
     Returns:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
@@ -44,9 +43,9 @@ class Backend(Protocol):
 
 
 class KerasBackend:
-    """Keras model, one batch per call."""
+    """Keras model, or its frozen network, one batch per call."""
 
-    def __init__(self, model: keras.Model, config: Config) -> None:
+    def __init__(self, model: Callable, config: Config) -> None:
         self._letterbox = _compiled(Letterbox.from_config(config))
         self._detect = detection_function(model, config).get_concrete_function()
 

@@ -111,3 +111,12 @@ def test_label_map_and_config_are_beside_the_graph(exported, tiny_run):
     assert Config.from_yaml(str(extra / "config.yaml")) == Config.from_yaml(
         str(tiny_run / "config.yaml")
     )
+
+
+def test_weights_are_constants_of_the_graph(exported):
+    """So that TensorFlow folds BatchNorm into the convolutions."""
+    assert not list((exported / "saved_model" / "variables").iterdir())
+    graph = tf.saved_model.load(str(exported / "saved_model")).signatures["serve_images"].graph
+    functions = graph.as_graph_def().library.function
+    operations = {node.op for function in functions for node in function.node_def}
+    assert "Conv2D" in operations and "ReadVariableOp" not in operations
