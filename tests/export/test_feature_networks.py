@@ -60,7 +60,7 @@ def test_tflite(detector, tmp_path):
     interpreter.allocate_tensors()
     found = interpreter.get_signature_runner()(images=image[None].astype(np.float32))
     np.testing.assert_allclose(found["scores"], scores, atol=1e-4)
-    np.testing.assert_allclose(found["boxes"], boxes, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(64 * found["boxes"], boxes, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("detector", ["bfp", "fpt", "rfp"], indirect=True)

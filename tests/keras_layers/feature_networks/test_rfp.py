@@ -96,6 +96,7 @@ def test_one_step_is_the_base(images, num_parameters):
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_the_equations_of_a_step(images, steps):
+    keras.utils.set_random_seed(0)
     pyramid = Pyramid(share_backbone=True, steps=steps)
     feed_back(pyramid)
     network = pyramid.network
