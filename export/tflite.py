@@ -11,8 +11,6 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow.lite.tools import flatbuffer_utils
 
-from efficientdet_tf import anchors as anchor_grid
-from efficientdet_tf.boxes import to_center
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -195,7 +193,7 @@ def _with_metadata(
     # MediaPipe does not know of padding; its users do.
     description = f"EfficientDet, {height} x {width} pixels, RGB, padded at the bottom and right"
     if outputs == _RAW_OUTPUTS:
-        anchors = to_center(anchor_grid.from_config(config)) / [height, width, height, width]
+        anchors = tflite_nms.relative_anchors(config)
         metadata = mediapipe_metadata.raw_metadata(description, anchors, len(label_map))
     else:
         metadata = mediapipe_metadata.detections_metadata(description)

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
-from efficientdet_tf.boxes import to_center
+from efficientdet_tf.boxes import to_center, to_fractions
 from efficientdet_tf.config import Config
 from efficientdet_tf.inference.tflite_metadata import MAX_THREADS
 
@@ -21,6 +22,12 @@ _NEVER = -1000.0
 _UNUSED = MAX_THREADS + 1
 
 
+def relative_anchors(config: Config) -> np.ndarray:
+    """Return the anchors as fractions of the input: float32 [N, 4], center y, x, height, width."""
+    boxes = anchor_grid.from_config(config)
+    return to_center(to_fractions(boxes, config.model.image_size)).astype(np.float32)
+
+
 def nms_function(config: Config) -> Callable:
     """Build the function from box deltas and class logits of all anchors to detections.
 
@@ -31,17 +38,15 @@ def nms_function(config: Config) -> Callable:
       Function of box_deltas, float32 [1, N, 4], and class_logits, float32 [1, N, classes], that
       returns a dict of `OUTPUTS`; see `export.tflite.export`.
     """
-    height, width = config.model.image_size
-    boxes = anchor_grid.from_config(config)
-    anchors = tf.constant(to_center(boxes) / [height, width, height, width], tf.float32)
+    anchors = relative_anchors(config)
     unused = _UNUSED if config.detection.nms_scope == "per_class" else 0
     nms = _nms_op(config, config.model.num_classes + unused)
     size = config.detection.max_detections
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([1, len(boxes), 4], tf.float32, "box_deltas"),
-            tf.TensorSpec([1, len(boxes), config.model.num_classes], tf.float32, "class_logits"),
+            tf.TensorSpec([1, len(anchors), 4], tf.float32, "box_deltas"),
+            tf.TensorSpec([1, len(anchors), config.model.num_classes], tf.float32, "class_logits"),
         ],
         autograph=False,
     )
@@ -49,7 +54,7 @@ def nms_function(config: Config) -> Callable:
         logits = class_logits
         if unused:
             logits = tf.pad(logits, [[0, 0], [0, 0], [unused, 0]], constant_values=_NEVER)
-        boxes, classes, logits, count = nms(box_deltas, logits, anchors)
+        boxes, classes, logits, count = nms(box_deltas, logits, tf.constant(anchors))
         is_detection = tf.cast(tf.range(size), tf.float32)[None] < count[:, None]
         return {
             "boxes": boxes,

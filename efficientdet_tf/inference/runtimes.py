@@ -4,6 +4,7 @@ Each takes upright pixels and returns (boxes, scores, class indices) per image, 
 `efficientdet_tf.inference.detections.Detections`. All are thread-safe.
 """
 
+import functools
 import os
 import pathlib
 import threading
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from efficientdet_tf.boxes import from_fractions
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -51,10 +53,10 @@ class KerasBackend:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         inputs = zip(*(self._letterbox(image) for image in images))
-        found = self._detect(*(tf.stack(tensors) for tensors in inputs))
-        found = {name: value.numpy() for name, value in found.items()}
+        found = _as_arrays(self._detect(*(tf.stack(tensors) for tensors in inputs)))
+        boxes, scores, classes = (found[name] for name in ("boxes", "scores", "classes"))
         return [
-            tuple(found[name][i, :count] for name in ("boxes", "scores", "classes"))
+            (boxes[i, :count], scores[i, :count], classes[i, :count])
             for i, count in enumerate(found["num_detections"])
         ]
 
@@ -95,11 +97,13 @@ class TFLiteBackend:
         self._letterbox = _compiled(Letterbox.from_config(metadata.config))
         [details] = interpreter.get_input_details()
         self._takes_bytes = details["dtype"] == np.uint8
-        self._input_size = np.tile(metadata.config.model.image_size, 2)
         outputs = interpreter.get_signature_list()["serving_default"]["outputs"]
-        self._postprocess = None
+        # From the outputs to detections with boxes in pixels of the input.
+        self._in_input_pixels: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+        self._in_input_pixels = functools.partial(_scaled_to, metadata.config.model.image_size)
         if "boxes" not in outputs:
-            self._postprocess = raw_postprocessing_function(metadata.config)
+            postprocess = raw_postprocessing_function(metadata.config)
+            self._in_input_pixels = lambda raw: _as_arrays(postprocess(**raw))
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
@@ -110,16 +114,21 @@ class TFLiteBackend:
             pixels = np.rint(pixels).astype(np.uint8)
         with self._lock:
             # The runner returns copies, which the next call does not change.
-            found = self._interpreter.get_signature_runner()(images=pixels[None])
-        if self._postprocess is not None:
-            found = self._postprocess(**found)
-            found = {name: value.numpy() for name, value in found.items()}
+            outputs = self._interpreter.get_signature_runner()(images=pixels[None])
+        found = self._in_input_pixels(outputs)
         count = int(found["num_detections"][0])
-        boxes = found["boxes"][0, :count]
-        if self._postprocess is None:
-            boxes = boxes * self._input_size
-        boxes = np.clip(boxes * scale, 0, np.tile(size, 2), dtype=np.float32)
+        boxes = found["boxes"][0, :count] * scale
+        boxes = np.clip(boxes, 0, np.tile(size, 2), dtype=np.float32)
         return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)
+
+
+def _as_arrays(tensors: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in tensors.items()}
+
+
+def _scaled_to(image_size: tuple[int, int], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convert relative boxes to pixels of an image."""
+    return {**found, "boxes": from_fractions(found["boxes"], image_size)}
 
 
 def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
