@@ -9,8 +9,10 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
 from efficientdet_tf.config import Config, ConfigError, parse_assignments
 from efficientdet_tf.files import write_atomically
+from efficientdet_tf.output_files import check_replaceable
 
 if TYPE_CHECKING:
+    from efficientdet_tf.data.records import DetectionData
     from export import formats
     from export.verification import Verification
 
@@ -86,11 +88,14 @@ def main(values: flags.FlagValues) -> None:
     # Late, so that --help and invalid settings do not wait for TensorFlow.
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
-    from export.verification import VerificationError
+    from export.verification import VerificationError, is_own
 
     run_directory = RunDirectory(values.model_dir)
     folder = pathlib.Path(values.output or run_directory.path / "export")
+    report = folder / "verification.json"
     formats.check(values.format, folder)
+    if values.verify:
+        check_replaceable(report, is_own)
     # TensorFlow logs thousands of names while saving.
     logging.set_verbosity(logging.ERROR)
     config = run_directory.config().override(settings)
@@ -109,8 +114,8 @@ def main(values: flags.FlagValues) -> None:
             continue
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)
     if verification:
-        write_atomically(folder / "verification.json", verification.to_json())
-        print(f"\n{verification.table()}\n\nWritten to {folder / 'verification.json'}")
+        write_atomically(report, verification.to_json())
+        print(f"\n{verification.table()}\n\nWritten to {report}")
     if failures:
         raise VerificationError("; ".join(failures))
 
@@ -125,15 +130,10 @@ def run() -> None:
 
 def _calibration_images(values: flags.FlagValues, config: Config) -> list:
     """Load the representative images of int8; of a file, only headers are verified."""
-    from efficientdet_tf.data import parts
     from export.calibration import representative_images
 
     config = config.override({"data.verify": "header"})
-    if values.calibration_data:
-        named = {"path": values.calibration_data, "format": "auto", "images": ""}
-        data = parts.load_split(config, "train", **named)
-    else:
-        data = parts.load_split(config, "train")
+    data = _load_data(config, "train", values.calibration_data)
     return representative_images(data, config, values.calibration_images)
 
 
@@ -143,10 +143,18 @@ def _verification(values: flags.FlagValues, exporter: "formats.Exporter") -> "Ve
     from export.verification import Verification
 
     config = exporter.config
-    named = {"path": values.data, "format": "auto", "images": ""} if values.data else {}
-    data = parts.load_split(config, "val", **named)
+    data = _load_data(config, "val", values.data)
     parts.require_objects(data)
     return Verification(exporter.model, config, exporter.label_map, data, values.max_ap_drop)
+
+
+def _load_data(config: Config, split: str, path: str | None) -> "DetectionData":
+    """Load the data set of a flag, or the one of the run if it is not given."""
+    from efficientdet_tf.data import parts
+
+    # Format and image folder of the config are those of its own data.
+    named = {"path": path, "format": "auto", "images": ""} if path else {}
+    return parts.load_split(config, split, **named)
 
 
 def _detection_settings(values: flags.FlagValues) -> dict[str, str]:

@@ -31,10 +31,10 @@ def representative_images(
     batches = pipeline.evaluation_dataset(dataclasses.replace(data, records=records), config, 1)
     images = [batch.numpy() for batch, where in batches if int(where["position"][0]) >= 0]
     if not images:
-        raise DataError(f"{data.source}: no image can be read; choose another --data")
+        raise DataError(f"{data.source}: no image can be read; choose another --calibration_data")
     if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images):
         raise DataError(
             f"{data.source}: all images are alike, which says nothing about the range of "
-            "activations; choose another --data"
+            "activations; choose another --calibration_data"
         )
     return images

@@ -26,12 +26,14 @@ class Format(NamedTuple):
       export: function of an exporter and a path, which writes it.
       is_own: predicate whether a path is an earlier export.
       needs_images: whether the exporter needs representative images.
+      has_hard_nms: whether NMS is hard whatever `detection.nms` says.
     """
 
     file: str
     export: Callable[["Exporter", pathlib.Path], object]
     is_own: Callable[[pathlib.Path], bool]
     needs_images: bool = False
+    has_hard_nms: bool = False
 
 
 def _saved_model(exporter: "Exporter", path: pathlib.Path) -> None:
@@ -46,7 +48,8 @@ def _tflite(with_nms: bool, quantization: tflite.Quantization) -> tuple[str, For
         exporter.tflite.write(path, quantization, with_nms)
 
     file = f"model{suffix}.tflite"
-    return f"tflite{suffix}", Format(file, export, tflite.is_own, quantization == "int8")
+    format = Format(file, export, tflite.is_own, quantization == "int8", has_hard_nms=with_nms)
+    return f"tflite{suffix}", format
 
 
 FORMATS = {"saved_model": Format("saved_model", _saved_model, saved_model.is_own)} | dict(

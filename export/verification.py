@@ -1,5 +1,6 @@
 """Verification of exported files: accuracy, differences and latency beside the Keras model."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,12 +15,13 @@ import tf_keras as keras
 from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.image_files import read_record
-from efficientdet_tf.data.records import DetectionData, LabelMap
+from efficientdet_tf.data.records import DataError, DetectionData, LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.runtimes import load_tflite
+from export.formats import FORMATS
 
 # Images and least score of the detections whose boxes and scores are compared.
 _NUM_COMPARED, _LEAST_SCORE = 20, 0.3
@@ -68,6 +70,9 @@ class Verification:
       label_map: classes of the model.
       data: images and ground truth.
       max_ap_drop: largest loss of AP (0..1) that is accepted.
+
+    Raises:
+      DataError: if no image can be read; the message is one line.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class Verification:
         self._model, self._config, self._label_map = model, config, label_map
         self._data = data
         self._max_ap_drop = max_ap_drop
-        self._images = [read_record(record) for record in data.records[:_NUM_COMPARED]]
+        self._images = _first_images(data)
         # AP and detections of the Keras model, by NMS method.
         self._references: dict[str, tuple[float, list[Detections]]] = {}
 
@@ -120,8 +125,7 @@ class Verification:
     def _reference(self, name: str) -> tuple[float, list[Detections]]:
         """Return AP and detections of the Keras model with the NMS of a format."""
         config = self._config
-        if name.startswith("tflite") and "raw" not in name:
-            # The op has no other.
+        if FORMATS[name].has_hard_nms:
             config = config.override({"detection.nms": "hard"})
         key = config.detection.nms
         if key not in self._references:
@@ -145,6 +149,32 @@ class Verification:
             for result in self.results
         ]
         return "\n".join(lines)
+
+
+def is_own(path: pathlib.Path) -> bool:
+    """Whether a file was written from `Verification.to_json`."""
+    fields = {field.name for field in dataclasses.fields(Verified)}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(results, list) and all(
+        isinstance(result, dict) and result.keys() == fields for result in results
+    )
+
+
+def _first_images(data: DetectionData) -> list[np.ndarray]:
+    """Read the first images of a data set that can be read."""
+    images: list[np.ndarray] = []
+    for record in data.records:
+        # The evaluation counts and names the others.
+        with contextlib.suppress(DataError):
+            images.append(read_record(record))
+        if len(images) == _NUM_COMPARED:
+            break
+    if not images:
+        raise DataError(f"{data.source}: no image can be read; choose another --data")
+    return images
 
 
 def compare(

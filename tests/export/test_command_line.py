@@ -1,6 +1,7 @@
 """`python -m export`: output, files and errors."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def test_prints_each_file_with_its_size(exported):
     for line, name in zip(lines, names, strict=True):
         path = exported / formats.FORMATS[name].file
         assert line == f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)"
+
+
+def test_the_help_names_every_format():
+    named = re.findall(r"\w+", command.define_flags()["format"].help)
+    assert [name for name in formats.FORMATS if name not in named] == []
 
 
 def test_no_partial_files_remain(exported):

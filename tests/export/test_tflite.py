@@ -125,7 +125,7 @@ def test_images_that_are_all_alike_are_refused(tiny_run):
         representative_images(alike, config, 3)
     assert str(error.value) == (
         "digits (val): all images are alike, which says nothing about the range of activations; "
-        "choose another --data"
+        "choose another --calibration_data"
     )
 
 

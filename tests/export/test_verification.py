@@ -1,5 +1,6 @@
 """Verification of exported files beside the Keras model."""
 
+import dataclasses
 import json
 import re
 
@@ -11,13 +12,13 @@ from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.data import load
 from efficientdet_tf.data.coco_writer import write_coco
-from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.run_directory import RunDirectory
 from export import __main__ as command
 from export import formats
-from export.verification import Verification, VerificationError, compare
+from export.verification import Verification, VerificationError, compare, is_own
 
 
 def detections(*rows):
@@ -71,6 +72,7 @@ def test_a_file_is_measured_beside_the_model(tiny_run, data_path, tmp_path, caps
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"tflite_raw: {tmp_path}/model_raw.tflite (")
     assert out[-1] == f"Written to {tmp_path}/verification.json"
+    assert is_own(tmp_path / "verification.json")
     [result] = json.loads((tmp_path / "verification.json").read_text())
     assert result["format"] == "tflite_raw"
     assert result["size"] == (tmp_path / "model_raw.tflite").stat().st_size
@@ -89,9 +91,34 @@ def test_a_file_that_loses_too_much_does_not_replace_another(tiny_run, data_path
     with pytest.raises(VerificationError) as error:
         untrained.write("tflite_raw", verification.check)
     assert re.fullmatch(
-        rf"tflite_raw: AP 0\.\d+ on {data_path}, 0\.\d+ below the model's; not kept, as "
+        rf"tflite_raw: AP 0\.\d+ on {data_path}, [01]\.\d+ below the model's; not kept, as "
         r"--max_ap_drop=0\.01 is allowed",
         str(error.value),
     )
     assert (tmp_path / "model_raw.tflite").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model_raw.tflite"]
+
+
+def test_images_that_cannot_be_read_are_passed_over(tiny_run, data_path, exported):
+    run = RunDirectory(tiny_run)
+    data = load(data_path)
+    damaged = dataclasses.replace(data.records[0], image_id=2, image=b"damaged", name="2.jpg")
+    some = dataclasses.replace(data, records=[damaged, *data.records])
+    verification = Verification(run.load_model(), run.config(), run.label_map(), some, 1.0)
+    verification.check("tflite_raw", exported / "model_raw.tflite", 1)
+    assert verification.results[0].box_difference < 0.5
+    none = dataclasses.replace(data, records=[damaged])
+    with pytest.raises(DataError) as error:
+        Verification(run.load_model(), run.config(), run.label_map(), none, 1.0)
+    assert str(error.value) == f"{data_path}: no image can be read; choose another --data"
+
+
+def test_a_report_of_the_user_is_not_overwritten(tiny_run, tmp_path, capsys):
+    (tmp_path / "verification.json").write_text('{"mine": 1}')
+    arguments = [f"--model_dir={tiny_run}", f"--output={tmp_path}", "--format=tflite", "--verify"]
+    assert command_line.call(command.COMMAND, arguments) == 1
+    assert capsys.readouterr().err == (
+        f"export: --output: {tmp_path}/verification.json exists and was not written by this "
+        "command; choose another name or folder, or move it away\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["verification.json"]
