@@ -1,8 +1,5 @@
-"""Feature networks of the comparison: settings of each, and how to run one in a process."""
+"""Feature networks of the comparison, and the settings of each."""
 
-import concurrent.futures
-import multiprocessing
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from efficientdet_tf.config import Config
@@ -75,11 +72,3 @@ PUBLISHED = {
     ("bifpn", "sum"): (0.88, 0.67, 43.94),
     ("bifpn", "fast"): (0.88, 0.68, 44.39),
 }
-
-
-def in_own_process(function: Callable, *arguments: Any) -> Any:
-    """Call a function in a new process, which returns its memory at the end."""
-    # TensorFlow does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()

@@ -8,7 +8,8 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.compared_networks import NETWORKS, Compared, in_own_process
+from benchmarks.compared_networks import NETWORKS, Compared
+from benchmarks.measuring import in_own_process
 from efficientdet_tf import files
 from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config, parse_assignments

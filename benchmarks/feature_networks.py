@@ -18,14 +18,13 @@ as `--train=PATH --val=PATH`, and draws AP. Results are kept in `--output`: the 
 on where it was interrupted.
 """
 
-import statistics
-import time
 from typing import NamedTuple
 
 from absl import flags
 
 from benchmarks import feature_network_training
-from benchmarks.compared_networks import NETWORKS, PUBLISHED, Compared, in_own_process
+from benchmarks.compared_networks import NETWORKS, PUBLISHED, Compared
+from benchmarks.measuring import in_own_process, median_seconds, resident
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config
 
@@ -33,7 +32,7 @@ FLAGS = flags.FlagValues()
 
 flags.DEFINE_list("models", ["efficientdet-d0"], "Rows of the model table.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "repeats", 30, "Timed calls, after three untimed.", lower_bound=1, flag_values=FLAGS
+    "repeats", 30, "Timed calls, after two untimed.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_bool("fusion", False, "Time the fusion methods of BiFPN.", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -119,7 +118,6 @@ def measure(model_name: str, row: Compared, repeats: int) -> Measured:
     import tf_keras as keras
     from ai_edge_litert.interpreter import Interpreter
 
-    from benchmarks.training_step import resident
     from efficientdet_tf import model as model_lib
     from efficientdet_tf.complexity import measure_parts
 
@@ -132,7 +130,7 @@ def measure(model_name: str, row: Compared, repeats: int) -> Measured:
     specs = [tf.TensorSpec([1, *x.shape[1:]], tf.float32) for x in alone.inputs]
     call = tf.function(lambda *x: alone(list(x), training=False), autograph=False)
     inputs = [tf.random.stateless_uniform(spec.shape, [1, 2]) for spec in specs]
-    in_keras = _median_seconds(lambda: call(*inputs)[3].numpy(), repeats)
+    in_keras, _ = median_seconds(lambda: call(*inputs)[3].numpy(), repeats)
 
     function = call.get_concrete_function(*specs)
     content = tf.lite.TFLiteConverter.from_concrete_functions([function], alone).convert()
@@ -141,7 +139,7 @@ def measure(model_name: str, row: Compared, repeats: int) -> Measured:
     interpreter.allocate_tensors()
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], np.ones(detail["shape"], np.float32))
-    in_tflite = _median_seconds(interpreter.invoke, repeats)
+    in_tflite, _ = median_seconds(interpreter.invoke, repeats)
     return Measured(
         sum(part.trainable for part in costs),
         sum(part.multiply_adds for part in costs),
@@ -149,15 +147,6 @@ def measure(model_name: str, row: Compared, repeats: int) -> Measured:
         in_tflite,
         resident("VmRSS") - before,
     )
-
-
-def _median_seconds(function, repeats: int) -> float:
-    durations = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        function()
-        durations.append(time.perf_counter() - start)
-    return statistics.median(durations[3:])
 
 
 if __name__ == "__main__":

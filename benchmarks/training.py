@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import flags
 
-from benchmarks.training_step import measure, median_seconds
+from benchmarks.measuring import median_seconds
+from benchmarks.training_step import measure
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import digits, pipeline

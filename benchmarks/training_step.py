@@ -1,11 +1,10 @@
 """Time and memory of a training step, measured in a separate process."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+
+from benchmarks.measuring import in_own_process, median_seconds, resident
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,7 @@ def measure(model: str, settings: Mapping[str, object], repeats: int) -> Measure
       settings: settings for `Config.override`.
       repeats: number of timed steps, after two untimed ones.
     """
-    # Spawned, since TensorFlow does not survive a fork; one per measurement, since a process
-    # does not return its memory.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, model, dict(settings), repeats).result()
+    return in_own_process(_measure, model, dict(settings), repeats)
 
 
 def _measure(name: str, settings: dict, repeats: int) -> Measured:
@@ -64,21 +59,3 @@ def _measure(name: str, settings: dict, repeats: int) -> Measured:
     first_step = time.perf_counter() - start
     seconds, processor = median_seconds(lambda: step()["loss"].numpy(), repeats)
     return Measured(first_step, seconds, processor, resident("VmHWM") - before, estimated)
-
-
-def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Measure median wall and processor seconds of a call, after two untimed calls."""
-    durations = []
-    for index in range(repeats + 2):
-        start, work = time.perf_counter(), time.process_time()
-        function()
-        if index >= 2:
-            durations.append((time.perf_counter() - start, time.process_time() - work))
-    return tuple(statistics.median(column) for column in zip(*durations))
-
-
-def resident(field: str) -> int:
-    """Return the current (VmRSS) or peak (VmHWM) memory of this process in bytes, on Linux."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        (line,) = (line for line in file if line.startswith(f"{field}:"))
-    return 1024 * int(line.split()[1])
