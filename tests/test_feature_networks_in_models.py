@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import model as model_lib
@@ -13,23 +12,11 @@ from efficientdet_tf.training import optimizers
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 from keras_layers.feature_network import NETWORKS
+from tests import tiny
 
 # One name of each class.
 NAMES = list({place: name for name, place in reversed(NETWORKS.items())}.values())[::-1]
 PARTS = {"backbone", "extra_levels", "feature_network", "class_head", "box_head"}
-
-
-def batch():
-    """Two random images, each with one object that is assigned to the anchors of a position."""
-    positions = sum(size**2 for size in (8, 4, 2, 1, 1))
-    # The first of the nine anchors of each position.
-    classes = tf.one_hot(tf.zeros([2, positions], tf.int32), 9, 1, -1)
-    targets = {
-        "class_targets": tf.reshape(classes, [2, -1]),
-        "box_targets": tf.ones([2, 9 * positions, 4]),
-        "num_positives": tf.ones([2]),
-    }
-    return tf.random.stateless_uniform([2, 64, 64, 3], [1, 2], 0, 255), targets
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +28,7 @@ def test_a_model_of_each_network_takes_steps(name, network_config):
     inner = optimizers.build(config.optimizer, total_steps=2, steps_per_epoch=2, batch_size=2)
     model.optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=16)
     before = {weight.name: weight.numpy() for weight in model.trainable_weights}
-    logs = [model.train_step(batch()) for _ in range(2)]
+    logs = [model.train_step(tiny.object_at_each_position()) for _ in range(2)]
     assert all(np.isfinite(log["loss"]) for log in logs)
     assert all(np.all(np.isfinite(weight)) for weight in model.weights)
     changed = {w.name for w in model.trainable_weights if np.any(w != before[w.name])}

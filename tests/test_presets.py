@@ -11,6 +11,7 @@ from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import train as run_lib
+from tests import tiny
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PRESETS = sorted(
@@ -176,14 +177,7 @@ def test_losses_of_retinanet():
 def test_a_tiny_retinanet_takes_a_step_that_reaches_every_weight():
     model = run_lib.compiled_model(Config.from_yaml("retinanet").override(TINY), steps=1)
     assert not [weight.name for weight in model.weights if "_head/bn" in weight.name]
-    positions = sum(size**2 for size in (8, 4, 2, 1, 1))
-    classes = tf.one_hot(tf.zeros([2, positions], tf.int32), 9, 1, -1)
-    targets = {
-        "class_targets": tf.reshape(classes, [2, -1]),
-        "box_targets": tf.ones([2, 9 * positions, 4]),
-        "num_positives": tf.ones([2]),
-    }
-    images = tf.random.stateless_uniform([2, 64, 64, 3], [1, 2], 0, 255)
+    images, targets = tiny.object_at_each_position()
     with tf.GradientTape() as tape:
         losses = model.detection_loss(targets, model(images, training=True))
     gradients = tape.gradient(losses["detection_loss"], model.trainable_variables)

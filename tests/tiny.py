@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 
+import tensorflow as tf
+
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.coco_writer import write_coco
@@ -23,6 +25,23 @@ NETWORK = {
 def config(**overrides: object) -> Config:
     """Build the config of a tiny EfficientDet-Lite0, with dotted overrides."""
     return Config.for_model("efficientdet-lite0").override(NETWORK | overrides)
+
+
+def object_at_each_position() -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Return a batch for levels 3 to 7 at 64 pixels and one class.
+
+    Returns:
+      Two random images, and targets by which the first of the nine anchors of each position has
+      an object.
+    """
+    positions = sum(size**2 for size in (8, 4, 2, 1, 1))
+    classes = tf.one_hot(tf.zeros([2, positions], tf.int32), 9, 1, -1)
+    targets = {
+        "class_targets": tf.reshape(classes, [2, -1]),
+        "box_targets": tf.ones([2, 9 * positions, 4]),
+        "num_positives": tf.ones([2]),
+    }
+    return tf.random.stateless_uniform([2, 64, 64, 3], [1, 2], 0, 255), targets
 
 
 def write_coco_file(folder: pathlib.Path, num_images: int, ids: tuple[int, ...] = ()) -> str:
