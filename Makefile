@@ -39,10 +39,10 @@ docs: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	$(VENV)/bin/zensical build --strict
 
+# mediapipe asks for an absl-py that tf-models-official's other packages refuse, and works with theirs.
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
-	# It asks for an absl-py that tf-models-official's other packages refuse, and works with theirs.
 	$(VENV)/bin/python -m pip install --quiet --no-deps 'mediapipe==1.2.*'
 	touch $@
