@@ -80,7 +80,7 @@ def build_parts(model: str, folder: pathlib.Path) -> dict[str, Callable[[], obje
     network, config, label_map = load(model)
     pixels = load_sample_image("china.jpg")
     encoded = tf.io.encode_jpeg(pixels, quality=95)
-    image, scale, size = detection_function.Letterbox.from_config(config)(tf.constant(pixels))
+    image, scale, size = detection_function.InputResize.from_config(config)(tf.constant(pixels))
     inputs = image[None], scale[None], size[None]
     alone = tf.function(lambda images: network(images, training=False))
     detect = detection_function.detection_function(network, config)

@@ -10,7 +10,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.decoding import decode_image, is_webp
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference.detection_function import Letterbox, detection_function
+from efficientdet_tf.inference.detection_function import InputResize, detection_function
 from efficientdet_tf.inference.frozen_network import freeze_network
 
 # Files written by TensorFlow, and our `assets.extra`.
@@ -75,7 +75,7 @@ class _Served(tf.Module):
 
     def __init__(self, model: keras.Model, config: Config, label_map: LabelMap) -> None:
         super().__init__(name="efficientdet")
-        letterbox = Letterbox.from_config(config)
+        input_resize = InputResize.from_config(config)
         detect = detection_function(freeze_network(model, config.model.image_size), config)
         # One more entry, for the padding after the last detection.
         category_ids = tf.constant([*label_map.ids, 0], tf.int64)
@@ -90,20 +90,20 @@ class _Served(tf.Module):
             return {**found, "classes": classes, "class_names": class_names}
 
         def prepare(images: tf.Tensor, function: Callable) -> Any:
-            return tf.map_fn(function, images, fn_output_signature=letterbox.signature)
+            return tf.map_fn(function, images, fn_output_signature=input_resize.signature)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
         def serve_encoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
             with tf.control_dependencies([_check_formats(images)]):
                 images = tf.identity(images)
-            return respond(prepare(images, lambda image: letterbox(decode_image(image))))
+            return respond(prepare(images, lambda image: input_resize(decode_image(image))))
 
         @tf.function(
             input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")],
             autograph=False,
         )
         def serve_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return respond(prepare(images, letterbox))
+            return respond(prepare(images, input_resize))
 
         self.serve_encoded, self.serve_images = serve_encoded, serve_images
 

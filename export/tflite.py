@@ -37,8 +37,8 @@ class TFLiteExporter:
     """Writer of TFLite models for ai-edge-litert, MediaPipe and other runtimes.
 
     Input `images`: [1, H, W, 3], RGB on the 0..255 scale, as
-    `efficientdet_tf.data.preprocessing.resize_and_pad` makes it, float32, or uint8 with
-    quantization "int8"; normalisation is inside.
+    `efficientdet_tf.data.preprocessing.resize` makes it, float32, or uint8 with quantization
+    "int8"; normalisation is inside.
 
     Outputs with NMS, where M = `config.detection.max_detections`, in this order:
 
@@ -190,8 +190,9 @@ def _with_metadata(
     parsed = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     order_outputs(parsed, outputs)
     height, width = config.model.image_size
-    # MediaPipe does not know of padding; its users do.
-    description = f"EfficientDet, {height} x {width} pixels, RGB, padded at the bottom and right"
+    # MediaPipe always stretches; its users may pad before.
+    how = {"pad": "padded at the bottom and right", "stretch": "stretched"}[config.model.resize]
+    description = f"EfficientDet, {height} x {width} pixels, RGB, {how}"
     if outputs == _RAW_OUTPUTS:
         anchors = tflite_nms.relative_anchors(config)
         metadata = mediapipe_metadata.raw_metadata(description, anchors, len(label_map))

@@ -67,7 +67,8 @@ class Postprocessing(keras.layers.Layer):
             `box_L`, float [B, h, w, A * 4], (ty, tx, th, tw), for each level L.
           anchors: float32 [N, 4], ymin, xmin, ymax, xmax in network pixels, in
             order of level, row, column, and the A of a cell.
-          scale_to_original: float32 [B], original pixels per network pixel.
+          scale_to_original: float32 [B, 2], original pixels per network pixel, vertically
+            and horizontally.
           original_size: int [B, 2], height and width of the original images in pixels,
             to which boxes are clipped; None for no clipping. Default None.
 
@@ -133,7 +134,7 @@ class Postprocessing(keras.layers.Layer):
         original_size: tf.Tensor | None,
     ) -> dict[str, tf.Tensor]:
         boxes, scores, classes, counts = found
-        boxes *= scale_to_original[:, None, None]
+        boxes *= tf.tile(scale_to_original, [1, 2])[:, None]
         if original_size is not None:
             limit = tf.tile(tf.cast(original_size, tf.float32), [1, 2])[:, None, :]
             boxes = tf.clip_by_value(boxes, 0.0, limit)

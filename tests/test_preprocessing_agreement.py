@@ -1,7 +1,7 @@
 """One image, five input paths: training, evaluation, Detector, SavedModel, TFLite.
 
 The network is a probe whose class logits are pixels of its input, so that the
-scores of the detections tell what the network was given.
+scores of the detections tell what the network was given, and their boxes where it was.
 """
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf import anchors
+from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmenting, pipeline
 from efficientdet_tf.data.image_files import read_image
@@ -37,6 +39,11 @@ CONFIG = Config.for_model(
 )
 
 
+@pytest.fixture(scope="module", params=["pad", "stretch"])
+def config(request):
+    return CONFIG.override({"model.resize": request.param})
+
+
 def probe():
     """Logits of class c are channel c of the input at the corners of the cells."""
     images = keras.Input((*SIZE, 3))
@@ -55,16 +62,9 @@ def expected_scores(network_input):
     return np.sort(1 / (1 + np.exp(4 - np.concatenate(cells) / 32)), axis=0)
 
 
-def found_scores(detector, photograph):
-    [found] = detector.detect([photograph])
-    return np.sort(
-        np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0
-    )
-
-
 @pytest.fixture(scope="module")
-def evaluation_input(photograph):
-    [(images, _)] = pipeline.evaluation_dataset(data(photograph), CONFIG, 1)
+def evaluation_input(photograph, config):
+    [(images, _)] = pipeline.evaluation_dataset(data(photograph), config, 1)
     return images[0].numpy()
 
 
@@ -82,26 +82,42 @@ def data(photograph):
     return DetectionData([record], LABELS, source="test")
 
 
-def test_training_and_evaluation_agree(photograph, evaluation_input):
+def test_training_and_evaluation_agree(photograph, config, evaluation_input):
     pixels = tf.constant(read_image(photograph))
-    image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), CONFIG, tf.constant([0, 0]))
+    image, _, _ = augmenting.augment(pixels, tf.zeros([0, 4]), config, tf.constant([0, 0]))
     assert evaluation_input.shape == (*SIZE, 3)
     # Padding is the mean colour, outside the image.
-    np.testing.assert_allclose(evaluation_input[:, -1], [CONFIG.model.pixel_mean] * 64, atol=1e-3)
+    is_padded = np.allclose(evaluation_input[:, -1], config.model.pixel_mean, atol=1e-3)
+    assert is_padded == (config.model.resize == "pad")
     np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["detector", "saved_model", "tflite"])
-def test_exported_models_agree_with_evaluation(kind, photograph, evaluation_input, tmp_path):
+def test_exported_models_agree_with_evaluation(
+    kind, photograph, config, evaluation_input, tmp_path
+):
     model = probe()
     if kind == "detector":
-        detector = Detector.from_model(model, CONFIG, LABELS)
+        detector = Detector.from_model(model, config, LABELS)
     else:
         export, name = (saved_model, "model") if kind == "saved_model" else (tflite, "m.tflite")
-        detector = Detector.load(export.export(model, CONFIG, LABELS, tmp_path / name))
-    found = found_scores(detector, photograph)
+        detector = Detector.load(export.export(model, config, LABELS, tmp_path / name))
+    [found] = detector.detect([photograph])
+    scores = np.sort(
+        np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0
+    )
     # TFLite's op keeps the best 100 of a class.
-    assert len(found) == (100 if kind == "tflite" else 120)
-    expected = expected_scores(evaluation_input)[-len(found) :]
+    assert len(scores) == (100 if kind == "tflite" else 120)
+    expected = expected_scores(evaluation_input)[-len(scores) :]
     assert len(np.unique(expected.round(3))) > 100
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    overlaps, _ = pairwise_overlaps(found.boxes, boxes_in_photograph(config))
+    assert overlaps.max(axis=1).min() > 0.999
+
+
+def boxes_in_photograph(config):
+    """Return the anchors, which are the boxes of the probe, in pixels of the photograph."""
+    scale = np.array([427 / SIZE[0], 640 / SIZE[1]])
+    if config.model.resize == "pad":
+        scale = np.full(2, scale.max())
+    return np.clip(anchors.from_config(config) * np.tile(scale, 2), 0, [427, 640] * 2)

@@ -50,6 +50,9 @@ class ModelConfig(Section):
     """Number of classes of the data set; there is no background class."""
     image_size: Shaping[tuple[Pixels, Pixels]] = Field((512, 512), examples=["512", "384x640"])
     """Height and width of the network's input in pixels; one number is a square."""
+    resize: Shaping[Literal["pad", "stretch"]] = "pad"
+    """How an image gets the input's shape: scaled with its aspect ratio kept and padded, or
+    stretched, as MediaPipe does."""
     backbone: Shaping[Literal[*BACKBONES]] = "efficientnet-b0"  # type: ignore[valid-type]
     """Backbone. Another one brings its own pixel statistics and survival probability."""
     backbone_width: Shaping[float] = Field(1.0, ge=0.1)

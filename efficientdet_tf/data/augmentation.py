@@ -40,11 +40,12 @@ def random_scale_and_crop(
     image_size: tuple[int, int],
     scale_range: tuple[float, float],
     seed: tf.Tensor,
+    stretched: tuple[int, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Scale by a random factor and crop to the network's input size.
 
-    A factor of 1 fits the image into `image_size` keeping its aspect ratio. The
-    original is cropped first, so that only visible pixels are interpolated.
+    A factor of 1 fits the image into `image_size`. The original is cropped first, so
+    that only visible pixels are interpolated.
 
     Args:
       image: uint8 or float32 [h, w, 3].
@@ -53,6 +54,8 @@ def random_scale_and_crop(
         int32 scalars.
       scale_range: smallest and largest factor.
       seed: int [2].
+      stretched: size whose aspect ratio every image is given before it is cropped; None to
+        keep the image's. Default None.
 
     Returns:
       float32 [h', w', 3] with h' and w' at most `image_size`; the clipped,
@@ -63,12 +66,14 @@ def random_scale_and_crop(
     limit = tf.cast(tf.stack(image_size), tf.float32)
     draws = tf.random.stateless_uniform([3], seed)
     factor = scale_range[0] + draws[0] * (scale_range[1] - scale_range[0])
-    scale = factor * tf.reduce_min(limit / original_size)
+    scale = factor * preprocessing.fit(original_size, image_size, stretched)
     crop_size = tf.minimum(original_size, tf.math.ceil(limit / scale))
     offset = tf.floor(draws[1:] * (original_size - crop_size + 1))
     # A draw just below 1 may round up to it.
     offset = tf.minimum(offset, original_size - crop_size)
-    scaled_size = tf.clip_by_value(tf.floor(crop_size * scale), 1, limit)
+    # Truncated as in the published models; a stretched image fills the input.
+    truncate = tf.floor if stretched is None else tf.round
+    scaled_size = tf.clip_by_value(truncate(crop_size * scale), 1, limit)
     image = _crop_and_resize(image, offset, crop_size, scaled_size)
     boxes = (boxes - tf.tile(offset, [2])) * tf.tile(scaled_size / crop_size, [2])
     boxes, kept = preprocessing.clip_boxes(boxes, image_size)

@@ -46,8 +46,9 @@ def augment(
     if settings.horizontal_flip:
         image, boxes = augmentation.random_flip(image, boxes, flip_seed)
     scale_range = (settings.scale_min, settings.scale_max)
+    stretched = config.model.image_size if config.model.resize == "stretch" else None
     image, boxes, kept = augmentation.random_scale_and_crop(
-        image, boxes, size, scale_range, scale_seed
+        image, boxes, size, scale_range, scale_seed, stretched
     )
     if settings.color:
         color_seed = tf.random.fold_in(seed, _COLOR)

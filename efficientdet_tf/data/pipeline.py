@@ -124,28 +124,30 @@ def evaluation_dataset(
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
       a dict of "position" int32 [B], index in `data.records`, -1 for padding, "scale_to_original"
-      float32 [B], original pixels per network pixel, and "size" int32 [B, 2], the original
-      height and width).
+      float32 [B, 2], original pixels per network pixel, vertically and horizontally, and "size"
+      int32 [B, 2], the original height and width).
 
     Raises:
       DataError: if the batch size is below 1.
     """
     _check_batch_size(batch_size)
     table = RecordTable.build(data, ignore_crowd=False)
-    size = config.model.image_size
+    model = config.model
 
     def element(position: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         pixels = table.read(position)
-        image, scale = preprocessing.resize_and_pad(pixels, size, config.model.pixel_mean)
+        image, scale = preprocessing.resize(
+            pixels, model.image_size, model.resize, model.pixel_mean
+        )
         about = {"position": tf.cast(position, tf.int32), "scale_to_original": scale}
         return image, about | {"size": tf.shape(pixels)[:2]}
 
     padding = (
-        tf.zeros([*size, 3]),
+        tf.zeros([*model.image_size, 3]),
         {
             "position": tf.constant(-1),
-            "scale_to_original": 1.0,
-            "size": tf.constant(size, tf.int32),
+            "scale_to_original": tf.ones([2]),
+            "size": tf.constant(model.image_size, tf.int32),
         },
     )
     workers, index = (worker.num_input_pipelines, worker.input_pipeline_id) if worker else (1, 0)

@@ -9,29 +9,55 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
-def resize_and_pad(
-    image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float]
+def resize(
+    image: tf.Tensor, image_size: tuple[int, int], method: str, pad_value: Sequence[float]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Resize an image to fit the network's input, and pad it at the bottom and right.
+    """Resize an image to the network's input.
 
-    The aspect ratio is kept. Bilinear without antialiasing, as the published
-    models were trained.
+    Bilinear without antialiasing, as the published models were trained.
 
     Args:
       image: uint8 or float32 [h, w, 3], RGB, 0..255.
       image_size: (height, width) of the network's input in pixels.
+      method: "pad" keeps the aspect ratio and pads at the bottom and right, as published;
+        "stretch" fills the input.
       pad_value: RGB of the padding, 0..255: the mean that the network subtracts,
         so that the padding becomes zero.
 
     Returns:
-      float32 [height, width, 3], RGB, 0..255, and `scale_to_original`, a float32
-      scalar: original pixels per network pixel, the factor from boxes in network
-      pixels to boxes in original pixels.
+      float32 [height, width, 3], RGB, 0..255, and `scale_to_original`, float32 [2]:
+      original pixels per network pixel, vertically and horizontally, the factors from
+      boxes in network pixels to boxes in original pixels.
     """
     original_size = tf.shape(image)[:2]
-    scale = _fit(original_size, image_size)
-    image = tf.image.resize(image, _scaled_size(original_size, scale))
+    scale = fit(original_size, image_size, image_size if method == "stretch" else None)
+    scaled_size = image_size if method == "stretch" else _scaled_size(original_size, scale)
+    image = tf.image.resize(image, scaled_size)
     return pad(image, image_size, pad_value), 1.0 / scale
+
+
+def fit(
+    original_size: tf.Tensor,
+    limit: tuple[int, int] | tf.Tensor,
+    stretched: tuple[int, int] | None = None,
+) -> tf.Tensor:
+    """Compute the largest scale at which an image fits into a size.
+
+    Args:
+      original_size: [2], height and width of the image in pixels.
+      limit: (height, width) to fit into, in pixels.
+      stretched: size whose aspect ratio every image is given; None to keep the image's.
+        Default None.
+
+    Returns:
+      Pixels per original pixel, vertically and horizontally: float32 [2].
+    """
+    size = tf.cast(original_size, tf.float32)
+    limit = tf.cast(tf.stack(limit), tf.float32)
+    if stretched is None:
+        return tf.fill([2], tf.reduce_min(limit / size))
+    shape = tf.constant(stretched, tf.float32)
+    return shape / size * tf.reduce_min(limit / shape)
 
 
 def pad(image: tf.Tensor, image_size: tuple[int, int], pad_value: Sequence[float]) -> tf.Tensor:
@@ -80,12 +106,6 @@ def clip_boxes(boxes: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor
     boxes = tf.clip_by_value(boxes, 0.0, limit)
     kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
     return tf.gather(boxes, kept), tf.cast(kept, tf.int32)
-
-
-def _fit(original_size: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Compute the network pixels per original pixel: float32 scalar."""
-    target = tf.constant(image_size, tf.float32)
-    return tf.reduce_min(target / tf.cast(original_size, tf.float32))
 
 
 def _scaled_size(original_size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

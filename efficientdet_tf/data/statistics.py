@@ -40,18 +40,22 @@ def count_objects(data: DetectionData) -> np.ndarray:
     return counts
 
 
-def describe(data: DetectionData, image_size: tuple[int, int]) -> DataStatistics:
+def describe(
+    data: DetectionData, image_size: tuple[int, int], resize: str = "pad"
+) -> DataStatistics:
     """Compute the statistics of a data set.
 
     Args:
       data: the data set.
-      image_size: (height, width) in pixels of the network's input, into which
-        every image is scaled to fit.
+      image_size: (height, width) in pixels of the network's input.
+      resize: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`. Default "pad".
     """
     sides = [np.zeros((0, 2))]
     for record in data.records:
         boxes = record.boxes[record.is_counted].astype(np.float64)
-        scale = min(image_size[0] / record.height, image_size[1] / record.width)
+        scale = np.array(image_size) / (record.height, record.width)
+        if resize == "pad":
+            scale = scale.min()
         sides.append(scale * sizes(boxes))
     height, width = np.concatenate(sides).T
     return DataStatistics(

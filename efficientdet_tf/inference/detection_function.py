@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.preprocessing import resize_and_pad
+from efficientdet_tf.data.preprocessing import resize
 from keras_layers import pre_nms
 from keras_layers.level_maps import box_map, class_map
 from keras_layers.postprocessing import Postprocessing
@@ -39,8 +39,8 @@ def detection_function(model: Callable, config: Config) -> Any:
       config: `model`, `anchors` and `detection` are read.
 
     Returns:
-      A function of images, float32 [B, H, W, 3] from `resize_and_pad`,
-      scale_to_original, float32 [B], and original_size, int32 [B, 2] (height, width).
+      A function of the batched results of `InputResize`: images, float32 [B, H, W, 3],
+      scale_to_original, float32 [B, 2], and original_size, int32 [B, 2] (height, width).
       It returns the result of `keras_layers.postprocessing.Postprocessing`, with boxes in
       original pixels, clipped to the original images (published metrics are of unclipped
       boxes).
@@ -51,7 +51,7 @@ def detection_function(model: Callable, config: Config) -> Any:
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, *config.model.image_size, 3], tf.float32),
-            tf.TensorSpec([None], tf.float32),
+            tf.TensorSpec([None, 2], tf.float32),
             tf.TensorSpec([None, 2], tf.int32),
         ],
         autograph=False,
@@ -86,7 +86,7 @@ def raw_postprocessing_function(config: Config) -> Any:
     def postprocess(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
         # Like a single level, whose cells have one anchor each.
         maps = {class_map(0): class_logits[:, :, None], box_map(0): box_deltas[:, :, None]}
-        return layer(maps, anchors, tf.ones([1]))
+        return layer(maps, anchors, tf.ones([1, 2]))
 
     return postprocess.get_concrete_function()
 
@@ -115,33 +115,36 @@ def compiled_candidates(model: keras.Model, config: Config) -> Callable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Letterbox:
-    """Resizing and padding of an image of any size to the network's input.
+class InputResize:
+    """Resizing of an image of any size to the network's input.
 
     Attributes:
       image_size: (height, width) of the network's input in pixels.
+      method: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`.
       pad_value: RGB of the padding at the bottom or right, 0..255.
     """
 
     image_size: tuple[int, int]
+    method: str
     pad_value: tuple[float, float, float]
 
     @classmethod
-    def from_config(cls, config: Config) -> "Letterbox":
-        """Build the letterbox of a config, as in training."""
-        return cls(config.model.image_size, config.model.pixel_mean)
+    def from_config(cls, config: Config) -> "InputResize":
+        """Build the resizing of a config, as in training."""
+        return cls(config.model.image_size, config.model.resize, config.model.pixel_mean)
 
     def __call__(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Resize and pad one image.
+        """Resize one image.
 
         Args:
           image: uint8 [h, w, 3], RGB.
 
         Returns:
-          Network input, float32 [H, W, 3], 0..255; scale_to_original, float32 scalar,
-          original pixels per network pixel; original (height, width), int32 [2].
+          Network input, float32 [H, W, 3], 0..255; scale_to_original, float32 [2],
+          original pixels per network pixel, vertically and horizontally; original
+          (height, width), int32 [2].
         """
-        pixels, scale = resize_and_pad(image, self.image_size, self.pad_value)
+        pixels, scale = resize(image, self.image_size, self.method, self.pad_value)
         return pixels, scale, tf.shape(image)[:2]
 
     @property
@@ -149,6 +152,6 @@ class Letterbox:
         """Shapes and dtypes of the result of a call, e.g. for `tf.map_fn`."""
         return (
             tf.TensorSpec([*self.image_size, 3], tf.float32),
-            tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([2], tf.float32),
             tf.TensorSpec([2], tf.int32),
         )

@@ -19,7 +19,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.detection_function import (
-    Letterbox,
+    InputResize,
     detection_function,
     raw_postprocessing_function,
 )
@@ -48,11 +48,11 @@ class KerasBackend:
     """Keras model, or its frozen network, one batch per call."""
 
     def __init__(self, model: Callable, config: Config) -> None:
-        self._letterbox = _compiled(Letterbox.from_config(config))
+        self._resize = _compiled(InputResize.from_config(config))
         self._detect = detection_function(model, config).get_concrete_function()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
-        inputs = zip(*(self._letterbox(image) for image in images))
+        inputs = zip(*(self._resize(image) for image in images))
         found = _as_arrays(self._detect(*(tf.stack(tensors) for tensors in inputs)))
         boxes, scores, classes = (found[name] for name in ("boxes", "scores", "classes"))
         return [
@@ -94,7 +94,7 @@ class TFLiteBackend:
     def __init__(self, interpreter: Any, metadata: Metadata) -> None:
         self._interpreter = interpreter
         self._lock = threading.Lock()
-        self._letterbox = _compiled(Letterbox.from_config(metadata.config))
+        self._resize = _compiled(InputResize.from_config(metadata.config))
         [details] = interpreter.get_input_details()
         self._takes_bytes = details["dtype"] == np.uint8
         outputs = interpreter.get_signature_list()["serving_default"]["outputs"]
@@ -109,7 +109,7 @@ class TFLiteBackend:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Found:
-        pixels, scale, size = (tensor.numpy() for tensor in self._letterbox(image))
+        pixels, scale, size = (tensor.numpy() for tensor in self._resize(image))
         if self._takes_bytes:
             pixels = np.rint(pixels).astype(np.uint8)
         with self._lock:
@@ -117,7 +117,7 @@ class TFLiteBackend:
             outputs = self._interpreter.get_signature_runner()(images=pixels[None])
         found = self._in_input_pixels(outputs)
         count = int(found["num_detections"][0])
-        boxes = found["boxes"][0, :count] * scale
+        boxes = found["boxes"][0, :count] * np.tile(scale, 2)
         boxes = np.clip(boxes, 0, np.tile(size, 2), dtype=np.float32)
         return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)
 
@@ -175,10 +175,10 @@ def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteB
     return TFLiteBackend(interpreter, metadata), metadata.label_map
 
 
-def _compiled(letterbox: Letterbox) -> Callable:
-    """Trace a `Letterbox` once for images of any size.
+def _compiled(input_resize: InputResize) -> Callable:
+    """Trace an `InputResize` once for images of any size.
 
     Traced here, because concurrent first calls would cause retracing warnings.
     """
     signature = tf.TensorSpec([None, None, 3], tf.uint8)
-    return tf.function(letterbox, autograph=False).get_concrete_function(signature)
+    return tf.function(input_resize, autograph=False).get_concrete_function(signature)

@@ -104,6 +104,7 @@ def gather(
     history, num_unreadable = read_history(history_path)
     problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
+    shape = config.model.image_size, config.model.resize
     return Contents(
         config=config,
         environment=_environment(directory),
@@ -114,8 +115,8 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
-        train=None if train_data is None else describe(train_data, config.model.image_size),
-        val=describe(val_data, config.model.image_size),
+        train=None if train_data is None else describe(train_data, *shape),
+        val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
         changes=resuming.read_changes(directory.path),
         problems=(*problems, *(line for data in datasets for line in data.problems)),

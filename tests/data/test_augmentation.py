@@ -96,7 +96,7 @@ def test_without_jitter_training_sees_what_evaluation_sees():
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
     boxes = np.array([[3, 4, 40, 50]], np.float32)
     augmented, moved, _ = augmenting.augment(image, boxes, config, tf.constant([0, 0]))
-    resized, _ = preprocessing.resize_and_pad(image, (96, 128), config.model.pixel_mean)
+    resized, _ = preprocessing.resize(image, (96, 128), "pad", config.model.pixel_mean)
     np.testing.assert_array_equal(augmented, resized)
     np.testing.assert_allclose(moved, boxes * 2)
 

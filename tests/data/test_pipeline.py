@@ -169,7 +169,7 @@ def network_boxes(record: Record, boxes: np.ndarray) -> np.ndarray:
 
 def network_input(record: Record, config: Config):
     pixels = np.asarray(Image.open(record.image))
-    image, _ = preprocessing.resize_and_pad(pixels, (SIZE, SIZE), config.model.pixel_mean)
+    image, _ = preprocessing.resize(pixels, (SIZE, SIZE), "pad", config.model.pixel_mean)
     return image
 
 

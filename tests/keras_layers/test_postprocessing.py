@@ -41,10 +41,15 @@ def golden_layer(config, scope, **overrides):
     return Postprocessing(IMAGE_SIZE, **{**settings, **overrides})
 
 
+def per_axis(scales):
+    """Scales of images whose aspect ratio was kept."""
+    return tf.tile(tf.constant(scales, tf.float32)[:, None], [1, 2])
+
+
 def detect(layer, arrays):
     outputs = {k: tf.constant(v) for k, v in arrays.items() if k[:4] in ("cls_", "box_")}
     boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
-    found = tf.function(layer)(outputs, boxes, tf.constant(arrays["image_scales"]))
+    found = tf.function(layer)(outputs, boxes, per_axis(arrays["image_scales"]))
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -75,7 +80,7 @@ def test_pre_nms_top_k_under_xla_gives_the_same(postprocess, configs, name):
     def select(outputs):
         return pre_nms.select(outputs, boxes, layer.pre_nms_top_k)
 
-    scales = tf.constant(postprocess["image_scales"])
+    scales = per_axis(postprocess["image_scales"])
     found = layer.suppress_candidates(select(outputs), scales)
     for name, expected in detect(layer, postprocess).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-3 if name == "boxes" else 1e-6)
@@ -128,7 +133,7 @@ def test_passes_exactly_the_best_pairs_to_nms(top_k):
         pre_nms_top_k=top_k,
         max_detections=100,
     )
-    found = layer(outputs, boxes, tf.ones(2))
+    found = layer(outputs, boxes, tf.ones([2, 2]))
     np.testing.assert_array_equal(found["num_detections"], [top_k, top_k])
     for image, scores in enumerate(flat_scores(outputs)):
         best = np.sort(scores.ravel())[::-1][:top_k]
@@ -140,7 +145,7 @@ def test_passes_exactly_the_best_pairs_to_nms(top_k):
 def test_ties_do_not_pass_more_pairs_to_nms():
     outputs, boxes = random_outputs(seed=0, spread=0.0)
     layer = Postprocessing((64, 64), iou_threshold=1.0, sigma=1e9, pre_nms_top_k=20)
-    assert layer(outputs, boxes, tf.ones(2))["num_detections"].numpy().tolist() == [20, 20]
+    assert layer(outputs, boxes, tf.ones([2, 2]))["num_detections"].numpy().tolist() == [20, 20]
 
 
 @pytest.mark.parametrize("top_k", [0, 50])
@@ -148,14 +153,14 @@ def test_ties_do_not_pass_more_pairs_to_nms():
 def test_nothing_above_the_threshold_gives_only_padding(scope, top_k):
     outputs, boxes = random_outputs(seed=1)
     layer = Postprocessing((64, 64), scope=scope, score_threshold=0.9999, pre_nms_top_k=top_k)
-    found = tf.function(layer)(outputs, boxes, tf.ones(2))
+    found = tf.function(layer)(outputs, boxes, tf.ones([2, 2]))
     assert found["num_detections"].numpy().tolist() == [0, 0]
     assert not any(value.numpy().any() for value in found.values())
 
 
 def test_scores_are_sorted_and_above_the_threshold():
     outputs, boxes = random_outputs(seed=2)
-    found = Postprocessing((64, 64), score_threshold=0.6)(outputs, boxes, tf.ones(2))
+    found = Postprocessing((64, 64), score_threshold=0.6)(outputs, boxes, tf.ones([2, 2]))
     for scores, count in zip(found["scores"].numpy(), found["num_detections"].numpy()):
         assert 0 < count < len(scores)
         assert (np.diff(scores[:count]) <= 0).all()
@@ -165,7 +170,7 @@ def test_scores_are_sorted_and_above_the_threshold():
 def test_an_image_does_not_change_its_neighbours():
     outputs, boxes = random_outputs(seed=3, batch_size=3)
     layer = Postprocessing((64, 64))
-    scales = tf.constant([1.0, 2.0, 0.5])
+    scales = per_axis([1.0, 2.0, 0.5])
     together = layer(outputs, boxes, scales)
     alone = layer({k: v[1:2] for k, v in outputs.items()}, boxes, scales[1:2])
     for name in together:
@@ -175,11 +180,11 @@ def test_an_image_does_not_change_its_neighbours():
 def test_scales_and_clips_to_the_original_image():
     outputs, boxes = random_outputs(seed=4)
     layer = Postprocessing((64, 64))
-    network = layer(outputs, boxes, tf.ones(2))["boxes"].numpy()
+    network = layer(outputs, boxes, tf.ones([2, 2]))["boxes"].numpy()
     sizes = np.array([[100, 128], [32, 20]])
-    scales = tf.constant([2.0, 0.5])
+    scales = tf.constant([[2.0, 3.0], [0.5, 0.25]])
     clipped = layer(outputs, boxes, scales, sizes)["boxes"].numpy()
-    expected = network * scales.numpy()[:, None, None]
+    expected = network * np.tile(scales, 2)[:, None]
     np.testing.assert_allclose(layer(outputs, boxes, scales)["boxes"], expected, atol=1e-5)
     assert (expected < 0).any() and (expected > 100).any()
     limits = np.tile(sizes, 2)[:, None]
@@ -189,7 +194,9 @@ def test_scales_and_clips_to_the_original_image():
 def test_global_scope_clips_to_the_network_image_and_per_class_does_not():
     outputs, boxes = random_outputs(seed=5)
     found = {
-        scope: Postprocessing((64, 48), scope=scope)(outputs, boxes, tf.ones(2))["boxes"].numpy()
+        scope: Postprocessing((64, 48), scope=scope)(outputs, boxes, tf.ones([2, 2]))[
+            "boxes"
+        ].numpy()
         for scope in ("global", "per_class")
     }
     assert found["per_class"].min() < 0 and found["per_class"].max() > 64
@@ -203,8 +210,8 @@ def test_config_round_trip():
     copy = keras.layers.deserialize(config)
     assert copy.get_config() == layer.get_config()
     outputs, boxes = random_outputs(seed=6)
-    for name, value in layer(outputs, boxes, tf.ones(2)).items():
-        np.testing.assert_array_equal(copy(outputs, boxes, tf.ones(2))[name], value)
+    for name, value in layer(outputs, boxes, tf.ones([2, 2])).items():
+        np.testing.assert_array_equal(copy(outputs, boxes, tf.ones([2, 2]))[name], value)
 
 
 @pytest.mark.parametrize(("field", "value"), [("method", "soft"), ("scope", "all")])
