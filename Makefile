@@ -20,12 +20,16 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python -m efficientdet_tf write_digits --output=$(DEMO_DIR)/images
 	$(VENV)/bin/python -m efficientdet_tf predict --model_path=$(DEMO_DIR)/export/saved_model \
 		--input=$(DEMO_DIR)/images --output=$(DEMO_DIR)/detections
+	-$(VENV)/bin/python -m export --model_dir=$(DEMO_DIR) --format=web
 	@echo
 	@echo "The run, its weights and metrics.csv:   $(DEMO_DIR)"
 	@echo "How it went, for a browser:             $(DEMO_DIR)/report.html"
 	@echo "The evaluation, with its curves:        $(DEMO_DIR)/evaluation"
 	@echo "A SavedModel and a TFLite file:         $(DEMO_DIR)/export"
 	@echo "Pictures with detections:               $(DEMO_DIR)/detections"
+	@echo "A page that detects in the browser: run"
+	@echo "  $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory $(DEMO_DIR)/export/web 8000"
+	@echo "and open http://127.0.0.1:8000; images of digits are in $(DEMO_DIR)/images"
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)

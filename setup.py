@@ -39,7 +39,7 @@ setup(
     package_data={
         "efficientdet_tf": ["config/presets/*.yaml", "report/*.css", "py.typed"],
         "keras_layers": ["py.typed"],
-        "export": ["py.typed"],
+        "export": ["web_page/*", "py.typed"],
     },
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -76,6 +76,8 @@ setup(
         # scikit-image for its photographs.
         "dev": [
             *("pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=2.4", "scikit-image>=0.24"),
+            # Drives Chromium, where it is installed.
+            "selenium>=4.20",
             *PRETRAINED,
         ],
     },

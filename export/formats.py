@@ -15,7 +15,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
-from export import saved_model, tflite
+from export import saved_model, tflite, web
 
 
 class Format(NamedTuple):
@@ -27,6 +27,7 @@ class Format(NamedTuple):
       is_own: predicate whether a path is an earlier export.
       needs_images: whether the exporter needs representative images.
       has_hard_nms: whether NMS is hard whatever `detection.nms` says.
+      model_file: file in the folder that `Detector` loads; empty if it loads the path itself.
     """
 
     file: str
@@ -34,6 +35,7 @@ class Format(NamedTuple):
     is_own: Callable[[pathlib.Path], bool]
     needs_images: bool = False
     has_hard_nms: bool = False
+    model_file: str = ""
 
 
 def _saved_model(exporter: "Exporter", path: pathlib.Path) -> None:
@@ -52,11 +54,19 @@ def _tflite(with_nms: bool, quantization: tflite.Quantization) -> tuple[str, For
     return f"tflite{suffix}", format
 
 
-FORMATS = {"saved_model": Format("saved_model", _saved_model, saved_model.is_own)} | dict(
-    _tflite(with_nms, quantization)
-    for with_nms in (True, False)
-    for quantization in get_args(tflite.Quantization)
-)
+def _web(exporter: "Exporter", path: pathlib.Path) -> None:
+    web.export(exporter.tflite, exporter.config, exporter.label_map, path)
+
+
+FORMATS = {
+    "saved_model": Format("saved_model", _saved_model, saved_model.is_own),
+    **dict(
+        _tflite(with_nms, quantization)
+        for with_nms in (True, False)
+        for quantization in get_args(tflite.Quantization)
+    ),
+    "web": Format("web", _web, web.is_own, model_file=web.MODEL),
+}
 
 
 class ExportError(UserError):

@@ -102,6 +102,7 @@ class Verification:
         Raises:
           VerificationError: if AP is lower than allowed; the message is one line.
         """
+        path = path / FORMATS[name].model_file
         ap, expected = self._reference(name)
         detector = Detector.load(path)
         metrics = run_detector(detector, self._data).result().metrics

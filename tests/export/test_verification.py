@@ -113,6 +113,16 @@ def test_images_that_cannot_be_read_are_passed_over(tiny_run, data_path, exporte
     assert str(error.value) == f"{data_path}: no image can be read; choose another --data"
 
 
+def test_the_model_of_a_web_page_is_measured(tiny_run, data_path, tmp_path):
+    run = RunDirectory(tiny_run)
+    model, config, labels = run.load_model(), run.config(), run.label_map()
+    verification = Verification(model, config, labels, load(data_path), 0.01)
+    formats.Exporter(model, config, labels, tmp_path).write("web", verification.check)
+    [result] = verification.results
+    assert result.lost == 0
+    assert result.size == formats.size_of(tmp_path / "web") > 18e6
+
+
 def test_a_report_of_the_user_is_not_overwritten(tiny_run, tmp_path, capsys):
     (tmp_path / "verification.json").write_text('{"mine": 1}')
     arguments = [f"--model_dir={tiny_run}", f"--output={tmp_path}", "--format=tflite", "--verify"]
