@@ -47,8 +47,9 @@ class TFLiteExporter:
     - `scores` float32 [1, M], 0..1, best first;
     - `num_detections` float32 [1]; later rows are zero.
 
-    NMS is that of the op TFLite_Detection_PostProcess: hard whatever the config, with its IoU
-    and score thresholds; with `detection.nms_scope` "per_class" at most 100 of a class, with
+    NMS is that of the op TFLite_Detection_PostProcess, on the `10 * M` anchors of highest score
+    (on all with `detection.pre_nms_top_k` 0): hard whatever the config, with its IoU and score
+    thresholds; with `detection.nms_scope` "per_class" at most 100 of a class, with
     "global", which is faster, of the best class of each anchor. Run it with at most 16 threads
     (see `export.tflite_nms`).
 

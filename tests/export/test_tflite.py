@@ -14,7 +14,7 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference.runtimes import load_tflite
 from efficientdet_tf.inference.tflite_metadata import Metadata, MetadataError, read_metadata
 from efficientdet_tf.run_directory import RunDirectory
-from export import tflite
+from export import tflite, tflite_nms
 from export.calibration import representative_images
 from export.graph_append import append
 
@@ -182,3 +182,33 @@ def test_nms_over_all_classes_is_that_of_keras_with_any_number_of_threads(
         np.testing.assert_array_equal(classes[:count], expected.class_indices)
         np.testing.assert_allclose(boxes[:count], expected.boxes, atol=0.1)
         assert not (scores[count:] >= 0.3).any()
+
+
+def nms(config, deltas, logits):
+    """Detections of the NMS graph alone, as (box, class, score) by name."""
+    content = tflite._convert(tflite_nms.nms_function(config))
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    return interpreter.get_signature_runner()(box_deltas=deltas, class_logits=logits)
+
+
+@pytest.mark.parametrize("scope", ["per_class", "global"])
+def test_nms_looks_at_the_best_anchors(tiny_run, scope):
+    """Of far more anchors than it looks at, 300 have a score above the threshold."""
+    config = RunDirectory(tiny_run).config().override({"detection.nms_scope": scope})
+    num_anchors, random = len(tflite_nms.relative_anchors(config)), np.random.default_rng(0)
+    deltas = random.normal(0, 0.1, (1, num_anchors, 4)).astype(np.float32)
+    logits = random.uniform(-12, -9, (1, num_anchors, 3)).astype(np.float32)
+    seen = random.choice(num_anchors, 300, replace=False)
+    logits[0, seen] = random.uniform(-4, 4, (300, 3))
+    few, every, three = (
+        nms(config.override({"detection.pre_nms_top_k": k}), deltas, logits) for k in (5000, 0, 3)
+    )
+    assert num_anchors > 2 * 1000 and every["num_detections"][0] == 100
+    for name, values in every.items():
+        np.testing.assert_array_equal(few[name], values)
+    # The three anchors of highest score, each with up to three classes.
+    best = np.sort(logits[0].max(axis=1))[-3:]
+    assert three["num_detections"][0] <= (9 if scope == "per_class" else 3)
+    np.testing.assert_allclose(three["scores"][0, 0], 1 / (1 + np.exp(-best[-1])), rtol=1e-5)
+    assert three["scores"][0, 0] == every["scores"][0, 0]
