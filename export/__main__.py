@@ -8,6 +8,7 @@ from absl import flags, logging
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
 from efficientdet_tf.config import Config, ConfigError, parse_assignments
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import check_replaceable
 
@@ -71,6 +72,13 @@ def define_flags() -> flags.FlagValues:
         upper_bound=1.0,
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "operators",
+        False,
+        "Print the operators of each .tflite file, and which of them GPUs, NNAPI and EdgeTPUs "
+        "refuse by their documented rules.",
+        flag_values=values,
+    )
     define_set_flag(
         values, "A setting of the postprocessing as key=value, e.g. detection.score_threshold=0.3"
     )
@@ -86,16 +94,17 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "model_dir")
     settings = _detection_settings(values)
     # Late, so that --help and invalid settings do not wait for TensorFlow.
+    from efficientdet_tf.evaluation import verified_files
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
-    from export.verification import VerificationError, is_own
+    from export.verification import VerificationError
 
     run_directory = RunDirectory(values.model_dir)
     folder = pathlib.Path(values.output or run_directory.path / "export")
-    report = folder / "verification.json"
+    path = folder / verified_files.FILE_NAME
     formats.check(values.format, folder)
     if values.verify:
-        check_replaceable(report, is_own)
+        check_replaceable(path, verified_files.is_own)
     # TensorFlow logs thousands of names while saving.
     logging.set_verbosity(logging.ERROR)
     config = run_directory.config().override(settings)
@@ -105,6 +114,23 @@ def main(values: flags.FlagValues) -> None:
         images = _calibration_images(values, config)
     exporter = formats.Exporter(model, config, label_map, folder, images)
     verification = _verification(values, exporter) if values.verify else None
+    failures = _write_all(values, exporter, verification)
+    if verification:
+        write_atomically(path, verified_files.to_json(verification.results))
+        print(f"\n{verified_files.table(verification.results)}\n\nWritten to {path}", flush=True)
+        if folder == run_directory.path / "export":
+            _update_report(values.model_dir)
+    if failures:
+        raise VerificationError("; ".join(failures))
+
+
+def _write_all(
+    values: flags.FlagValues, exporter: "formats.Exporter", verification: "Verification | None"
+) -> list[str]:
+    """Write each format, and return why some were not kept."""
+    from export import formats, operators
+    from export.verification import VerificationError
+
     failures = []
     for name in values.format:
         try:
@@ -113,11 +139,20 @@ def main(values: flags.FlagValues) -> None:
             failures.append(str(error))
             continue
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)
-    if verification:
-        write_atomically(report, verification.to_json())
-        print(f"\n{verification.table()}\n\nWritten to {report}")
-    if failures:
-        raise VerificationError("; ".join(failures))
+        if values.operators and path.suffix == ".tflite":
+            print(operators.report(operators.operators(path.read_bytes())), flush=True)
+    return failures
+
+
+def _update_report(model_dir: str) -> None:
+    """Write the report of the run again, which lists the verified files."""
+    from efficientdet_tf.cli.report import report
+
+    try:
+        print(f"Listed in {report(model_dir, 'best')}")
+    except UserError as error:
+        # The exports are complete without it.
+        logging.warning("not listed in the report: %s", error)
 
 
 COMMAND = command_line.Command("export", "Export a trained model.", define_flags, main)

@@ -1,9 +1,7 @@
 """Verification of exported files: accuracy, differences and latency beside the Keras model."""
 
 import contextlib
-import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 import time
@@ -19,9 +17,11 @@ from efficientdet_tf.data.records import DataError, DetectionData, LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.runner import run_detector
+from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.runtimes import load_tflite
 from export.formats import FORMATS
+from export.peak_memory import peak_memory
 
 # Images and least score of the detections whose boxes and scores are compared.
 _NUM_COMPARED, _LEAST_SCORE = 20, 0.3
@@ -31,34 +31,6 @@ _TIMED, _UNTIMED = 20, 3
 
 class VerificationError(UserError):
     """An exported file that loses more than allowed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Verified:
-    """Measurements of an exported file.
-
-    Attributes:
-      format: key of `export.formats.FORMATS`, or "model" for the Keras model.
-      size: bytes.
-      ap, ap50: COCO metrics, 0..1.
-      ap_drop: AP of the Keras model with the same NMS, minus `ap`.
-      box_difference: largest difference of a box coordinate, in pixels of the image.
-      score_difference: largest difference of a score.
-      lost: fraction of the Keras model's detections without one of the same class and an IoU
-        of at least 0.5.
-      latency_ms: {number of threads: (median, 95th percentile)} from pixels to detections of an
-        image; 0 threads for a runtime that chooses by itself.
-    """
-
-    format: str
-    size: int
-    ap: float
-    ap50: float
-    ap_drop: float
-    box_difference: float
-    score_difference: float
-    lost: float
-    latency_ms: dict[int, tuple[float, float]]
 
 
 class Verification:
@@ -83,7 +55,7 @@ class Verification:
         data: DetectionData,
         max_ap_drop: float,
     ) -> None:
-        self.results: list[Verified] = []
+        self.results: list[VerifiedFile] = []
         self._model, self._config, self._label_map = model, config, label_map
         self._data = data
         self._max_ap_drop = max_ap_drop
@@ -107,17 +79,20 @@ class Verification:
         detector = Detector.load(path)
         metrics = run_detector(detector, self._data).result().metrics
         differences = compare(expected, detector.detect(self._images, batch_size=1))
-        result = Verified(
+        ap_drop = ap - metrics["AP"]
+        result = VerifiedFile(
             name,
             size,
             metrics["AP"],
             metrics["AP50"],
-            ap - metrics["AP"],
+            ap_drop,
             *differences,
             _latencies(path, self._images),
+            peak_memory(path),
+            is_kept=ap_drop <= self._max_ap_drop,
         )
         self.results.append(result)
-        if not result.ap_drop <= self._max_ap_drop:
+        if not result.is_kept:
             raise VerificationError(
                 f"{name}: AP {result.ap:.3f} on {self._data.source}, {result.ap_drop:.3f} below "
                 f"the model's; not kept, as --max_ap_drop={self._max_ap_drop:g} is allowed"
@@ -134,34 +109,6 @@ class Verification:
             ap = run_detector(detector, self._data).result().metrics["AP"]
             self._references[key] = ap, detector.detect(self._images, batch_size=1)
         return self._references[key]
-
-    def to_json(self) -> str:
-        """Serialise the results to JSON."""
-        return json.dumps([dataclasses.asdict(result) for result in self.results], indent=1)
-
-    def table(self) -> str:
-        """Format the results as a text table."""
-        head = f"{'format':<20}{'MB':>7}{'AP':>8}{'AP50':>8}{'drop':>8}{'box':>9}{'score':>8}"
-        lines = [head + f"{'lost':>7}  median and p95 latency by threads"]
-        lines += [
-            f"{result.format:<20}{result.size / 1e6:>7.2f}{result.ap:>8.3f}{result.ap50:>8.3f}"
-            f"{result.ap_drop:>8.3f}{result.box_difference:>6.2f} px"
-            f"{result.score_difference:>8.3f}{result.lost:>7.1%}  {_format_latency(result)}"
-            for result in self.results
-        ]
-        return "\n".join(lines)
-
-
-def is_own(path: pathlib.Path) -> bool:
-    """Whether a file was written from `Verification.to_json`."""
-    fields = {field.name for field in dataclasses.fields(Verified)}
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(results, list) and all(
-        isinstance(result, dict) and result.keys() == fields for result in results
-    )
 
 
 def _first_images(data: DetectionData) -> list[np.ndarray]:
@@ -233,10 +180,3 @@ def _time(function: Callable[[], object]) -> tuple[float, float]:
         durations.append(1e3 * (time.perf_counter() - start))
     timed = durations[_UNTIMED:]
     return statistics.median(timed), float(np.percentile(timed, 95))
-
-
-def _format_latency(result: Verified) -> str:
-    return ", ".join(
-        f"{f'{threads}: ' if threads else ''}{median:.1f} / {p95:.1f} ms"
-        for threads, (median, p95) in result.latency_ms.items()
-    )

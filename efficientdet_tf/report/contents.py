@@ -11,9 +11,11 @@ from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.result import EvaluationResult
+from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
 from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
@@ -38,6 +40,7 @@ class Contents:
       problems: lines on skipped or ignored items of both sets and of the history.
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
+      exported: measurements of the files in the run's folder `export`.
     """
 
     config: Config
@@ -54,6 +57,7 @@ class Contents:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
+    exported: list[VerifiedFile]
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -122,7 +126,16 @@ def gather(
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
+        exported=_exported(directory),
     )
+
+
+def _exported(directory: RunDirectory) -> list[VerifiedFile]:
+    path = directory.path / "export" / verified_files.FILE_NAME
+    try:
+        return verified_files.read(path) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {error}") from error
 
 
 def _environment(directory: RunDirectory) -> dict[str, str]:

@@ -66,6 +66,7 @@ def page(contents: contents_lib.Contents) -> str:
         sections.confusion_matrix,
         sections.worst_images,
         *([sections.fusion_weights] if contents.fusion_weights else []),
+        *([sections.exported_files] if contents.exported else []),
         sections.data,
         sections.settings,
         sections.environment,

@@ -12,6 +12,7 @@ from efficientdet_tf.config import Config, format_value
 from efficientdet_tf.config import settings as declared_settings
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.statistics import DataStatistics
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import (
@@ -256,6 +257,37 @@ def fusion_weights(contents: Contents) -> Element:
     values = element("details", element("summary", "All weights"), table(head, rows))
     parts = [element("div", *charts, class_="grid"), values]
     return _section("Fusion weights", element("p", note, class_="quiet"), *parts)
+
+
+def exported_files(contents: Contents) -> Element:
+    """List the measurements of `python -m export --verify`."""
+    note = (
+        "Beside the model with the same NMS: the loss of AP, the largest differences of a box, in "
+        "pixels, and of a score, and the detections without a counterpart. Latency is the median "
+        "and the 95th percentile by threads, from pixels to detections."
+    )
+    head = ["Format", "MB", "AP", "AP50", "Loss", "Box", "Score", "Lost", "Memory, MB", "Latency"]
+    rows = [
+        [
+            file.format if file.is_kept else f"{file.format}, not kept",
+            *(
+                number(text)
+                for text in (
+                    f"{file.size / 1e6:.2f}",
+                    _number(file.ap),
+                    _number(file.ap50),
+                    f"{file.ap_drop:.3f}",
+                    f"{file.box_difference:.2f}",
+                    f"{file.score_difference:.3f}",
+                    f"{file.lost:.1%}",
+                    f"{file.peak_memory / 1e6:.0f}",
+                )
+            ),
+            verified_files.format_latency(file),
+        ]
+        for file in contents.exported
+    ]
+    return _section("Exported files", element("p", note, class_="quiet"), table(head, rows))
 
 
 def settings(contents: Contents) -> Element:

@@ -1,7 +1,6 @@
 """Verification of exported files beside the Keras model."""
 
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -14,11 +13,12 @@ from efficientdet_tf.data import load
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.detector import Detector
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.run_directory import RunDirectory
 from export import __main__ as command
 from export import formats
-from export.verification import Verification, VerificationError, compare, is_own
+from export.verification import Verification, VerificationError, compare
 
 
 def detections(*rows):
@@ -72,13 +72,16 @@ def test_a_file_is_measured_beside_the_model(tiny_run, data_path, tmp_path, caps
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"tflite_raw: {tmp_path}/model_raw.tflite (")
     assert out[-1] == f"Written to {tmp_path}/verification.json"
-    assert is_own(tmp_path / "verification.json")
-    [result] = json.loads((tmp_path / "verification.json").read_text())
-    assert result["format"] == "tflite_raw"
-    assert result["size"] == (tmp_path / "model_raw.tflite").stat().st_size
-    assert result["ap"] > 0.3 and abs(result["ap_drop"]) < 0.01 and result["lost"] == 0
-    assert result["box_difference"] < 0.5 and result["score_difference"] < 1e-3
-    assert set(result["latency_ms"]) == {"1", "2", "4"}
+    assert verified_files.is_own(tmp_path / "verification.json")
+    [result] = verified_files.read(tmp_path / "verification.json")
+    assert (result.format, result.is_kept) == ("tflite_raw", True)
+    assert result.size == (tmp_path / "model_raw.tflite").stat().st_size
+    assert result.ap > 0.3 and abs(result.ap_drop) < 0.01 and result.lost == 0
+    assert result.box_difference < 0.5 and result.score_difference < 1e-3
+    assert set(result.latency_ms) == {1, 2, 4}
+    # Activations of the first level alone: 64 x 80 x 8 of four bytes.
+    assert result.peak_memory > 64 * 80 * 8 * 4
+    assert out[-3] == verified_files.table([result]).splitlines()[1]
 
 
 def test_a_file_that_loses_too_much_does_not_replace_another(tiny_run, data_path, tmp_path):
@@ -123,8 +126,9 @@ def test_the_model_of_a_web_page_is_measured(tiny_run, data_path, tmp_path):
     assert result.size == formats.size_of(tmp_path / "web") > 18e6
 
 
-def test_a_report_of_the_user_is_not_overwritten(tiny_run, tmp_path, capsys):
-    (tmp_path / "verification.json").write_text('{"mine": 1}')
+@pytest.mark.parametrize("content", ['{"mine": 1}', '[{"format": "tflite"}]', "[1]", "[", "7"])
+def test_a_report_of_the_user_is_not_overwritten(tiny_run, tmp_path, capsys, content):
+    (tmp_path / "verification.json").write_text(content)
     arguments = [f"--model_dir={tiny_run}", f"--output={tmp_path}", "--format=tflite", "--verify"]
     assert command_line.call(command.COMMAND, arguments) == 1
     assert capsys.readouterr().err == (

@@ -12,11 +12,13 @@ import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
-from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from keras_layers.feature_network import build_feature_network
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
@@ -277,3 +279,24 @@ def test_fusion_weights_are_shown_if_there_are_any(tmp_path, fusion):
         assert "BiFPN 1 P3 out P3 in 0.2500 BiFPN 1 P3 out P4 in 0.7500" in page.text
         assert "sum of relu(w) x / (1e-4 + sum of relu(w))" in page.text
     assert ("Bars are means over channels" in page.text) == (fusion == "channel_fast")
+
+
+def test_exported_files_are_listed_if_they_were_verified(tmp_path):
+    data = dataset(("cat", "dog"))
+    assert "Exported files" not in written(tmp_path / "run", data, found(data)).text
+    latency = {1: (15.31, 16.0), 2: (10.0, 10.9)}
+    measurements = 900_000, 0.613, 0.84, 0.0012, 8.44, 0.045, 0.25, latency, 9_500_000
+    files = [
+        VerifiedFile("tflite_int8", *measurements, is_kept=True),
+        VerifiedFile("tflite_dynamic", *measurements, is_kept=False),
+    ]
+    (tmp_path / "run" / "export").mkdir()
+    path = tmp_path / "run" / "export" / "verification.json"
+    path.write_text(verified_files.to_json(files))
+    text = written(tmp_path / "run", data, found(data)).text
+    row = "0.90 0.613 0.840 0.001 8.44 0.045 25.0% 10 1: 15.3 / 16.0 ms, 2: 10.0 / 10.9 ms"
+    assert f"Latency tflite_int8 {row} tflite_dynamic, not kept {row}" in text
+    path.write_text("[{}]")
+    with pytest.raises(RunDirectoryError) as error:
+        written(tmp_path / "run", data, found(data))
+    assert str(error.value) == f"{path}: cannot be read: not measurements of exported files"
