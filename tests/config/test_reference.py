@@ -1,6 +1,7 @@
 """Reference of the settings: the page, the command, and the description of each."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -81,3 +82,16 @@ def test_the_help_of_train_says_how_to_list_them(capsys):
     assert command_line.call(train_command.COMMAND, ["--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "all are listed by 'python -m efficientdet_tf settings'" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern"),
+    [
+        ("from-automl.md", rf"`((?:{'|'.join(Config.model_fields)})\.[a-z_]+)"),
+        ("from-model-maker.md", r"--set ([a-z_.]+)="),
+    ],
+)
+def test_settings_for_those_who_come_from_elsewhere_exist(page, pattern):
+    named = re.findall(pattern, (PAGE.parent / page).read_text(encoding="utf-8"))
+    assert len(named) > 2
+    assert [key for key in named if key not in settings()] == []
