@@ -1,9 +1,4 @@
-"""Exported models with each feature network give the detections of Keras.
-
-A TFLite file is made by way of a SavedModel, so that it shows that a network can be saved; the
-SavedModel of signatures, which takes longer, is made of the networks with operations or weights
-that others have not.
-"""
+"""Exported models with each feature network give the detections of Keras."""
 
 import numpy as np
 import pytest
@@ -63,7 +58,7 @@ def test_tflite(detector, tmp_path):
     np.testing.assert_allclose(64 * found["boxes"], boxes, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("detector", ["bfp", "fpt", "rfp"], indirect=True)
+@pytest.mark.parametrize("detector", NAMES, indirect=True)
 def test_saved_model(detector, tmp_path):
     model, config, image, boxes, scores = detector
     path = saved_model.export(model, config, LABELS, tmp_path / "saved_model")
