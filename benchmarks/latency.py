@@ -91,7 +91,7 @@ def build_parts(model: str, folder: pathlib.Path) -> dict[str, Callable[[], obje
     return {
         "network alone": lambda: alone(inputs[0])["cls_3"].numpy(),
         "network + NMS": lambda: detect(*inputs)["boxes"].numpy(),
-        "SavedModel, from bytes": lambda: serve(images=encoded[None])["boxes"].numpy(),
+        "SavedModel, from bytes": lambda: serve(image_bytes=encoded[None])["boxes"].numpy(),
         "TFLite, from pixels": lambda: detector.detect([np.asarray(pixels)]),
     }
 

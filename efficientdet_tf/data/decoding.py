@@ -112,14 +112,14 @@ def _decode_other_than_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_other_than_bmp(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
-        is_webp(encoded),
+        _is_webp(encoded),
         lambda: _decode_webp(encoded),
         # PNG and GIF, and the error message for anything else.
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
 
 
-def is_webp(encoded: tf.Tensor) -> tf.Tensor:
+def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
     """Tell whether files are WebP, by their header: bool, of the shape of `encoded`, string."""
     is_riff = tf.strings.substr(encoded, 0, 4) == b"RIFF"
     # Padded, as shorter files have no such bytes.

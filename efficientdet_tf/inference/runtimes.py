@@ -64,24 +64,17 @@ class KerasBackend:
 class SavedModelBackend:
     """Exported SavedModel, one image per call, as its batches need images of equal size."""
 
-    def __init__(self, serve_images: Callable, label_map: LabelMap) -> None:
+    def __init__(self, serve_images: Callable) -> None:
         self._serve = serve_images
-        self._ids = np.array(label_map.ids)
-        self._order = np.argsort(self._ids)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Found:
-        found = self._serve(images=tf.constant(image[None]))
+        found = _as_arrays(self._serve(images=tf.constant(image[None])))
         count = int(found["num_detections"][0])
-        ids = found["classes"][0, :count].numpy()
-        indices = self._order[np.searchsorted(self._ids, ids, sorter=self._order)]
-        return (
-            found["boxes"][0, :count].numpy(),
-            found["scores"][0, :count].numpy(),
-            indices.astype(np.int32),
-        )
+        boxes, scores, classes = (found[name] for name in ("boxes", "scores", "class_indices"))
+        return boxes[0, :count], scores[0, :count], classes[0, :count]
 
 
 class TFLiteBackend:
@@ -146,7 +139,7 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
         raise ArtifactError(f"{path}: assets.extra/label_map.json: {error}") from error
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise ArtifactError(f"{path}: not a SavedModel of `python -m export`") from error
-    return SavedModelBackend(serve_images, label_map), label_map
+    return SavedModelBackend(serve_images), label_map
 
 
 def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteBackend, LabelMap]:
