@@ -1,5 +1,6 @@
 """Command line: export a trained model, e.g. `python -m export --model_dir=runs/bccd`."""
 
+import functools
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_bool(
         "verify",
         False,
-        "Measure AP, differences and latency of each file beside the model's; keep none that "
-        "loses more than --max_ap_drop.",
+        "Measure AP, differences, latency and memory of each file beside the model's; keep none "
+        "that loses more than --max_ap_drop, and layers of int8 in float32 where that helps.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -134,7 +135,10 @@ def _write_all(
     failures = []
     for name in values.format:
         try:
-            path = exporter.write(name, verification.check if verification else None)
+            if verification is None:
+                path = exporter.write(name)
+            else:
+                path = _write_verified(name, exporter, verification)
         except VerificationError as error:
             failures.append(str(error))
             continue
@@ -142,6 +146,35 @@ def _write_all(
         if values.operators and path.suffix == ".tflite":
             print(operators.report(operators.operators(path.read_bytes())), flush=True)
     return failures
+
+
+def _write_verified(
+    name: str, exporter: "formats.Exporter", verification: "Verification"
+) -> pathlib.Path:
+    """Write a format that holds; of int8, with as many layers in float32 as it takes.
+
+    Raises:
+      VerificationError: if it loses too much, for int8 also with half of the layers in float32.
+    """
+    from export import formats
+    from export.verification import VerificationError
+
+    if not formats.FORMATS[name].needs_images:
+        return exporter.write(name, verification.check)
+    tflite = exporter.tflite
+    while True:
+        layers = tflite.float_layers
+        try:
+            path = exporter.write(name, functools.partial(verification.check, float_layers=layers))
+        except VerificationError:
+            tflite.keep_in_float(max(2, 2 * len(layers)))
+            if tflite.float_layers == layers:
+                # Half of all: what is left is hardly int8.
+                raise
+            continue
+        if layers:
+            print(f"{name}: in float32, as int8 loses too much: {', '.join(layers)}", flush=True)
+        return path
 
 
 def _update_report(model_dir: str) -> None:

@@ -7,6 +7,7 @@ converted by itself, and appended.
 from typing import Any
 
 import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 
@@ -41,6 +42,36 @@ def append(first: bytes, second: bytes) -> bytes:
     model.signatureDefs[0].outputs = tail.signatureDefs[0].outputs
     for output in model.signatureDefs[0].outputs:
         output.tensorIndex = places[output.tensorIndex]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def take_bytes(content: bytes) -> bytes:
+    """Give a TFLite model that takes pixels as float32 an input of uint8.
+
+    Args:
+      content: model of one graph with one input, float32, 0..255.
+    """
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    [graph] = model.subgraphs
+    [pixels] = graph.inputs
+    before = schema.TensorT()
+    before.name, before.shape = b"image_bytes", graph.tensors[pixels].shape
+    before.type, before.buffer = schema.TensorType.UINT8, 0
+    before.quantization = schema.QuantizationParametersT()
+    before.quantization.scale = np.array([1.0], np.float32)
+    before.quantization.zeroPoint = np.array([0], np.int64)
+    code, operator = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 1
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs = np.array([len(graph.tensors)], np.int32)
+    operator.outputs = np.array([pixels], np.int32)
+    model.operatorCodes.append(code)
+    graph.tensors.append(before)
+    graph.operators.insert(0, operator)
+    graph.inputs = operator.inputs
+    [entry] = model.signatureDefs[0].inputs
+    entry.tensorIndex = int(operator.inputs[0])
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

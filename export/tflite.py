@@ -1,8 +1,8 @@
 """Export to a .tflite file: float or quantised, with NMS inside or without any custom op."""
 
+import contextlib
 import pathlib
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.tflite_metadata import ENTRY, Metadata, read_metadata
 from export import mediapipe_metadata, tflite_nms
-from export.graph_append import append, order_outputs
+from export.graph_append import append, order_outputs, take_bytes
+from export.selective_quantization import SelectiveQuantization, without_deprecation
 from keras_layers.level_maps import by_anchor
 
 # Numbers of the file: float32; weights in float16; weights in int8, computed in float
@@ -82,6 +83,29 @@ class TFLiteExporter:
         self._images = images
         # Files with and without NMS have the same network.
         self._networks: dict[Quantization, bytes] = {}
+        self._selective: SelectiveQuantization | None = None
+        self._float_layers: list[str] = []
+
+    @property
+    def float_layers(self) -> list[str]:
+        """Layers that int8 files keep in float32, by the names of their outputs."""
+        return self._float_layers
+
+    def keep_in_float(self, number: int) -> None:
+        """Keep some layers in float32 in later int8 files: those that int8 changes most.
+
+        Args:
+          number: number of layers; at most half of all are kept.
+
+        Raises:
+          ValueError: if there are no representative images.
+        """
+        if self._selective is None:
+            with self._converter("int8") as converter:
+                self._selective = SelectiveQuantization(converter, self._images)
+        number = min(number, len(self._selective.layers) // 2)
+        self._networks["int8"] = take_bytes(self._selective.convert(number))
+        self._float_layers = self._selective.layers[:number]
 
     def write(
         self, path: pathlib.Path, quantization: Quantization = "none", with_nms: bool = True
@@ -102,22 +126,32 @@ class TFLiteExporter:
         """
         content, names = self._network(quantization), _RAW_OUTPUTS
         if with_nms:
-            content = append(content, _convert(tflite_nms.nms_function(self._config)))
+            with _converter(tflite_nms.nms_function(self._config)) as converter:
+                content = append(content, converter.convert())
             names = tflite_nms.OUTPUTS
         path.write_bytes(_with_metadata(content, self._config, self._label_map, names))
         return path
 
     def _network(self, quantization: Quantization) -> bytes:
+        if quantization not in self._networks:
+            with self._converter(quantization) as converter:
+                self._networks[quantization] = converter.convert()
+        return self._networks[quantization]
+
+    @contextlib.contextmanager
+    def _converter(self, quantization: Quantization) -> Iterator[Any]:
+        """Make a converter of the network, which is valid within the context."""
         if quantization == "int8" and not self._images:
             raise ValueError("int8 needs representative images")
-        if quantization not in self._networks:
-            self._networks[quantization] = _convert(
-                _network_function(self._model, self._config),
-                self._model.variables,
-                quantization,
-                self._images,
-            )
-        return self._networks[quantization]
+        function = _network_function(self._model, self._config)
+        with _converter(function, self._model.variables) as converter:
+            if quantization != "none":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if quantization == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if quantization == "int8":
+                _calibrate(converter, self._images)
+            yield converter
 
 
 def is_own(path: pathlib.Path) -> bool:
@@ -143,28 +177,17 @@ def _network_function(model: keras.Model, config: Config) -> Callable:
     return network
 
 
-def _convert(
-    function: Callable,
-    variables: Sequence[tf.Variable] = (),
-    quantization: Quantization = "none",
-    images: Sequence[np.ndarray] = (),
-) -> bytes:
+@contextlib.contextmanager
+def _converter(function: Callable, variables: Sequence[tf.Variable] = ()) -> Iterator[Any]:
+    """Make a `tf.lite.TFLiteConverter` of a function, which is valid within the context."""
     module = tf.Module(name="efficientdet")
     module.weights = list(variables)
     # Via a SavedModel, which gives the file a signature with names.
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Of the interpreter that the converter itself uses.
-        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+    with tempfile.TemporaryDirectory() as folder, without_deprecation():
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.allow_custom_ops = True
-        if quantization != "none":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if quantization == "int8":
-            _calibrate(converter, images)
-        return converter.convert()
+        yield converter
 
 
 def _calibrate(converter: Any, images: Sequence[np.ndarray]) -> None:

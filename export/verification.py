@@ -63,13 +63,16 @@ class Verification:
         # AP and detections of the Keras model, by NMS method.
         self._references: dict[str, tuple[float, list[Detections]]] = {}
 
-    def check(self, name: str, path: pathlib.Path, size: int) -> None:
+    def check(
+        self, name: str, path: pathlib.Path, size: int, float_layers: Sequence[str] = ()
+    ) -> None:
         """Measure an exported file, and refuse it if it loses too much.
 
         Args:
           name: a key of `export.formats.FORMATS`.
           path: the file or folder.
           size: its bytes.
+          float_layers: layers of it that were kept in float32. Default none.
 
         Raises:
           VerificationError: if AP is lower than allowed; the message is one line.
@@ -90,6 +93,7 @@ class Verification:
             _latencies(path, self._images),
             peak_memory(path),
             is_kept=ap_drop <= self._max_ap_drop,
+            float_layers=tuple(float_layers),
         )
         self.results.append(result)
         if not result.is_kept:

@@ -26,6 +26,7 @@ class VerifiedFile:
         image; 0 threads for a runtime that chooses by itself.
       peak_memory: bytes by which the model lets a process grow that runs it once.
       is_kept: whether it lost no more than allowed.
+      float_layers: layers of an int8 file that are kept in float32, by the names of their outputs.
     """
 
     format: str
@@ -39,6 +40,7 @@ class VerifiedFile:
     latency_ms: dict[int, tuple[float, float]]
     peak_memory: int
     is_kept: bool
+    float_layers: tuple[str, ...] = ()
 
 
 def to_json(files: Sequence[VerifiedFile]) -> str:
@@ -59,6 +61,7 @@ def read(path: pathlib.Path) -> list[VerifiedFile]:
             # JSON has strings as keys, and no tuples.
             latency = entry["latency_ms"]
             entry["latency_ms"] = {int(key): tuple(value) for key, value in latency.items()}
+            entry["float_layers"] = tuple(entry.get("float_layers", ()))
         return [VerifiedFile(**entry) for entry in entries]
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError("not measurements of exported files") from error
@@ -81,10 +84,18 @@ def table(files: Sequence[VerifiedFile]) -> str:
         f"{file.format:<20}{file.size / 1e6:>7.2f}{file.ap:>8.3f}{file.ap50:>8.3f}"
         f"{file.ap_drop:>8.3f}{file.box_difference:>6.2f} px{file.score_difference:>8.3f}"
         f"{file.lost:>7.1%}{file.peak_memory / 1e6:>7.0f} MB  {format_latency(file)}"
-        f"{'' if file.is_kept else '; not kept'}"
+        f"{remarks(file)}"
         for file in files
     ]
     return "\n".join(lines)
+
+
+def remarks(file: VerifiedFile) -> str:
+    """Return what is unusual of a file: "; not kept", "; 4 layers in float32"."""
+    parts = [] if file.is_kept else ["not kept"]
+    if file.float_layers:
+        parts.append(f"{len(file.float_layers)} layers in float32")
+    return "".join(f"; {part}" for part in parts)
 
 
 def format_latency(file: VerifiedFile) -> str:

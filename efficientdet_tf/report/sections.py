@@ -269,7 +269,7 @@ def exported_files(contents: Contents) -> Element:
     head = ["Format", "MB", "AP", "AP50", "Loss", "Box", "Score", "Lost", "Memory, MB", "Latency"]
     rows = [
         [
-            file.format if file.is_kept else f"{file.format}, not kept",
+            f"{file.format}{verified_files.remarks(file)}",
             *(
                 number(text)
                 for text in (

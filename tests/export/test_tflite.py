@@ -186,7 +186,8 @@ def test_nms_over_all_classes_is_that_of_keras_with_any_number_of_threads(
 
 def nms(config, deltas, logits):
     """Detections of the NMS graph alone, as (box, class, score) by name."""
-    content = tflite._convert(tflite_nms.nms_function(config))
+    with tflite._converter(tflite_nms.nms_function(config)) as converter:
+        content = converter.convert()
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     return interpreter.get_signature_runner()(box_deltas=deltas, class_logits=logits)

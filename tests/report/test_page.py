@@ -295,7 +295,7 @@ def test_exported_files_are_listed_if_they_were_verified(tmp_path):
     path.write_text(verified_files.to_json(files))
     text = written(tmp_path / "run", data, found(data)).text
     row = "0.90 0.613 0.840 0.001 8.44 0.045 25.0% 10 1: 15.3 / 16.0 ms, 2: 10.0 / 10.9 ms"
-    assert f"Latency tflite_int8 {row} tflite_dynamic, not kept {row}" in text
+    assert f"Latency tflite_int8 {row} tflite_dynamic; not kept {row}" in text
     path.write_text("[{}]")
     with pytest.raises(RunDirectoryError) as error:
         written(tmp_path / "run", data, found(data))
