@@ -116,17 +116,15 @@ def test_training_mode_outputs_and_moving_statistics(goldens):
     # order. In float64 ours are the same everywhere, and what is left is the rounding
     # in the published numbers, which were computed in float32.
     exact = _float64_outputs(config, folder, images)
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], images.shape)
-    nudged = tf.cast(images.numpy() * (1 + signs * 2.0**-24), tf.float32)
-    other = _fresh(config, folder)(nudged, training=True)
     for name in (key for key in golden if key.startswith(("cls_", "box_"))):
         error = np.abs(exact[name] - golden[name])
         assert error.max() < 3e-4
         assert np.quantile(error, 0.999) < 1.5e-4
         assert np.sqrt(np.mean(error**2)) < 2e-5
-        # Ours in float32 are no further from that than rounding takes them.
-        spread = np.abs(outputs[name] - other[name]).max()
-        assert np.abs(outputs[name] - exact[name]).max() <= max(1e-4, 2 * spread) < 1e-3
+        # Ours in float32 are as far from that as the published ones.
+        ours = np.abs(exact[name] - outputs[name])
+        assert ours.max() < 2 * error.max()
+        assert np.mean(ours**2) < 2 * np.mean(error**2)
     after = {reference_name(weight.name, config): weight for weight in model.weights}
     compared = 0
     for key in (key for key in golden if key.startswith("after/")):
