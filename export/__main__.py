@@ -31,9 +31,10 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_list(
         "format",
         ["saved_model", "tflite"],
-        "What to write: saved_model; tflite, tflite_float16, tflite_dynamic, tflite_int8; and "
-        "without NMS, for GPUs and browsers: tflite_raw, tflite_raw_float16, tflite_raw_dynamic, "
-        "tflite_raw_int8; web, a page that detects in the browser.",
+        "What to write: saved_model; serving, versions for TensorFlow Serving; tflite, "
+        "tflite_float16, tflite_dynamic, tflite_int8; and without NMS, for GPUs and browsers: "
+        "tflite_raw, tflite_raw_float16, tflite_raw_dynamic, tflite_raw_int8; web, a page that "
+        "detects in the browser.",
         flag_values=values,
     )
     flags.DEFINE_string(

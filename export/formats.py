@@ -15,7 +15,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
-from export import saved_model, tflite, web
+from export import saved_model, serving, tflite, web
 
 
 class Format(NamedTuple):
@@ -28,6 +28,7 @@ class Format(NamedTuple):
       needs_images: whether the exporter needs representative images.
       has_hard_nms: whether NMS is hard whatever `detection.nms` says.
       model_file: file in the folder that `Detector` loads; empty if it loads the path itself.
+      has_versions: whether each export is a new version, a numbered folder in `file`.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Format(NamedTuple):
     needs_images: bool = False
     has_hard_nms: bool = False
     model_file: str = ""
+    has_versions: bool = False
 
 
 def _saved_model(exporter: "Exporter", path: pathlib.Path) -> None:
@@ -54,12 +56,17 @@ def _tflite(with_nms: bool, quantization: tflite.Quantization) -> tuple[str, For
     return f"tflite{suffix}", format
 
 
+def _serving(exporter: "Exporter", path: pathlib.Path) -> None:
+    serving.export(exporter.model, exporter.config, exporter.label_map, path)
+
+
 def _web(exporter: "Exporter", path: pathlib.Path) -> None:
     web.export(exporter.tflite, exporter.config, exporter.label_map, path)
 
 
 FORMATS = {
     "saved_model": Format("saved_model", _saved_model, saved_model.is_own),
+    "serving": Format("serving", _serving, serving.is_own, has_versions=True),
     **dict(
         _tflite(with_nms, quantization)
         for with_nms in (True, False)
@@ -118,6 +125,8 @@ class Exporter:
     ) -> pathlib.Path:
         """Export in one format; an earlier export is replaced once the new one is complete.
 
+        A format with versions gets another one, which servers load while they run.
+
         Args:
           name: a key of `FORMATS`.
           check: called with the name, the path and the bytes of the new export before it
@@ -132,6 +141,10 @@ class Exporter:
         """
         path = self._folder / FORMATS[name].file
         try:
+            if FORMATS[name].has_versions:
+                path.mkdir(parents=True, exist_ok=True)
+                serving.write_configuration(path)
+                path = _next_version(path)
             self._folder.mkdir(parents=True, exist_ok=True)
             with _replacing(path) as partial:
                 FORMATS[name].export(self, partial)
@@ -148,6 +161,11 @@ def size_of(path: pathlib.Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _next_version(folder: pathlib.Path) -> pathlib.Path:
+    versions = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    return folder / str(max(versions, default=0) + 1)
 
 
 @contextlib.contextmanager

@@ -35,8 +35,10 @@ def export(
     - `serve_examples` takes `examples`, string [B], serialised `tf.train.Example` with such a
       file as the feature `image/encoded`.
     - `serve_images` takes `images`, uint8 [B, h, w, 3] RGB, of any one size.
+    - `classes` takes `class_indices`, int32 [n], and returns `ids` int64 [n], `names` string [n]
+      and `num_classes` int32 [n], for clients without the label map.
 
-    All return, with M = `config.detection.max_detections`:
+    The first three return, with M = `config.detection.max_detections`:
 
     - `boxes` float32 [B, M, 4], ymin, xmin, ymax, xmax in pixels of the (upright)
       image, clipped to it;
@@ -65,6 +67,7 @@ def export(
         "serving_default": served.serve_encoded,
         "serve_examples": served.serve_examples,
         "serve_images": served.serve_images,
+        "classes": served.classes,
     }
     tf.saved_model.save(served, str(path), signatures=signatures)
     extra = path / "assets.extra"
@@ -141,8 +144,18 @@ class _Served(tf.Module):
             inputs = tf.map_fn(input_resize, images, fn_output_signature=input_resize.signature)
             return respond(detect(*inputs), tf.fill([tf.shape(images)[0]], "ok"))
 
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.int32, "class_indices")], autograph=False
+        )
+        def classes(class_indices: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {
+                "ids": tf.gather(category_ids, class_indices),
+                "names": tf.gather(names, class_indices),
+                "num_classes": tf.fill([tf.size(class_indices)], len(label_map)),
+            }
+
         self.serve_encoded, self.serve_images = serve_encoded, serve_images
-        self.serve_examples = serve_examples
+        self.serve_examples, self.classes = serve_examples, classes
 
 
 def _decode(files: tf.Tensor, input_resize: InputResize) -> tuple[tf.Tensor, Any]:

@@ -16,6 +16,13 @@ def define_flags() -> flags.FlagValues:
         flags.DEFINE_string(name, None, meaning, flag_values=values)
 
     text("model_path", "Run directory, SavedModel folder or .tflite file.")
+    text(
+        "server",
+        "Instead of --model_path: TensorFlow Serving, host:port for gRPC or http://host:port.",
+    )
+    flags.DEFINE_string(
+        "server_model", "detector", "Name of the model on the server.", flag_values=values
+    )
     text("input", "An image, or a folder that is searched for images in depth.")
     text("output", "Folder to write images and detections.json to.")
     flags.DEFINE_float(
@@ -36,14 +43,19 @@ def main(values: flags.FlagValues) -> None:
       UserError: if the model, the input or the output cannot be used; also at the
         end, if some images could not be read.
     """
-    command_line.require(values, "model_path", "input", "output")
+    command_line.require(values, "input", "output")
+    if bool(values.model_path) == bool(values.server):
+        raise UserError("--model_path or --server is needed, and not both")
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.inference import image_folder
 
     # Before the model is loaded, to fail early for a wrong folder.
     files = image_folder.plan(pathlib.Path(values.input), pathlib.Path(values.output))
-    detector = Detector.load(values.model_path)
+    if values.server:
+        detector = Detector.from_server(values.server, values.server_model)
+    else:
+        detector = Detector.load(values.model_path)
     entries, problems = image_folder.predict(detector, files, values.score_threshold)
     found = sum(len(entry["detections"]) for entry in entries)
     print(f"{found} detections in {len(entries)} images, written to {values.output}")

@@ -60,9 +60,9 @@ def test_no_partial_files_remain(exported):
         ),
         (
             ["--model_dir=nowhere", "--format=tflite,onnx"],
-            "export: --format: 'onnx' is unknown; use saved_model, tflite, tflite_float16, "
-            "tflite_dynamic, tflite_int8, tflite_raw, tflite_raw_float16, tflite_raw_dynamic, "
-            "tflite_raw_int8, web",
+            "export: --format: 'onnx' is unknown; use saved_model, serving, tflite, "
+            "tflite_float16, tflite_dynamic, tflite_int8, tflite_raw, tflite_raw_float16, "
+            "tflite_raw_dynamic, tflite_raw_int8, web",
         ),
         (
             ["--model_dir=nowhere", "--set=model.num_classes=4"],

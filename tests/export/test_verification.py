@@ -194,7 +194,8 @@ def test_every_format_holds(int8_exporter, data_path, tmp_path):
     found = {result.format: result for result in verification.results}
     assert list(found) == list(formats.FORMATS)
     for name, result in found.items():
-        assert result.size == formats.size_of(tmp_path / formats.FORMATS[name].file)
+        if not formats.FORMATS[name].has_versions:
+            assert result.size == formats.size_of(tmp_path / formats.FORMATS[name].file)
         # The network is untrained: rounding changes much more than in a trained one.
         is_rounded = name.endswith(("_dynamic", "_int8"))
         assert result.lost <= (0.4 if is_rounded else 0.0), name
