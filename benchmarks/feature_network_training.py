@@ -122,7 +122,7 @@ def report(base: Config, entries: list[dict[str, Any]], folder: pathlib.Path) ->
         found = by_network[name]
         print(
             f"| {name} | {found[0]['multiply_adds'] / 1e6:.1f} M | {means[name]:.3f} | "
-            f"{_spread(found):.3f} | {statistics.mean(e['AP50'] for e in found):.3f} | "
+            f"{f'{_spread(found):.3f}' if len(found) > 1 else ''} | {statistics.mean(e['AP50'] for e in found):.3f} | "
             f"{len(found)} | {statistics.median(e['seconds'] for e in found):.0f} s |"
         )
     _draw(by_network, folder / "ap.svg")
