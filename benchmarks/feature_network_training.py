@@ -120,10 +120,11 @@ def report(base: Config, entries: list[dict[str, Any]], folder: pathlib.Path) ->
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in sorted(means, key=lambda name: -means[name]):
         found = by_network[name]
+        spread = f"{_spread(found):.3f}" if len(found) > 1 else ""
         print(
-            f"| {name} | {found[0]['multiply_adds'] / 1e6:.1f} M | {means[name]:.3f} | "
-            f"{f'{_spread(found):.3f}' if len(found) > 1 else ''} | {statistics.mean(e['AP50'] for e in found):.3f} | "
-            f"{len(found)} | {statistics.median(e['seconds'] for e in found):.0f} s |"
+            f"| {name} | {found[0]['multiply_adds'] / 1e6:.1f} M | {means[name]:.3f} | {spread} | "
+            f"{statistics.mean(e['AP50'] for e in found):.3f} | {len(found)} | "
+            f"{statistics.median(e['seconds'] for e in found):.0f} s |"
         )
     _draw(by_network, folder / "ap.svg")
 
