@@ -1,6 +1,7 @@
 """Export to a .tflite file: float or quantised, with NMS inside or without any custom op."""
 
 import contextlib
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -126,11 +127,16 @@ class TFLiteExporter:
         """
         content, names = self._network(quantization), _RAW_OUTPUTS
         if with_nms:
-            with _converter(tflite_nms.nms_function(self._config)) as converter:
-                content = append(content, converter.convert())
+            content = append(content, self._nms)
             names = tflite_nms.OUTPUTS
         path.write_bytes(_with_metadata(content, self._config, self._label_map, names))
         return path
+
+    @functools.cached_property
+    def _nms(self) -> bytes:
+        """Graph from box deltas and class logits to detections, the same in every file."""
+        with _converter(tflite_nms.nms_function(self._config)) as converter:
+            return converter.convert()
 
     def _network(self, quantization: Quantization) -> bytes:
         if quantization not in self._networks:
