@@ -126,7 +126,9 @@ def measure(model_name: str, row: Compared, repeats: int) -> Measured:
     costs = measure_parts(model)
     costs = [costs[name] for name in ("extra_levels", "feature_network") if name in costs]
     network = model.get_layer("feature_network")
-    alone = keras.Model(tf.nest.flatten(network.input), network.output)
+    # With the image, which RFP takes besides the features.
+    [node] = network.inbound_nodes
+    alone = keras.Model(node.keras_inputs, network.output)
     specs = [tf.TensorSpec([1, *x.shape[1:]], tf.float32) for x in alone.inputs]
     call = tf.function(lambda *x: alone(list(x), training=False), autograph=False)
     inputs = [tf.random.stateless_uniform(spec.shape, [1, 2]) for spec in specs]
