@@ -80,8 +80,12 @@ def write_configuration(folder: pathlib.Path) -> None:
 
 
 def is_own(path: pathlib.Path) -> bool:
-    """Whether a folder has versions and configuration written by this module, and nothing else."""
+    """Whether a folder has versions and configuration written by this module, and nothing else.
+
+    Hidden folders of an export that was killed do not count; servers skip them.
+    """
     return path.is_dir() and all(
         item.name in _FILES or (item.name.isdecimal() and saved_model.is_own(item))
         for item in path.iterdir()
+        if not item.name.startswith(".")
     )
