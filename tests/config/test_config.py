@@ -1,6 +1,5 @@
 """Configuration: overrides, files, and every error message."""
 
-import json
 import pathlib
 
 import pytest
@@ -26,11 +25,6 @@ BACKBONES = ", ".join(
 BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
 SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
 RATIOS = "a list of one or more numbers, each 0.01 or more"
-
-
-@pytest.fixture(scope="module")
-def published(goldens):
-    return json.loads((goldens / "models.json").read_text())
 
 
 def message(function, *args, **kwargs) -> str:

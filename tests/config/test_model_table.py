@@ -13,17 +13,6 @@ from efficientdet_tf.config import (
     compound_scaling,
 )
 
-ALL_NAMES = ", ".join(MODELS)
-SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training, detection"
-BACKBONES = ", ".join(
-    [f"efficientnet-b{i}" for i in range(8)]
-    + [f"efficientnet-lite{i}" for i in range(5)]
-    + ["resnet50", "resnet101"]
-)
-BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
-SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
-RATIOS = "a list of one or more numbers, each 0.01 or more"
-
 
 @pytest.fixture(scope="module")
 def published(goldens):
