@@ -69,7 +69,9 @@ def export(
         "serve_images": served.serve_images,
         "classes": served.classes,
     }
-    tf.saved_model.save(served, str(path), signatures=signatures)
+    # A gradient of its own, as swish has, cannot be saved of a frozen graph; nobody trains this.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(served, str(path), signatures=signatures, options=options)
     extra = path / "assets.extra"
     extra.mkdir()
     (extra / "label_map.json").write_text(label_map.to_json(), encoding="utf-8")

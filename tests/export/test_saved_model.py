@@ -10,9 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.image_files import read_image
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.detector import Detector
+from export import saved_model
 from export.saved_model import UNREADABLE
+from tests import tiny
 
 ALONE = """
 import sys
@@ -161,3 +166,18 @@ def test_weights_are_constants_of_the_graph(exported):
     functions = graph.as_graph_def().library.function
     operations = {node.op for function in functions for node in function.node_def}
     assert "Conv2D" in operations and "ReadVariableOp" not in operations
+
+
+def test_a_network_with_swish_and_squeeze_and_excitation(photograph, tmp_path):
+    """Swish has a gradient of its own, which a frozen graph cannot save."""
+    config = Config.for_model("efficientdet-d0").override(
+        tiny.NETWORK | {"model.num_classes": 2, "detection.nms": "hard"}
+    )
+    model, labels = model_lib.build(config), LabelMap((3, 7), ("ant", "bee"))
+    path = saved_model.export(model, config, labels, tmp_path / "saved_model")
+    pixels = read_image(photograph)
+    [found] = Detector.load(path).detect([pixels])
+    [expected] = Detector.from_model(model, config, labels).detect([pixels])
+    assert len(found) == len(expected) == 100
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
