@@ -74,9 +74,13 @@ def export(
 
 
 def write_configuration(folder: pathlib.Path) -> None:
-    """Write `models.config` and `batching.config` beside the versions, where servers skip them."""
+    """Write `models.config` and `batching.config` beside the versions, where servers skip them.
+
+    Files that are there are kept: their values are for users to change.
+    """
     for name, text in _FILES.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        if not (folder / name).exists():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def is_own(path: pathlib.Path) -> bool:
