@@ -1,6 +1,7 @@
 """Client of a model in TensorFlow Serving, exported by `python -m export --format=serving`."""
 
 import base64
+import http.client
 import io
 import json
 import urllib.error
@@ -100,7 +101,8 @@ class RestConnection:
             return {name: np.array(values) for name, values in answer["outputs"].items()}
         except urllib.error.HTTPError as error:
             raise ServerError(f"{self._url}: {error.code}: {_refusal(error)}") from error
-        except OSError as error:
+        # The second: an address that is none, or a server of another protocol.
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServerError(f"{self._url}: {_first_line(str(reason))}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:

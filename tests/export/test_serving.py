@@ -25,7 +25,7 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference.server import ServerError
 from efficientdet_tf.output_files import OutputError
 from efficientdet_tf.run_directory import RunDirectory
-from export import formats
+from export import formats, serving
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,13 @@ def test_configuration_is_beside_the_versions(served):
     assert 'name: "detector"' in text and 'base_path: "/models/detector"' in text
 
 
+def test_changed_configuration_is_kept(tmp_path):
+    serving.write_configuration(tmp_path)
+    (tmp_path / "batching.config").write_text("mine")
+    serving.write_configuration(tmp_path)
+    assert (tmp_path / "batching.config").read_text() == "mine"
+
+
 def test_other_files_are_not_written_to(served, tmp_path):
     (tmp_path / "serving" / "1").mkdir(parents=True)
     with pytest.raises(OutputError, match="serving exists and was not written by this command"):
@@ -183,6 +190,14 @@ def test_a_missing_model_is_one_line(addresses):
     url = f"{addresses['rest']}/v1/models/other:predict"
     path = "/v1/models/other:predict"
     assert str(error.value) == f"{url}: 404: Malformed request: POST {path}"
+
+
+@pytest.mark.parametrize("address", ["http://localhost:port", "http://"])
+def test_an_address_that_is_none_is_one_line(address):
+    with pytest.raises(ServerError) as error:
+        Detector.from_server(address)
+    assert str(error.value).startswith(f"{address.rstrip('/')}/v1/models/detector:predict: ")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:9"])
