@@ -17,12 +17,16 @@ def peak_memory(path: pathlib.Path) -> int:
       path: .tflite file or SavedModel.
 
     Raises:
-      RuntimeError: if the process fails, with the end of its standard error.
+      UserError: if the process fails, for example for lack of memory.
     """
+    # Here, as the process needs neither.
+    from efficientdet_tf.errors import UserError
+
     command = [sys.executable, __file__, str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{path}: cannot be run by itself: {done.stderr[-500:]}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"{path}: cannot be run by itself: {lines[-1]}")
     return int(done.stdout.split()[-1])
 
 

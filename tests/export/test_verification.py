@@ -13,6 +13,7 @@ from efficientdet_tf.data import digits, load
 from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.detector import Detector
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.run_directory import RunDirectory
@@ -20,6 +21,7 @@ from export import __main__ as command
 from export import formats
 from export.calibration import representative_images
 from export.operators import operators
+from export.peak_memory import peak_memory
 from export.verification import Verification, VerificationError, compare
 
 
@@ -202,3 +204,12 @@ def test_every_format_holds(int8_exporter, data_path, tmp_path):
         assert is_rounded or result.ap_drop < 0.01, name
     assert found["web"].size > 18e6
     assert found["tflite_int8"].size < 0.6 * found["tflite"].size
+
+
+def test_a_file_that_no_process_can_run_is_one_line(tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"damaged")
+    with pytest.raises(UserError) as error:
+        peak_memory(tmp_path / "model.tflite")
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path}/model.tflite: cannot be run by itself: ")
+    assert "\n" not in text
