@@ -161,4 +161,5 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 
 
 def _first_line(text: str | None) -> str:
-    return (text or "refused").strip().splitlines()[0]
+    lines = (text or "").strip().splitlines() or ["refused"]
+    return lines[0]

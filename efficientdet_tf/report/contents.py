@@ -109,6 +109,8 @@ def gather(
     problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
     shape = config.model.image_size, config.model.resize
+    exported, unreadable = _exported(directory)
+    problems += unreadable
     return Contents(
         config=config,
         environment=_environment(directory),
@@ -126,16 +128,17 @@ def gather(
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
-        exported=_exported(directory),
+        exported=exported,
     )
 
 
-def _exported(directory: RunDirectory) -> list[VerifiedFile]:
+def _exported(directory: RunDirectory) -> tuple[list[VerifiedFile], list[str]]:
+    """Read the measurements of exported files, or why they cannot be read."""
     path = directory.path / "export" / verified_files.FILE_NAME
     try:
-        return verified_files.read(path) if path.exists() else []
+        return (verified_files.read(path) if path.exists() else []), []
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read: {error}") from error
+        return [], [f"{path}: cannot be read: {error}"]
 
 
 def _environment(directory: RunDirectory) -> dict[str, str]:

@@ -18,7 +18,7 @@ from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
-from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.run_directory import RunDirectory
 from keras_layers.feature_network import build_feature_network
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>&amp;Kühe")
@@ -296,7 +296,8 @@ def test_exported_files_are_listed_if_they_were_verified(tmp_path):
     text = written(tmp_path / "run", data, found(data)).text
     row = "0.90 0.613 0.840 0.001 8.44 0.045 25.0% 10 1: 15.3 / 16.0 ms, 2: 10.0 / 10.9 ms"
     assert f"Latency tflite_int8 {row} tflite_dynamic; not kept {row}" in text
+    # It is not the report's to refuse.
     path.write_text("[{}]")
-    with pytest.raises(RunDirectoryError) as error:
-        written(tmp_path / "run", data, found(data))
-    assert str(error.value) == f"{path}: cannot be read: not measurements of exported files"
+    text = written(tmp_path / "run", data, found(data)).text
+    assert "Exported files" not in text
+    assert f"{path}: cannot be read: not measurements of exported files" in text
