@@ -213,3 +213,10 @@ def test_a_file_that_no_process_can_run_is_one_line(tmp_path):
     text = str(error.value)
     assert text.startswith(f"{tmp_path}/model.tflite: cannot be run by itself: ")
     assert "\n" not in text
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path, capsys):
+    command._update_report(str(tmp_path))
+    assert capsys.readouterr().out == (
+        f"Not listed in the report: {tmp_path}: no config.yaml; is this a run directory?\n"
+    )
