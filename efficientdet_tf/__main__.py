@@ -20,7 +20,7 @@ COMMANDS = {
         train.COMMAND,
         eval.COMMAND,
         predict.COMMAND,
-        *data.COMMANDS.values(),
+        data.COMMAND,
         report.COMMAND,
         draw.COMMAND,
         settings.COMMAND,

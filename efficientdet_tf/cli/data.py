@@ -1,138 +1,16 @@
-"""Command line: inspect a data set; the first argument names the command.
+"""Command line: work on a data set; the first argument names the command."""
 
-show: write a grid of images with their boxes, at the network's input size; with
-    --augmented as in training.
-"""
-
-import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from absl import flags
-
-from efficientdet_tf.cli import command_line
-from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
-from efficientdet_tf.errors import UserError
-from efficientdet_tf.files import WriteError, write_atomically
-from efficientdet_tf.output_files import (
-    check_replaceable,
-    encode_image,
-    image_format,
-    is_own_image,
-)
-
-if TYPE_CHECKING:
-    import numpy as np
-    import PIL.Image
-
-
-def define_show_flags() -> flags.FlagValues:
-    """Declare the flags of `show`."""
-    values = flags.FlagValues()
-
-    def number(name: str, default: int, meaning: str, most: int | None = None) -> None:
-        flags.DEFINE_integer(
-            name, default, meaning, lower_bound=1, upper_bound=most, flag_values=values
-        )
-
-    define_config_flags(values)
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
-    )
-    flags.DEFINE_string("output", None, "Image file to write, e.g. grid.png.", flag_values=values)
-    flags.DEFINE_bool("augmented", False, "Augment the images as in training.", flag_values=values)
-    number("num_images", 16, "Largest number of images.", 400)
-    number("columns", 4, "Images per row.")
-    return values
-
-
-# Settings without augmentation.
-_NOT_AUGMENTED = {
-    "augmentation.horizontal_flip": False,
-    "augmentation.scale_min": 1.0,
-    "augmentation.scale_max": 1.0,
-    "augmentation.policy": "none",
-    "augmentation.color": 0.0,
-    "augmentation.blur": 0.0,
-    "augmentation.sharpness": 0.0,
-    "augmentation.mosaic": 0.0,
-    "augmentation.mixup": 0.0,
-    "augmentation.grid_mask": 0.0,
-}
-
-
-def show(values: flags.FlagValues) -> None:
-    """Write a grid of a data set's images, and print its numbers of images and objects.
-
-    Raises:
-      UserError: if the data set or the output cannot be used.
-    """
-    command_line.require(values, "data", "output")
-    config = config_from_flags(values)
-    output = pathlib.Path(values.output)
-    image_format(output.suffix)
-    check_replaceable(output, is_own_image)
-    # Imported here, so that --help and flag errors are fast.
-    from efficientdet_tf.data import parts, pipeline
-    from efficientdet_tf.visualization import drawing
-
-    data = parts.load_split(config, values.split, path=values.data)
-    config = config if values.augmented else config.override(_NOT_AUGMENTED)
-    examples = pipeline.training_examples(
-        data, config, repeat=values.augmented, seed=config.training.seed
-    )
-    examples = list(examples.take(values.num_images).as_numpy_iterator())
-    if not examples:
-        raise UserError(f"{values.data}: no image can be read")
-    classes = [example.classes for example in examples]
-    names = [drawing.class_names(data.label_map.names, indices) for indices in classes]
-    grid = drawing.draw_batch(
-        [example.image for example in examples],
-        [example.boxes for example in examples],
-        names,
-        columns=values.columns,
-        colors=[_colors(*labels) for labels in zip(names, classes)],
-    )
-    _save(grid, output)
-    objects = sum(int((indices >= 0).sum()) for indices in classes)
-    ignored = sum(map(len, classes)) - objects
-    grey = f" and {ignored} ignored ones in grey" if ignored else ""
-    print(f"{len(examples)} images with {objects} objects{grey}, written to {values.output}")
-
-
-def _colors(names: list[str], class_indices: "np.ndarray") -> list[tuple[int, int, int]]:
-    """Return the colour of each object: its class's, or that of ignored objects."""
-    from efficientdet_tf.visualization import drawing
-
-    return [
-        drawing.class_color(name) if index >= 0 else drawing.IGNORED_COLOR
-        for name, index in zip(names, class_indices)
-    ]
-
-
-def _save(image: "PIL.Image.Image", path: pathlib.Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(image, path.suffix))
-    except WriteError as error:
-        raise UserError(f"--output: {error}") from error
-    except OSError as error:
-        raise UserError(f"--output: {path}: {error}") from error
-
+from efficientdet_tf.cli import command_line, data_show
 
 NAME = "data"
 COMMANDS = {
-    "show": command_line.Command(
-        NAME,
-        "Write a grid of a data set's images with their boxes, at the network's input size.",
-        define_show_flags,
-        show,
-    )
+    "show": data_show.COMMAND,
 }
+# What the list of all commands says.
+COMMAND = command_line.choose(NAME, COMMANDS, ())._replace(summary="Work on data sets.")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from efficientdet_tf import output_files
-from efficientdet_tf.cli import command_line, data
+from efficientdet_tf.cli import command_line, data, data_show
 from efficientdet_tf.config import known_keys
 from efficientdet_tf.visualization import drawing
 
@@ -87,7 +87,7 @@ def test_without_augmentation_all_of_it_is_off():
     switches = {key for key in known_keys() if key.startswith("augmentation.")}
     # These two do nothing by themselves.
     switches -= {"augmentation.rand_num_layers", "augmentation.rand_magnitude"}
-    assert set(data._NOT_AUGMENTED) == switches
+    assert set(data_show._NOT_AUGMENTED) == switches
 
 
 @pytest.mark.parametrize(
