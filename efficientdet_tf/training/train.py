@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 import tf_keras as keras
@@ -33,14 +33,20 @@ from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.run_lock import RunLock
 
+Plan = Callable[
+    [Config, tuple[DetectionData, DetectionData], tf.distribute.Strategy, RunDirectory], Config
+]
 
-def train(config: Config, model_dir: str) -> EvaluationResult | None:
+
+def train(config: Config, model_dir: str, plan: Plan | None = None) -> EvaluationResult | None:
     """Train with regular evaluations, resuming an earlier run in the same directory.
 
     Args:
       config: settings; `model.num_classes` is taken from the training data.
       model_dir: path of the run directory, see `RunDirectory`; created if missing. A new
         run loads `training.pretrained`; a resumed one does not.
+      plan: called with the config, the training and validation set, the devices and the run
+        directory, returns the config to train with, see `training.planning`. Default None.
 
     Returns:
       The last evaluation; None when the run was already finished.
@@ -68,6 +74,8 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
         data = load_data(config)
         config = config.override({"model.num_classes": len(data[0].label_map)})
         config = config.override(class_weights.settings(config.loss, data[0]))
+        if plan is not None:
+            config = plan(config, data, devices, directory)
         while True:
             try:
                 return _train(config, directory, devices, data)
