@@ -52,9 +52,14 @@ def to_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return boxes / ([*image_size] * 2)
 
 
-def from_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Convert fractions of an image's (height, width) to pixels: float32 [..., 4]."""
-    return boxes.astype(np.float32) * np.array([*image_size] * 2, np.float32)
+def from_fractions(boxes: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
+    """Convert fractions of an image's (height, width) to pixels: float32 [..., 4].
+
+    Args:
+      boxes: float [..., 4].
+      image_size: of all boxes, or of each: [..., 2].
+    """
+    return boxes.astype(np.float32) * np.tile(np.asarray(image_size, np.float32), 2)
 
 
 def sizes(boxes: Any) -> Any:

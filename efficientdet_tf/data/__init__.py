@@ -10,6 +10,9 @@ A format is a module with three functions:
 To add one, write the module and name it in `FORMATS`.
 """
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -56,10 +59,23 @@ def load(
         return digits.load(split)
     if not path:
         raise DataError("data set: its path is empty")
-    annotations = _format_of(path, format).read(path, images=images, split=split)
-    for note in annotations.notes:
-        logging.warning("%s", note)
-    return validation.validate(annotations, verify, strict, use_difficult)
+    with _without_garbage_collection():
+        annotations = _format_of(path, format).read(path, images=images, split=split)
+        for note in annotations.notes:
+            logging.warning("%s", note)
+        return validation.validate(annotations, verify, strict, use_difficult)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles: a third of the time of loading, and nothing found."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def lacks_validation(path: str, format: str = "auto") -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from efficientdet_tf.boxes import sizes
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DetectionData
 
 
@@ -34,10 +35,8 @@ class DataStatistics:
 
 def count_objects(data: DetectionData) -> np.ndarray:
     """Count objects by class, without crowd regions and ignored ones: int64 [classes]."""
-    counts = np.zeros(len(data.label_map), np.int64)
-    for record in data.records:
-        np.add.at(counts, record.classes[record.is_counted], 1)
-    return counts
+    records = RecordColumns.build(data.records)
+    return np.bincount(records.classes[records.is_counted], minlength=len(data.label_map))
 
 
 def describe(
@@ -50,19 +49,18 @@ def describe(
       image_size: (height, width) in pixels of the network's input.
       resize: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`. Default "pad".
     """
-    sides = [np.zeros((0, 2))]
-    for record in data.records:
-        boxes = record.boxes[record.is_counted].astype(np.float64)
-        scale = np.array(image_size) / (record.height, record.width)
-        if resize == "pad":
-            scale = scale.min()
-        sides.append(scale * sizes(boxes))
-    height, width = np.concatenate(sides).T
+    records = RecordColumns.build(data.records)
+    scales = np.array(image_size) / records.sizes
+    if resize == "pad":
+        scales = np.broadcast_to(scales.min(axis=1, keepdims=True), scales.shape)
+    owners = records.owners[records.is_counted]
+    boxes = records.boxes[records.is_counted].astype(np.float64)
+    height, width = (scales[owners] * sizes(boxes)).T
     return DataStatistics(
         num_images=len(data),
-        num_empty=sum(1 for side in sides[1:] if not len(side)),
+        num_empty=len(data) - len(np.unique(owners)),
         objects=count_objects(data),
         sizes=np.sqrt(height * width),
         aspects=width / np.maximum(height, 1e-9),
-        num_ignored=sum(int(record.is_ignored.sum()) for record in data.records),
+        num_ignored=int(records.is_ignored.sum()),
     )
