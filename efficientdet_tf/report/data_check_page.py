@@ -1,6 +1,7 @@
 """Page of the check of data sets: each kind of fault with thumbnails."""
 
 import itertools
+import pathlib
 from collections.abc import Mapping, Sequence
 
 from efficientdet_tf.data.checks.checked_set import CheckedImage
@@ -51,7 +52,7 @@ def _summary(result: CheckResult) -> Element:
     rows = [
         [
             element("td", element("a", KINDS[kind].title, href=f"#{kind}")),
-            KINDS[kind].severity,
+            element("td", KINDS[kind].severity, class_="word"),
             number(f"{count:,}"),
             KINDS[kind].proposal,
         ]
@@ -59,7 +60,7 @@ def _summary(result: CheckResult) -> Element:
     ]
     if not rows:
         return section("Faults", element("p", "None was found."))
-    return section("Faults", table(["Fault", "Severity", "Count", "Proposal"], rows))
+    return section("Faults", table(["Fault", "Severity", "Count", "Proposal"], rows, "faults"))
 
 
 def _kind(kind: str, count: int, result: CheckResult) -> Element:
@@ -97,5 +98,12 @@ def _thumbnails(fault: Fault, images: Images, split: str) -> list[Element]:
 
 
 def _card(fault: Fault, drawn: Sequence[Element]) -> Element:
-    caption = element("figcaption", str(fault))
+    # The folders are in the title, and in the JSON file.
+    folders = {f"{pathlib.Path(path).parent}/" for path in (fault.file, fault.image, fault.other)}
+    text = str(fault)
+    for folder in sorted(folders - {"./"}, key=len, reverse=True):
+        text = text.replace(folder, "")
+    if fault.image and fault.image != fault.file:
+        text += f" ({pathlib.Path(fault.image).name})"
+    caption = element("figcaption", text, title=str(fault))
     return element("figure", element("div", *drawn, class_="pair"), caption, class_="card")

@@ -86,5 +86,8 @@ def _drawn(
     canvas = canvas.resize((width, height))
     ymin, xmin, ymax, xmax = np.clip((box - [*low, *low]) * scale, -9, _SIDE + 9).tolist()
     draw = PIL.ImageDraw.Draw(canvas)
-    draw.rectangle((xmin - 1, ymin - 1, xmax + 1, ymax + 1), outline=_COLOR, width=2)
+    # White around the colour, for dark and colourful images.
+    for space, color, width in ((3, (255, 255, 255), 4), (2, _COLOR, 2)):
+        outline = (xmin - space, ymin - space, xmax + space, ymax + space)
+        draw.rectangle(outline, outline=color, width=width)
     return canvas

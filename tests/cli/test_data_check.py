@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 from efficientdet_tf.cli import command_line, data, data_check
 from efficientdet_tf.data.faults import KINDS, SEVERITIES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def call(*arguments):
@@ -134,6 +137,13 @@ def test_files_of_the_user_are_kept(tmp_path, capsys):
     line = f"data: --output: {tmp_path / 'check.html'} exists and was not written by this command"
     assert capsys.readouterr().err.startswith(line)
     assert (tmp_path / "check.html").read_text() == "mine"
+
+
+def test_the_documentation_has_every_kind_and_its_severity():
+    text = (REPOSITORY / "docs" / "checking-data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (\w+) \|", text, re.MULTILINE)
+    documented = {kind: severity for kinds, severity in rows for kind in re.findall(r"\w+", kinds)}
+    assert documented == {kind: each.severity for kind, each in KINDS.items()}
 
 
 def test_every_kind_has_a_severity_and_a_proposal():
