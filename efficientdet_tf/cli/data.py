@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from efficientdet_tf.cli import command_line, data_check, data_show
+from efficientdet_tf.cli import command_line, data_anchors, data_check, data_show
 
 NAME = "data"
 COMMANDS = {
+    "anchors": data_anchors.COMMAND,
     "check": data_check.COMMAND,
     "show": data_show.COMMAND,
 }
