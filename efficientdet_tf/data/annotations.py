@@ -76,6 +76,8 @@ class Annotations:
       fractions: whether boxes are fractions of the image's size.
       problems: one line for each entry that the reader excluded.
       notes: one line for each kind of entry that was not used as written.
+      box_only: kind of annotation, e.g. "polygon" -> number of objects that have it, and
+        of which only the box is used.
     """
 
     images: Sequence[AnnotatedImage]
@@ -88,6 +90,7 @@ class Annotations:
     fractions: bool = False
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:

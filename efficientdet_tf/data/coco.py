@@ -77,6 +77,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         label_field="category_id",
         problems=problems,
         notes=_repeated_ids(path, content["annotations"]),
+        box_only=_box_only(objects),
     )
 
 
@@ -218,6 +219,16 @@ def _repeated_ids(path: str, annotations: list) -> list[str]:
         f"{path}: {len(repeated)} {what} more than once, e.g. {repeated[0]}; all of these "
         "annotations are used, where pycocotools takes the last of an id for each"
     ]
+
+
+def _box_only(objects: dict[int, list[dict]]) -> dict[str, int]:
+    """Count the objects with a mask, and with keypoints."""
+    every = [item for items in objects.values() for item in items]
+    counts = {
+        "segmentation": sum(1 for item in every if item.get("segmentation")),
+        "keypoints": sum(1 for item in every if item.get("num_keypoints")),
+    }
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def _annotated_image(

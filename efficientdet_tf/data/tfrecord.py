@@ -10,7 +10,6 @@ the original files for data sets larger than memory.
 
 import glob
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from efficientdet_tf.data.annotations import (
 )
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.data.split_names import files_of_split, is_of_split
 from efficientdet_tf.files import replacing, write_atomically
 
 LABEL_MAP_FILE = "label_map.json"
@@ -50,12 +50,6 @@ _KINDS = {
     "image/object/difficult": ("int64_list",),
     "image/object/area": _NUMBERS,
 }
-# Words in a file's name that identify its split.
-_PARTS = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 # Number of decimal digits that always fits 64 bits.
 _MOST_DIGITS = 18
 
@@ -69,7 +63,7 @@ def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
     if not Path(path).is_dir():
         return "TFRecord files given by name are a single split"
-    found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+    found = any(is_of_split("val", file.name) for file in Path(path).glob("*.tfrecord*"))
     return "" if found else "val*.tfrecord is missing"
 
 
@@ -168,19 +162,13 @@ def _files(path: str, split: str) -> list[str]:
 def _files_of_split(folder: str, split: str) -> list[str]:
     """List the files of a split, or all files if none is named by a split."""
     every = sorted(Path(folder).glob("*.tfrecord*"))
-    files = [str(file) for file in every if _is_part(split, file)]
-    if files or not any(_is_part(part, file) for part in _PARTS for file in every):
-        return files or [str(file) for file in every]
-    raise DataError(
-        f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the files "
-        f"themselves: {_flags(split)}"
-    )
-
-
-def _is_part(part: str, file: Path) -> bool:
-    """Tell whether a file's name identifies it as part of a split, e.g. "train"."""
-    words = re.split("[^a-z]+", file.name.lower())
-    return not {*_PARTS.get(part, (part,))}.isdisjoint(words)
+    files = files_of_split(split, every)
+    if every and not files:
+        raise DataError(
+            f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the "
+            f"files themselves: {_flags(split)}"
+        )
+    return [str(file) for file in files]
 
 
 def _flags(split: str) -> str:
