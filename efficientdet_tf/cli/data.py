@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from efficientdet_tf.cli import command_line, data_show
+from efficientdet_tf.cli import command_line, data_convert, data_show
 
 NAME = "data"
 COMMANDS = {
+    "convert": data_convert.COMMAND,
     "show": data_show.COMMAND,
 }
 # What the list of all commands says.

@@ -10,13 +10,16 @@ the original files for data sets larger than memory.
 
 import glob
 import io
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from efficientdet_tf.boxes import to_fractions
 from efficientdet_tf.data.annotations import (
@@ -50,6 +53,8 @@ _KINDS = {
     "image/object/difficult": ("int64_list",),
     "image/object/area": _NUMBERS,
 }
+# Number of images that are encoded at once.
+_BLOCK = 64
 # Number of decimal digits that always fits 64 bits.
 _MOST_DIGITS = 18
 
@@ -107,7 +112,9 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]:
+def write_tfrecord(
+    data: DetectionData, path: str, shards: int = 1, keep_existing: bool = False
+) -> list[str]:
     """Write a data set that `read`, and tf-models-official, can read.
 
     JPEG files with an EXIF orientation are turned upright and re-encoded, because
@@ -120,6 +127,8 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
         "folder/train-00000-of-00004.tfrecord" and so on. The label map is
         written to the same folder.
       shards: number of files. Default 1.
+      keep_existing: whether to keep files that exist, which are complete as each is written
+        atomically, instead of replacing them. Default False.
 
     Returns:
       The paths of the written files.
@@ -131,22 +140,44 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_label_map(data.label_map, target.parent / LABEL_MAP_FILE)
-    files = []
-    for shard in range(shards):
-        numbered = f"{target.stem}-{shard:05d}-of-{shards:05d}{target.suffix}"
-        files.append(str(target.with_name(numbered) if shards > 1 else target))
-        _write_shard(files[-1], data.records[shard::shards], data.label_map)
-    return files
+    files = shard_files(target, shards)
+    # Only on a terminal.
+    with tqdm(total=len(data), desc=f"Writing {path}", unit="image", disable=None) as progress:
+        for shard, file in enumerate(files):
+            records = data.records[shard::shards]
+            if not (keep_existing and file.exists()):
+                _write_shard(file, records, data.label_map, progress)
+            else:
+                progress.update(len(records))
+    return [str(file) for file in files]
 
 
-def _write_shard(file: str, records: Sequence[Record], label_map: LabelMap) -> None:
-    with replacing(file) as partial:
+def shard_files(path: Path, shards: int) -> list[Path]:
+    """Return the paths that `write_tfrecord` writes."""
+    if shards == 1:
+        return [path]
+    names = (f"{path.stem}-{shard:05d}-of-{shards:05d}{path.suffix}" for shard in range(shards))
+    return [path.with_name(name) for name in names]
+
+
+def _write_shard(
+    file: Path, records: Sequence[Record], label_map: LabelMap, progress: tqdm
+) -> None:
+    """Write a file; images are read and encoded in threads, in blocks that fit in memory."""
+    with replacing(file) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             with tf.io.TFRecordWriter(str(partial)) as writer:
-                for record in records:
-                    writer.write(_example(record, label_map).SerializeToString())
+                for start in range(0, len(records), _BLOCK):
+                    block = records[start : start + _BLOCK]
+                    for serialized in pool.map(lambda r: _serialized(r, label_map), block):
+                        writer.write(serialized)
+                        progress.update()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
+
+
+def _serialized(record: Record, label_map: LabelMap) -> bytes:
+    return _example(record, label_map).SerializeToString()
 
 
 def _files(path: str, split: str) -> list[str]:

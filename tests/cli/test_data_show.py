@@ -93,8 +93,8 @@ def test_without_augmentation_all_of_it_is_off():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the first argument has to be one of: show; see --help"),
-        (["shw"], "'shw' is not one of: show; see --help"),
+        ([], f"the first argument has to be one of: {', '.join(data.COMMANDS)}; see --help"),
+        (["shw"], f"'shw' is not one of: {', '.join(data.COMMANDS)}; see --help"),
         (["show", "--output=x.png"], "--data is missing: Data set: a path, or"),
         (["show", "--data=digits"], "--output is missing: Image file to write, e.g. grid.png."),
         (["show", "more"], "unexpected argument 'more'; see --help"),
