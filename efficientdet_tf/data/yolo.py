@@ -45,9 +45,12 @@ def recognises(path: str) -> bool:
 
 
 def lacks_validation(path: str) -> str:
-    """Explain why `path`, a training set, has no validation images; "" if it has some."""
+    """Explain why `path`, a training set, has no validation images; "" if it has some.
+
+    It is also "" for a file that does not exist, of which `read` complains.
+    """
     file = _yaml_file(path)
-    return "" if "val" in _load(file) else f"{file.name} has no key val"
+    return "" if not file.is_file() or "val" in _load(file) else f"{file.name} has no key val"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
