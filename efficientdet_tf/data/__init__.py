@@ -26,6 +26,7 @@ from efficientdet_tf.data import (
     voc,
     yolo,
 )
+from efficientdet_tf.data.annotations import Annotations
 from efficientdet_tf.data.records import DataError, DetectionData
 
 BUILT_IN = "digits"
@@ -73,12 +74,26 @@ def load(
     """
     if BUILT_IN in (path, format):
         return digits.load(split)
-    if not path:
-        raise DataError("data set: its path is empty")
-    annotations = _format_of(path, format).read(path, images=images, split=split)
+    annotations = read_annotations(path, format, images, split)
     for note in annotations.notes:
         logging.warning("%s", note)
     return validation.validate(annotations, verify, strict, use_difficult)
+
+
+def read_annotations(
+    path: str, format: str = "auto", images: str = "", split: str = "train"
+) -> Annotations:
+    """Read the annotation files of a data set, without any check.
+
+    Args:
+      path, format, images, split: see `load`; not the built-in data set.
+
+    Raises:
+      DataError: if the data set cannot be read.
+    """
+    if not path:
+        raise DataError("data set: its path is empty")
+    return _format_of(path, format).read(path, images=images, split=split)
 
 
 def lacks_validation(path: str, format: str = "auto") -> str:

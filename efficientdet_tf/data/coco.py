@@ -23,6 +23,7 @@ from efficientdet_tf.data.annotations import (
     file_name_problem,
     read_text,
 )
+from efficientdet_tf.data.faults import Fault
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # Number of images probed to decide whether a folder is the image folder.
@@ -75,6 +76,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         object_word="annotation",
         box_field="bbox",
         label_field="category_id",
+        box_form="xywh",
         problems=problems,
         notes=_repeated_ids(path, content["annotations"]),
         box_only=_box_only(objects),
@@ -138,8 +140,10 @@ def _image_entries(path: str, entries: list, problems: list[str]) -> dict[int, d
         problem = _entry_problem(entry)
         image_id = None if problem else as_id(entry["id"])
         if image_id is None or image_id in usable:
+            kind = "entry_unusable" if problem else "image_id_duplicate"
             problem = problem or f"image id {image_id} occurs twice"
-            problems.append(f"{path}: image {number} of the list: {problem}")
+            line = f"{path}: image {number} of the list: {problem}"
+            problems.append(Fault.parse(kind, line))
         else:
             usable[image_id] = entry
     if not usable:
@@ -207,7 +211,7 @@ def _as_float(number: float) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def _repeated_ids(path: str, annotations: list) -> list[str]:
+def _repeated_ids(path: str, annotations: list) -> list[Fault]:
     """Return a note on repeated annotation ids, or no note."""
     ids = [as_id(item.get("id")) for item in annotations if isinstance(item, dict)]
     counts = collections.Counter(number for number in ids if number is not None)
@@ -215,10 +219,12 @@ def _repeated_ids(path: str, annotations: list) -> list[str]:
     if not repeated:
         return []
     what = "annotation id occurs" if len(repeated) == 1 else "annotation ids occur"
-    return [
+    line = (
         f"{path}: {len(repeated)} {what} more than once, e.g. {repeated[0]}; all of these "
         "annotations are used, where pycocotools takes the last of an id for each"
-    ]
+    )
+    place = f"annotation {repeated[0]}"
+    return [Fault("annotation_id_duplicate", line, file=path, place=place, field="id")]
 
 
 def _box_only(objects: dict[int, list[dict]]) -> dict[str, int]:

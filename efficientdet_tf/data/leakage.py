@@ -97,11 +97,15 @@ def _sample(record: Record) -> bytes | None:
 
 
 def _digest(record: Record) -> bytes | None:
-    """Return a hash of the whole file."""
-    if isinstance(record.image, bytes):
-        return hashlib.sha256(record.image).digest()
+    return content_digest(record.image)
+
+
+def content_digest(image: str | bytes) -> bytes | None:
+    """Return a hash of a whole image file, or of its encoded bytes; None if it is missing."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
     try:
-        with open(record.image, "rb") as file:
+        with open(image, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None

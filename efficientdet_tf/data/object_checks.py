@@ -9,14 +9,17 @@ is excluded.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.faults import Fault
 
 _IGNORED = "ignored in training and evaluation"
 _EXCLUDED = "image excluded"
+_CLIPPED = "clipped"
 # Rounding puts many boxes slightly outside the image: not worth a note.
 _CLIPPED_PIXELS = 1.0
 
@@ -30,10 +33,10 @@ class CheckedObjects:
       classes: int32 [n], class indices, -1 for an unknown category.
       is_crowd, is_ignored, is_difficult: bool [n], see `records.Record`.
       area: float32 [n], in pixels.
-      problems: one line for each object ignored because of an error.
-      unplaced: one line for each object of unknown position. If not empty, the
+      problems: a fault for each object ignored because of an error.
+      unplaced: a fault for each object of unknown position. If not empty, the
         arrays are meaningless and the image must be excluded.
-      clipped: names of the objects whose box exceeds the image.
+      clipped: a fault for each object whose box exceeds the image.
     """
 
     boxes: np.ndarray
@@ -42,9 +45,9 @@ class CheckedObjects:
     is_ignored: np.ndarray
     is_difficult: np.ndarray
     area: np.ndarray
-    problems: list[str]
-    unplaced: list[str]
-    clipped: list[str]
+    problems: list[Fault]
+    unplaced: list[Fault]
+    clipped: list[Fault]
 
 
 def check_objects(
@@ -70,17 +73,26 @@ def check_objects(
     clipped = np.clip(boxes, 0, limit)
     classes = np.array([annotations.class_indices.get(label, -1) for label in image.labels])
     is_difficult = _per_object(image.is_difficult, len(boxes), bool)
-    not_placed = (
-        (~np.isfinite(given).all(axis=1), annotations.box_field, "is not finite"),
+    extent, is_far = f"the image of {_text(size)}", _are_far_beyond(given, limit)
+    box, label = annotations.box_field, annotations.label_field
+    not_placed = [
+        _Check(~np.all(np.isfinite(given), axis=1), "box_not_finite", box, "is not finite"),
         # Many tools write a missing box this way.
-        (~given.any(axis=1), annotations.box_field, "is all zeros"),
-        (~_have_area(clipped), annotations.box_field, f"lies outside the image of {_text(size)}"),
-    )
-    not_used = (
-        (~has_area, annotations.box_field, "has no width or no height"),
-        (classes < 0, annotations.label_field, "{label!r} is not a known category"),
-    )
+        _Check(~given.any(axis=1), "box_all_zero", box, "is all zeros"),
+        _Check(~_have_area(clipped), "box_outside", box, f"lies outside {extent}"),
+    ]
+    placed = ~np.any([check.found for check in not_placed], axis=0)
+    flat = "has no width or no height"
+    not_used = [
+        _Check(np.any(given[:, 2:] < given[:, :2], axis=1), "box_negative", box, flat),
+        _Check(~has_area, "box_empty", box, flat),
+        _Check(classes < 0, "category_unknown", label, "{label!r} is not a known category"),
+    ]
     beyond = (np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1)
+    reaches = [
+        _Check(beyond & is_far, "box_far_outside", box, f"reaches far beyond {extent}"),
+        _Check(beyond, "box_beyond", box, f"reaches beyond {extent}"),
+    ]
     return CheckedObjects(
         boxes=clipped,
         classes=classes.astype(np.int32),
@@ -88,26 +100,45 @@ def check_objects(
         is_ignored=~has_area | (classes < 0) | (is_difficult & (not use_difficult)),
         is_difficult=is_difficult,
         area=_areas(image, boxes),
-        problems=_lines(image, annotations, not_used, _IGNORED),
-        unplaced=_lines(image, annotations, not_placed, _EXCLUDED),
-        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
+        problems=_faults(image, annotations, given, not_used, _IGNORED, placed),
+        unplaced=_faults(image, annotations, given, not_placed, _EXCLUDED),
+        clipped=_faults(image, annotations, given, reaches, _CLIPPED, placed),
     )
 
 
-def _lines(
-    image: AnnotatedImage, annotations: Annotations, faults: tuple, consequence: str
-) -> list[str]:
-    """Describe the first fault of each faulty object, one line for each object."""
-    lines = []
-    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
-        field, reason = next((field, reason) for found, field, reason in faults if found[i])
-        reason = reason.format(label=image.labels[i])
-        lines.append(f"{_name(image, annotations, i)}: {field}: {reason}; {consequence}")
-    return lines
+class _Check(NamedTuple):
+    """A check of objects: bool [n] of the faulty ones, kind of fault, field, and fact."""
+
+    found: Any
+    kind: str
+    field: str
+    fact: str
 
 
-def _name(image: AnnotatedImage, annotations: Annotations, index: int) -> str:
-    return f"{image.annotation_file}: {annotations.object_word} {image.numbers[index]}"
+def _faults(
+    image: AnnotatedImage,
+    annotations: Annotations,
+    boxes: np.ndarray,
+    checks: Sequence[_Check],
+    consequence: str,
+    among: np.ndarray | bool = True,
+) -> list[Fault]:
+    """List the first fault of each faulty object, `among` those marked: bool [n]."""
+    faults = []
+    faulty = np.any([check.found for check in checks], axis=0) & among
+    for i in np.flatnonzero(faulty).tolist():
+        check = next(check for check in checks if check.found[i])
+        fact = check.fact.format(label=image.labels[i])
+        place = f"{annotations.object_word} {image.numbers[i]}"
+        line = f"{image.annotation_file}: {place}: {check.field}: {fact}; {consequence}"
+        where = {"file": image.annotation_file, "place": place, "field": check.field}
+        faults.append(Fault(check.kind, line, image=image.name, box=boxes[i], **where))
+    return faults
+
+
+def _are_far_beyond(boxes: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Tell which boxes reach more than an image's side beyond it: bool [n]."""
+    return np.any((boxes < -limit) | (boxes > 2 * limit), axis=1)
 
 
 def _have_area(boxes: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ upright image, or both, or (YOLO) is missing.
 import dataclasses
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import tensorflow as tf
 from absl import logging
@@ -23,10 +24,13 @@ from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage, Annotations
 from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.object_checks import check_objects
+from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.object_checks import CheckedObjects, check_objects
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
+
+T = TypeVar("T")
 
 # Pillow's names of the formats that `decode_image` reads; MPO is JPEG with further images.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
@@ -35,8 +39,19 @@ _SIDEWAYS = (5, 6, 7, 8)
 _PROBLEMS_SHOWN = 10
 
 
-class _BadImage(Exception):
-    """Reason why an image cannot be used, without its name."""
+class BadImage(Exception):
+    """Reason why an image cannot be used, without its name.
+
+    Args:
+      kind: key of `faults.KINDS`.
+      reason: the reason.
+      size: (height, width) in pixels if it is known all the same. Default None.
+    """
+
+    def __init__(self, kind: str, reason: str, size: tuple[int, int] | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.size = size
 
 
 def validate(
@@ -68,7 +83,9 @@ def validate(
     Raises:
       DataError: if no image is usable, or at the first problem if `strict`.
     """
-    records, problems, clipped = [], list(annotations.problems), []
+    records: list[Record] = []
+    problems: list[str] = list(annotations.problems)
+    clipped: list[Fault] = []
     _raise_if(strict, problems)
     for record, found, clipped_here in _check_all(annotations, verify, use_difficult):
         problems += found
@@ -93,27 +110,37 @@ def validate(
 
 def _check_all(
     annotations: Annotations, verify: str, use_difficult: bool
-) -> Iterator[tuple[Record | None, list[str], list[str]]]:
-    """Check every image in order, in threads: reading and decoding release the lock."""
+) -> Iterator[tuple[Record | None, list[Fault], list[Fault]]]:
+    """Check every image in order, in threads."""
+    with VerifiedImages() as verified:
+        yield from in_threads(
+            lambda image: _check(image, annotations, verify, use_difficult, verified),
+            annotations.images,
+            f"Checking {annotations.source}",
+        )
+
+
+def in_threads(
+    function: Callable[[AnnotatedImage], T], images: Sequence[AnnotatedImage], description: str
+) -> Iterator[T]:
+    """Yield a function's results for images in order, with a progress bar on a terminal.
+
+    Reading and decoding release Python's lock, so that threads use all processors.
+    """
     # Traced now: first calls from several threads at once would warn of retracing.
     _decoded_size.get_concrete_function()
-    with VerifiedImages() as verified:
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
-            checked = pool.map(
-                lambda image: _check(image, annotations, verify, use_difficult, verified),
-                annotations.images,
-            )
-            yield from tqdm(
-                checked,
-                total=len(annotations.images),
-                desc=f"Checking {annotations.source}",
-                unit="image",
-                # Only on a terminal.
-                disable=None,
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield from tqdm(
+            pool.map(function, images),
+            total=len(images),
+            desc=description,
+            unit="image",
+            # Only on a terminal.
+            disable=None,
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _check(
@@ -122,32 +149,75 @@ def _check(
     verify: str,
     use_difficult: bool,
     verified: VerifiedImages,
-) -> tuple[Record | None, list[str], list[str]]:
-    """Return an image's record if usable, its problems, and names of clipped objects."""
+) -> tuple[Record | None, list[Fault], list[Fault]]:
+    """Return an image's record if usable, its faults, and those of clipped objects."""
     if image.unplaced:
-        return None, [f"{problem}; image excluded" for problem in image.unplaced], []
+        return None, unplaced_faults(image), []
     try:
-        known = verified.find(image.image)
-        header = known.header or _read_header(image.image)
-        fits_stored_only = image.size == header.stored and header.stored != header.upright
-        # Most images are upright, and decoding need not read their orientation again.
-        apply_exif = header.is_turned and not fits_stored_only
-        size = header.upright if apply_exif else header.stored
-        # Many files write a missing size as zero.
-        if not annotations.fractions and image.size and all(image.size) and image.size != size:
-            raise _BadImage(f"image is {_text(size)}, but annotated as {_text(image.size)}")
-        if verify == "full" and apply_exif not in known.decoded:
-            _decode(image.image, apply_exif, size)
-            decoded = known.decoded | {apply_exif}
-            verified.store(dataclasses.replace(known, header=header, decoded=decoded))
-        elif known.header is None:
-            verified.store(dataclasses.replace(known, header=header))
-    except _BadImage as error:
-        return None, [f"{image.name}: {error}"], []
+        size, apply_exif = verify_image(image, annotations.fractions, verify, verified)
+    except BadImage as error:
+        return None, [image_fault(image, error)], []
     objects = check_objects(image, annotations, size, use_difficult)
     if objects.unplaced:
         return None, objects.unplaced, []
-    record = Record(
+    return make_record(image, objects, size, apply_exif), objects.problems, objects.clipped
+
+
+def unplaced_faults(image: AnnotatedImage) -> list[Fault]:
+    """List the faults of the objects that the reader could not place."""
+    return [
+        Fault.parse("box_unreadable", f"{problem}; image excluded", image.name)
+        for problem in image.unplaced
+    ]
+
+
+def image_fault(image: AnnotatedImage, error: BadImage) -> Fault:
+    """Return the fault of an image that cannot be used."""
+    return Fault(error.kind, f"{image.name}: {error}", file=image.name, image=image.name)
+
+
+def verify_image(
+    image: AnnotatedImage, fractions: bool, verify: str, verified: VerifiedImages
+) -> tuple[tuple[int, int], bool]:
+    """Verify an image file.
+
+    Args:
+      image: the image as parsed by the reader.
+      fractions: whether its boxes are fractions of the image's size.
+      verify: see `validate`.
+      verified: cache of the files that are known to be good.
+
+    Returns:
+      (height, width) in pixels that the boxes refer to, and whether the EXIF
+      orientation is applied.
+
+    Raises:
+      BadImage: if it cannot be used.
+    """
+    known = verified.find(image.image)
+    header = known.header or _read_header(image.image)
+    fits_stored_only = image.size == header.stored and header.stored != header.upright
+    # Most images are upright, and decoding need not read their orientation again.
+    apply_exif = header.is_turned and not fits_stored_only
+    size = header.upright if apply_exif else header.stored
+    # Many files write a missing size as zero.
+    if not fractions and image.size and all(image.size) and image.size != size:
+        reason = f"image is {_text(size)}, but annotated as {_text(image.size)}"
+        raise BadImage("image_size", reason, size)
+    if verify == "full" and apply_exif not in known.decoded:
+        _decode(image.image, apply_exif, size)
+        decoded = known.decoded | {apply_exif}
+        verified.store(dataclasses.replace(known, header=header, decoded=decoded))
+    elif known.header is None:
+        verified.store(dataclasses.replace(known, header=header))
+    return size, apply_exif
+
+
+def make_record(
+    image: AnnotatedImage, objects: CheckedObjects, size: tuple[int, int], apply_exif: bool
+) -> Record:
+    """Make the record of a verified image with its checked objects."""
+    return Record(
         image_id=image.image_id,
         image=image.image,
         height=size[0],
@@ -161,22 +231,30 @@ def _check(
         is_ignored=objects.is_ignored,
         is_difficult=objects.is_difficult,
     )
-    return record, objects.problems, objects.clipped
 
 
 def _read_header(image: str | bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             if opened.format not in _FORMATS:
-                raise _BadImage(f"is a {opened.format} file; use {IMAGE_FORMATS}")
+                reason = f"is a {opened.format} file; use {IMAGE_FORMATS}"
+                raise BadImage("image_format", reason)
             stored = (opened.height, opened.width)
             orientation = exif_orientation(opened)
     except FileNotFoundError as error:
-        raise _BadImage("image file is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _BadImage(f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
+        raise BadImage("image_missing", "image file is missing") from error
+    except Image.DecompressionBombError as error:
+        reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
+        raise BadImage("image_huge", reason) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        kind = "image_empty" if _is_empty(image) else "image_unreadable"
+        raise BadImage(kind, f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
     upright = stored[::-1] if orientation in _SIDEWAYS else stored
     return ImageHeader(stored, upright, is_turned=orientation != 1)
+
+
+def _is_empty(image: str | bytes) -> bool:
+    return not (image if isinstance(image, bytes) else os.path.getsize(image))
 
 
 @tf.function(
@@ -192,23 +270,26 @@ def _decode(image: str | bytes, apply_exif: bool, size: tuple[int, int]) -> None
             encoded = image if isinstance(image, bytes) else tf.io.read_file(image)
             decoded_size = tuple(_decoded_size(encoded, apply_exif).numpy())
     except tf.errors.OpError as error:
-        raise _BadImage("image file cannot be decoded; it may be damaged") from error
+        reason = "image file cannot be decoded; it may be damaged"
+        raise BadImage("image_truncated", reason, size) from error
     if decoded_size != size:
-        raise _BadImage(f"image is {_text(decoded_size)}, but its header says {_text(size)}")
+        reason = f"image is {_text(decoded_size)}, but its header says {_text(size)}"
+        raise BadImage("image_truncated", reason)
 
 
-def _raise_if(strict: bool, problems: list[str]) -> None:
+def _raise_if(strict: bool, problems: Sequence[str]) -> None:
     if strict and problems:
         raise DataError(problems[0])
 
 
-def _notes(records: list[Record], clipped: list[str], use_difficult: bool) -> list[str]:
+def _notes(records: list[Record], clipped: list[Fault], use_difficult: bool) -> list[str]:
     """Return remarks on the objects that are no errors."""
     notes = []
     if clipped:
-        first = f"1 box reaches beyond its image and was clipped: {clipped[0]}"
+        name = f"{clipped[0].file}: {clipped[0].place}"
+        first = f"1 box reaches beyond its image and was clipped: {name}"
         many = f"{len(clipped)} boxes reach beyond their images and were clipped; "
-        notes.append(first if len(clipped) == 1 else f"{many}the first is {clipped[0]}")
+        notes.append(first if len(clipped) == 1 else f"{many}the first is {name}")
     difficult = sum(int(record.is_difficult.sum()) for record in records)
     if difficult and not use_difficult:
         count = "1 difficult object is" if difficult == 1 else f"{difficult} difficult objects are"

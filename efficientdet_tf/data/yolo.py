@@ -87,6 +87,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         object_word="line",
         box_field="box",
         label_field="class",
+        box_form="cxcywh",
         fractions=True,
         problems=problems,
         notes=_confidence_note(file, split, with_confidence),
