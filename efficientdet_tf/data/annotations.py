@@ -79,6 +79,8 @@ class Annotations:
       problems: one line for each entry that the reader excluded; a `faults.Fault` if
         its kind is more than that.
       notes: one line for each kind of entry that was not used as written; see `problems`.
+      box_only: kind of annotation, e.g. "polygon" -> number of objects that have it, and
+        of which only the box is used.
     """
 
     images: Sequence[AnnotatedImage]
@@ -92,6 +94,7 @@ class Annotations:
     box_form: str = ""
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:

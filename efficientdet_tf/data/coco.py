@@ -1,7 +1,9 @@
 """COCO reader: one JSON file of annotations, and a folder of images.
 
 Category ids may have gaps and are kept; class indices are in their order. Boxes
-are [xmin, ymin, width, height] in pixels from the image's top left corner.
+are [xmin, ymin, width, height] in pixels from the image's top left corner. An
+annotation with `"ignore": 1` is a difficult object, as `coco_writer` and MMDetection
+write those of Pascal VOC.
 """
 
 import collections
@@ -26,8 +28,8 @@ from efficientdet_tf.data.records import DataError, LabelMap
 
 # Number of images probed to decide whether a folder is the image folder.
 _PROBED = 20
-# Values of `iscrowd` that writers of COCO files use for the format's 1.
-_CROWD = (1, "1", "true", "True")
+# Values of a flag such as `iscrowd` that writers of COCO files use for the format's 1.
+_TRUE = (1, "1", "true", "True")
 # Above any image's area, and within float32.
 _LARGEST_AREA = 1e30
 
@@ -77,6 +79,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_form="xywh",
         problems=problems,
         notes=_repeated_ids(path, content["annotations"]),
+        box_only=_box_only(objects),
     )
 
 
@@ -224,6 +227,16 @@ def _repeated_ids(path: str, annotations: list) -> list[Fault]:
     return [Fault("annotation_id_duplicate", line, file=path, place=place, field="id")]
 
 
+def _box_only(objects: dict[int, list[dict]]) -> dict[str, int]:
+    """Count the objects with a mask, and with keypoints."""
+    every = [item for items in objects.values() for item in items]
+    counts = {
+        "segmentation": sum(1 for item in every if item.get("segmentation")),
+        "keypoints": sum(1 for item in every if item.get("num_keypoints")),
+    }
+    return {kind: count for kind, count in counts.items() if count}
+
+
 def _annotated_image(
     path: str,
     folder: Path,
@@ -244,8 +257,9 @@ def _annotated_image(
         boxes=boxes_array(boxes),
         labels=[_label(o.get("category_id")) for o in objects],
         numbers=[o["id"] for o in objects],
-        is_crowd=[o.get("iscrowd") in _CROWD for o in objects],
+        is_crowd=[o.get("iscrowd") in _TRUE for o in objects],
         area=[_area(o.get("area")) for o in objects],
+        is_difficult=[o.get("ignore") in _TRUE for o in objects],
         unplaced=unplaced,
     )
 

@@ -104,6 +104,7 @@ def validate(
         problems=tuple(problems),
         source=annotations.source,
         notes=tuple(notes),
+        box_only=annotations.box_only,
     )
 
 
