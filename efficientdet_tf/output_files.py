@@ -22,19 +22,22 @@ class OutputError(UserError):
     """An output that cannot be written, or would overwrite a user's file."""
 
 
-def check_replaceable(path: pathlib.Path, is_own: Callable[[pathlib.Path], bool]) -> None:
+def check_replaceable(
+    path: pathlib.Path, is_own: Callable[[pathlib.Path], bool], flag: str = "output"
+) -> None:
     """Check that a path is free, or holds an earlier output of the program.
 
     Args:
       path: file or folder to write.
       is_own: predicate, whether the file or folder at `path` was written by this program.
+      flag: flag that names the path, for the message. Default "output".
 
     Raises:
       OutputError: when something else would be overwritten.
     """
     if os.path.lexists(path) and not is_own(path):
         raise OutputError(
-            f"--output: {path} exists and was not written by this command; "
+            f"--{flag}: {path} exists and was not written by this command; "
             "choose another name or folder, or move it away"
         )
 

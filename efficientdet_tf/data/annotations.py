@@ -72,10 +72,15 @@ class Annotations:
       source: name of the data set in messages.
       object_word: the format's word for an object, e.g. "annotation".
       box_field: the format's field of an object's box.
+      box_form: the order of its numbers: "xywh", "cxcywh", or "" for
+        named corners. Default "".
       label_field: the format's field of an object's category.
       fractions: whether boxes are fractions of the image's size.
-      problems: one line for each entry that the reader excluded.
-      notes: one line for each kind of entry that was not used as written.
+      problems: one line for each entry that the reader excluded; a `faults.Fault` if
+        its kind is more than that.
+      notes: one line for each kind of entry that was not used as written; see `problems`.
+      box_only: kind of annotation, e.g. "polygon" -> number of objects that have it, and
+        of which only the box is used.
     """
 
     images: Sequence[AnnotatedImage]
@@ -86,8 +91,10 @@ class Annotations:
     box_field: str
     label_field: str
     fractions: bool = False
+    box_form: str = ""
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """COCO reader: one JSON file of annotations, and a folder of images.
 
 Category ids may have gaps and are kept; class indices are in their order. Boxes
-are [xmin, ymin, width, height] in pixels from the image's top left corner.
+are [xmin, ymin, width, height] in pixels from the image's top left corner. An
+annotation with `"ignore": 1` is a difficult object, as `coco_writer` and MMDetection
+write those of Pascal VOC.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from efficientdet_tf.data.annotations import (
 )
 from efficientdet_tf.data.coco_file import Block, CocoFile
 from efficientdet_tf.data.coco_objects import CocoObjects, PlainId, no_id, read_objects
+from efficientdet_tf.data.faults import Fault
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # Number of images probed to decide whether a folder is the image folder.
@@ -78,6 +81,7 @@ class _CocoImages(Sequence[AnnotatedImage]):
             numbers=objects.numbers[mine].tolist(),
             is_crowd=objects.is_crowd[mine].tolist(),
             area=objects.area[mine].tolist(),
+            is_difficult=objects.is_difficult[mine].tolist(),
             unplaced=objects.unplaced.get(index, ()),
         )
 
@@ -121,8 +125,10 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         object_word="annotation",
         box_field="bbox",
         label_field="category_id",
+        box_form="xywh",
         problems=problems,
         notes=_repeated_ids(path, objects.repeated_ids),
+        box_only=objects.box_only,
     )
 
 
@@ -154,10 +160,12 @@ def _image_entries(file: CocoFile, problems: list[str]) -> list[_ImageEntry]:
     usable: dict[int, _ImageEntry] = {}
     for block in file.blocks("images"):
         for number, entry, problem in _entries(block):
+            kind = "entry_unusable"
             if not problem and entry.id in usable:
-                problem = f"image id {entry.id} occurs twice"
+                kind, problem = "image_id_duplicate", f"image id {entry.id} occurs twice"
             if problem:
-                problems.append(f"{file.path}: image {number} of the list: {problem}")
+                line = f"{file.path}: image {number} of the list: {problem}"
+                problems.append(Fault.parse(kind, line))
             else:
                 usable[entry.id] = entry
     if not usable:
@@ -204,15 +212,17 @@ def _side(value: Any) -> int:
     return as_id(value) or 0
 
 
-def _repeated_ids(path: str, repeated: Sequence[int]) -> list[str]:
+def _repeated_ids(path: str, repeated: Sequence[int]) -> list[Fault]:
     """Return a note on repeated annotation ids, or no note."""
     if not repeated:
         return []
     what = "annotation id occurs" if len(repeated) == 1 else "annotation ids occur"
-    return [
+    line = (
         f"{path}: {len(repeated)} {what} more than once, e.g. {repeated[0]}; all of these "
         "annotations are used, where pycocotools takes the last of an id for each"
-    ]
+    )
+    place = f"annotation {repeated[0]}"
+    return [Fault("annotation_id_duplicate", line, file=path, place=place, field="id")]
 
 
 def _image_folder(path: str, images: str, entries: list[_ImageEntry], split: str) -> Path:

@@ -14,13 +14,17 @@ from efficientdet_tf.data.annotations import LARGEST_ID, as_id, boxes_array
 from efficientdet_tf.data.coco_file import Block
 from efficientdet_tf.data.record_columns import offsets_of
 
-# Values of `iscrowd` that writers of COCO files use for the format's 1.
-_CROWD = (1, "1", "true", "True")
+# Values of a flag such as `iscrowd` that writers of COCO files use for the format's 1.
+_TRUE = (1, "1", "true", "True")
 # Above any image's area, and within float32.
 _LARGEST_AREA = 1e30
 
 # An id as nearly all files write it; any other is examined on its own.
 PlainId = Annotated[int, msgspec.Meta(ge=-LARGEST_ID, le=LARGEST_ID)]
+
+
+_NO_MASK = msgspec.Raw(b"[]")
+_EMPTY = (b"[]", b"null", b"{}", b'""')
 
 
 class _PlainAnnotation(msgspec.Struct, gc=False):
@@ -32,6 +36,10 @@ class _PlainAnnotation(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
     iscrowd: Any = 0
     area: float | None = None
+    ignore: Any = 0
+    # Only whether there is one: no objects are made of polygons.
+    segmentation: msgspec.Raw = _NO_MASK
+    num_keypoints: Any = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +53,10 @@ class CocoObjects:
       numbers: [n], annotation ids for messages, int64 or objects.
       is_crowd: bool [n].
       area: float64 [n] in pixels, NaN if missing.
+      is_difficult: bool [n], annotations with `"ignore": 1`.
       unplaced: one line for each annotation without a readable box, by index of its image.
       repeated_ids: annotation ids that occur more than once, in the order of the file.
+      box_only: see `annotations.Annotations`.
     """
 
     offsets: np.ndarray
@@ -55,8 +65,10 @@ class CocoObjects:
     numbers: np.ndarray
     is_crowd: np.ndarray
     area: np.ndarray
+    is_difficult: np.ndarray
     unplaced: Mapping[int, Sequence[str]]
     repeated_ids: Sequence[int]
+    box_only: Mapping[str, int]
 
 
 @dataclasses.dataclass
@@ -69,13 +81,19 @@ class _Columns:
     numbers: Any
     is_crowd: Any
     area: Any
+    is_difficult: Any
+    has_mask: Any
+    has_keypoints: Any
     ids: Any
 
     @classmethod
     def empty(cls) -> "_Columns":
         nothing = np.zeros(0, np.int64)
-        is_crowd, area = np.zeros(0, bool), np.zeros(0)
-        return cls(nothing, np.zeros((0, 4)), nothing, nothing, is_crowd, area, nothing)
+        flags, area = np.zeros(0, bool), np.zeros(0)
+        return cls(
+            *(nothing, np.zeros((0, 4)), nothing, nothing),
+            *(flags, area, flags, flags, flags, nothing),
+        )
 
 
 def read_objects(
@@ -103,6 +121,10 @@ def read_objects(
     del parts
     images = np.concatenate(columns.pop("images"))
     repeated_ids = _repeated(np.concatenate(columns.pop("ids")))
+    counts = {
+        "segmentation": sum(int(part.sum()) for part in columns.pop("has_mask")),
+        "keypoints": sum(int(part.sum()) for part in columns.pop("has_keypoints")),
+    }
     order = np.argsort(images, kind="stable")
     return CocoObjects(
         offsets=offsets_of(np.bincount(images, minlength=len(image_ids))),
@@ -110,6 +132,7 @@ def read_objects(
         **{name: np.concatenate(columns.pop(name))[order] for name in list(columns)},
         unplaced=unplaced,
         repeated_ids=repeated_ids,
+        box_only={kind: count for kind, count in counts.items() if count},
     )
 
 
@@ -121,8 +144,11 @@ def _plain_columns(annotations: list[_PlainAnnotation]) -> _Columns:
         boxes=_boxes([a.bbox for a in annotations]),
         labels=np.array([a.category_id for a in annotations], np.int64),
         numbers=ids,
-        is_crowd=np.array([a.iscrowd in _CROWD for a in annotations], bool),
+        is_crowd=np.array([a.iscrowd in _TRUE for a in annotations], bool),
         area=np.where(np.abs(area) < _LARGEST_AREA, area, math.nan),
+        is_difficult=np.array([a.ignore in _TRUE for a in annotations], bool),
+        has_mask=np.array([bytes(a.segmentation) not in _EMPTY for a in annotations], bool),
+        has_keypoints=np.array([bool(a.num_keypoints) for a in annotations], bool),
         ids=ids,
     )
 
@@ -168,17 +194,26 @@ def _examined(
             line = f"{where}: bbox: must be four numbers, is {found}"
             unplaced.setdefault(index, []).append(line)
         else:
-            crowd = annotation.get("iscrowd") in _CROWD
             label, area = _label(annotation.get("category_id")), _area(annotation.get("area"))
-            rows.append((index, box, label, short(number), crowd, area))
-    images, boxes, labels, numbers, is_crowd, areas = zip(*rows) if rows else [()] * 6
+            marks = (
+                annotation.get("iscrowd") in _TRUE,
+                annotation.get("ignore") in _TRUE,
+                bool(annotation.get("segmentation")),
+                bool(annotation.get("num_keypoints")),
+            )
+            rows.append((index, box, label, short(number), area, *marks))
+    images, boxes, labels, numbers, areas, *flags = zip(*rows) if rows else [()] * 9
+    is_crowd, is_difficult, has_mask, has_keypoints = (np.array(each, bool) for each in flags)
     return _Columns(
         images=np.array(images, np.int64),
         boxes=_boxes(boxes),
         labels=_objects(labels),
         numbers=_objects(numbers),
-        is_crowd=np.array(is_crowd, bool),
+        is_crowd=is_crowd,
         area=np.array(areas, np.float64),
+        is_difficult=is_difficult,
+        has_mask=has_mask,
+        has_keypoints=has_keypoints,
         ids=np.array([number for number in ids if number is not None], np.int64),
     )
 

@@ -47,8 +47,19 @@ class UsableImage:
     apply_exif: bool
 
 
-class _BadImage(Exception):
-    """Reason why an image cannot be used, without its name."""
+class BadImage(Exception):
+    """Reason why an image cannot be used, without its name.
+
+    Args:
+      kind: key of `faults.KINDS`.
+      reason: the reason.
+      size: (height, width) in pixels if it is known all the same. Default None.
+    """
+
+    def __init__(self, kind: str, reason: str, size: tuple[int, int] | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.size = size
 
 
 class ImageVerification:
@@ -78,7 +89,7 @@ class ImageVerification:
 
     def verify(
         self, images: Sequence[AnnotatedImage], progress: Callable[[int], object]
-    ) -> list[UsableImage | str]:
+    ) -> list[UsableImage | BadImage]:
         """Verify a block of images.
 
         Args:
@@ -88,18 +99,18 @@ class ImageVerification:
         Returns:
           For each image its size and orientation, or the reason why it is unusable.
         """
-        keys = list(self._in_threads(lambda image: image_key(image.image), images))
+        keys = list(self.in_threads(lambda image: image_key(image.image), images))
         known = self._verified.find(keys)
         pairs = list(zip(images, known))
-        results: list[UsableImage | str | None] = [self._if_known(*pair) for pair in pairs]
+        results: list[UsableImage | BadImage | None] = [self._if_known(*pair) for pair in pairs]
         unknown = [i for i, result in enumerate(results) if result is None]
         progress(len(images) - len(unknown))
-        found = self._in_threads(lambda i: self._read(*pairs[i]), unknown, progress)
+        found = self.in_threads(lambda i: self._read(*pairs[i]), unknown, progress)
         for i, result in zip(unknown, found):
             results[i] = result
         return [result for result in results if result is not None]
 
-    def _in_threads(
+    def in_threads(
         self,
         function: Callable,
         values: Sequence,
@@ -115,20 +126,19 @@ class ImageVerification:
             progress(len(part))
             yield from part
 
-    def _if_known(self, image: AnnotatedImage, known: VerifiedImage) -> UsableImage | str | None:
+    def _if_known(
+        self, image: AnnotatedImage, known: VerifiedImage
+    ) -> UsableImage | BadImage | None:
         """Return the result for an image if no file needs to be read for it, else None."""
-        if image.unplaced:
-            # Excluded by what its annotations say.
-            return UsableImage((1, 1), False)
         if known.header is None:
             return None
         try:
             usable = self._usable(image, known.header)
-        except _BadImage as error:
-            return str(error)
+        except BadImage as error:
+            return error
         return None if self._decodes and usable.apply_exif not in known.decoded else usable
 
-    def _read(self, image: AnnotatedImage, known: VerifiedImage) -> UsableImage | str:
+    def _read(self, image: AnnotatedImage, known: VerifiedImage) -> UsableImage | BadImage:
         """Read what is not known of an image."""
         try:
             header = known.header or _read_header(image.image)
@@ -137,8 +147,8 @@ class ImageVerification:
             if self._decodes:
                 _decode(image.image, usable.apply_exif, usable.size)
                 decoded = decoded | {usable.apply_exif}
-        except _BadImage as error:
-            return str(error)
+        except BadImage as error:
+            return error
         self._verified.store(dataclasses.replace(known, header=header, decoded=decoded))
         return usable
 
@@ -149,7 +159,8 @@ class ImageVerification:
         size = header.upright if apply_exif else header.stored
         # Many files write a missing size as zero.
         if self._has_sizes and image.size and all(image.size) and image.size != size:
-            raise _BadImage(f"image is {size_text(size)}, but annotated as {size_text(image.size)}")
+            reason = f"image is {size_text(size)}, but annotated as {size_text(image.size)}"
+            raise BadImage("image_size", reason, size)
         return UsableImage(size, apply_exif)
 
 
@@ -157,15 +168,24 @@ def _read_header(image: str | bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             if opened.format not in _FORMATS:
-                raise _BadImage(f"is a {opened.format} file; use {IMAGE_FORMATS}")
+                reason = f"is a {opened.format} file; use {IMAGE_FORMATS}"
+                raise BadImage("image_format", reason)
             stored = (opened.height, opened.width)
             orientation = exif_orientation(opened)
     except FileNotFoundError as error:
-        raise _BadImage("image file is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _BadImage(f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
+        raise BadImage("image_missing", "image file is missing") from error
+    except Image.DecompressionBombError as error:
+        reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
+        raise BadImage("image_huge", reason) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        kind = "image_empty" if _is_empty(image) else "image_unreadable"
+        raise BadImage(kind, f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
     upright = stored[::-1] if orientation in _SIDEWAYS else stored
     return ImageHeader(stored, upright, is_turned=orientation != 1)
+
+
+def _is_empty(image: str | bytes) -> bool:
+    return not (image if isinstance(image, bytes) else os.path.getsize(image))
 
 
 @tf.function(
@@ -181,10 +201,12 @@ def _decode(image: str | bytes, apply_exif: bool, size: tuple[int, int]) -> None
             encoded = image if isinstance(image, bytes) else tf.io.read_file(image)
             decoded_size = tuple(_decoded_size(encoded, apply_exif).numpy())
     except tf.errors.OpError as error:
-        raise _BadImage("image file cannot be decoded; it may be damaged") from error
+        reason = "image file cannot be decoded; it may be damaged"
+        raise BadImage("image_truncated", reason, size) from error
     if decoded_size != size:
         found, expected = size_text(decoded_size), size_text(size)
-        raise _BadImage(f"image is {found}, but its header says {expected}")
+        reason = f"image is {found}, but its header says {expected}"
+        raise BadImage("image_truncated", reason)
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -48,7 +48,7 @@ def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record
     by_path = {image: i for i, image in enumerate(trained) if isinstance(image, str)}
     found = {i: by_path[image] for i, image in enumerate(measured) if image in by_path}
     groups: _Groups = [(range(len(trained)), [i for i in range(len(measured)) if i not in found])]
-    for key in (_size, _sample, _digest):
+    for key in (_size, _sample, content_digest):
         groups = [
             part
             for positions in groups
@@ -106,8 +106,8 @@ def _sample(image: str | bytes) -> bytes | None:
         return None
 
 
-def _digest(image: str | bytes) -> bytes | None:
-    """Return a hash of the whole file."""
+def content_digest(image: str | bytes) -> bytes | None:
+    """Return a hash of a whole image file, or of its encoded bytes; None if it is missing."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     try:

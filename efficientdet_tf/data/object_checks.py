@@ -9,16 +9,23 @@ is excluded.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_verification import size_text
 
 _IGNORED = "ignored in training and evaluation"
 _EXCLUDED = "image excluded"
+_CLIPPED = "clipped"
 # Rounding puts many boxes slightly outside the image: not worth a note.
 _CLIPPED_PIXELS = 1.0
+
+# By index of the image.
+Faults = dict[int, list[Fault]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +38,10 @@ class CheckedObjects:
       classes: int32 [n], class indices, -1 for an unknown category.
       is_crowd, is_ignored, is_difficult: bool [n], see `records.Record`.
       area: float32 [n], in pixels.
-      is_clipped: bool [n], whether the box exceeds the image.
-      problems: by index of the image, one line for each object ignored because of an error.
+      problems: by index of the image, a fault for each object ignored because of an error.
       unplaced: the same for each object of unknown position. Such an image must be
         excluded, and its objects are meaningless.
+      clipped: the same for each object whose box exceeds the image.
     """
 
     owners: np.ndarray
@@ -44,9 +51,9 @@ class CheckedObjects:
     is_ignored: np.ndarray
     is_difficult: np.ndarray
     area: np.ndarray
-    is_clipped: np.ndarray
-    problems: dict[int, list[str]]
-    unplaced: dict[int, list[str]]
+    problems: Faults
+    unplaced: Faults
+    clipped: Faults
 
 
 def check_objects(
@@ -75,24 +82,35 @@ def check_objects(
     given = given.astype(np.float32)
     has_area = _have_area(given)
     boxes = np.where(has_area[:, None], given, _widened(given))
-    clipped = np.clip(boxes, 0, np.tile(sizes[owners], 2).astype(np.float32))
+    limits = np.tile(sizes[owners], 2).astype(np.float32)
+    clipped = np.clip(boxes, 0, limits)
     classes = np.array(
         [annotations.class_indices.get(label, -1) for image in images for label in image.labels],
         np.int32,
     )
     is_difficult = _per_object([image.is_difficult for image in images], counts, bool)
     annotated_area = _per_object([image.area for image in images], counts, np.float32)
-    not_placed = (
-        (~np.isfinite(given).all(axis=1), annotations.box_field, "is not finite"),
+    box, label = annotations.box_field, annotations.label_field
+    not_placed = [
+        _Check(~np.isfinite(given).all(axis=1), "box_not_finite", box, "is not finite"),
         # Many tools write a missing box this way.
-        (~given.any(axis=1), annotations.box_field, "is all zeros"),
-        (~_have_area(clipped), annotations.box_field, "lies outside the image of {size}"),
-    )
-    not_used = (
-        (~has_area, annotations.box_field, "has no width or no height"),
-        (classes < 0, annotations.label_field, "{label!r} is not a known category"),
-    )
-    faulty = _Faulty(images, annotations, owners, sizes)
+        _Check(~given.any(axis=1), "box_all_zero", box, "is all zeros"),
+        _Check(~_have_area(clipped), "box_outside", box, "lies outside the image of {size}"),
+    ]
+    is_placed = ~np.any([check.found for check in not_placed], axis=0)
+    flat = "has no width or no height"
+    not_used = [
+        _Check((given[:, 2:] < given[:, :2]).any(axis=1), "box_negative", box, flat),
+        _Check(~has_area, "box_empty", box, flat),
+        _Check(classes < 0, "category_unknown", label, "{label!r} is not a known category"),
+    ]
+    is_beyond = (np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1)
+    is_far = is_beyond & ((given < -limits) | (given > 2 * limits)).any(axis=1)
+    reaching = [
+        _Check(is_far, "box_far_outside", box, "reaches far beyond the image of {size}"),
+        _Check(is_beyond, "box_beyond", box, "reaches beyond the image of {size}"),
+    ]
+    faulty = _Faulty(images, annotations, owners, sizes, given)
     return CheckedObjects(
         owners=owners,
         boxes=clipped,
@@ -102,10 +120,19 @@ def check_objects(
         is_difficult=is_difficult,
         # The box area where none is annotated.
         area=np.where(annotated_area > 0, annotated_area, areas(boxes)).astype(np.float32),
-        is_clipped=(np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1),
-        problems=faulty.lines(not_used, _IGNORED),
-        unplaced=faulty.lines(not_placed, _EXCLUDED),
+        problems=faulty.describe(not_used, _IGNORED, is_placed),
+        unplaced=faulty.describe(not_placed, _EXCLUDED),
+        clipped=faulty.describe(reaching, _CLIPPED, is_placed),
     )
+
+
+class _Check(NamedTuple):
+    """A check of objects: bool [n] of the faulty ones, kind of fault, field, and fact."""
+
+    found: Any
+    kind: str
+    field: str
+    fact: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +143,29 @@ class _Faulty:
     annotations: Annotations
     owners: np.ndarray
     sizes: np.ndarray
+    boxes: np.ndarray
 
-    def lines(self, faults: tuple, consequence: str) -> dict[int, list[str]]:
-        """Describe the first fault of each faulty object, by index of the image."""
-        lines: dict[int, list[str]] = {}
-        for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
+    def describe(
+        self, checks: Sequence[_Check], consequence: str, among: np.ndarray | bool = True
+    ) -> Faults:
+        """Describe the first fault of each faulty object, `among` those marked: bool [n]."""
+        faults: Faults = {}
+        is_faulty = np.any([check.found for check in checks], axis=0) & among
+        for i in np.flatnonzero(is_faulty).tolist():
+            check = next(check for check in checks if check.found[i])
             owner = int(self.owners[i])
-            image, index = self.images[owner], i - int(np.searchsorted(self.owners, owner))
-            field, reason = next((field, reason) for found, field, reason in faults if found[i])
-            height, width = self.sizes[owner].tolist()
-            reason = reason.format(label=image.labels[index], size=f"{width} x {height} pixels")
-            name = object_name(image, self.annotations, index)
-            lines.setdefault(owner, []).append(f"{name}: {field}: {reason}; {consequence}")
-        return lines
+            faults.setdefault(owner, []).append(self._fault(i, owner, check, consequence))
+        return faults
 
-
-def object_name(image: AnnotatedImage, annotations: Annotations, index: int) -> str:
-    """Name an object of an image in messages."""
-    return f"{image.annotation_file}: {annotations.object_word} {image.numbers[index]}"
+    def _fault(self, i: int, owner: int, check: _Check, consequence: str) -> Fault:
+        image, index = self.images[owner], i - int(np.searchsorted(self.owners, owner))
+        size = size_text(tuple(self.sizes[owner].tolist()))
+        fact = check.fact.format(label=image.labels[index], size=size)
+        place = f"{self.annotations.object_word} {image.numbers[index]}"
+        file, field = image.annotation_file, check.field
+        line = f"{file}: {place}: {field}: {fact}; {consequence}"
+        where = {"file": file, "place": place, "field": field, "image": image.name}
+        return Fault(check.kind, line, box=self.boxes[i], **where)
 
 
 def _have_area(boxes: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -111,6 +111,7 @@ class DetectionData:
         of an error, naming file and field.
       source: name of the data set in messages.
       notes: one line for each remark that is no error.
+      box_only: see `annotations.Annotations`.
     """
 
     records: Sequence[Record]
@@ -118,6 +119,7 @@ class DetectionData:
     problems: Sequence[str] = ()
     source: str | None = None
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -6,7 +6,7 @@ import numpy as np
 
 from efficientdet_tf.boxes import sizes
 from efficientdet_tf.data.record_columns import RecordColumns
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +64,124 @@ def describe(
         aspects=width / np.maximum(height, 1e-9),
         num_ignored=int(records.is_ignored.sum()),
     )
+
+
+def _scale(record: Record, image_size: tuple[int, int], resize: str) -> np.ndarray:
+    """Return the factors (y, x) from an image's pixels to those of the network's input."""
+    scale = np.array(image_size) / (record.height, record.width)
+    return np.full(2, scale.min()) if resize == "pad" else scale
+
+
+# Sides in pixels of the squares that separate COCO's small, medium and large objects.
+SIZE_LIMITS = (32, 96)
+SIZES = ("small", "medium", "large")
+# Names and quantiles of a range of values.
+RANGE = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSummary:
+    """What a table or a chart of a data set shows.
+
+    Crowd regions and ignored objects are not counted as objects.
+
+    Attributes:
+      label_map: the classes.
+      at_input: statistics at the size of the network's input.
+      image_size: (height, width) in pixels of the network's input.
+      num_images: int64 [classes], number of images with an object of each class.
+      per_image: int64 [images], number of objects of each image.
+      image_sizes: int64 [images, 2], (height, width) in pixels.
+      sizes: float64 [n], square root of each object's annotated area, in original pixels.
+      sizes_at_input: float64 [n], the same in pixels of the network's input.
+      num_crowd: number of crowd regions.
+      num_difficult: number of objects marked as difficult, ignored or not.
+    """
+
+    label_map: LabelMap
+    at_input: DataStatistics
+    image_size: tuple[int, int]
+    num_images: np.ndarray
+    per_image: np.ndarray
+    image_sizes: np.ndarray
+    sizes: np.ndarray
+    sizes_at_input: np.ndarray
+    num_crowd: int
+    num_difficult: int
+
+    def to_dict(self) -> dict:
+        """Convert to numbers, texts, lists and dicts, e.g. for JSON."""
+        numbers, height, width = self.at_input, *self.image_sizes.T
+        share = numbers.objects / max(1, numbers.objects.sum())
+        rows = zip(self.label_map.ids, self.label_map.names, self.num_images, numbers.objects)
+        return {
+            "images": numbers.num_images,
+            "images_without_objects": numbers.num_empty,
+            "image_height": _range(height),
+            "image_width": _range(width),
+            "image_aspect": _range(width / np.maximum(height, 1)),
+            "objects": int(numbers.objects.sum()),
+            "objects_per_image": {**_range(self.per_image), "mean": _mean(self.per_image)},
+            "crowd_regions": self.num_crowd,
+            "difficult_objects": self.num_difficult,
+            "ignored_objects": numbers.num_ignored,
+            "object_size": {**count_sizes(self.sizes), **_range(self.sizes)},
+            "input_size": list(self.image_size),
+            "object_size_at_input": {
+                **count_sizes(self.sizes_at_input),
+                **_range(self.sizes_at_input),
+            },
+            "object_aspect": _range(numbers.aspects),
+            "classes": [
+                {
+                    "id": i,
+                    "name": name,
+                    "images": int(n),
+                    "objects": int(m),
+                    "share": float(share[k]),
+                }
+                for k, (i, name, n, m) in enumerate(rows)
+            ],
+        }
+
+
+def summarize(data: DetectionData, image_size: tuple[int, int], resize: str = "pad") -> DataSummary:
+    """Summarize a data set; arguments as in `describe`."""
+    counted = [record.is_counted for record in data.records]
+    num_images = np.zeros(len(data.label_map), np.int64)
+    for record, kept in zip(data.records, counted):
+        num_images[np.unique(record.classes[kept])] += 1
+    areas = [np.zeros(0), *(r.area[kept] for r, kept in zip(data.records, counted))]
+    scales = [np.prod(_scale(record, image_size, resize)) for record in data.records]
+    scaled = [np.zeros(0), *(scale * area for scale, area in zip(scales, areas[1:]))]
+    sides = [(record.height, record.width) for record in data.records]
+    return DataSummary(
+        label_map=data.label_map,
+        at_input=describe(data, image_size, resize),
+        image_size=image_size,
+        num_images=num_images,
+        per_image=np.array([int(kept.sum()) for kept in counted], np.int64),
+        image_sizes=np.array(sides, np.int64).reshape(-1, 2),
+        sizes=np.sqrt(np.concatenate(areas).astype(np.float64)),
+        sizes_at_input=np.sqrt(np.concatenate(scaled).astype(np.float64)),
+        num_crowd=sum(int(record.is_crowd.sum()) for record in data.records),
+        num_difficult=sum(int(record.is_difficult.sum()) for record in data.records),
+    )
+
+
+def count_sizes(sizes: np.ndarray) -> dict[str, int]:
+    """Count COCO's small, medium and large objects by the square roots of their areas [n]."""
+    counts = np.bincount(np.digitize(sizes, SIZE_LIMITS), minlength=len(SIZES))
+    return dict(zip(SIZES, counts.tolist()))
+
+
+def _range(values: np.ndarray) -> dict[str, float | None]:
+    """Return the quantiles of the values that `RANGE` names; None for no values."""
+    if not len(values):
+        return dict.fromkeys(RANGE)
+    found = np.quantile(values.astype(np.float64), list(RANGE.values()))
+    return dict(zip(RANGE, np.round(found, 4).tolist()))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return round(float(values.mean()), 4) if len(values) else None

@@ -10,14 +10,16 @@ the original files for data sets larger than memory.
 
 import glob
 import io
-import re
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from efficientdet_tf.boxes import to_fractions
 from efficientdet_tf.data.annotations import (
@@ -29,6 +31,7 @@ from efficientdet_tf.data.annotations import (
 )
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.data.split_names import files_of_split, is_of_split
 from efficientdet_tf.files import replacing, write_atomically
 
 LABEL_MAP_FILE = "label_map.json"
@@ -50,12 +53,8 @@ _KINDS = {
     "image/object/difficult": ("int64_list",),
     "image/object/area": _NUMBERS,
 }
-# Words in a file's name that identify its split.
-_PARTS = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+# Number of images that are encoded at once.
+_BLOCK = 64
 # Number of decimal digits that always fits 64 bits.
 _MOST_DIGITS = 18
 
@@ -69,7 +68,7 @@ def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
     if not Path(path).is_dir():
         return "TFRecord files given by name are a single split"
-    found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+    found = any(is_of_split("val", file.name) for file in Path(path).glob("*.tfrecord*"))
     return "" if found else "val*.tfrecord is missing"
 
 
@@ -113,7 +112,9 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]:
+def write_tfrecord(
+    data: DetectionData, path: str, shards: int = 1, keep_existing: bool = False
+) -> list[str]:
     """Write a data set that `read`, and tf-models-official, can read.
 
     JPEG files with an EXIF orientation are turned upright and re-encoded, because
@@ -126,6 +127,8 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
         "folder/train-00000-of-00004.tfrecord" and so on. The label map is
         written to the same folder.
       shards: number of files. Default 1.
+      keep_existing: whether to keep files that exist, which are complete as each is written
+        atomically, instead of replacing them. Default False.
 
     Returns:
       The paths of the written files.
@@ -137,22 +140,44 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_label_map(data.label_map, target.parent / LABEL_MAP_FILE)
-    files = []
-    for shard in range(shards):
-        numbered = f"{target.stem}-{shard:05d}-of-{shards:05d}{target.suffix}"
-        files.append(str(target.with_name(numbered) if shards > 1 else target))
-        _write_shard(files[-1], data.records[shard::shards], data.label_map)
-    return files
+    files = shard_files(target, shards)
+    # Only on a terminal.
+    with tqdm(total=len(data), desc=f"Writing {path}", unit="image", disable=None) as progress:
+        for shard, file in enumerate(files):
+            records = data.records[shard::shards]
+            if not (keep_existing and file.exists()):
+                _write_shard(file, records, data.label_map, progress)
+            else:
+                progress.update(len(records))
+    return [str(file) for file in files]
 
 
-def _write_shard(file: str, records: Sequence[Record], label_map: LabelMap) -> None:
-    with replacing(file) as partial:
+def shard_files(path: Path, shards: int) -> list[Path]:
+    """Return the paths that `write_tfrecord` writes."""
+    if shards == 1:
+        return [path]
+    names = (f"{path.stem}-{shard:05d}-of-{shards:05d}{path.suffix}" for shard in range(shards))
+    return [path.with_name(name) for name in names]
+
+
+def _write_shard(
+    file: Path, records: Sequence[Record], label_map: LabelMap, progress: tqdm
+) -> None:
+    """Write a file; images are read and encoded in threads, in blocks that fit in memory."""
+    with replacing(file) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             with tf.io.TFRecordWriter(str(partial)) as writer:
-                for record in records:
-                    writer.write(_example(record, label_map).SerializeToString())
+                for start in range(0, len(records), _BLOCK):
+                    block = records[start : start + _BLOCK]
+                    for serialized in pool.map(lambda r: _serialized(r, label_map), block):
+                        writer.write(serialized)
+                        progress.update()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
+
+
+def _serialized(record: Record, label_map: LabelMap) -> bytes:
+    return _example(record, label_map).SerializeToString()
 
 
 def _files(path: str, split: str) -> list[str]:
@@ -168,19 +193,13 @@ def _files(path: str, split: str) -> list[str]:
 def _files_of_split(folder: str, split: str) -> list[str]:
     """List the files of a split, or all files if none is named by a split."""
     every = sorted(Path(folder).glob("*.tfrecord*"))
-    files = [str(file) for file in every if _is_part(split, file)]
-    if files or not any(_is_part(part, file) for part in _PARTS for file in every):
-        return files or [str(file) for file in every]
-    raise DataError(
-        f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the files "
-        f"themselves: {_flags(split)}"
-    )
-
-
-def _is_part(part: str, file: Path) -> bool:
-    """Tell whether a file's name identifies it as part of a split, e.g. "train"."""
-    words = re.split("[^a-z]+", file.name.lower())
-    return not {*_PARTS.get(part, (part,))}.isdisjoint(words)
+    files = files_of_split(split, every)
+    if every and not files:
+        raise DataError(
+            f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the "
+            f"files themselves: {_flags(split)}"
+        )
+    return [str(file) for file in files]
 
 
 def _flags(split: str) -> str:

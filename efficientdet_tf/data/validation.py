@@ -12,14 +12,15 @@ from absl import logging
 from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
-from efficientdet_tf.data.image_verification import ImageVerification, UsableImage
-from efficientdet_tf.data.object_checks import CheckedObjects, check_objects, object_name
+from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_verification import BadImage, ImageVerification, UsableImage
+from efficientdet_tf.data.object_checks import CheckedObjects, check_objects
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
 from efficientdet_tf.data.records import DataError, DetectionData
 
 _PROBLEMS_SHOWN = 10
 # Images that are checked at once.
-_BLOCK = 1024
+BLOCK = 1024
 
 
 def validate(
@@ -69,68 +70,91 @@ def validate(
         problems=tuple(problems),
         source=annotations.source,
         notes=tuple(notes),
+        box_only=annotations.box_only,
     )
 
 
 class _Clipped:
-    """Number of clipped boxes, and the name of the first."""
+    """Number of clipped boxes, and the fault of the first."""
 
     number = 0
-    first = ""
+    first: Fault | None = None
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        """Count more clipped boxes."""
+        self.number += len(faults)
+        self.first = self.first or next(iter(faults), None)
 
 
 def _check_all(
     annotations: Annotations, verify: str, use_difficult: bool, clipped: _Clipped
-) -> Iterator[tuple[RecordColumns, list[str]]]:
+) -> Iterator[tuple[RecordColumns, list[Fault]]]:
     """Check the images block by block: usable records, and all problems, in order."""
     images = annotations.images
     with (
         ImageVerification(verify, has_sizes=not annotations.fractions) as verification,
-        tqdm(
-            total=len(images),
-            desc=f"Checking {annotations.source}",
-            unit="image",
-            # Only on a terminal.
-            disable=None,
-        ) as bar,
+        progress_bar(annotations) as bar,
     ):
-        for begin in range(0, len(images), _BLOCK):
-            block = images[begin : begin + _BLOCK]
-            found = verification.verify(block, bar.update)
-            yield _check_block(block, found, annotations, use_difficult, clipped)
+        for begin in range(0, len(images), BLOCK):
+            block = images[begin : begin + BLOCK]
+            placed = [image for image in block if not image.unplaced]
+            bar.update(len(block) - len(placed))
+            found = iter(verification.verify(placed, bar.update))
+            results = [unplaced_faults(image) if image.unplaced else next(found) for image in block]
+            yield _check_block(block, results, annotations, use_difficult, clipped)
+
+
+def progress_bar(annotations: Annotations) -> tqdm:
+    """Return a progress bar over the images of a data set, shown on a terminal."""
+    description = f"Checking {annotations.source}"
+    return tqdm(total=len(annotations.images), desc=description, unit="image", disable=None)
 
 
 def _check_block(
     images: Sequence[AnnotatedImage],
-    found: list[UsableImage | str],
+    results: Sequence[UsableImage | BadImage | list[Fault]],
     annotations: Annotations,
     use_difficult: bool,
     clipped: _Clipped,
-) -> tuple[RecordColumns, list[str]]:
+) -> tuple[RecordColumns, list[Fault]]:
     """Check the objects of a block of verified images."""
-    reasons = {
-        i: [f"{problem}; image excluded" for problem in image.unplaced]
-        if image.unplaced
-        else [f"{image.name}: {result}"]
-        for i, (image, result) in enumerate(zip(images, found))
-        if image.unplaced or isinstance(result, str)
-    }
-    readable = [i for i in range(len(images)) if i not in reasons]
-    usable = [result for i in readable if isinstance(result := found[i], UsableImage)]
+    faults: dict[int, list[Fault]] = {}
+    for i, (image, result) in enumerate(zip(images, results)):
+        if isinstance(result, BadImage):
+            faults[i] = [image_fault(image, result)]
+        elif isinstance(result, list):
+            faults[i] = result
+    readable = [i for i in range(len(images)) if i not in faults]
+    usable = [result for result in results if isinstance(result, UsableImage)]
     kept_images = [images[i] for i in readable]
     sizes = np.array([image.size for image in usable], np.int32).reshape(-1, 2)
     objects = check_objects(kept_images, annotations, sizes, use_difficult)
-    for position, lines in [*objects.problems.items(), *objects.unplaced.items()]:
+    for position, found in [*objects.problems.items(), *objects.unplaced.items()]:
         # An image of an object without position is excluded: its other problems do not matter.
-        reasons[readable[position]] = lines
+        faults[readable[position]] = found
     is_kept = np.array([i not in objects.unplaced for i in range(len(kept_images))], bool)
+    for position, found in objects.clipped.items():
+        if is_kept[position]:
+            clipped.add(found)
     apply_exif = np.array([image.apply_exif for image in usable], bool)
-    records = _records(kept_images, sizes, apply_exif, objects, is_kept)
-    _count_clipped(clipped, kept_images, annotations, objects, is_kept)
-    return records, [line for i in sorted(reasons) for line in reasons[i]]
+    records = make_records(kept_images, sizes, apply_exif, objects, is_kept)
+    return records, [fault for i in sorted(faults) for fault in faults[i]]
 
 
-def _records(
+def unplaced_faults(image: AnnotatedImage) -> list[Fault]:
+    """List the faults of the objects that the reader could not place."""
+    return [
+        Fault.parse("box_unreadable", f"{problem}; image excluded", image.name)
+        for problem in image.unplaced
+    ]
+
+
+def image_fault(image: AnnotatedImage, error: BadImage) -> Fault:
+    """Return the fault of an image that cannot be used."""
+    return Fault(error.kind, f"{image.name}: {error}", file=image.name, image=image.name)
+
+
+def make_records(
     images: list[AnnotatedImage],
     sizes: np.ndarray,
     apply_exif: np.ndarray,
@@ -156,22 +180,7 @@ def _records(
     )
 
 
-def _count_clipped(
-    clipped: _Clipped,
-    images: list[AnnotatedImage],
-    annotations: Annotations,
-    objects: CheckedObjects,
-    is_kept: np.ndarray,
-) -> None:
-    found = np.flatnonzero(objects.is_clipped & is_kept[objects.owners])
-    if len(found) and not clipped.number:
-        owner = int(objects.owners[found[0]])
-        index = int(found[0] - np.searchsorted(objects.owners, owner))
-        clipped.first = object_name(images[owner], annotations, index)
-    clipped.number += len(found)
-
-
-def _raise_if(strict: bool, problems: list[str]) -> None:
+def _raise_if(strict: bool, problems: Sequence[str]) -> None:
     if strict and problems:
         raise DataError(problems[0])
 
@@ -179,10 +188,11 @@ def _raise_if(strict: bool, problems: list[str]) -> None:
 def _notes(records: RecordColumns, clipped: _Clipped, use_difficult: bool) -> list[str]:
     """Return remarks on the objects that are no errors."""
     notes = []
-    if clipped.number:
-        first = f"1 box reaches beyond its image and was clipped: {clipped.first}"
+    if clipped.first is not None:
+        name = f"{clipped.first.file}: {clipped.first.place}"
+        first = f"1 box reaches beyond its image and was clipped: {name}"
         many = f"{clipped.number} boxes reach beyond their images and were clipped; "
-        notes.append(first if clipped.number == 1 else f"{many}the first is {clipped.first}")
+        notes.append(first if clipped.number == 1 else f"{many}the first is {name}")
     difficult = int(records.is_difficult.sum())
     if difficult and not use_difficult:
         count = "1 difficult object is" if difficult == 1 else f"{difficult} difficult objects are"

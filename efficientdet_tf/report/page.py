@@ -9,12 +9,8 @@ from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
+from efficientdet_tf.report.document import document
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.visualization.elements import element, to_html
-
-_STYLE = pathlib.Path(__file__).with_name("page.css")
-# Forbids loading external resources and running scripts.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
@@ -49,15 +45,6 @@ def write_report(
 
 def page(contents: contents_lib.Contents) -> str:
     """Render the HTML document: one file without scripts, for light and dark mode."""
-    name = contents.config.model.name
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", **{"http-equiv": "Content-Security-Policy"}, content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{name}, AP {contents.result.metrics['AP']:.3f}"),
-        element("style", _STYLE.read_text(encoding="utf-8")),
-    )
     parts = (
         sections.header,
         sections.curves,
@@ -71,5 +58,5 @@ def page(contents: contents_lib.Contents) -> str:
         sections.settings,
         sections.environment,
     )
-    body = element("body", element("main", *(part(contents) for part in parts)))
-    return to_html(element("html", head, body, lang="en"))
+    title = f"{contents.config.model.name}, AP {contents.result.metrics['AP']:.3f}"
+    return document(title, *(part(contents) for part in parts))
