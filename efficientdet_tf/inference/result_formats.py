@@ -1,0 +1,51 @@
+"""Registry of the formats of a prediction's results."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference import result_files
+from efficientdet_tf.inference.result_files import Write
+from efficientdet_tf.output_files import check_replaceable
+
+
+class ResultFormat(NamedTuple):
+    """A format of results.
+
+    Attributes:
+      file_name: name of its file or folder in the output folder.
+      check: function that raises an `OutputError` when a path cannot be replaced.
+      writing: context that writes results to a path, and yields the function for it.
+    """
+
+    file_name: str
+    check: Callable[[pathlib.Path], None]
+    writing: Callable[[pathlib.Path, LabelMap], AbstractContextManager[Write]]
+
+
+def _file(name: str, is_own: Callable[[pathlib.Path], bool], writing: Callable) -> ResultFormat:
+    return ResultFormat(name, functools.partial(check_replaceable, is_own=is_own), writing)
+
+
+FORMATS = {
+    "json": _file("detections.json", result_files.is_own_json, result_files.writing_json),
+    "jsonl": _file(
+        "detections.jsonl", result_files.is_own_json_lines, result_files.writing_json_lines
+    ),
+    "csv": _file("detections.csv", result_files.is_own_csv, result_files.writing_csv),
+}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check the names of formats.
+
+    Raises:
+      UserError: for an unknown name, or when there is none.
+    """
+    for name in names or [""]:
+        if name not in FORMATS:
+            raise UserError(f"--format: {name!r} is unknown; use {', '.join(FORMATS)}")
