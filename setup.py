@@ -15,8 +15,8 @@ PRETRAINED = [
 # Warm-up of TensorFlow Serving, and its gRPC client.
 SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
 
-# FFmpeg with its codecs.
-VIDEO = ["av>=14"]
+# FFmpeg with its codecs; the oldest that was tested.
+VIDEO = ["av>=15"]
 
 # The documentation site; see mkdocs.yml.
 DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]

@@ -65,10 +65,17 @@ def replacing_output(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OutputError: for any `OSError` within the context, which should only write.
     """
-    try:
+    with naming_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
+
+
+@contextlib.contextmanager
+def naming_errors(path: pathlib.Path) -> Iterator[None]:
+    """Raise an `OutputError` that names `path` for any `OSError` within the context."""
+    try:
+        yield
     except WriteError as error:
         raise OutputError(f"--output: {error}") from error
     except OSError as error:

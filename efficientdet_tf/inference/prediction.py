@@ -5,14 +5,14 @@ import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from efficientdet_tf.data.image_files import ImageError
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference import drawn_files
+from efficientdet_tf.inference import drawn_files, labelled_data_sets
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.result_files import Write
 from efficientdet_tf.inference.result_formats import FORMATS, check_names
@@ -95,7 +95,7 @@ def plan(
       OutputError: when a file not written by predict would be overwritten.
     """
     check_names(formats)
-    sources = find_sources(given, output)
+    sources = find_sources(given, output, _own_files(output))
     drawn = {}
     if with_images:
         drawn = {source.name: drawn_files.drawn_path(source, output) for source in sources}
@@ -109,8 +109,19 @@ def plan(
         names[path] = name
     results = {name: output / FORMATS[name].file_name for name in formats}
     for name, path in results.items():
-        FORMATS[name].check(path)
+        FORMATS[name].check(path, sources)
     return PredictionFiles(sources, drawn, results)
+
+
+def _own_files(output: pathlib.Path) -> Callable[[pathlib.Path], bool]:
+    """Return the predicate of images and videos that an earlier call wrote to a folder."""
+    folders = [output / format.file_name for format in FORMATS.values()]
+    data_sets = [folder.resolve() for folder in folders if labelled_data_sets.is_own(folder)]
+
+    def is_own(path: pathlib.Path) -> bool:
+        return drawn_files.is_own(path) or not set(data_sets).isdisjoint(path.resolve().parents)
+
+    return is_own
 
 
 def predict(

@@ -8,7 +8,7 @@ import pathlib
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -25,7 +25,7 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import video
 from efficientdet_tf.inference.image_download import download_image
 from efficientdet_tf.inference.video import VIDEO_SUFFIXES
-from efficientdet_tf.output_files import OutputError, is_own_image
+from efficientdet_tf.output_files import OutputError
 
 _URL = ("http://", "https://")
 _CAMERA = "camera:"
@@ -58,6 +58,7 @@ class Frame:
     Attributes:
       source: where it comes from.
       pixels: uint8 [h, w, 3], RGB, upright.
+      file: path or bytes of the image's file; None for a frame of a video.
       index: number of the frame in the video, from 0; None for an image.
       time: seconds since the start of the video; None for an image.
       rate: frames per second that are read of the video; None for an image.
@@ -65,22 +66,24 @@ class Frame:
 
     source: Source
     pixels: np.ndarray
+    file: str | bytes | None = None
     index: int | None = None
     time: float | None = None
     rate: Fraction | None = None
 
 
-def find_sources(given: str, output: pathlib.Path) -> list[Source]:
+def find_sources(
+    given: str, output: pathlib.Path, is_own: Callable[[pathlib.Path], bool]
+) -> list[Source]:
     """Find the images, videos or the camera that an input names.
-
-    Files of an earlier prediction to `output` are no sources, when it lies inside a folder that
-    is searched.
 
     Args:
       given: path of an image, a video, a folder that is searched in depth, or a .txt file with a
         path or URL a line; a glob pattern, in which ** is folders in depth; an http(s) URL of an
         image or a video; or "camera:0".
       output: folder that is written to.
+      is_own: predicate of a file in `output`, whether an earlier call wrote it: then it is no
+        source, when `output` lies inside a folder that is searched.
 
     Raises:
       SourceError: when there are none.
@@ -95,14 +98,14 @@ def find_sources(given: str, output: pathlib.Path) -> list[Source]:
     elif path.suffix.lower() == ".txt" and path.is_file():
         found = _listed(path)
     elif path.is_dir():
-        found = _among(path.rglob("*"), path, output, given)
+        found = _among(path.rglob("*"), path, output, is_own, given)
     elif path.exists():
         _check_other_folder(output, path.parent)
         found = [_source(path.name, given)]
     elif _GLOB.search(given):
         root = pathlib.Path(*itertools.takewhile(lambda part: not _GLOB.search(part), path.parts))
         paths = map(pathlib.Path, glob.iglob(given, recursive=True))
-        found = _among(paths, root, output, given)
+        found = _among(paths, root, output, is_own, given)
     else:
         raise SourceError(f"--input: {given}: no such file or folder")
     if len(found) == 1 and found[0].kind != "image":
@@ -121,10 +124,10 @@ def read_frames(source: Source, stride: int = 1) -> Iterator[Frame]:
       ImageError: when it cannot be read; a video's earlier frames are yielded.
     """
     if source.kind == "image":
-        yield Frame(source, _read(source.location))
+        yield _read_image(source)
         return
     for frame in video.read_frames(source.location, stride):
-        yield Frame(source, frame.pixels, frame.index, frame.time, frame.rate)
+        yield Frame(source, frame.pixels, None, frame.index, frame.time, frame.rate)
 
 
 def count_frames(sources: Sequence[Source], stride: int = 1, limit: int = 0) -> int | None:
@@ -205,18 +208,25 @@ def _path_of_url(location: str) -> str:
 
 
 def _among(
-    paths: Iterator[pathlib.Path], root: pathlib.Path, output: pathlib.Path, given: str
+    paths: Iterator[pathlib.Path],
+    root: pathlib.Path,
+    output: pathlib.Path,
+    is_own: Callable[[pathlib.Path], bool],
+    given: str,
 ) -> list[Source]:
     """Choose the images and videos of a folder or glob, without those that predict wrote.
 
     Unsupported image formats are included, to be reported.
     """
     _check_other_folder(output, root)
+    output = output.resolve()
     known = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     chosen = [
         path
         for path in sorted(paths)
-        if path.suffix.lower() in known and not path.is_dir() and not _is_own(path, output)
+        if path.suffix.lower() in known
+        and not path.is_dir()
+        and not (output in path.resolve().parents and is_own(path))
     ]
     if all(path.suffix.lower() in OTHER_IMAGE_SUFFIXES for path in chosen):
         raise SourceError(
@@ -231,25 +241,19 @@ def _check_other_folder(output: pathlib.Path, root: pathlib.Path) -> None:
         raise OutputError(f"--output: {output} is the folder of the input; choose another folder")
 
 
-def _is_own(path: pathlib.Path, output: pathlib.Path) -> bool:
-    if output.resolve() not in path.resolve().parents:
-        return False
-    is_video = path.suffix.lower() in VIDEO_SUFFIXES
-    return video.is_own_video(path) if is_video else is_own_image(path)
-
-
 def _source(name: str, location: str) -> Source:
     is_video = posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES
     return Source(name, location, "video" if is_video else "image")
 
 
-def _read(location: str) -> np.ndarray:
-    """Read the pixels of an image at a path or URL."""
+def _read_image(source: Source) -> Frame:
+    """Read an image at a path or URL."""
+    location = source.location
     if not location.startswith(_URL):
-        return read_image(location)
+        return Frame(source, read_image(location), location)
     content = download_image(location)
     try:
-        return read_image(content)
+        return Frame(source, read_image(content), content)
     except ImageError as error:
         # It names no file.
         reason = str(error).removeprefix("image bytes: ")

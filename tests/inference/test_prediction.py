@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from clips import grey, number_of, write_clip
-from efficientdet_tf.data.records import LabelMap
+from brightness import LABELS, Brightness
+from clips import grey, write_clip
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import prediction, video
@@ -18,31 +18,10 @@ from efficientdet_tf.inference.prediction import Counts, PredictionFiles, plan, 
 from efficientdet_tf.inference.sources import Frame, Source
 from efficientdet_tf.output_files import OutputError
 
-LABELS = LabelMap((900, 3, 7), ("ant", "bee", "Kuh ä"))
-BOX = [4.125, 8, 24, 40]
-
-
-class Counting:
-    """Runtime that detects a box of the class `number_of(image) % 3` in each image."""
-
-    def __init__(self):
-        self.batches = []
-
-    def detect(self, images):
-        self.batches.append(len(images))
-        return [
-            (
-                np.array([BOX, BOX], np.float32),
-                np.array([0.9, 0.2], np.float32),
-                np.array([number_of(image) % 3] * 2, np.int32),
-            )
-            for image in images
-        ]
-
 
 @pytest.fixture
 def runtime():
-    return Counting()
+    return Brightness()
 
 
 @pytest.fixture
@@ -118,7 +97,7 @@ def test_two_batches_are_in_memory_and_no_more(detector, monkeypatch, tmp_path):
             weakref.finalize(pixels, release)
             alive += 1
             most = max(most, alive)
-            yield Frame(source, pixels, index, index / 25, Fraction(25))
+            yield Frame(source, pixels, None, index, index / 25, Fraction(25))
 
     monkeypatch.setattr(prediction, "read_frames", read_frames)
     source = Source("clip.mp4", "nowhere", "video")
@@ -134,7 +113,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_detected(folder, runtime, detec
     def detect(images):
         if len(runtime.batches) == 2:
             raise KeyboardInterrupt
-        return Counting.detect(runtime, images)
+        return Brightness.detect(runtime, images)
 
     files = plan(str(folder / "deep" / "clip.mkv"), tmp_path)
     runtime.detect = detect

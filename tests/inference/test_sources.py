@@ -23,6 +23,8 @@ from efficientdet_tf.inference.sources import (
     read_frames,
 )
 
+named = functools.partial(find_sources, is_own=lambda path: False)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -38,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def found(given, output):
-    return {s.name: (s.location, s.kind) for s in find_sources(str(given), output)}
+    return {s.name: (s.location, s.kind) for s in named(str(given), output)}
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_inputs_that_name_nothing(tmp_path, given, message):
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     (tmp_path / "two.txt").write_text("http://a.org/1.jpg?x=1\nhttp://a.org/1.jpg?x=2\n")
     with pytest.raises(SourceError) as error:
-        find_sources(given.format(tmp_path), tmp_path / "out")
+        named(given.format(tmp_path), tmp_path / "out")
     assert str(error.value).startswith(f"--input: {message.format(tmp_path)}")
 
 
@@ -135,10 +137,10 @@ def test_without_pyav_a_video_is_refused_and_images_are_found(folder, output, mo
     reason = "videos need PyAV; run pip install 'efficientdet-tf[video]'"
     clip = folder / "deep" / "clip.mp4"
     with pytest.raises(UserError) as error:
-        find_sources(str(clip), output)
+        named(str(clip), output)
     assert str(error.value) == f"--input: {clip}: {reason}"
     # Among images, it is reported when it is read.
-    sources = find_sources(str(folder), output)
+    sources = named(str(folder), output)
     assert len(sources) == 6
     assert count_frames(sources) is None
     [video] = [source for source in sources if source.kind == "video"]
@@ -158,7 +160,7 @@ def test_frames_of_each_kind(folder):
 
 
 def test_the_number_of_frames_is_known_in_advance(folder, output):
-    sources = find_sources(str(folder), output)
+    sources = named(str(folder), output)
     assert count_frames(sources) == 5 + 10
     assert count_frames(sources, stride=4) == 5 + 3
     assert count_frames(sources, stride=4, limit=2) == 5 + 2
@@ -183,11 +185,11 @@ def address(folder):
 
 
 def test_images_and_videos_of_a_web_server(folder, address, output):
-    [image] = find_sources(f"{address}/deep/a%20b%25.png", output)
+    [image] = named(f"{address}/deep/a%20b%25.png", output)
     assert image.name == "a b%.png"
     [frame] = read_frames(image)
     np.testing.assert_array_equal(frame.pixels, grey(5))
-    [clip] = find_sources(f"{address}/deep/clip.mp4", output)
+    [clip] = named(f"{address}/deep/clip.mp4", output)
     assert count_frames([clip]) == 10
     assert [number_of(frame.pixels) for frame in read_frames(clip)] == list(range(10))
 
@@ -202,7 +204,7 @@ def test_images_and_videos_of_a_web_server(folder, address, output):
     ],
 )
 def test_what_a_web_server_does_not_have(address, output, path, message):
-    [source] = find_sources(f"{address}{path}", output)
+    [source] = named(f"{address}{path}", output)
     with pytest.raises(ImageError) as error:
         list(read_frames(source))
     assert str(error.value).startswith(f"{address}{path}: {message}")
@@ -221,7 +223,7 @@ def test_downloads_have_a_limit(folder, address):
 
 def test_no_server_is_one_line(output):
     # Reserved, and used by nobody.
-    [source] = find_sources("http://127.0.0.1:1/a.png", output)
+    [source] = named("http://127.0.0.1:1/a.png", output)
     with pytest.raises(ImageError, match=r"^http://127.0.0.1:1/a.png: Connection refused$"):
         list(read_frames(source))
 
