@@ -26,6 +26,8 @@ CAMERA_DEVICES = "/dev/video"
 _SECONDS = 30
 # Units of time in written files: a multiple of all usual frame rates.
 _TICK = Fraction(1, 90_000)
+# Half the processor time of the codec's default, at nearly the same size of the file.
+_ENCODING = {"preset": "veryfast"}
 # Frames per second of a stream that does not say.
 _USUAL_RATE = Fraction(25)
 
@@ -136,7 +138,7 @@ def writing(path: pathlib.Path, rate: Fraction) -> Iterator[Callable]:
             av.open(str(partial), "w", format="mp4") as container,
         ):
             container.metadata["comment"] = MARK
-            stream = container.add_stream("libx264", rate=rate)
+            stream = container.add_stream("libx264", rate=rate, options=_ENCODING)
             yield _Encoder(stream, av.VideoFrame).write
             container.mux(stream.encode(None))
     except av.FFmpegError as error:
