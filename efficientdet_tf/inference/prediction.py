@@ -99,6 +99,15 @@ def plan(
     drawn = {}
     if with_images:
         drawn = {source.name: drawn_files.drawn_path(source, output) for source in sources}
+    results = {name: output / FORMATS[name].file_name for name in formats}
+    for name, path in results.items():
+        FORMATS[name].check(path, sources)
+    _check_drawn(drawn, results)
+    return PredictionFiles(sources, drawn, results)
+
+
+def _check_drawn(drawn: dict[str, pathlib.Path], results: dict[str, pathlib.Path]) -> None:
+    """Check that drawn files overwrite neither a user's file, nor each other, nor results."""
     names: dict[pathlib.Path, str] = {}
     for name, path in drawn.items():
         check_replaceable(path, drawn_files.is_own)
@@ -107,10 +116,11 @@ def plan(
                 f"--input: {names[path]} and {name} would both be written to {path}; rename one"
             )
         names[path] = name
-    results = {name: output / FORMATS[name].file_name for name in formats}
-    for name, path in results.items():
-        FORMATS[name].check(path, sources)
-    return PredictionFiles(sources, drawn, results)
+        for result in {path, *path.parents} & set(results.values()):
+            raise SourceError(
+                f"--input: {name} would be drawn to {path}, where results are: {result}; use "
+                "--save_images=false"
+            )
 
 
 def _own_files(output: pathlib.Path) -> Callable[[pathlib.Path], bool]:

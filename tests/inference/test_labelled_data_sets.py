@@ -10,7 +10,7 @@ import pytest
 from brightness import BOX, LABELS, Brightness
 from clips import grey, number_of, write_clip
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.data.image_files import read_image
+from efficientdet_tf.data.image_files import read_image, read_record
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference import labelled_data_sets
 from efficientdet_tf.inference.prediction import plan, predict
@@ -148,6 +148,20 @@ def test_they_are_no_input_of_the_next_call(detector, tmp_path):
     # Images that the user has there are.
     PIL.Image.fromarray(grey(1)).save(output / "b.png")
     assert [s.name for s in plan(str(tmp_path), output).sources] == ["a.png", "found/b.png"]
+
+
+@pytest.mark.parametrize("path", ["coco/annotations.json", "yolo", "voc"])
+def test_turned_photographs_have_their_labels_upright(detector, tmp_path, path):
+    exif = PIL.Image.Exif()
+    # To be turned by a quarter.
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    PIL.Image.fromarray(grey(1, (80, 48))).save(tmp_path / "in" / "a.jpg", exif=exif)
+    name = path.partition("/")[0]
+    predict(detector, plan(str(tmp_path / "in"), tmp_path / "out", [name]), 0.3)
+    [record] = data_lib.load(str(tmp_path / "out" / path), split="train").records
+    assert read_record(record).shape == (record.height, record.width, 3) == (48, 80, 3)
+    np.testing.assert_allclose(record.boxes, [BOX], atol=1e-4)
 
 
 def test_images_of_urls_get_a_suffix(detector, tmp_path, photograph):

@@ -15,7 +15,8 @@ from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import prediction, video
 from efficientdet_tf.inference.prediction import Counts, PredictionFiles, plan, predict
-from efficientdet_tf.inference.sources import Frame, Source
+from efficientdet_tf.inference.result_formats import FORMATS
+from efficientdet_tf.inference.sources import Frame, Source, SourceError
 from efficientdet_tf.output_files import OutputError
 
 
@@ -101,7 +102,7 @@ def test_two_batches_are_in_memory_and_no_more(detector, monkeypatch, tmp_path):
 
     monkeypatch.setattr(prediction, "read_frames", read_frames)
     source = Source("clip.mp4", "nowhere", "video")
-    results = {name: tmp_path / name for name in prediction.FORMATS}
+    results = {name: tmp_path / name for name in FORMATS}
     files = PredictionFiles([source], {source.name: tmp_path / "clip.mp4"}, results)
     counts = predict(detector, files, 0.3, batch_size=4)
     assert counts.frames == 50
@@ -197,3 +198,26 @@ def test_an_unknown_format_is_named(folder, tmp_path):
     with pytest.raises(UserError) as error:
         plan(str(folder), tmp_path, ["json", "xml"])
     assert str(error.value).startswith("--format: 'xml' is unknown; use json, jsonl, csv")
+
+
+def test_images_are_not_drawn_into_a_data_set(tmp_path):
+    (tmp_path / "in" / "coco").mkdir(parents=True)
+    PIL.Image.fromarray(grey(1)).save(tmp_path / "in" / "coco" / "a.png")
+    given, output = str(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(SourceError) as error:
+        plan(given, output, ["coco"])
+    assert str(error.value) == (
+        f"--input: coco/a.png would be drawn to {output}/coco/a.png, where results are: "
+        f"{output}/coco; use --save_images=false"
+    )
+    plan(given, output, ["coco"], with_images=False)
+    plan(given, output, ["yolo"])
+
+
+def test_names_that_are_not_utf8(detector, tmp_path):
+    (tmp_path / "in").mkdir()
+    PIL.Image.fromarray(grey(1)).save(tmp_path / "in" / "\udcff.png")
+    predict(detector, plan(str(tmp_path / "in"), tmp_path / "out", list(FORMATS)), 0.3)
+    assert [entry["file"] for entry in entries_in(tmp_path / "out")] == ["\udcff.png"]
+    assert (tmp_path / "out" / "\udcff.png").is_file()
+    assert (tmp_path / "out" / "yolo" / "labels" / "\udcff.txt").is_file()
