@@ -15,6 +15,9 @@ PRETRAINED = [
 # Warm-up of TensorFlow Serving, and its gRPC client.
 SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
 
+# FFmpeg with its codecs; the oldest that was tested.
+VIDEO = ["av>=15"]
+
 # The documentation site; see mkdocs.yml.
 DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
 
@@ -77,6 +80,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
         "serving": SERVING,
+        "video": VIDEO,
         "docs": DOCS,
         # scikit-image for its photographs.
         "dev": [
@@ -85,6 +89,7 @@ setup(
             "selenium>=4.20",
             *PRETRAINED,
             *SERVING,
+            *VIDEO,
         ],
     },
     entry_points={
