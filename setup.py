@@ -15,6 +15,10 @@ PRETRAINED = [
 # Warm-up of TensorFlow Serving, and its gRPC client.
 SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
 
+# Export to ONNX, and its runtimes.
+ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
+OPENVINO = ["openvino>=2025.0"]
+
 # The documentation site; see mkdocs.yml.
 DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
 
@@ -76,6 +80,8 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
         "serving": SERVING,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "docs": DOCS,
         # scikit-image for its photographs.
         "dev": [
@@ -84,6 +90,8 @@ setup(
             "selenium>=4.20",
             *PRETRAINED,
             *SERVING,
+            *ONNX,
+            *OPENVINO,
         ],
     },
     entry_points={

@@ -103,8 +103,10 @@ def test_imported_packages_are_required(metadata):
     } - {*sys.stdlib_module_names, *PACKAGES}
     assert outside >= {"tensorflow", "tf_keras", "numpy"}
     # Imported where they are needed; the first comes with the second.
-    optional = {"grpc", "tensorflow_serving"}
-    assert "\n[serving]\ntensorflow-serving-api" in (metadata / "requires.txt").read_text()
+    optional = {"grpc", "tensorflow_serving", "onnx", "onnxruntime", "openvino"}
+    extras = (metadata / "requires.txt").read_text()
+    for extra in ("serving]\ntensorflow-serving-api", "onnx]\ntf2onnx", "openvino]\nopenvino"):
+        assert f"\n[{extra}" in extras
     for name in outside - optional:
         assert f"\n{packages.get(name, name)}".lower() in f"\n{required}", name
 
