@@ -60,8 +60,12 @@ def _serving(exporter: "Exporter", path: pathlib.Path) -> None:
     serving.export(exporter.model, exporter.config, exporter.label_map, path)
 
 
-def _onnx_raw(exporter: "Exporter", path: pathlib.Path) -> None:
+def _onnx(exporter: "Exporter", path: pathlib.Path) -> None:
     exporter.onnx.write(path)
+
+
+def _onnx_raw(exporter: "Exporter", path: pathlib.Path) -> None:
+    exporter.onnx.write(path, with_nms=False)
 
 
 def _web(exporter: "Exporter", path: pathlib.Path) -> None:
@@ -76,6 +80,7 @@ FORMATS = {
         for with_nms in (True, False)
         for quantization in get_args(tflite.Quantization)
     ),
+    "onnx": Format("model.onnx", _onnx, onnx_model.is_own, has_hard_nms=True),
     "onnx_raw": Format("model_raw.onnx", _onnx_raw, onnx_model.is_own),
     "web": Format("web", _web, web.is_own, model_file=web.MODEL),
 }

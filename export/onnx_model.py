@@ -19,6 +19,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.metadata import ENTRY, Metadata
+from export import onnx_nms
 from keras_layers.level_maps import by_anchor
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # The first with the axes of a Resize, and the last that tf2onnx writes.
 _OPSET = 18
-_BATCH = "batch"
 
 
 class OnnxError(UserError):
@@ -36,7 +36,7 @@ class OnnxError(UserError):
 def export(
     model: keras.Model, config: Config, label_map: LabelMap, path: pathlib.Path
 ) -> pathlib.Path:
-    """Write a model without NMS; see `OnnxExporter`."""
+    """Write a model with NMS inside; see `OnnxExporter`."""
     return OnnxExporter(model, config, label_map).write(path)
 
 
@@ -47,7 +47,17 @@ class OnnxExporter:
     `efficientdet_tf.data.preprocessing.resize` makes it; normalisation is inside. The batch size
     B is free.
 
-    Outputs, with N anchors:
+    Outputs with NMS, where M = `config.detection.max_detections`:
+
+    - `boxes` float32 [B, M, 4], ymin, xmin, ymax, xmax in pixels of the input;
+    - `class_indices` int32 [B, M], indices of the label map;
+    - `scores` float32 [B, M], 0..1, best first;
+    - `num_detections` int32 [B]; later rows are zero.
+
+    NMS is hard whatever the config, with its IoU and score thresholds and scope, on the
+    `config.detection.pre_nms_top_k` anchors of highest score.
+
+    Outputs without NMS, with N anchors:
 
     - `box_deltas` float32 [B, N, 4], (ty, tx, th, tw);
     - `class_logits` float32 [B, N, classes];
@@ -65,11 +75,12 @@ class OnnxExporter:
     def __init__(self, model: keras.Model, config: Config, label_map: LabelMap) -> None:
         self._model, self._config, self._label_map = model, config, label_map
 
-    def write(self, path: pathlib.Path) -> pathlib.Path:
+    def write(self, path: pathlib.Path, with_nms: bool = True) -> pathlib.Path:
         """Write a file.
 
         Args:
           path: file to write.
+          with_nms: whether NMS is inside. Default True.
 
         Returns:
           `path`.
@@ -77,7 +88,11 @@ class OnnxExporter:
         Raises:
           OnnxError: if the packages of the extra `[onnx]` are not installed.
         """
-        proto = self._with_metadata(self._network)
+        if with_nms:
+            proto = onnx_nms.append_nms(self._network, self._config)
+        else:
+            proto = _with_anchors(self._network, anchor_grid.from_config(self._config))
+        proto = self._with_metadata(proto)
         path.write_bytes(proto.SerializeToString())
         return path
 
@@ -121,7 +136,7 @@ def _package(name: str) -> Any:
 
 
 def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":
-    """Convert the network; its outputs are those of `OnnxExporter` without NMS."""
+    """Convert the network, from images to box deltas and class logits of all anchors."""
     tf2onnx = _package("tf2onnx")
     signature = [tf.TensorSpec([None, *config.model.image_size, 3], tf.float32, "images")]
 
@@ -137,10 +152,12 @@ def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":
             opset=_OPSET,
             custom_op_handlers={"ResizeNearestNeighbor": (_resize_by_sizes, [])},
         )
-    _add_anchors(proto, anchor_grid.from_config(config))
     for value in [*proto.graph.input, *proto.graph.output]:
-        if value.name != "anchors":
-            value.type.tensor_type.shape.dim[0].dim_param = _BATCH
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    # Others than the standard's are not used.
+    standard = [entry for entry in proto.opset_import if not entry.domain]
+    del proto.opset_import[:]
+    proto.opset_import.extend(standard)
     return proto
 
 
@@ -178,15 +195,18 @@ def _resize_by_sizes(context: Any, node: Any, name: str, args: Any) -> None:
     )
 
 
-def _add_anchors(proto: "onnx.ModelProto", anchors: np.ndarray) -> None:
+def _with_anchors(network: "onnx.ModelProto", anchors: np.ndarray) -> "onnx.ModelProto":
     """Add the anchors as an output, so that one needs no other file to decode boxes."""
     onnx = _package("onnx")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(network)
     tensor = onnx.numpy_helper.from_array(anchors, "anchor_values")
     proto.graph.initializer.append(tensor)
     proto.graph.node.append(onnx.helper.make_node("Identity", ["anchor_values"], ["anchors"]))
     proto.graph.output.append(
         onnx.helper.make_tensor_value_info("anchors", tensor.data_type, anchors.shape)
     )
+    return proto
 
 
 @contextlib.contextmanager

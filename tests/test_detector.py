@@ -24,7 +24,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 ARTEFACTS = (
     *("saved_model", "model.tflite", "model_float16.tflite", "model_raw.tflite"),
-    "model_raw.onnx",
+    *("model.onnx", "model_raw.onnx"),
 )
 
 

@@ -1,6 +1,8 @@
 """ONNX files: inputs, outputs, operators, metadata, and the detections of Keras."""
 
 import json
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -15,13 +17,16 @@ from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector, ModelError
+from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.metadata import ENTRY, Metadata
 from efficientdet_tf.inference.runtimes import ArtifactError
 from efficientdet_tf.run_directory import RunDirectory
 from export import onnx_model
+from export.verification import compare
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 RUNTIMES = ("onnxruntime", "openvino")
-FILES = ("model_raw.onnx",)
+FILES = ("model.onnx", "model_raw.onnx")
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -53,6 +58,17 @@ def test_inputs_and_outputs_without_nms(exported, tiny_run):
     }
     [found] = session.run(["anchors"], {"images": np.zeros((1, 128, 160, 3), np.float32)})
     np.testing.assert_array_equal(found, expected)
+
+
+def test_inputs_and_outputs_with_nms(exported):
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    assert tensors(session.get_inputs()) == {"images": (["batch", 128, 160, 3], "tensor(float)")}
+    assert tensors(session.get_outputs()) == {
+        "boxes": (["batch", 100, 4], "tensor(float)"),
+        "class_indices": (["batch", 100], "tensor(int32)"),
+        "scores": (["batch", 100], "tensor(float)"),
+        "num_detections": (["batch"], "tensor(int32)"),
+    }
 
 
 def test_files_are_valid_and_have_standard_operators_only(path):
@@ -184,6 +200,27 @@ def test_missing_packages_are_one_line(exported, tiny_run, tmp_path, monkeypatch
     assert str(error.value) == (
         "--format=onnx: tf2onnx is not installed; pip install 'efficientdet-tf[onnx]'"
     )
+
+
+def test_the_documented_snippet_needs_onnxruntime_alone(exported, photograph, tmp_path):
+    text = (REPOSITORY / "docs" / "onnx.md").read_text()
+    [code] = re.findall(r"## With ONNX Runtime alone\n\n```python\n(.*?)```", text, re.DOTALL)
+    code = code.replace("runs/mine/export/model.onnx", str(exported / "model.onnx"))
+    code = code.replace("data/images/1.jpg", str(photograph))
+    code += 'import sys\nassert not {"efficientdet_tf", "tensorflow"} & set(sys.modules)\n'
+    done = commands.start("-I", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [expected] = Detector.load(exported / "model.onnx").detect(photograph)
+    rows = [re.fullmatch(r"(.+) (\S+) \[(.+)\]", line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(expected) == 100
+    found = Detections(
+        # Clipped to the image, as the detector does.
+        np.clip([list(map(float, row[3].split())) for row in rows], 0, [427, 640] * 2),
+        np.array([row[2] for row in rows], np.float32),
+        np.array([("ant", "bee", "Kuh ä").index(row[1]) for row in rows]),
+    )
+    box, score, lost = compare([expected], [found])
+    assert (box < 0.1, score < 1e-3, lost) == (True, True, 0), (box, score)
 
 
 def test_commands_take_the_file_and_a_runtime(exported, tiny_run, photograph, tmp_path):
