@@ -17,6 +17,9 @@ SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
 
 # FFmpeg with its codecs; the oldest that was tested.
 VIDEO = ["av>=15"]
+# Export to ONNX, and its runtimes.
+ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
+OPENVINO = ["openvino>=2025.0"]
 
 # The documentation site; see mkdocs.yml.
 DOCS = ["zensical>=0.0.73", "mkdocstrings[python]>=1.0.8"]
@@ -81,6 +84,8 @@ setup(
         "pretrained": PRETRAINED,
         "serving": SERVING,
         "video": VIDEO,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "docs": DOCS,
         # scikit-image for its photographs.
         "dev": [
@@ -90,6 +95,8 @@ setup(
             *PRETRAINED,
             *SERVING,
             *VIDEO,
+            *ONNX,
+            *OPENVINO,
         ],
     },
     entry_points={

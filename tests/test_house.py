@@ -103,9 +103,13 @@ def test_imported_packages_are_required(metadata):
     } - {*sys.stdlib_module_names, *PACKAGES}
     assert outside >= {"tensorflow", "tf_keras", "numpy"}
     # Imported where they are needed; the first comes with the second.
-    optional = {"av", "grpc", "tensorflow_serving"}
-    for extra in ("[serving]\ntensorflow-serving-api", "[video]\nav"):
-        assert f"\n{extra}" in (metadata / "requires.txt").read_text()
+    optional = {"av", "grpc", "onnx", "onnxruntime", "openvino", "tensorflow_serving"}
+    extras = (metadata / "requires.txt").read_text()
+    for extra in (
+        *("serving]\ntensorflow-serving-api", "video]\nav"),
+        *("onnx]\ntf2onnx", "openvino]\nopenvino"),
+    ):
+        assert f"\n[{extra}" in extras
     for name in outside - optional:
         assert f"\n{packages.get(name, name)}".lower() in f"\n{required}", name
 

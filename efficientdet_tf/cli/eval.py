@@ -8,6 +8,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
+from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
@@ -38,8 +39,8 @@ def define_flags() -> flags.FlagValues:
     text(
         "model_path",
         None,
-        "Run directory, SavedModel folder, .tflite file, or .json file of detections in COCO's "
-        "results format.",
+        "Run directory, SavedModel folder, .tflite or .onnx file, or .json file of detections in "
+        "COCO's results format.",
     )
     text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
     text("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
@@ -48,6 +49,7 @@ def define_flags() -> flags.FlagValues:
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
+    define_runtime_flag(values)
     text("output", None, "Output folder. Default: beside the model, or in its run.")
     return values
 
@@ -70,6 +72,8 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path
     path = pathlib.Path(options.model_path)
     run_directory = RunDirectory(path)
     is_run = run_directory.exists()
+    if options.runtime != "auto" and path.suffix != ".onnx":
+        raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
     config = _config(options, run_directory if is_run else None)
     default = path / "evaluation" if is_run else f"{path}-evaluation"
     data = _data(options, config, is_run)
@@ -77,7 +81,7 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path
     if is_run:
         evaluator = _evaluate_run(run_directory, options.weights, data, config)
     else:
-        evaluator = _evaluate_artifact(path, data, config.data.strict)
+        evaluator = _evaluate_artifact(path, options.runtime, data, config.data.strict)
     result = evaluator.result()
     _write(output, result, evaluator)
     return result, output
@@ -142,7 +146,9 @@ def _evaluate_run(
     return Evaluation(model, data, config, run_directory.label_map()).detect()
 
 
-def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) -> "CocoEvaluator":
+def _evaluate_artifact(
+    path: pathlib.Path, runtime: str, data: "DetectionData", strict: bool
+) -> "CocoEvaluator":
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
     from efficientdet_tf.evaluation.runner import run_detector
@@ -151,7 +157,7 @@ def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) 
         evaluator = CocoEvaluator(data)
         evaluator.add_results(path)
         return evaluator
-    return run_detector(Detector.load(path), data, strict)
+    return run_detector(Detector.load(path, runtime), data, strict)
 
 
 def _is_own_evaluation(path: pathlib.Path) -> bool:

@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.errors import UserError
 
 
@@ -15,7 +16,8 @@ def define_flags() -> flags.FlagValues:
     def text(name: str, meaning: str) -> None:
         flags.DEFINE_string(name, None, meaning, flag_values=values)
 
-    text("model_path", "Run directory, SavedModel folder or .tflite file.")
+    text("model_path", "Run directory, SavedModel folder, .tflite or .onnx file.")
+    define_runtime_flag(values)
     text(
         "server",
         "Instead of --model_path: TensorFlow Serving, host:port for gRPC or http://host:port.",
@@ -79,7 +81,7 @@ def main(values: flags.FlagValues) -> None:
     if values.server:
         detector = Detector.from_server(values.server, values.server_model)
     else:
-        detector = Detector.load(values.model_path)
+        detector = Detector.load(values.model_path, values.runtime)
     counts = prediction.predict(
         detector,
         files,

@@ -76,6 +76,7 @@ def options(model_dir, **values):
         "weights": "best",
         "nms": None,
         "set": [],
+        "runtime": "auto",
         "output": None,
     }
     return types.SimpleNamespace(model_path=str(model_dir), **{**defaults, **values})
@@ -228,8 +229,8 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
     [
         (
             [],
-            "--model_path is missing: Run directory, SavedModel folder, .tflite file, or .json "
-            "file of detections in COCO's results format.",
+            "--model_path is missing: Run directory, SavedModel folder, .tflite or .onnx file, or "
+            ".json file of detections in COCO's results format.",
         ),
         (["--model_path=x", "y"], "unexpected argument 'y'; see --help"),
         (["--nms=soft"], "flag --nms=soft: value should be one of <gaussian|hard>; see --help"),
