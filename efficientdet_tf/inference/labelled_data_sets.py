@@ -7,7 +7,8 @@ and training reads it. It holds copies of the image files, and JPEG files of the
     yolo/data.yaml          yolo/images/deep_a.jpg       yolo/labels/deep_a.txt
     voc/labels.txt          voc/JPEGImages/deep_a.jpg    voc/Annotations/deep_a.xml, with confidence
 
-An existing folder is never replaced, because its labels may have been corrected.
+An existing folder is never replaced, because its labels may have been corrected. Detections that
+clipping to the image left without width or height are in none of them, as they are no labels.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from typing import IO
 import numpy as np
 import PIL.Image
 
-from efficientdet_tf.boxes import areas
+from efficientdet_tf.boxes import areas, sizes
 from efficientdet_tf.data import coco_writer, voc_writer, yolo_writer
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
 from efficientdet_tf.data.records import LabelMap
@@ -84,6 +85,7 @@ def writing_coco(folder: pathlib.Path, label_map: LabelMap) -> Iterator[Write]:
 
         def write(frame: Frame, found: Detections) -> None:
             nonlocal next_id
+            found = _with_size(found)
             name, image_id = _image_name(frame), next(image_ids)
             _save_image(frame, partial / "images" / name)
             entry = coco_writer.image_entry(image_id, name, _size(frame))
@@ -112,7 +114,7 @@ def writing_yolo(folder: pathlib.Path, label_map: LabelMap) -> Iterator[Write]:
         (partial / "data.yaml").write_text(text, encoding="utf-8")
 
         def write(frame: Frame, found: Detections) -> None:
-            name = _flat(_image_name(frame))
+            found, name = _with_size(found), _flat(_image_name(frame))
             _save_image(frame, partial / "images" / name)
             text = yolo_writer.label_lines(_size(frame), found.boxes, found.class_indices)
             _write_new(partial / "labels" / f"{pathlib.PurePath(name).stem}.txt", text)
@@ -132,7 +134,7 @@ def writing_voc(folder: pathlib.Path, label_map: LabelMap) -> Iterator[Write]:
         (partial / "labels.txt").write_text(text, encoding="utf-8")
 
         def write(frame: Frame, found: Detections) -> None:
-            name = _flat(_image_name(frame))
+            found, name = _with_size(found), _flat(_image_name(frame))
             _save_image(frame, partial / "JPEGImages" / name)
             names = [label_map.names[index] for index in found.class_indices]
             text = voc_writer.annotation_xml(
@@ -152,6 +154,11 @@ def is_own(folder: pathlib.Path) -> bool:
             if MARK.encode() in file.read(200):
                 return True
     return False
+
+
+def _with_size(found: Detections) -> Detections:
+    kept = (sizes(found.boxes) > 0).all(axis=-1)
+    return Detections(found.boxes[kept], found.scores[kept], found.class_indices[kept])
 
 
 def _coco_entries(

@@ -13,7 +13,9 @@ from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.image_files import read_image, read_record
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference import labelled_data_sets
+from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.prediction import plan, predict
+from efficientdet_tf.inference.result_formats import FORMATS
 from efficientdet_tf.inference.sources import Frame, Source
 from efficientdet_tf.output_files import OutputError
 
@@ -100,6 +102,21 @@ def test_images_without_detections_are_in_them(folder, detector, tmp_path):
     assert coco["annotations"] == []
     assert [entry["file_name"] for entry in coco["images"]] == ["1.png"]
     assert (tmp_path / "yolo" / "labels" / "1.txt").read_text() == ""
+
+
+def test_a_box_without_size_is_no_label(detector, photograph, tmp_path):
+    boxes = np.array([[0, 5, 9, 5], BOX, [7, 5, 7, 9]], np.float32)
+    found = Detections(boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    frame = Frame(
+        Source("a.jpg", str(photograph), "image"), read_image(photograph), str(photograph)
+    )
+    for name in DATA_SETS:
+        with FORMATS[name].writing(tmp_path / name, LABELS) as write:
+            write(frame, found)
+    for path in ("coco/annotations.json", "yolo", "voc"):
+        data = data_lib.load(str(tmp_path / path), split="train")
+        assert [data.label_map.names[i] for i in data.records[0].classes] == ["bee"]
+        assert list(data.problems) == []
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
