@@ -3,13 +3,21 @@
 import sys
 from collections.abc import Sequence
 
-from efficientdet_tf.cli import command_line, data_check, data_convert, data_show, data_stats
+from efficientdet_tf.cli import (
+    command_line,
+    data_check,
+    data_convert,
+    data_show,
+    data_split,
+    data_stats,
+)
 
 NAME = "data"
 COMMANDS = {
     "check": data_check.COMMAND,
     "convert": data_convert.COMMAND,
     "show": data_show.COMMAND,
+    "split": data_split.COMMAND,
     "stats": data_stats.COMMAND,
 }
 # What the list of all commands says.

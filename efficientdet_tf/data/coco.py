@@ -58,7 +58,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if the file is missing or no COCO annotation file, no image entry
         is usable, or the image folder is not found.
     """
-    content = _load(path)
+    content = load(path)
     problems: list[str] = []
     label_map = _label_map(path, content["categories"])
     entries = _image_entries(path, content["images"], problems)
@@ -83,7 +83,12 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def _load(path: str) -> dict[str, list]:
+def load(path: str) -> dict[str, list]:
+    """Parse an annotation file.
+
+    Raises:
+      DataError: if it cannot be read, or lacks one of COCO's lists.
+    """
     text = read_text(Path(path))
     try:
         content = json.loads(text)

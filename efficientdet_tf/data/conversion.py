@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from efficientdet_tf import data as data_lib
@@ -25,7 +25,7 @@ _DIFFERENCES = {
     "format": "to another format, {}",
     "classes": "of other classes",
     "source": "of another source, {}",
-    "digest": "of a source that has changed since",
+    "digest": "of other images or objects",
     "num_shards": "to another number of shards, {}",
 }
 
@@ -100,6 +100,7 @@ def write_split(
     *,
     copy: bool = False,
     num_shards: int = 1,
+    write: Callable[[Written], None] | None = None,
 ) -> None:
     """Write a split to a folder, or continue an interrupted call of the same arguments.
 
@@ -107,6 +108,7 @@ def write_split(
       data: the images and objects of the split.
       source: path or name of the data set, for the manifest.
       split, format, output, copy, num_shards: see `convert`.
+      write: function that writes it; None for that of the format's layout. Default None.
 
     Raises:
       DataError, OutputError, WriteError: see `convert`.
@@ -124,7 +126,7 @@ def write_split(
     output.mkdir(parents=True, exist_ok=True)
     _write_manifest(output, manifest)
     splits = list(manifest["splits"])
-    LAYOUTS[format].write(Written(data, split, output, splits, copy, num_shards))
+    (write or LAYOUTS[format].write)(Written(data, split, output, splits, copy, num_shards))
     manifest["splits"][split]["complete"] = True
     _write_manifest(output, manifest)
 
