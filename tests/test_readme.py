@@ -179,6 +179,8 @@ def test_the_commands_run(place_after_commands):
         "runs/mine/export/model_int8.tflite",
         "nasfpn.svg",
         "grid.png",
+        "data-check/check.html",
+        "anchors.png",
         "found/1.jpg",
         "found/detections.json",
     ):

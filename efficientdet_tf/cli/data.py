@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from efficientdet_tf.cli import (
     command_line,
+    data_anchors,
     data_check,
     data_convert,
     data_show,
@@ -14,6 +15,7 @@ from efficientdet_tf.cli import (
 
 NAME = "data"
 COMMANDS = {
+    "anchors": data_anchors.COMMAND,
     "check": data_check.COMMAND,
     "convert": data_convert.COMMAND,
     "show": data_show.COMMAND,
