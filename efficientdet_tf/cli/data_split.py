@@ -89,7 +89,8 @@ def _summary(divided: "Divided") -> list[str]:
     shares = [(counts["val"][i] / total[i], names[i]) for i in range(len(names)) if total[i]]
     if shares:
         (least, rare), (most, frequent) = min(shares), max(shares)
-        lines.append(f"objects in val: {least:.0%} of {rare} to {most:.0%} of {frequent}, by class")
+        highest = f" to {most:.0%} of {frequent}" if len(shares) > 1 else ""
+        lines.append(f"objects in val: {least:.0%} of {rare}{highest}")
     missing = [name for share, name in shares if not share]
     if missing:
         some = ", ".join(missing[:_MOST_NAMES]) + (", ..." if len(missing) > _MOST_NAMES else "")
