@@ -10,7 +10,7 @@ from efficientdet_tf.data.layouts import LAYOUTS, Layout
 from efficientdet_tf.data.records import DetectionData, Record
 
 # Formats whose image ids and category ids are the data set's own; others number them.
-_WITH_IDS = ("coco", "tfrecord", "cvat", "digits")
+_WITH_IDS = ("coco", "tfrecord", "cvat", "digits", "tfds")
 # Relative difference from which an area is not that of the box.
 _DIFFERENT = 1e-3
 
