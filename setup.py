@@ -58,6 +58,7 @@ setup(
         "flatbuffers>=24.3",
         "h5py>=3.10",
         "matplotlib>=3.8",
+        "msgspec>=0.19",
         "numpy>=2",
         "Pillow>=10.1",
         "protobuf>=5.28",

@@ -18,7 +18,7 @@ OTHER_IMAGE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raw", ".exr", ".hdr", ".dcm"),
 )
 # Ids are stored in 64 bits, in TFRecord files and exported models.
-_LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1
 # Far above any image's side, and far below what overflows in float32.
 _LARGEST_COORDINATE = 1e30
 # Fractions of an image's size never reach it; coordinates in pixels nearly always do.
@@ -109,7 +109,7 @@ def as_id(value: object) -> int | None:
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
-    return int(value) if abs(value) <= _LARGEST_ID else None
+    return int(value) if abs(value) <= LARGEST_ID else None
 
 
 def pixels_among_fractions(numbers: Iterable[float]) -> str:
@@ -126,7 +126,7 @@ def file_name_problem(name: str) -> str:
     """Describe why an image's file name is invalid on any disk; "" if it is valid."""
     if not name.strip():
         return "is empty"
-    if any(ord(character) < 32 for character in name):
+    if min(name) < " ":
         return f"{name!r} holds control characters"
     try:
         name.encode()

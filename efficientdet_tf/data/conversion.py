@@ -12,9 +12,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.layouts import LAYOUTS, Written
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import MARK, OutputError, check_replaceable
@@ -160,12 +163,15 @@ def _check_same(there: dict, wanted: dict, folder: Path, where: str = "") -> Non
 
 def _digest(data: DetectionData) -> str:
     """Hash what is written: objects, and size and modification time of each image."""
+    records = RecordColumns.build(data.records)
     digest = hashlib.blake2b(digest_size=16)
-    for record in data.records:
-        digest.update(f"{record.image_id} {_image_state(record.image)}".encode())
-        arrays = (record.boxes, record.classes, record.area, record.is_crowd, record.is_difficult)
-        for array in arrays:
-            digest.update(array.tobytes())
+    for image in records.images:
+        digest.update(_image_state(image).encode())
+    for array in (
+        *(records.image_ids, records.offsets, records.boxes, records.classes, records.area),
+        *(records.is_crowd, records.is_difficult, records.is_ignored),
+    ):
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

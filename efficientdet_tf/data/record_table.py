@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from efficientdet_tf import targets
 from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
+from efficientdet_tf.data.records import DetectionData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +39,21 @@ class RecordTable:
           data: the data set.
           ignore_crowd: whether to keep crowd regions, as `targets.IGNORED_REGION`.
         """
-        records = data.records
-        objects = [_training_objects(record, ignore_crowd) for record in records]
-        boxes = [boxes for boxes, _ in objects]
+        records = RecordColumns.build(data.records)
+        # Ignored boxes have a class code of their own, so that augmentation transforms them too.
+        classes = np.where(records.is_ignored, targets.IGNORED, records.classes)
+        kept = ~records.is_crowd | records.is_ignored
+        if ignore_crowd:
+            classes = np.where(records.is_crowd, targets.IGNORED_REGION, classes)
+            kept = np.full(len(classes), True)
+        lengths = np.bincount(records.owners[kept], minlength=len(records))
         return cls(
-            images=tf.constant([record.image for record in records], tf.string),
-            in_memory=tf.constant([isinstance(record.image, bytes) for record in records]),
-            apply_exif=tf.constant([record.apply_exif for record in records]),
-            offsets=tf.constant(np.cumsum([0, *map(len, boxes)]), tf.int64),
-            boxes=tf.constant(np.concatenate([np.zeros((0, 4)), *boxes]), tf.float32),
-            classes=tf.constant(
-                np.concatenate([np.zeros(0), *(classes for _, classes in objects)]), tf.int32
-            ),
+            images=tf.constant(records.images, tf.string),
+            in_memory=tf.constant([isinstance(image, bytes) for image in records.images]),
+            apply_exif=tf.constant(records.apply_exif),
+            offsets=tf.constant(offsets_of(lengths)),
+            boxes=tf.constant(records.boxes[kept]),
+            classes=tf.constant(classes[kept], tf.int32),
         )
 
     def read(self, position: tf.Tensor) -> tf.Tensor:
@@ -75,16 +79,3 @@ class RecordTable:
         """Look up the boxes float32 [n, 4] and classes int32 [n] at `position`."""
         begin, end = self.offsets[position], self.offsets[position + 1]
         return self.boxes[begin:end], self.classes[begin:end]
-
-
-def _training_objects(record: Record, ignore_crowd: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes float32 [n, 4] and classes int32 [n] of the objects that training needs.
-
-    Ignored boxes have a class code of their own, so that augmentation transforms them too.
-    """
-    classes = np.where(record.is_ignored, targets.IGNORED, record.classes)
-    kept = ~record.is_crowd | record.is_ignored
-    if ignore_crowd:
-        classes = np.where(record.is_crowd, targets.IGNORED_REGION, classes)
-        kept = np.full(len(classes), True)
-    return record.boxes[kept], classes[kept]

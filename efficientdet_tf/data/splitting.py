@@ -10,7 +10,6 @@ others    `layouts`: TFRecord as TFRecord, CVAT, LabelMe and digits as COCO
 
 import csv
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ import numpy as np
 import yaml
 
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.data import coco, open_images, open_images_writer, stratification, yolo
-from efficientdet_tf.data.annotations import as_id
+from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo
 from efficientdet_tf.data.checks.duplicates import find_duplicates
 from efficientdet_tf.data.checks.image_properties import read_fingerprint
 from efficientdet_tf.data.class_names import LABEL_FILE
+from efficientdet_tf.data.coco_parts import select_images
 from efficientdet_tf.data.conversion import load, write_split
 from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.image_copies import in_threads, link_or_copy
@@ -115,8 +114,7 @@ def _groups(data: DetectionData, by: str) -> list[int]:
 def _writer(path: str, format: str, part: str, images: str) -> Callable[[Written], None] | None:
     """Return the function that writes a part in its own format; None for a layout's."""
     if format == "coco":
-        content = coco.load(path)
-        return lambda written: _write_coco(written, content)
+        return lambda written: _write_coco(written, path)
     if format == "yolo":
         content = yolo.load(yolo.yaml_file(path))
         return lambda written: _write_yolo(written, content)
@@ -129,21 +127,9 @@ def _writer(path: str, format: str, part: str, images: str) -> Callable[[Written
     return None
 
 
-def _write_coco(written: Written, content: dict) -> None:
-    """Write the entries of a part with all their fields, and the other keys of the source."""
-    written.folder.mkdir(parents=True, exist_ok=True)
-    files: dict[int | None, str] = {r.image_id: str(r.image) for r in written.data.records}
-    entries = [
-        entry | {"file_name": os.path.relpath(files[as_id(entry["id"])], written.folder)}
-        for entry in content["images"]
-        if isinstance(entry, dict) and as_id(entry.get("id")) in files
-    ]
-    annotations = [
-        item
-        for item in content["annotations"]
-        if isinstance(item, dict) and as_id(item.get("image_id")) in files
-    ]
-    text = json.dumps({**content, "images": entries, "annotations": annotations})
+def _write_coco(written: Written, path: str) -> None:
+    files = {record.image_id: str(record.image) for record in written.data.records}
+    text = select_images(path, files, written.folder)
     write_atomically(written.folder / f"{written.split}.json", text)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
 
 
@@ -19,9 +20,10 @@ def count_images(data: DetectionData) -> np.ndarray:
     Returns:
       int64 [images, classes], 1 for a class that the image has.
     """
+    records = RecordColumns.build(data.records)
+    counted = records.is_counted
     found = np.zeros((len(data), len(data.label_map)), np.int64)
-    for row, record in zip(found, data.records):
-        row[record.classes[record.is_counted]] = 1
+    found[records.owners[counted], records.classes[counted]] = 1
     return found
 
 

@@ -173,7 +173,7 @@ def _match_within_classes(
     matched_object = np.full(len(boxes), -1, np.int64)
     free = same_class & record.is_counted
     _match_greedily(iou * free, np.ones(len(boxes), bool), matched_object, iou_threshold)
-    # A crowd region covers many objects, an ignored object is one: see `category_evaluation`.
+    # A crowd region covers many objects, an ignored object is one: see `matching`.
     on = np.where(record.is_crowd, covered, iou) >= iou_threshold
     any_class = record.classes < 0
     is_ignored = (on & (same_class | any_class) & ~record.is_counted).any(axis=1)

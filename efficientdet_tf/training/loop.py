@@ -145,7 +145,7 @@ class TrainingLoop:
         epoch_end_callbacks = [*self._metrics_callbacks(evaluation, requests), self.patience, saver]
         all_callbacks = [
             callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
-            callbacks.StopOnNaN(stream.images_of_last_step),
+            callbacks.StopOnDivergence(stream.images_of_last_step),
             *epoch_end_callbacks[:2],
             *self._tensorboard_callbacks(evaluation),
             *epoch_end_callbacks[2:],

@@ -199,3 +199,13 @@ def test_what_has_no_writer_is_written_as_coco(tmp_path):
     assert divided.format == "coco" and divided.lost == []
     loaded = [data.load(str(tmp_path / "out" / f"{part}.json")) for part in ("train", "val")]
     assert len(loaded[0]) + len(loaded[1]) == 160 and abs(len(loaded[0]) - 80) < 5
+
+
+def test_numbers_that_only_python_reads_are_kept(source, tmp_path):
+    text = source.read_text().replace('"score_of_mine": 0.5', '"score_of_mine": NaN', 1)
+    file = source.with_name("nan.json")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    split(str(file), tmp_path / "out", val_fraction=0.25)
+    parts = [(tmp_path / "out" / f"{part}.json").read_text() for part in ("train", "val")]
+    assert sum(part.count("NaN") for part in parts) == 1
+    assert sum(len(json.loads(part)["annotations"]) for part in parts) == 2 * COUNT

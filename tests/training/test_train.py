@@ -25,8 +25,8 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
 from efficientdet_tf.training import train as run_lib
-from efficientdet_tf.training.callbacks import TrainingDiverged
 from efficientdet_tf.training.early_stopping import EarlyStopping
+from efficientdet_tf.training.recovery import TrainingDiverged
 
 REPOSITORY = Path(__file__).parents[2]
 METRICS = ("AP", "AP50", "AP75")
@@ -345,7 +345,8 @@ def test_a_run_without_weights(coco_file, tmp_path):
 
 def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
-    config = _config(coco_file, **wild, **{"optimizer.clip_norm": 0, "training.epochs": 20})
+    wild |= {"optimizer.clip_norm": 0, "training.epochs": 20, "training.max_recoveries": 0}
+    config = _config(coco_file, **wild)
     with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step ") as error:
         run_lib.train(config, str(tmp_path))
     step, images = re.search(
