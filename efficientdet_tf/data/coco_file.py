@@ -68,7 +68,7 @@ class Block:
             return json.loads(self._text())
         except (ValueError, RecursionError):
             # The whole file again, for a message that names the line.
-            _parse(self.path)
+            parse(self.path)
             raise
 
     def _is_text(self) -> bool:
@@ -108,7 +108,7 @@ class CocoFile:
             lists = msgspec.json.decode(memoryview(text)[begin:], type=_Lists)
         # An empty file cannot be mapped.
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
-            content = _parse(path)
+            content = parse(path)
             return cls(path, content["images"], content["annotations"], content["categories"])
         return cls(path, lists.images, lists.annotations, lists.categories, text)
 
@@ -126,7 +126,7 @@ class CocoFile:
                 self.text.madvise(mmap.MADV_DONTNEED)
 
 
-def _parse(path: str) -> dict[str, list]:
+def parse(path: str) -> dict[str, list]:
     """Parse a file as a whole."""
     text = read_text(Path(path))
     try:

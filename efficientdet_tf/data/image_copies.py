@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -57,20 +58,20 @@ def _suffix_of_content(image: str | io.BytesIO) -> str:
         return _SUFFIXES.get(str(opened.format), _WEBP)
 
 
-def in_threads(
-    function: Callable[[int], None], count: int, title: str, unit: str = "image"
-) -> None:
+def in_threads(function: Callable[[int], Any], count: int, title: str) -> list:
     """Call a function for 0 to count - 1 in threads, with a progress bar on a terminal.
+
+    Returns:
+      What it returns, in order.
 
     Raises:
       WriteError: the first that the function raises; calls that have not begun are dropped.
     """
     pool = ThreadPoolExecutor(4 * (os.cpu_count() or 1))
     try:
-        for _ in tqdm(
-            pool.map(function, range(count)), total=count, desc=title, unit=unit, disable=None
-        ):
-            pass
+        results = pool.map(function, range(count))
+        # Only on a terminal.
+        return list(tqdm(results, total=count, desc=title, unit="image", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -94,8 +95,25 @@ def place_image(record: Record, target: Path, copy: bool, without_size: bool) ->
         _write_bytes(_without_exif(record.image), target)
     elif isinstance(record.image, bytes):
         _write_bytes(record.image, target)
-    elif not _is_there(record.image, target, copy):
-        _link_or_copy(record.image, target, copy)
+    else:
+        link_or_copy(record.image, target, copy)
+
+
+def link_or_copy(source: str, target: Path, copy: bool) -> None:
+    """Hard-link or copy a file, unless it is there already; see `place_image`."""
+    if _is_there(source, target, copy):
+        return
+    with replacing(target, flush=False) as partial:
+        if not copy:
+            try:
+                os.link(os.path.realpath(source), partial)
+                return
+            except FileNotFoundError:
+                raise
+            except OSError:
+                # Another disk, or a file system without links.
+                pass
+        shutil.copy2(source, partial)
 
 
 def _is_there(source: str, target: Path, copy: bool) -> bool:
@@ -108,20 +126,6 @@ def _is_there(source: str, target: Path, copy: bool) -> bool:
         return not copy
     # Copies have the modification time of their source.
     return (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
-
-
-def _link_or_copy(source: str, target: Path, copy: bool) -> None:
-    with replacing(target, flush=False) as partial:
-        if not copy:
-            try:
-                os.link(os.path.realpath(source), partial)
-                return
-            except FileNotFoundError:
-                raise
-            except OSError:
-                # Another disk, or a file system without links.
-                pass
-        shutil.copy2(source, partial)
 
 
 def _write_bytes(content: bytes, target: Path) -> None:

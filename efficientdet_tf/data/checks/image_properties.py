@@ -81,6 +81,17 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
     return ImageProperties(faults, fingerprint)
 
 
+def read_fingerprint(image: str | bytes) -> Fingerprint | None:
+    """Return the fingerprint of an image file; None for a blank or unreadable image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                return _fingerprint(opened)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return None
+
+
 def _facts(image: AnnotatedImage, opened: Image.Image, apply_exif: bool) -> dict[str, str]:
     """Return what is unusual of an image by kind of fault; "" for nothing."""
     return {
