@@ -14,6 +14,7 @@ from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
+from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
@@ -33,6 +34,7 @@ class Contents:
       ended: end of the last epoch; now for a run without epochs.
       result: metrics of the detections.
       confusion: confusion matrix of the same detections.
+      diagnosis: what most likely costs AP.
       train: statistics of the training set; None when it is unreadable.
       val: statistics of the validation set.
       skipped_images: {name: reason} of the images that training could not read.
@@ -50,6 +52,7 @@ class Contents:
     ended: datetime.datetime
     result: EvaluationResult
     confusion: Confusion
+    diagnosis: Diagnosis
     train: DataStatistics | None
     val: DataStatistics
     skipped_images: dict[str, str]
@@ -121,6 +124,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
+        diagnosis=diagnose(val_data, measured.detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),

@@ -9,6 +9,7 @@ from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
+from efficientdet_tf.report.diagnosis_section import diagnosis
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.visualization.elements import element, to_html
 
@@ -61,6 +62,7 @@ def page(contents: contents_lib.Contents) -> str:
     parts = (
         sections.header,
         sections.curves,
+        diagnosis,
         sections.classes,
         sections.precision_recall,
         sections.confusion_matrix,

@@ -161,6 +161,23 @@ def test_the_worst_images_are_drawn(page):
     assert np.abs(np.subtract(*map(np.asarray, images), dtype=float)).max() > 50
 
 
+def test_what_costs_ap_is_named(page):
+    # Image 2 of 4: both boxes have another class.
+    for text in (
+        "Why AP is not higher Class errors cost most, 0.342 of AP50: boxes are right but classes "
+        "are confused",
+        "without the errors of a kind (TIDE). Without any false positive it would be 0.752,",
+        "class 0.342 2 on an object of another class localisation 0.000 0 ",
+        "missed 0.000 0 object without any of these",
+        "AP of the ground truth against itself 1.000",
+        "AP50 without classes 1.000",
+        "AP50 of boxes x and y swapped 0.376",
+        "Precision by score: calibration error 0.100",
+        "cat 0.900 1.000 0.750 0.857",
+    ):
+        assert text in page.text, text
+
+
 def test_the_confusion_matrix_has_a_hint_for_each_cell(page):
     # In image 2 (classes 0 and 1) a cat is predicted as dog, and a dog as owl.
     for hint in ("cat → cat: 3 of 4", "cat → dog: 1 of 4", "dog → owl: 1 of 4"):
@@ -229,7 +246,8 @@ def test_no_images_at_all(tmp_path):
     page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)))
     assert "No errors." in page.text
     # AP is NaN.
-    assert page.text.count("– AP") == 3
+    assert "– AP – AP50 – AP75 " in page.text
+    assert "There are no objects that count, so that AP is undefined." in page.text
 
 
 def test_weights_other_than_the_best_are_noted(tmp_path):
