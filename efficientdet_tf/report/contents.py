@@ -13,6 +13,7 @@ from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
@@ -43,6 +44,7 @@ class Contents:
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
       exported: measurements of the files in the run's folder `export`.
+      comparison: comparison with another run; None without any.
     """
 
     config: Config
@@ -61,6 +63,7 @@ class Contents:
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
     exported: list[VerifiedFile]
+    comparison: Comparison | None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -92,6 +95,7 @@ def gather(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -101,6 +105,7 @@ def gather(
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
       model: network with these weights; None to leave out its fusion weights. Default None.
+      comparison: comparison with another run. Default None.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -133,6 +138,7 @@ def gather(
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
         exported=exported,
+        comparison=comparison,
     )
 
 
