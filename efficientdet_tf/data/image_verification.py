@@ -18,6 +18,7 @@ from PIL import Image
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_sources import ImageSource, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.verified_images import (
     ImageHeader,
@@ -153,9 +154,11 @@ class ImageVerification:
         return UsableImage(size, apply_exif)
 
 
-def _read_header(image: str | bytes) -> ImageHeader:
+def _read_header(image: ImageSource) -> ImageHeader:
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        # Of a file of its own, only the header is read.
+        file = image if isinstance(image, str) else io.BytesIO(read_encoded(image))
+        with Image.open(file) as opened:
             if opened.format not in _FORMATS:
                 raise _BadImage(f"is a {opened.format} file; use {IMAGE_FORMATS}")
             stored = (opened.height, opened.width)
@@ -175,12 +178,12 @@ def _decoded_size(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
     return tf.shape(decode_image(encoded, apply_exif))[:2]
 
 
-def _decode(image: str | bytes, apply_exif: bool, size: tuple[int, int]) -> None:
+def _decode(image: ImageSource, apply_exif: bool, size: tuple[int, int]) -> None:
     try:
         with tf.device("/CPU:0"):
-            encoded = image if isinstance(image, bytes) else tf.io.read_file(image)
+            encoded = tf.io.read_file(image) if isinstance(image, str) else read_encoded(image)
             decoded_size = tuple(_decoded_size(encoded, apply_exif).numpy())
-    except tf.errors.OpError as error:
+    except (OSError, tf.errors.OpError) as error:
         raise _BadImage("image file cannot be decoded; it may be damaged") from error
     if decoded_size != size:
         found, expected = size_text(decoded_size), size_text(size)

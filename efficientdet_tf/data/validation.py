@@ -12,6 +12,7 @@ from absl import logging
 from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.image_sources import image_column
 from efficientdet_tf.data.image_verification import ImageVerification, UsableImage
 from efficientdet_tf.data.object_checks import CheckedObjects, check_objects, object_name
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
@@ -141,7 +142,7 @@ def _records(
     kept = np.flatnonzero(is_kept).tolist()
     of_kept = is_kept[objects.owners]
     return RecordColumns(
-        images=[images[i].image for i in kept],
+        images=image_column([images[i].image for i in kept]),
         names=[images[i].name for i in kept],
         image_ids=np.array([images[i].image_id for i in kept], np.int64),
         sizes=sizes[is_kept],
