@@ -125,7 +125,9 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, t
     trained.save_weights(str(weights))
     run_lib.train(config, str(folder))
     total = len(trained.weights)
-    assert f"{weights}: {total} of {total} variables loaded\n" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{weights}: {total} of {total} variables loaded\n" in printed.out
+    assert re.search(r"^epoch 1: waited for data \d+ % of the time", printed.err, re.MULTILINE)
     # The moving average, too, has only ever seen these weights.
     last = RunDirectory(folder).load_model("last").trainable_weights
     for ours, theirs in zip(last, trained.trainable_weights):
