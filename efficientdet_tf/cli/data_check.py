@@ -52,6 +52,7 @@ def define_flags() -> flags.FlagValues:
     text("images", None, "Image folder of --data, if a COCO file is not beside it.")
     text("val_images", None, "Image folder of --val_data, likewise.")
     text("output", "data-check", "Folder for check.html and check.json.")
+    text("fix", None, "Folder for a cleaned copy in COCO's format; the data itself is kept as is.")
     flags.DEFINE_enum(
         "fail_on",
         "error",
@@ -81,6 +82,8 @@ def check(values: flags.FlagValues) -> None:
     write_atomically(output / "check.html", data_check_page(result, "check.json"))
     _print(result)
     print(f"\nWritten to {output}: check.html, check.json")
+    if values.fix:
+        _fix(result, pathlib.Path(values.fix))
     _fail(result, values.fail_on)
 
 
@@ -120,6 +123,17 @@ def _print(result: "CheckResult") -> None:
         print(f"{count:8,}  {KINDS[kind].severity:8} {KINDS[kind].title}")
     if not result.faults:
         print("no faults")
+
+
+def _fix(result: "CheckResult", folder: pathlib.Path) -> None:
+    from efficientdet_tf.data.checks.cleaning import write_cleaned
+
+    for each in write_cleaned(result, folder):
+        print(
+            f"Written to {folder / each.split}.json: {len(each.data):,} images; "
+            f"{each.num_images_left_out:,} images and {each.num_objects_left_out:,} objects "
+            "are left out"
+        )
 
 
 def _fail(result: "CheckResult", fail_on: str) -> None:

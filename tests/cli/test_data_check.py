@@ -99,6 +99,18 @@ def test_the_exit_code_is_2_for_faults_of_the_severity(checked, capsys):
     assert capsys.readouterr().err == "data: 30 errors and 30 warnings found; --fail_on=warning\n"
 
 
+def test_fix_writes_a_cleaned_copy(tmp_path, capsys):
+    path = write_set(tmp_path / "set", [600, 300, 100, 100], [10, 10, 200, 300], num_images=2)
+    (tmp_path / "set" / "2.jpg").write_bytes(b"")
+    clean, output = tmp_path / "clean", tmp_path / "out"
+    assert call(f"--data={path}", f"--output={output}", f"--fix={clean}", "--fail_on=never") == 0
+    line = f"Written to {clean}/train.json: 1 images; 1 images and 0 objects are left out\n"
+    assert capsys.readouterr().out.endswith(line)
+    # A link, which takes no space.
+    assert (clean / "train" / "1.jpg").samefile(tmp_path / "set" / "1.jpg")
+    assert call(f"--data={clean / 'train.json'}", f"--output={output}", "--fail_on=warning") == 0
+
+
 def test_a_path_with_both_splits_is_checked_as_both(shared_data, tmp_path, capsys):
     assert call(f"--data={shared_data / 'bccd'}", f"--output={tmp_path}") == 2
     content = json.loads((tmp_path / "check.json").read_text())

@@ -83,7 +83,7 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
             *part.faults,
             *repeated[part.split],
             *class_balance(part),
-            *small_boxes(part, annotations[part.split], config),
+            *small_boxes(part, config),
         )
     ]
     found += [("", fault) for fault in unlisted_files(sets)]
