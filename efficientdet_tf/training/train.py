@@ -17,7 +17,15 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import class_weights, memory, optimizers, state, strategy, summary
+from efficientdet_tf.training import (
+    anchor_fit,
+    class_weights,
+    memory,
+    optimizers,
+    state,
+    strategy,
+    summary,
+)
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
@@ -67,8 +75,10 @@ def _train(
     train_data, val_data = load_data(config)
     config = config.override({"model.num_classes": len(train_data.label_map)})
     config = config.override(class_weights.settings(config.loss, train_data))
+    stored = directory.config() if directory.exists() else None
+    config = config.override(anchor_fit.settings(config, train_data, stored))
     directory.check(config, train_data.label_map)
-    stored = directory.config() if directory.exists() else config
+    stored = stored or config
     steps = steps_per_epoch(config, len(train_data))
     with devices.scope():
         model = compiled_model(config, steps)
