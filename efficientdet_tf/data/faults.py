@@ -150,6 +150,19 @@ KINDS = {
         "warning",
         "add objects of the class, or set loss.class_weights=effective",
     ),
+    "suspect_unlabelled": Kind(
+        "Confident predictions where no object is annotated",
+        "note",
+        "annotate the object, if there is one",
+    ),
+    "suspect_class": Kind(
+        "Confident predictions of another class", "note", "check the category of the object"
+    ),
+    "suspect_unfound": Kind(
+        "Objects that no prediction finds",
+        "note",
+        "check the box; if it is right, the model needs more such objects or a larger input",
+    ),
 }
 
 

@@ -103,7 +103,7 @@ def _card(fault: Fault, drawn: Sequence[Element]) -> Element:
     text = str(fault)
     for folder in sorted(folders - {"./"}, key=len, reverse=True):
         text = text.replace(folder, "")
-    if fault.image and fault.image != fault.file:
-        text += f" ({pathlib.Path(fault.image).name})"
+    name = pathlib.Path(fault.image).name
+    text += "" if name in text else f" ({name})"
     caption = element("figcaption", text, title=str(fault))
     return element("figure", element("div", *drawn, class_="pair"), caption, class_="card")

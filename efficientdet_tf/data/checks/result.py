@@ -31,6 +31,12 @@ class CheckResult:
     sets: Sequence[CheckedSet]
     faults: Sequence[tuple[str, Fault]]
 
+    def extended(self, faults: Sequence[tuple[str, Fault]]) -> "CheckResult":
+        """Return the result with further faults, each (split, fault)."""
+        order = {kind: position for position, kind in enumerate(KINDS)}
+        every = sorted([*self.faults, *faults], key=lambda pair: order[pair[1].kind])
+        return CheckResult(self.sets, every)
+
     def counts(self) -> dict[str, int]:
         """Number of faults of each kind that occurs, errors first, in the order of `KINDS`."""
         counts = collections.Counter(fault.kind for _, fault in self.faults)
@@ -86,9 +92,7 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
             *small_boxes(part, config),
         )
     ]
-    found += [("", fault) for fault in unlisted_files(sets)]
-    order = {kind: position for position, kind in enumerate(KINDS)}
-    return CheckResult(sets, sorted(found, key=lambda pair: order[pair[1].kind]))
+    return CheckResult(sets, []).extended([*found, *(("", f) for f in unlisted_files(sets))])
 
 
 def _entry(split: str, fault: Fault) -> dict[str, Any]:
