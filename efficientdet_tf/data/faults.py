@@ -42,6 +42,9 @@ KINDS = {
         "warning",
         "save the image again, or copy it from its source",
     ),
+    "image_bomb": Kind(
+        "Images too large to open", "error", "scale the image down, or cut it into tiles"
+    ),
     "image_huge": Kind(
         "Huge images",
         "warning",
@@ -139,6 +142,11 @@ KINDS = {
     ),
     "annotation_without_image": Kind(
         "Annotation files without an image", "warning", "restore the image, or remove the file"
+    ),
+    "classes_differ": Kind(
+        "Splits of different classes",
+        "error",
+        "give both splits the same categories, ids and names, in the same order",
     ),
     "class_empty": Kind(
         "Classes without objects",

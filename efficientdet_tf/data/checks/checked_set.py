@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from efficientdet_tf.boxes import from_fractions, pairwise_overlaps
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
@@ -97,7 +99,9 @@ def check_set(annotations: Annotations, split: str, use_difficult: bool = False)
     """
     faults = [Fault.parse("entry_unusable", line) for line in annotations.problems]
     faults += [note for note in annotations.notes if isinstance(note, Fault)]
-    with VerifiedImages() as verified:
+    with VerifiedImages() as verified, warnings.catch_warnings():
+        # Huge images are faults. Set here, as the threads share the filters.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         checked = list(
             in_threads(
                 lambda image: _check_image(image, annotations, use_difficult, verified),

@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -63,16 +62,13 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
       apply_exif: whether the EXIF orientation is applied to it, see `records.Record`.
     """
     source = io.BytesIO(image.image) if isinstance(image.image, bytes) else image.image
-    with warnings.catch_warnings():
-        # Reported as a fault.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(source) as opened:
-                facts = _facts(image, opened, apply_exif)
-                fingerprint = _fingerprint(opened)
-        except (OSError, SyntaxError, ValueError) as error:
-            facts = {"image_partial": f"can be decoded by TensorFlow, but not by Pillow: {error}"}
-            fingerprint = None
+    try:
+        with Image.open(source) as opened:
+            facts = _facts(image, opened, apply_exif)
+            fingerprint = _fingerprint(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        facts = {"image_partial": f"can be decoded by TensorFlow, but not by Pillow: {error}"}
+        fingerprint = None
     faults = [
         Fault(kind, f"{image.name}: {fact}", file=image.name, image=image.name)
         for kind, fact in facts.items()

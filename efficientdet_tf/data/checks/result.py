@@ -92,7 +92,26 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
             *small_boxes(part, config),
         )
     ]
+    found += [(part.split, fault) for part in sets[1:] for fault in _other_classes(sets[0], part)]
     return CheckResult(sets, []).extended([*found, *(("", f) for f in unlisted_files(sets))])
+
+
+def _other_classes(train: CheckedSet, part: CheckedSet) -> list[Fault]:
+    if part.label_map == train.label_map:
+        return []
+    there, here = (dict(zip(each.label_map.ids, each.label_map.names)) for each in (train, part))
+    only_there, only_here = (_first_other(*each) for each in ((there, here), (here, there)))
+    examples = [f"only there is {only_there}"] * bool(only_there)
+    examples += [f"only here is {only_here}"] * bool(only_here)
+    what = " and ".join(examples) or "they are in another order"
+    line = f"{part.source}: its classes are not those of {train.source}: {what}"
+    return [Fault("classes_differ", line, file=part.source)]
+
+
+def _first_other(names: dict[int, str], others: dict[int, str]) -> str:
+    """Return the first category that others do not have in the same way; "" for none."""
+    different = (number for number in names if others.get(number) != names[number])
+    return next((f"{names[number]!r} (id {number})" for number in different), "")
 
 
 def _entry(split: str, fault: Fault) -> dict[str, Any]:
