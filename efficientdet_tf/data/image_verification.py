@@ -176,7 +176,7 @@ def _read_header(image: ImageSource) -> ImageHeader:
         raise BadImage("image_missing", "image file is missing") from error
     except Image.DecompressionBombError as error:
         reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
-        raise BadImage("image_huge", reason) from error
+        raise BadImage("image_bomb", reason) from error
     except (OSError, SyntaxError, ValueError) as error:
         kind = "image_empty" if _is_empty(image) else "image_unreadable"
         raise BadImage(kind, f"image file cannot be read; it must be {IMAGE_FORMATS}") from error

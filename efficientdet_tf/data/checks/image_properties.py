@@ -1,7 +1,6 @@
 """Properties of image files that loading does not look at, and fingerprints of their content."""
 
 import os
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -62,16 +61,13 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
       image: the image.
       apply_exif: whether the EXIF orientation is applied to it, see `records.Record`.
     """
-    with warnings.catch_warnings():
-        # Reported as a fault.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(file_or_bytes(image.image)) as opened:
-                facts = _facts(image, opened, apply_exif)
-                fingerprint = _fingerprint(opened)
-        except (OSError, SyntaxError, ValueError) as error:
-            facts = {"image_partial": f"can be decoded by TensorFlow, but not by Pillow: {error}"}
-            fingerprint = None
+    try:
+        with Image.open(file_or_bytes(image.image)) as opened:
+            facts = _facts(image, opened, apply_exif)
+            fingerprint = _fingerprint(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        facts = {"image_partial": f"can be decoded by TensorFlow, but not by Pillow: {error}"}
+        fingerprint = None
     faults = [
         Fault(kind, f"{image.name}: {fact}", file=image.name, image=image.name)
         for kind, fact in facts.items()
@@ -82,13 +78,11 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
 
 def read_fingerprint(image: ImageSource) -> Fingerprint | None:
     """Return the fingerprint of an image file; None for a blank or unreadable image."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(file_or_bytes(image)) as opened:
-                return _fingerprint(opened)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            return None
+    try:
+        with Image.open(file_or_bytes(image)) as opened:
+            return _fingerprint(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _facts(image: AnnotatedImage, opened: Image.Image, apply_exif: bool) -> dict[str, str]:
