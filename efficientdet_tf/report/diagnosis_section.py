@@ -33,6 +33,9 @@ def diagnosis(contents: Contents) -> Element:
         Line("detections", calibration.scores[known], calibration.precision[known]),
     ]
     title = f"Precision by score: calibration error {_number(calibration.error)}"
+    if known.any():
+        excess = calibration.excess
+        title += f", scores {abs(excess):.3f} too {'high' if excess > 0 else 'low'} on average"
     unit = (0.0, 1.0)
     return element(
         "section",
