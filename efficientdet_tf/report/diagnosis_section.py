@@ -44,7 +44,13 @@ def diagnosis(contents: Contents) -> Element:
         _errors(found.checks),
         element(
             "div",
-            element("div", element("h3", "Checks"), _checks(found.checks), class_="card"),
+            element(
+                "div",
+                element("h3", "Checks"),
+                _checks(found.checks),
+                *_classes_on_one_side(found.checks),
+                class_="card",
+            ),
             line_chart(title, lines if known.any() else [], "mean score", unit, unit),
             class_="grid",
         ),
@@ -86,6 +92,19 @@ def _checks(checks: Checks) -> Element:
         *((f"AP50 of boxes {change}", ap50) for change, ap50 in changes),
     ]
     return table([], [[name, number(_number(value))] for name, value in rows])
+
+
+def _classes_on_one_side(checks: Checks) -> list[Element]:
+    """List classes that only the ground truth or only the detections have."""
+    lists = {
+        "Classes with objects, but without detections": checks.undetected,
+        "Classes with detections, but without objects": checks.unannotated,
+    }
+    return [
+        element("p", f"{title}: {', '.join(names)}.", class_="quiet")
+        for title, names in lists.items()
+        if names
+    ]
 
 
 def _thresholds(checks: Checks) -> Element:
