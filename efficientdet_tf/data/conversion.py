@@ -16,7 +16,7 @@ import numpy as np
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.conversion_losses import losses
-from efficientdet_tf.data.layouts import LAYOUTS, Written
+from efficientdet_tf.data.layouts import LAYOUTS, Written, check_names
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.files import write_atomically
@@ -117,6 +117,8 @@ def write_split(
       DataError, OutputError, WriteError: see `convert`.
     """
     check_replaceable(output, _is_own)
+    if LAYOUTS[format].by_name:
+        check_names(data.label_map)
     manifest = _manifest(output) or {"written_by": MARK, "format": format, "splits": {}}
     entry = {"source": str(source), "digest": _digest(data)}
     if format == "tfrecord":
