@@ -19,7 +19,7 @@ from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.layouts import LAYOUTS, Written, check_names
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
-from efficientdet_tf.files import write_atomically
+from efficientdet_tf.files import remove_partial_files, write_atomically
 from efficientdet_tf.output_files import MARK, OutputError, check_replaceable
 
 MANIFEST = "conversion.json"
@@ -126,6 +126,8 @@ def write_split(
     classes = json.loads(data.label_map.to_json())
     _check_same(manifest, {"format": format, "classes": classes}, output)
     _check_same(manifest["splits"].get(split, {}), entry, output, f" (split {split})")
+    # Readers would take them for images and annotations.
+    remove_partial_files(output)
     manifest = {**manifest, "format": format, "classes": classes}
     manifest["splits"] = {**manifest["splits"], split: {**entry, "complete": False}}
     output.mkdir(parents=True, exist_ok=True)

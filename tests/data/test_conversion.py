@@ -239,6 +239,7 @@ def test_an_interrupted_conversion_continues(source, tmp_path):
     gone.unlink()
     damaged.write_bytes(b"half")
     (folder / "labels" / "train" / "turned.txt").unlink()
+    (folder / "images" / "train" / "partial.0123abcd.turned.jpg").write_bytes(b"half")
     convert(str(source), "yolo", folder, ["train"], copy=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     kept = {path for path in images if path.stat().st_ino == inodes[path]}
