@@ -2,10 +2,11 @@
 
     python -m benchmarks.coco_metrics --images=5000
 
-prints time and peak memory of collecting detections, computing their metrics and
-writing the results file, for a synthetic data set of COCO's size. Half of the
+prints time and peak memory of collecting detections, computing their metrics, the
+diagnosis, and writing the results file, for a synthetic data set of COCO's size. Half of the
 detections are noisy copies of objects, the others have random boxes and classes. With
-`--reference`, pycocotools measures the same detections, from dicts.
+`--reference`, pycocotools measures the same detections, from dicts; with `--compare`, another
+set of detections is compared with them by 1000 resamples.
 
     python -m benchmarks.coco_metrics --random_cases=10000
 
@@ -27,6 +28,8 @@ from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.comparison import compare
+from efficientdet_tf.evaluation.diagnosis import diagnose
 
 FLAGS = flags.FlagValues()
 
@@ -37,6 +40,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("classes", 80, "Classes.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("objects", 7, "Objects in each image.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_bool("reference", False, "Measure with pycocotools, too.", flag_values=FLAGS)
+flags.DEFINE_bool("compare", False, "Compare with other detections.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "random_cases", 0, "Compare this many random cases instead.", lower_bound=0, flag_values=FLAGS
 )
@@ -91,12 +95,12 @@ def detections(random: np.random.Generator, record: Record) -> tuple[np.ndarray,
 def main() -> None:
     """Compare random cases, or measure time and memory."""
     if FLAGS.random_cases:
-        compare(FLAGS.random_cases)
+        compare_random_cases(FLAGS.random_cases)
     else:
         measure()
 
 
-def compare(count: int) -> None:
+def compare_random_cases(count: int) -> None:
     """Compare random cases with pycocotools, and print the number of those that differ."""
     random = np.random.default_rng(0)
     different = [names for _ in tqdm(range(count)) if (names := differences(*random_case(random)))]
@@ -115,10 +119,17 @@ def measure() -> None:
     evaluator = CocoEvaluator(data)
     _run_timed("collect", lambda: [evaluator.add(*item) for item in found])
     result = _run_timed("measure", evaluator.result)
+    _run_timed("diagnose", lambda: diagnose(data, evaluator.arrays()))
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "detections.json"
         _run_timed("write", lambda: evaluator.write_results(path))
     print({name: round(value, 6) for name, value in result.metrics.items()})
+    if FLAGS.compare:
+        other = CocoEvaluator(data)
+        for record in data.records:
+            other.add(record.image_id, *detections(random, record))
+        compared = evaluator.arrays(), other.arrays(), "others"
+        print(_run_timed("compare", lambda: compare(data, *compared)).summary())
     if FLAGS.reference:
         expected = _run_timed("pycocotools", lambda: reference(data, evaluator.arrays()))
         same = expected.stats.tolist() == list(result.metrics.values())

@@ -10,11 +10,21 @@ so far beyond that of importing TensorFlow. Each row is a process of its own:
 * first load: with the header of every image, the cache of verified images empty;
 * later load: with that cache;
 * first batch: `later load`, and the pipeline's first batch.
+
+    python -m benchmarks.data_loading --tfrecord --images=100000
+
+writes TFRecord shards of small images instead, and compares reading images on demand with
+keeping them all in memory: loading, memory, and processor seconds for 1,000 images of each.
 """
 
+import collections
+import dataclasses
+import io
+import itertools
 import json
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Callable
 
@@ -37,6 +47,10 @@ _BOXES = flags.DEFINE_integer(
 )
 _POLYGON = flags.DEFINE_integer(
     "polygon", 0, "Corners of each object's polygon; about 20 in COCO's files.", flag_values=FLAGS
+)
+
+_TFRECORD = flags.DEFINE_bool(
+    "tfrecord", False, "Measure TFRecord shards instead of a COCO file.", flag_values=FLAGS
 )
 
 # Images that all file names link to, and their width and height.
@@ -150,23 +164,95 @@ def measure_first_batch(file: str) -> tuple[float, float, float]:
     return spent[0], spent[1], resident("VmHWM") - before
 
 
+def write_shards(folder: pathlib.Path, images: int, shards: int = 32) -> str:
+    """Write TFRecord shards of generated images with seven boxes, unless they exist."""
+    folder = folder / f"tfrecord-{images}"
+    if (folder / "label_map.json").exists():
+        return str(folder)
+    import tensorflow as tf
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for shard in range(shards):
+        with tf.io.TFRecordWriter(str(folder / f"part-{shard:05}.tfrecord")) as writer:
+            for number in range(shard, images, shards):
+                writer.write(_example(random, number))
+    names = [{"id": i, "name": f"class {i}"} for i in range(1, _CLASSES + 1)]
+    (folder / "label_map.json").write_text(json.dumps(names))
+    return str(folder)
+
+
+def _example(random: np.random.Generator, number: int) -> bytes:
+    import tensorflow as tf
+
+    file = io.BytesIO()
+    coarse = Image.fromarray(random.integers(0, 255, (16, 20, 3), np.uint8))
+    coarse.resize((320, 240), Image.Resampling.BICUBIC).save(file, "JPEG")
+    corners = np.sort(random.uniform(0, 1, (7, 2, 2)), axis=1)
+    features = {
+        "image/encoded": [file.getvalue()],
+        "image/source_id": [str(number).encode()],
+        "image/height": [240],
+        "image/width": [320],
+        "image/object/bbox/ymin": corners[:, 0, 0].tolist(),
+        "image/object/bbox/xmin": corners[:, 0, 1].tolist(),
+        "image/object/bbox/ymax": corners[:, 1, 0].tolist(),
+        "image/object/bbox/xmax": corners[:, 1, 1].tolist(),
+        "image/object/class/label": random.integers(1, _CLASSES + 1, 7).tolist(),
+    }
+    example = tf.train.Example()
+    for key, values in features.items():
+        kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(values[0])]
+        getattr(example.features.feature[key], kind).value.extend(values)
+    return example.SerializeToString()
+
+
+def measure_images(folder: str, in_memory: bool) -> tuple[float, float, float]:
+    """Measure reading and decoding 1,000 shuffled images, with the memory of loading."""
+    from efficientdet_tf import data
+    from efficientdet_tf.config import Config
+    from efficientdet_tf.data import pipeline
+    from efficientdet_tf.data.image_sources import read_encoded
+
+    before = resident("VmRSS")
+    loaded = data.load(folder, verify="header")
+    if in_memory:
+        kept = [dataclasses.replace(r, image=read_encoded(r.image)) for r in loaded.records]
+        loaded = dataclasses.replace(loaded, records=kept)
+    config = Config.for_model("efficientdet-lite0")
+    batches = iter(pipeline.training_dataset(loaded, config, 8))
+    next(batches)
+    *spent, _ = _measured(lambda: collections.deque(itertools.islice(batches, 125), maxlen=0))
+    return spent[0], spent[1], resident("VmHWM") - before
+
+
 def main() -> None:
     """Generate the set, and print a row for each stage."""
     folder = pathlib.Path(_FOLDER.value)
-    file = write_coco_set(folder, _IMAGES.value, _BOXES.value, _POLYGON.value)
     os.environ["EFFICIENTDET_CACHE"] = str(folder / "cache")
-    for old in folder.glob("cache/*"):
-        old.unlink()
-    print(f"{file}: {file.stat().st_size / 2**20:.0f} MB")
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    if _TFRECORD.value:
+        path = write_shards(folder, _IMAGES.value)
+        size = sum(file.stat().st_size for file in pathlib.Path(path).iterdir())
+        stages: dict[str, tuple] = {
+            "first load": (measure_load, path),
+            "later load": (measure_load, path),
+            "on demand": (measure_images, path, False),
+            "in memory": (measure_images, path, True),
+        }
+    else:
+        path = str(write_coco_set(folder, _IMAGES.value, _BOXES.value, _POLYGON.value))
+        size = os.path.getsize(path)
+        stages = {
+            "read": (measure_read, path),
+            "first load": (measure_load, path),
+            "later load": (measure_load, path),
+            "first batch": (measure_first_batch, path),
+        }
+    print(f"{path}: {size / 2**20:.0f} MB")
     print(f"{'':<12} {'seconds':>8} {'processor':>9} {'peak memory':>12}")
-    stages = {
-        "read": measure_read,
-        "first load": measure_load,
-        "later load": measure_load,
-        "first batch": measure_first_batch,
-    }
     for name, stage in stages.items():
-        wall, processor, peak = in_own_process(stage, str(file))
+        wall, processor, peak = in_own_process(*stage)
         print(f"{name:<12} {wall:8.1f} {processor:9.1f} {peak / 2**20:9.0f} MB", flush=True)
 
 

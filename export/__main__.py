@@ -33,8 +33,9 @@ def define_flags() -> flags.FlagValues:
         ["saved_model", "tflite"],
         "What to write: saved_model; serving, versions for TensorFlow Serving; tflite, "
         "tflite_float16, tflite_dynamic, tflite_int8; and without NMS, for GPUs and browsers: "
-        "tflite_raw, tflite_raw_float16, tflite_raw_dynamic, tflite_raw_int8; web, a page that "
-        "detects in the browser.",
+        "tflite_raw, tflite_raw_float16, tflite_raw_dynamic, tflite_raw_int8; onnx and, "
+        "without NMS, onnx_raw, for ONNX Runtime and OpenVINO; web, a page that detects in the "
+        "browser.",
         flag_values=values,
     )
     flags.DEFINE_string(

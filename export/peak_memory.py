@@ -14,7 +14,7 @@ def peak_memory(path: pathlib.Path) -> int:
     """Return the bytes by which a process grows that loads a model and runs it once.
 
     Args:
-      path: .tflite file or SavedModel.
+      path: .tflite file, .onnx file (run by ONNX Runtime) or SavedModel.
 
     Raises:
       UserError: if the process fails, for example for lack of memory.
@@ -50,6 +50,15 @@ def _growth(path: str) -> int:
         interpreter = Interpreter(model_path=path)
         interpreter.allocate_tensors()
         interpreter.invoke()
+        return _resident() - before
+    if path.endswith(".onnx"):
+        import numpy as np
+        import onnxruntime
+
+        before = _resident()
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        [images] = session.get_inputs()
+        session.run(None, {images.name: np.zeros([1, *images.shape[1:]], np.float32)})
         return _resident() - before
     import tensorflow as tf
 

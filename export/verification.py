@@ -19,6 +19,7 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.inference.onnx_runtimes import load_onnx
 from efficientdet_tf.inference.runtimes import load_tflite
 from export.formats import FORMATS
 from export.peak_memory import peak_memory
@@ -26,6 +27,8 @@ from export.peak_memory import peak_memory
 # Images and least score of the detections whose boxes and scores are compared.
 _NUM_COMPARED, _LEAST_SCORE = 20, 0.3
 _THREADS = (1, 2, 4)
+# Runtimes whose number of threads can be chosen, by the suffix of their files.
+_LOADERS: dict[str, Callable] = {".tflite": load_tflite, ".onnx": load_onnx}
 _TIMED, _UNTIMED = 20, 3
 
 
@@ -165,12 +168,13 @@ def compare(
 
 def _latencies(path: pathlib.Path, images: Sequence[np.ndarray]) -> dict[int, tuple[float, float]]:
     """Time the detection in one image, by number of threads."""
-    if path.suffix != ".tflite":
+    load = _LOADERS.get(path.suffix)
+    if load is None:
         detector = Detector.load(path)
         return {0: _time(functools.partial(detector.detect, images[:1]))}
     latencies = {}
     for threads in _THREADS:
-        backend, _ = load_tflite(path, threads)
+        backend, _ = load(path, threads=threads)
         latencies[threads] = _time(functools.partial(backend.detect, images[:1]))
     return latencies
 

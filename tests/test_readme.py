@@ -223,6 +223,8 @@ def test_the_commands_run(place_after_commands):
         "anchors.png",
         "found/1.jpg",
         "found/detections.json",
+        "labels/coco/annotations.json",
+        "labels/detections.csv",
     ):
         assert (place_after_commands / path).is_file(), path
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from efficientdet_tf.config import Config
     from efficientdet_tf.data.annotations import Annotations
     from efficientdet_tf.data.checks.result import CheckResult
+    from efficientdet_tf.detector import Detector
 
 # The first identifies the other as a file of this command.
 _FILES = ("check.json", "check.html")
@@ -52,6 +53,21 @@ def define_flags() -> flags.FlagValues:
     text("images", None, "Image folder of --data, if a COCO file is not beside it.")
     text("val_images", None, "Image folder of --val_data, likewise.")
     text("output", "data-check", "Folder for check.html and check.json.")
+    text("fix", None, "Folder for a cleaned copy in COCO's format; the data itself is kept as is.")
+    text(
+        "model_path",
+        None,
+        "Model whose predictions are compared with the labels: run directory, SavedModel folder, "
+        ".tflite file, or .json file of detections in COCO's results format for the last split.",
+    )
+    flags.DEFINE_float(
+        "min_score",
+        0.5,
+        "Score from which a prediction of --model_path is confident.",
+        lower_bound=0,
+        upper_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "fail_on",
         "error",
@@ -71,16 +87,25 @@ def check(values: flags.FlagValues) -> None:
     """
     command_line.require(values, "data", "output")
     config = config_from_flags(values, _KEYS)
+    if values.model_path and not pathlib.Path(values.model_path).exists():
+        raise UserError(f"--model_path: {values.model_path}: no such file or folder")
     output = _made(pathlib.Path(values.output))
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.data.checks.result import check_sets
     from efficientdet_tf.report.data_check_page import data_check_page
 
-    result = check_sets(read_splits(config), config)
+    annotations = read_splits(config)
+    # A model that cannot be loaded is reported before the images are read.
+    detector = _load_detector(values.model_path)
+    result = check_sets(annotations, config)
+    if values.model_path:
+        result = _with_suspects(result, detector or values.model_path, values.min_score)
     write_atomically(output / "check.json", result.to_json())
     write_atomically(output / "check.html", data_check_page(result, "check.json"))
     _print(result)
     print(f"\nWritten to {output}: check.html, check.json")
+    if values.fix:
+        _fix(result, pathlib.Path(values.fix))
     _fail(result, values.fail_on)
 
 
@@ -120,6 +145,48 @@ def _print(result: "CheckResult") -> None:
         print(f"{count:8,}  {KINDS[kind].severity:8} {KINDS[kind].title}")
     if not result.faults:
         print("no faults")
+
+
+def _load_detector(path: str | None) -> "Detector | None":
+    """Load the model of --model_path; None for none, and for a file of detections."""
+    if not path or path.endswith(".json"):
+        return None
+    from efficientdet_tf.detector import Detector
+
+    return Detector.load(path)
+
+
+def _with_suspects(
+    result: "CheckResult", source: "Detector | str", min_score: float
+) -> "CheckResult":
+    """Add the suspects of each split, or of the last one for a file of its detections."""
+    from efficientdet_tf.data.records import DetectionData
+    from efficientdet_tf.evaluation.coco import CocoEvaluator
+    from efficientdet_tf.evaluation.runner import run_detector
+    from efficientdet_tf.evaluation.suspects import find_suspects
+
+    for part in result.sets[-1:] if isinstance(source, str) else result.sets:
+        records = [each.record for each in part.images if each.record is not None]
+        data = DetectionData(records, part.label_map, source=part.source)
+        if isinstance(source, str):
+            evaluator = CocoEvaluator(data)
+            evaluator.add_results(source)
+        else:
+            evaluator = run_detector(source, data)
+        suspects = find_suspects(part, evaluator.arrays(), min_score)
+        result = result.extended([(part.split, fault) for fault in suspects])
+    return result
+
+
+def _fix(result: "CheckResult", folder: pathlib.Path) -> None:
+    from efficientdet_tf.data.checks.cleaning import write_cleaned
+
+    for each in write_cleaned(result, folder):
+        print(
+            f"Written to {folder / each.split}.json: {len(each.data):,} images; "
+            f"{each.num_images_left_out:,} images and {each.num_objects_left_out:,} objects "
+            "are left out"
+        )
 
 
 def _fail(result: "CheckResult", fail_on: str) -> None:

@@ -144,6 +144,10 @@ class AnchorConfig(Section):
     """Anchor sizes per octave: size i is `scale * 2 ** (i / num_scales)`."""
     aspect_ratios: Shaping[tuple[Factor, ...]] = Field((1.0, 2.0, 0.5), min_length=1)
     """Width / height of each anchor, at equal area."""
+    auto: bool = False
+    """Fit `scale` and `aspect_ratios` to the boxes of the training set when a run starts, as
+    `python -m efficientdet_tf data anchors` proposes; a pretrained detector keeps its aspect
+    ratios. The run's config has the result."""
     positive_iou_threshold: Fraction = 0.5
     """Least IoU at which an anchor is assigned to a ground-truth box."""
     ignore_iou_threshold: Fraction = 1.0

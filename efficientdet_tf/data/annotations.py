@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efficientdet_tf.data.image_sources import ImageSource
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # The image formats that `decoding.decode_image` reads, and their file name endings.
@@ -31,11 +32,11 @@ class AnnotatedImage:
 
     Attributes:
       image_id: see `records.Record`.
-      image: path of the image file, or its encoded bytes.
+      image: path of the image file, its encoded bytes, or where these are in a file.
       name: name of the image in messages; its path if it has one.
       annotation_file: the file that lists the objects, for messages.
       size: annotated (height, width) in pixels, None if missing.
-      boxes: float64 [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
+      boxes: float [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
         of the image's size.
       labels: [n], the categories in the format's terms: category ids or names.
       numbers: [n], the objects' numbers or ids in the file, for messages.
@@ -48,7 +49,7 @@ class AnnotatedImage:
     """
 
     image_id: int
-    image: str | bytes
+    image: ImageSource
     name: str
     annotation_file: str
     size: tuple[int, int] | None

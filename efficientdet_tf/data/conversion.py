@@ -16,6 +16,7 @@ import numpy as np
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.conversion_losses import losses
+from efficientdet_tf.data.image_sources import FileRange, ImageSource
 from efficientdet_tf.data.layouts import LAYOUTS, Written, check_names
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
@@ -179,7 +180,9 @@ def _digest(data: DetectionData) -> str:
     return digest.hexdigest()
 
 
-def _image_state(image: str | bytes) -> str:
+def _image_state(image: ImageSource) -> str:
+    if isinstance(image, FileRange):
+        return repr(image)
     if isinstance(image, bytes):
         return hashlib.blake2b(image, digest_size=16).hexdigest()
     try:

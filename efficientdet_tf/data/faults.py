@@ -42,6 +42,9 @@ KINDS = {
         "warning",
         "save the image again, or copy it from its source",
     ),
+    "image_bomb": Kind(
+        "Images too large to open", "error", "scale the image down, or cut it into tiles"
+    ),
     "image_huge": Kind(
         "Huge images",
         "warning",
@@ -140,6 +143,11 @@ KINDS = {
     "annotation_without_image": Kind(
         "Annotation files without an image", "warning", "restore the image, or remove the file"
     ),
+    "classes_differ": Kind(
+        "Splits of different classes",
+        "error",
+        "give both splits the same categories, ids and names, in the same order",
+    ),
     "class_empty": Kind(
         "Classes without objects",
         "warning",
@@ -149,6 +157,19 @@ KINDS = {
         "Rare classes",
         "warning",
         "add objects of the class, or set loss.class_weights=effective",
+    ),
+    "suspect_unlabelled": Kind(
+        "Confident predictions where no object is annotated",
+        "note",
+        "annotate the object, if there is one",
+    ),
+    "suspect_class": Kind(
+        "Confident predictions of another class", "note", "check the category of the object"
+    ),
+    "suspect_unfound": Kind(
+        "Objects that no prediction finds",
+        "note",
+        "check the box; if it is right, the model needs more such objects or a larger input",
     ),
 }
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
+from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.files import WriteError, replacing
@@ -50,11 +51,11 @@ def _stem_and_suffix(record: Record) -> tuple[str, str]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return path.stem.strip() or str(record.image_id), path.suffix
         return path.name.strip(), _suffix_of_content(record.image)
-    return f"{record.image_id:012}", _suffix_of_content(io.BytesIO(record.image))
+    return f"{record.image_id:012}", _suffix_of_content(record.image)
 
 
-def _suffix_of_content(image: str | io.BytesIO) -> str:
-    with Image.open(image) as opened:
+def _suffix_of_content(image: ImageSource) -> str:
+    with Image.open(file_or_bytes(image)) as opened:
         return _SUFFIXES.get(str(opened.format), _WEBP)
 
 
@@ -93,10 +94,10 @@ def place_image(record: Record, target: Path, copy: bool, without_size: bool) ->
     """
     if without_size and not record.apply_exif and _is_turned(record.image):
         _write_bytes(_without_exif(record.image), target)
-    elif isinstance(record.image, bytes):
-        _write_bytes(record.image, target)
-    else:
+    elif isinstance(record.image, str):
         link_or_copy(record.image, target, copy)
+    else:
+        _write_bytes(read_encoded(record.image), target)
 
 
 def link_or_copy(source: str, target: Path, copy: bool) -> None:
@@ -134,19 +135,15 @@ def _write_bytes(content: bytes, target: Path) -> None:
             partial.write_bytes(content)
 
 
-def _opened(image: str | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-
-
-def _is_turned(image: str | bytes) -> bool:
-    with _opened(image) as opened:
+def _is_turned(image: ImageSource) -> bool:
+    with Image.open(file_or_bytes(image)) as opened:
         return exif_orientation(opened) != 1
 
 
-def _without_exif(image: str | bytes) -> bytes:
+def _without_exif(image: ImageSource) -> bytes:
     """Encode an image of a JPEG file again, with the same quality and without EXIF."""
     try:
-        with _opened(image) as opened:
+        with Image.open(file_or_bytes(image)) as opened:
             file = io.BytesIO()
             quality = "keep" if opened.format == "JPEG" else 95
             opened.save(file, "JPEG", quality=quality, exif=b"")

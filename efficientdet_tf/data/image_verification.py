@@ -7,7 +7,6 @@ upright image, or both, or (YOLO) is missing.
 """
 
 import dataclasses
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from PIL import Image
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.verified_images import (
     ImageHeader,
@@ -164,9 +164,9 @@ class ImageVerification:
         return UsableImage(size, apply_exif)
 
 
-def _read_header(image: str | bytes) -> ImageHeader:
+def _read_header(image: ImageSource) -> ImageHeader:
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        with Image.open(file_or_bytes(image)) as opened:
             if opened.format not in _FORMATS:
                 reason = f"is a {opened.format} file; use {IMAGE_FORMATS}"
                 raise BadImage("image_format", reason)
@@ -176,7 +176,7 @@ def _read_header(image: str | bytes) -> ImageHeader:
         raise BadImage("image_missing", "image file is missing") from error
     except Image.DecompressionBombError as error:
         reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
-        raise BadImage("image_huge", reason) from error
+        raise BadImage("image_bomb", reason) from error
     except (OSError, SyntaxError, ValueError) as error:
         kind = "image_empty" if _is_empty(image) else "image_unreadable"
         raise BadImage(kind, f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
@@ -184,8 +184,8 @@ def _read_header(image: str | bytes) -> ImageHeader:
     return ImageHeader(stored, upright, is_turned=orientation != 1)
 
 
-def _is_empty(image: str | bytes) -> bool:
-    return not (image if isinstance(image, bytes) else os.path.getsize(image))
+def _is_empty(image: ImageSource) -> bool:
+    return isinstance(image, str) and not os.path.getsize(image) or image == b""
 
 
 @tf.function(
@@ -195,12 +195,12 @@ def _decoded_size(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
     return tf.shape(decode_image(encoded, apply_exif))[:2]
 
 
-def _decode(image: str | bytes, apply_exif: bool, size: tuple[int, int]) -> None:
+def _decode(image: ImageSource, apply_exif: bool, size: tuple[int, int]) -> None:
     try:
         with tf.device("/CPU:0"):
-            encoded = image if isinstance(image, bytes) else tf.io.read_file(image)
+            encoded = tf.io.read_file(image) if isinstance(image, str) else read_encoded(image)
             decoded_size = tuple(_decoded_size(encoded, apply_exif).numpy())
-    except tf.errors.OpError as error:
+    except (OSError, tf.errors.OpError) as error:
         reason = "image file cannot be decoded; it may be damaged"
         raise BadImage("image_truncated", reason, size) from error
     if decoded_size != size:

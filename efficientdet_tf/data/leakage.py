@@ -2,11 +2,14 @@
 
 import collections
 import hashlib
+import io
 import os
 from collections.abc import Callable, Hashable, Sequence
+from typing import BinaryIO
 
 from absl import logging
 
+from efficientdet_tf.data.image_sources import FileRange, ImageSource, read_encoded
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DetectionData, Record
 
@@ -45,7 +48,9 @@ def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record
     """
     trained = RecordColumns.build(train.records).images
     measured = RecordColumns.build(val.records).images
-    by_path = {image: i for i, image in enumerate(trained) if isinstance(image, str)}
+    # The validation set is the smaller one.
+    wanted = {image for image in measured if not isinstance(image, bytes)}
+    by_path = {image: i for i, image in enumerate(trained) if image in wanted}
     found = {i: by_path[image] for i, image in enumerate(measured) if image in by_path}
     groups: _Groups = [(range(len(trained)), [i for i in range(len(measured)) if i not in found])]
     for key in (_size, _sample, content_digest):
@@ -61,9 +66,9 @@ def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record
 def _with_equal_key(
     train: Sequence[int],
     val: Sequence[int],
-    trained: Sequence[str | bytes],
-    measured: Sequence[str | bytes],
-    key: Callable[[str | bytes], Hashable],
+    trained: Sequence[ImageSource],
+    measured: Sequence[ImageSource],
+    key: Callable[[ImageSource], Hashable],
 ) -> _Groups:
     """Group positions in both sets by the key of their image, for keys in both; None is none."""
     of_val = collections.defaultdict(list)
@@ -78,40 +83,41 @@ def _with_equal_key(
     return [(positions, of_val[value]) for value, positions in of_train.items()]
 
 
-def _size(image: str | bytes) -> int | None:
-    """Return the size of the image file in bytes; None if it is missing."""
+def _size(image: ImageSource) -> int | None:
+    """Return the size of an encoded image in bytes; None if it is missing."""
     if isinstance(image, bytes):
         return len(image)
+    if isinstance(image, FileRange):
+        return image.length
     try:
         return os.stat(image).st_size
     except OSError:
         return None
 
 
-def _sample(image: str | bytes) -> bytes | None:
-    """Return the first, middle and last bytes of the file: cheaper than hashing all of it."""
-    if isinstance(image, bytes):
-        middle = len(image) // 2
-        starts = (0, middle, max(len(image) - _SAMPLE_BYTES, 0))
-        return b"".join(image[start : start + _SAMPLE_BYTES] for start in starts)
+def _sample(image: ImageSource) -> bytes | None:
+    """Return the first, middle and last bytes: cheaper than hashing all of a file."""
     try:
+        if not isinstance(image, str):
+            return _sample_of(io.BytesIO(read_encoded(image)))
         with open(image, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            parts = []
-            for start in (0, size // 2, max(size - _SAMPLE_BYTES, 0)):
-                file.seek(start)
-                parts.append(file.read(_SAMPLE_BYTES))
-            return b"".join(parts)
+            return _sample_of(file)
     except OSError:
         return None
 
 
-def content_digest(image: str | bytes) -> bytes | None:
-    """Return a hash of a whole image file, or of its encoded bytes; None if it is missing."""
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
+def _sample_of(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    parts = []
+    for start in (0, size // 2, max(size - _SAMPLE_BYTES, 0)):
+        file.seek(start)
+        parts.append(file.read(_SAMPLE_BYTES))
+    return b"".join(parts)
+
+
+def content_digest(image: ImageSource) -> bytes | None:
+    """Return a hash of the whole encoded image; None if it is missing."""
     try:
-        with open(image, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(read_encoded(image)).digest()
     except OSError:
         return None

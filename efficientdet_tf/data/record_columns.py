@@ -10,6 +10,7 @@ from typing import overload
 
 import numpy as np
 
+from efficientdet_tf.data.image_sources import ImageSource, image_column, join_columns
 from efficientdet_tf.data.records import Record
 
 _OBJECT_FIELDS = {
@@ -28,7 +29,7 @@ class RecordColumns(Sequence[Record]):
     """Sequence of records that are made from columns on demand.
 
     Attributes:
-      images: [n], path or encoded bytes of each image.
+      images: [n], see `image_sources.image_column`.
       names: [n], names of the records in messages.
       image_ids: int64 [n].
       sizes: int32 [n, 2], height and width in pixels, see `Record.height`.
@@ -40,7 +41,7 @@ class RecordColumns(Sequence[Record]):
       area: float32 [m], in pixels.
     """
 
-    images: Sequence[str | bytes]
+    images: Sequence[ImageSource]
     names: Sequence[str]
     image_ids: np.ndarray
     sizes: np.ndarray
@@ -63,7 +64,7 @@ class RecordColumns(Sequence[Record]):
             for field, dtype in _OBJECT_FIELDS.items()
         }
         return cls(
-            images=[record.image for record in records],
+            images=image_column([record.image for record in records]),
             names=[record.name for record in records],
             image_ids=np.array([record.image_id for record in records], np.int64),
             sizes=np.array([(r.height, r.width) for r in records], np.int32).reshape(-1, 2),
@@ -82,7 +83,7 @@ class RecordColumns(Sequence[Record]):
             for field in (*_IMAGE_FIELDS, *_OBJECT_FIELDS)
         }
         return cls(
-            images=[image for part in parts for image in part.images],
+            images=join_columns([part.images for part in parts]),
             names=[name for part in parts for name in part.names],
             offsets=offsets_of(lengths),
             **arrays,

@@ -11,11 +11,13 @@ others    `layouts`: TFRecord as TFRecord, CVAT, LabelMe and digits as COCO
 import csv
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
+from PIL import Image
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo
@@ -104,9 +106,12 @@ def split(
 
 def _groups(data: DetectionData, by: str) -> list[int]:
     records = data.records
-    fingerprints = in_threads(
-        lambda i: read_fingerprint(records[i].image), len(records), "Comparing images"
-    )
+    with warnings.catch_warnings():
+        # Set here, as the threads share the filters.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        fingerprints = in_threads(
+            lambda i: read_fingerprint(records[i].image), len(records), "Comparing images"
+        )
     named = stratification.group_numbers([r.name for r in records], by) if by else range(len(data))
     return stratification.join_groups(find_duplicates(fingerprints), named)
 

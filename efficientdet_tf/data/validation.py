@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_sources import image_column
 from efficientdet_tf.data.image_verification import BadImage, ImageVerification, UsableImage
 from efficientdet_tf.data.object_checks import CheckedObjects, check_objects
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
@@ -165,7 +166,7 @@ def make_records(
     kept = np.flatnonzero(is_kept).tolist()
     of_kept = is_kept[objects.owners]
     return RecordColumns(
-        images=[images[i].image for i in kept],
+        images=image_column([images[i].image for i in kept]),
         names=[images[i].name for i in kept],
         image_ids=np.array([images[i].image_id for i in kept], np.int64),
         sizes=sizes[is_kept],

@@ -1,7 +1,8 @@
 """Cache of image verification results, so that unchanged files are not read again.
 
 A file is unchanged if its path, size and modification time (in nanoseconds) are
-unchanged; images in memory are identified by a hash of their bytes. Only images that
+unchanged; images within a file are identified by it and their place, images in
+memory by a hash of their bytes. Only images that
 passed are cached: a failed one is read again at every start, as the failure may be
 transient.
 
@@ -22,6 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from efficientdet_tf.cache_directory import cache_directory
+from efficientdet_tf.data.image_sources import FileRange, ImageSource, is_remote
 
 # Part of the file's name; increment it when verification becomes stricter.
 _VERSION = 1
@@ -182,12 +184,15 @@ def _verified(
     return VerifiedImage((name, size, modified), header, decoded)
 
 
-def image_key(image: str | bytes) -> _Key | None:
+def image_key(image: ImageSource) -> _Key | None:
     """Return what identifies an image in its current state; None if its file is missing.
 
     Args:
-      image: path of the image file, or its encoded bytes.
+      image: path of the image file, its encoded bytes, or where these are in a file.
     """
+    if isinstance(image, FileRange):
+        file = image.file if is_remote(image.file) else os.path.abspath(image.file)
+        return os.fsencode(f"{file}#{image.offset}"), image.length, image.modified
     if isinstance(image, bytes):
         return b"blake2b:" + hashlib.blake2b(image, digest_size=20).digest(), len(image), 0
     try:

@@ -82,3 +82,21 @@ def count_objects(matcher: Matcher, matches: Matches, class_indices: np.ndarray)
     """Count the objects of each class that count: int64 [classes]."""
     classes = matcher.truth.class_indices[matches.counted_objects]
     return np.bincount(classes, minlength=class_indices.max(initial=-1) + 1)[class_indices]
+
+
+def mean_average_precision(
+    matcher: Matcher, num_classes: int, thresholds: np.ndarray = IOU_THRESHOLDS
+) -> float:
+    """Compute AP, mean over classes and IoU thresholds.
+
+    Args:
+      matcher: detections and objects.
+      num_classes: number of classes.
+      thresholds: float [thresholds], IoU thresholds. Default: 0.50 to 0.95, as in COCO.
+
+    Returns:
+      AP, 0..1; NaN without objects that count.
+    """
+    curves = precision_curves(matcher, matcher.match(thresholds), np.arange(num_classes))
+    defined = curves[~np.isnan(curves)]
+    return float(defined.mean()) if len(defined) else float("nan")

@@ -13,7 +13,9 @@ from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
+from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
@@ -33,6 +35,7 @@ class Contents:
       ended: end of the last epoch; now for a run without epochs.
       result: metrics of the detections.
       confusion: confusion matrix of the same detections.
+      diagnosis: what most likely costs AP.
       train: statistics of the training set; None when it is unreadable.
       val: statistics of the validation set.
       skipped_images: {name: reason} of the images that training could not read.
@@ -41,6 +44,7 @@ class Contents:
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
       exported: measurements of the files in the run's folder `export`.
+      comparison: comparison with another run; None without any.
     """
 
     config: Config
@@ -50,6 +54,7 @@ class Contents:
     ended: datetime.datetime
     result: EvaluationResult
     confusion: Confusion
+    diagnosis: Diagnosis
     train: DataStatistics | None
     val: DataStatistics
     skipped_images: dict[str, str]
@@ -58,6 +63,7 @@ class Contents:
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
     exported: list[VerifiedFile]
+    comparison: Comparison | None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -89,6 +95,7 @@ def gather(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -98,6 +105,7 @@ def gather(
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
       model: network with these weights; None to leave out its fusion weights. Default None.
+      comparison: comparison with another run. Default None.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -121,6 +129,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
+        diagnosis=diagnose(val_data, measured.detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
@@ -129,6 +138,7 @@ def gather(
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
         exported=exported,
+        comparison=comparison,
     )
 
 

@@ -26,9 +26,9 @@ def data_check_page(result: CheckResult, json_name: str) -> str:
       json_name: name of the file beside the page that has every fault.
     """
     severities = result.severities()
-    images = sum(len(part.images) for part in result.sets)
+    num_images = sum(len(part.images) for part in result.sets)
     tiles = [(_NAMES[name], f"{count:,}") for name, count in severities.items()]
-    tiles += [("images", f"{images:,}")]
+    tiles += [("images", f"{num_images:,}")]
     tiles += [("objects", f"{sum(part.num_objects for part in result.sets):,}")]
     header = element(
         "header",
@@ -44,7 +44,8 @@ def data_check_page(result: CheckResult, json_name: str) -> str:
         ),
         element("p", f"Every fault is in {json_name}, at most {MOST_SHOWN} of a kind are here."),
     )
-    kinds = [_kind(kind, count, result) for kind, count in result.counts().items()]
+    images = {part.split: part.by_name for part in result.sets}
+    kinds = [_kind(kind, count, result, images) for kind, count in result.counts().items()]
     return document("Check of the data", header, _summary(result), *kinds)
 
 
@@ -63,9 +64,8 @@ def _summary(result: CheckResult) -> Element:
     return section("Faults", table(["Fault", "Severity", "Count", "Proposal"], rows, "faults"))
 
 
-def _kind(kind: str, count: int, result: CheckResult) -> Element:
+def _kind(kind: str, count: int, result: CheckResult, images: Images) -> Element:
     found = [(split, fault) for split, fault in result.faults if fault.kind == kind]
-    images = {part.split: part.by_name for part in result.sets}
     cards: list[Element] = []
     lines: list[str] = []
     for split, fault in itertools.islice(found, MOST_SHOWN):
@@ -103,7 +103,7 @@ def _card(fault: Fault, drawn: Sequence[Element]) -> Element:
     text = str(fault)
     for folder in sorted(folders - {"./"}, key=len, reverse=True):
         text = text.replace(folder, "")
-    if fault.image and fault.image != fault.file:
-        text += f" ({pathlib.Path(fault.image).name})"
+    name = pathlib.Path(fault.image).name
+    text += "" if name in text else f" ({name})"
     caption = element("figcaption", text, title=str(fault))
     return element("figure", element("div", *drawn, class_="pair"), caption, class_="card")

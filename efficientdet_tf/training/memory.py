@@ -178,6 +178,11 @@ def available(strategy: tf.distribute.Strategy) -> int | None:
         return _gpu_memory()
     if not _are_cpus(devices):
         return None
+    return free_memory()
+
+
+def free_memory() -> int | None:
+    """Return the free memory of this machine or of the process's container in bytes, if known."""
     return min((size for size in (_machine_memory(), _container_memory()) if size), default=None)
 
 

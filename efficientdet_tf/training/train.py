@@ -19,6 +19,7 @@ from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import (
+    anchor_fit,
     class_weights,
     memory,
     optimizers,
@@ -74,6 +75,8 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
         data = load_data(config)
         config = config.override({"model.num_classes": len(data[0].label_map)})
         config = config.override(class_weights.settings(config.loss, data[0]))
+        stored = directory.config() if directory.exists() else None
+        config = config.override(anchor_fit.settings(config, data[0], stored))
         if plan is not None:
             config = plan(config, data, devices, directory)
         while True:

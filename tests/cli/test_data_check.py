@@ -99,6 +99,64 @@ def test_the_exit_code_is_2_for_faults_of_the_severity(checked, capsys):
     assert capsys.readouterr().err == "data: 30 errors and 30 warnings found; --fail_on=warning\n"
 
 
+def test_fix_writes_a_cleaned_copy(tmp_path, capsys):
+    path = write_set(tmp_path / "set", [600, 300, 100, 100], [10, 10, 200, 300], num_images=2)
+    (tmp_path / "set" / "2.jpg").write_bytes(b"")
+    clean, output = tmp_path / "clean", tmp_path / "out"
+    assert call(f"--data={path}", f"--output={output}", f"--fix={clean}", "--fail_on=never") == 0
+    line = f"Written to {clean}/train.json: 1 images; 1 images and 0 objects are left out\n"
+    assert capsys.readouterr().out.endswith(line)
+    # A link, which takes no space.
+    assert (clean / "train" / "1.jpg").samefile(tmp_path / "set" / "1.jpg")
+    assert call(f"--data={clean / 'train.json'}", f"--output={output}", "--fail_on=warning") == 0
+
+
+def test_predictions_of_a_model_add_suspects(tmp_path, capsys):
+    path = write_set(tmp_path / "set", [10, 10, 200, 300], num_images=2)
+    results = [
+        {"image_id": 1, "category_id": 1, "bbox": [12, 10, 200, 300], "score": 0.9},
+        {"image_id": 2, "category_id": 1, "bbox": [400, 100, 100, 100], "score": 0.8},
+        {"image_id": 2, "category_id": 1, "bbox": [300, 100, 100, 100], "score": 0.3},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    model = f"--model_path={tmp_path / 'results.json'}"
+    assert call(f"--data={path}", f"--output={tmp_path / 'out'}", model) == 0
+    content = json.loads((tmp_path / "out" / "check.json").read_text())
+    image = path.parent / "2.jpg"
+    assert [(f["kind"], f["place"], f["box"], f["message"]) for f in content["faults"]] == [
+        (
+            "suspect_unlabelled",
+            "",
+            [100, 400, 200, 500],
+            f"{image}: a prediction of 'cat' with a score of 0.80, where no object is annotated",
+        ),
+        (
+            "suspect_unfound",
+            "annotation 2",
+            [10, 10, 310, 210],
+            f"{path}: annotation 2: bbox: no prediction of any score finds this 'cat'",
+        ),
+    ]
+    assert call(f"--data={path}", f"--output={tmp_path / 'out'}", model, "--min_score=0.2") == 0
+    assert "       2  note     Confident predictions where no" in capsys.readouterr().out
+
+
+def test_the_predictions_are_those_of_a_run(tiny_run, photograph, tmp_path):
+    names = json.loads((tiny_run / "label_map.json").read_text())
+    content = {
+        "images": [{"id": 1, "file_name": str(photograph)}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": names[0]["id"], "bbox": [1, 1, 2, 2]}
+        ],
+        "categories": names,
+    }
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    arguments = (f"--data={tmp_path / 'set.json'}", f"--output={tmp_path / 'out'}")
+    assert call(*arguments, f"--model_path={tiny_run}", "--fail_on=never") == 0
+    counts = json.loads((tmp_path / "out" / "check.json").read_text())["counts"]
+    assert counts["suspect_unfound"] == 1 and counts["suspect_unlabelled"] > 0
+
+
 def test_a_path_with_both_splits_is_checked_as_both(shared_data, tmp_path, capsys):
     assert call(f"--data={shared_data / 'bccd'}", f"--output={tmp_path}") == 2
     content = json.loads((tmp_path / "check.json").read_text())
@@ -121,6 +179,8 @@ def test_a_path_with_both_splits_is_checked_as_both(shared_data, tmp_path, capsy
         ([], "--data is missing: Data set to check."),
         (["--data=digits"], "--data: 'digits' is built in and has no files to check"),
         (["--data=no.json"], "no.json: cannot be read: No such file or directory"),
+        (["--data=a.json", "--model_path=no"], "--model_path: no: no such file or folder"),
+        (["--data=a.json", "--min_score=2"], "flag --min_score=2: 2.0 is not a number in the ra"),
         (["--data=a.json", "--fail_on=no"], "flag --fail_on=no: value should be one of <error|"),
     ],
 )

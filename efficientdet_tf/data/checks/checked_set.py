@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from efficientdet_tf.boxes import from_fractions, pairwise_overlaps
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
@@ -53,17 +55,27 @@ class CheckedSet:
 
     Attributes:
       split: "train" or "val".
-      source: name of the data set in messages.
-      label_map: its categories.
+      annotations: the data set as parsed.
       images: its images, those without a usable entry left out.
       faults: its faults.
+      box_form: order that its boxes seem to be in, if it is not the format's; else "".
     """
 
     split: str
-    source: str
-    label_map: LabelMap
+    annotations: Annotations
     images: list[CheckedImage]
     faults: list[Fault]
+    box_form: str = ""
+
+    @property
+    def source(self) -> str:
+        """Name of the data set in messages."""
+        return self.annotations.source
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Categories of the data set."""
+        return self.annotations.label_map
 
     @property
     def by_name(self) -> Mapping[str, CheckedImage]:
@@ -90,12 +102,13 @@ def check_set(annotations: Annotations, split: str, use_difficult: bool = False)
     for each in checked:
         faults += each.faults
     with_size = [each for each in checked if each.size]
-    faults += guess_box_order(
+    box_form, in_other_order = guess_box_order(
         annotations,
         [_boxes_in_pixels(each, annotations.fractions) for each in with_size],
         [each.size for each in with_size if each.size],
     )
-    return CheckedSet(split, annotations.source, annotations.label_map, checked, faults)
+    faults += in_other_order
+    return CheckedSet(split, annotations, checked, faults, box_form)
 
 
 def _check_images(annotations: Annotations, use_difficult: bool) -> list[CheckedImage]:
@@ -105,7 +118,10 @@ def _check_images(annotations: Annotations, use_difficult: bool) -> list[Checked
     with (
         ImageVerification("full", has_sizes=not annotations.fractions) as verification,
         progress_bar(annotations) as bar,
+        warnings.catch_warnings(),
     ):
+        # Huge images are faults. Set here, as the threads share the filters.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for begin in range(0, len(images), BLOCK):
             block = images[begin : begin + BLOCK]
             found = verification.verify(block, lambda count: None)
@@ -164,27 +180,31 @@ def _unannotated(image: AnnotatedImage) -> Fault:
     return Fault("image_unannotated", line, file=image.annotation_file, image=image.name)
 
 
-def _repeated_objects(
-    image: AnnotatedImage, record: Record, annotations: Annotations
-) -> list[Fault]:
-    """Find objects of the class and, nearly, the box of an earlier one."""
+def repeated_objects(record: Record) -> dict[int, int]:
+    """Find objects of the class and, nearly, the box of an earlier one: {later: earlier}."""
     counted = np.flatnonzero(record.is_counted)
     boxes, classes = record.boxes[counted], record.classes[counted]
     same = pairwise_overlaps(boxes, boxes)[0] >= _SAME_OBJECT_IOU
-    same &= classes[:, None] == classes
+    same = np.tril(same & (classes[:, None] == classes), k=-1)
+    return {
+        int(counted[later]): int(counted[same[later].argmax()])
+        for later in np.flatnonzero(same.any(axis=1))
+    }
+
+
+def _repeated_objects(
+    image: AnnotatedImage, record: Record, annotations: Annotations
+) -> list[Fault]:
     faults = []
-    for later in range(len(counted)):
-        earlier = np.flatnonzero(same[later, :later])
-        if not len(earlier):
-            continue
-        number, first = (image.numbers[counted[i]] for i in (later, earlier[0]))
-        place = f"{annotations.object_word} {number}"
+    for later, earlier in repeated_objects(record).items():
+        place = f"{annotations.object_word} {image.numbers[later]}"
         line = (
             f"{image.annotation_file}: {place}: {annotations.box_field}: is that of "
-            f"{annotations.object_word} {first}, of the same class"
+            f"{annotations.object_word} {image.numbers[earlier]}, of the same class"
         )
         where = {"file": image.annotation_file, "place": place, "field": annotations.box_field}
-        faults.append(Fault("box_duplicate", line, image=image.name, box=boxes[later], **where))
+        box = record.boxes[later]
+        faults.append(Fault("box_duplicate", line, image=image.name, box=box, **where))
     return faults
 
 

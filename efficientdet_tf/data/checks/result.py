@@ -31,6 +31,12 @@ class CheckResult:
     sets: Sequence[CheckedSet]
     faults: Sequence[tuple[str, Fault]]
 
+    def extended(self, faults: Sequence[tuple[str, Fault]]) -> "CheckResult":
+        """Return the result with further faults, each (split, fault)."""
+        order = {kind: position for position, kind in enumerate(KINDS)}
+        every = sorted([*self.faults, *faults], key=lambda pair: order[pair[1].kind])
+        return CheckResult(self.sets, every)
+
     def counts(self) -> dict[str, int]:
         """Number of faults of each kind that occurs, errors first, in the order of `KINDS`."""
         counts = collections.Counter(fault.kind for _, fault in self.faults)
@@ -83,12 +89,29 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
             *part.faults,
             *repeated[part.split],
             *class_balance(part),
-            *small_boxes(part, annotations[part.split], config),
+            *small_boxes(part, config),
         )
     ]
-    found += [("", fault) for fault in unlisted_files(sets)]
-    order = {kind: position for position, kind in enumerate(KINDS)}
-    return CheckResult(sets, sorted(found, key=lambda pair: order[pair[1].kind]))
+    found += [(part.split, fault) for part in sets[1:] for fault in _other_classes(sets[0], part)]
+    return CheckResult(sets, []).extended([*found, *(("", f) for f in unlisted_files(sets))])
+
+
+def _other_classes(train: CheckedSet, part: CheckedSet) -> list[Fault]:
+    if part.label_map == train.label_map:
+        return []
+    there, here = (dict(zip(each.label_map.ids, each.label_map.names)) for each in (train, part))
+    only_there, only_here = (_first_other(*each) for each in ((there, here), (here, there)))
+    examples = [f"only there is {only_there}"] * bool(only_there)
+    examples += [f"only here is {only_here}"] * bool(only_here)
+    what = " and ".join(examples) or "they are in another order"
+    line = f"{part.source}: its classes are not those of {train.source}: {what}"
+    return [Fault("classes_differ", line, file=part.source)]
+
+
+def _first_other(names: dict[int, str], others: dict[int, str]) -> str:
+    """Return the first category that others do not have in the same way; "" for none."""
+    different = (number for number in names if others.get(number) != names[number])
+    return next((f"{names[number]!r} (id {number})" for number in different), "")
 
 
 def _entry(split: str, fault: Fault) -> dict[str, Any]:

@@ -5,19 +5,18 @@ import numpy as np
 from efficientdet_tf.boxes import sizes
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.anchor_recall import best_ious, is_small, network_boxes
-from efficientdet_tf.data.annotations import Annotations
 from efficientdet_tf.data.checks.checked_set import CheckedSet
 from efficientdet_tf.data.faults import Fault
 
 
-def small_boxes(part: CheckedSet, annotations: Annotations, config: Config) -> list[Fault]:
+def small_boxes(part: CheckedSet, config: Config) -> list[Fault]:
     """Find the boxes that are smaller than the anchors, and that no anchor covers.
 
     Args:
       part: the checked set.
-      annotations: its annotations, for the names of its fields.
       config: config with the network's input size and the anchors.
     """
+    annotations = part.annotations
     used = [each for each in part.images if each.record is not None]
     objects = [
         (each, index)

@@ -78,3 +78,16 @@ def test_real_sets(shared_data, paths, counts):
         [fault] = [fault for _, fault in result.faults if fault.kind == "leakage"]
         names = {each.rpartition("/")[2] for each in (fault.image, fault.other)}
         assert names == {"BloodImage_00037.jpg", "BloodImage_00038.jpg"}
+
+
+def test_splits_of_different_classes_cannot_be_trained_with(folder, faults_of):
+    folder.add("a.png")
+    train = folder.save("train.json")
+    val = type(folder)(folder.path)
+    val.categories[1]["name"] = "wolf"
+    val.add("b.png", category=2)
+    found = faults_of(train, val.save("val.json"))
+    assert [line for kind, line in found if kind == "classes_differ"] == [
+        "val.json: its classes are not those of train.json: only there is 'dog' (id 2) and only "
+        "here is 'wolf' (id 2)"
+    ]

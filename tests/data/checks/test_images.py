@@ -34,7 +34,7 @@ def test_files_that_cannot_be_read(folder, faults_of, png_bomb):
         ("image_empty", f"empty.jpg: image file cannot be read; it must be {formats}"),
         ("image_unreadable", f"text.jpg: image file cannot be read; it must be {formats}"),
         ("image_truncated", "cut.jpg: image file cannot be decoded; it may be damaged"),
-        ("image_huge", "bomb.png: image has more than 178,956,970 pixels; scale it down"),
+        ("image_bomb", "bomb.png: image has more than 178,956,970 pixels; scale it down"),
         ("image_format", f"tiff.jpg: is a TIFF file; use {formats}"),
         ("image_size", "other.jpg: image is 64 x 48 pixels, but annotated as 48 x 64 pixels"),
     ]
@@ -125,3 +125,13 @@ def test_label_files_without_an_image(tmp_path, folder, faults_of):
             "labels/gone.txt: there is no image of this name in images",
         ),
     ]
+
+
+def test_huge_images_are_named(folder, faults_of, recwarn):
+    folder.categories.pop()
+    # Bits compress well.
+    wide, high = 10_000, 9_000
+    image = Image.new("1", (wide, high))
+    folder.add("huge.png", [10, 10, 5_000, 8_000], size=(wide, high), image=image)
+    assert faults_of(folder.save())[0] == ("image_huge", "huge.png: image has 90 million pixels")
+    assert not [w for w in recwarn if w.category is Image.DecompressionBombWarning]
