@@ -55,6 +55,7 @@ def convert(
     output: Path,
     splits: Sequence[str],
     *,
+    source_format: str = "auto",
     images: str = "",
     copy: bool = False,
     num_shards: int = 1,
@@ -68,6 +69,7 @@ def convert(
       format: a key of `layouts.LAYOUTS`.
       output: folder to write to: empty, missing, or of the same conversion.
       splits: names of the splits to read and to write.
+      source_format: format of the data set, see `data.load`. Default "auto".
       images: see `data.load`. Default "".
       copy: whether to copy images instead of hard-linking them. Default False.
       num_shards: number of TFRecord files of each split. Default 1.
@@ -77,22 +79,30 @@ def convert(
       OutputError: if the folder holds something else.
       WriteError: if a file cannot be written.
     """
-    source = data_lib.format_name(path)
+    source = data_lib.format_name(path, source_format)
     check_replaceable(output, _is_own)
-    loaded = {split: load(path, split, images) for split in splits}
+    loaded = {split: load(path, split, images, source) for split in splits}
     for split, data in loaded.items():
         write_split(data, path, split, format, output, copy=copy, num_shards=num_shards)
     return [Converted(split, data, losses(data, source, format)) for split, data in loaded.items()]
 
 
-def load(path: str, split: str, images: str = "") -> DetectionData:
-    """Load a split to be written: difficult objects are objects, pixels are not decoded."""
-    return data_lib.load(path, images=images, split=split, verify="header", use_difficult=True)
+def load(path: str, split: str, images: str = "", format: str = "auto") -> DetectionData:
+    """Load a split to be written: difficult objects are objects, pixels are not decoded.
+
+    Args:
+      path, split, images, format: see `data.load`.
+    """
+    return data_lib.load(path, format, images, verify="header", split=split, use_difficult=True)
 
 
-def splits_of(path: str) -> tuple[str, ...]:
-    """Return the splits of a data set: train and val, or train alone for a single one."""
-    return ("train",) if data_lib.lacks_validation(path) else ("train", "val")
+def splits_of(path: str, format: str = "auto") -> tuple[str, ...]:
+    """Return the splits of a data set: train and val, or train alone for a single one.
+
+    Args:
+      path, format: see `data.load`.
+    """
+    return ("train",) if data_lib.lacks_validation(path, format) else ("train", "val")
 
 
 def write_split(
