@@ -6,10 +6,14 @@ Every file that replaces an earlier one is written through this module.
 import contextlib
 import os
 import pathlib
+import re
 import secrets
 from collections.abc import Iterator
 
 from efficientdet_tf.errors import UserError
+
+# Names of partial files, which are renamed once they are complete.
+_PARTIAL = re.compile(r"partial\.[0-9a-f]{8}\.")
 
 
 class WriteError(UserError):
@@ -64,6 +68,13 @@ def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[pathlib.P
         # On a full disk, the partial file may take the remaining space.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: str | os.PathLike) -> None:
+    """Remove what a killed process left of files that it was writing to a folder, in depth."""
+    for path in pathlib.Path(folder).rglob("partial.*"):
+        if _PARTIAL.match(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def flush_all() -> None:

@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.errors import UserError
 
 # The keys of `layouts.LAYOUTS`, here so that --help is fast.
@@ -14,15 +15,7 @@ FORMATS = ("coco", "voc", "yolo", "tfrecord", "csv")
 def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
-    )
-    flags.DEFINE_string(
-        "images",
-        "",
-        "Folder of images, for formats that separate it from the annotations.",
-        flag_values=values,
-    )
+    define_source_flags(values)
     flags.DEFINE_enum(
         "split",
         "all",
@@ -60,13 +53,15 @@ def convert(values: flags.FlagValues) -> None:
     from efficientdet_tf import data as data_lib
     from efficientdet_tf.data import conversion
 
-    print(f"{values.data}: format {data_lib.format_name(values.data)}", flush=True)
-    splits = conversion.splits_of(values.data) if values.split == "all" else (values.split,)
+    format = data_lib.format_name(values.data, values.format)
+    print(f"{values.data}: format {format}", flush=True)
+    splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
     converted = conversion.convert(
         values.data,
         values.to,
         pathlib.Path(values.output),
         splits,
+        source_format=format,
         images=values.images,
         copy=values.copy,
         num_shards=values.num_shards,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ def define_flags() -> flags.FlagValues:
     def text(name: str, default: str | None, meaning: str) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
-    text("data", None, "Data set: a path, or 'digits' (built in).")
-    text("images", "", "Folder of images, for formats that separate it from the annotations.")
+    define_source_flags(values)
     flags.DEFINE_enum(
         "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
     )
@@ -60,7 +60,8 @@ def split(values: flags.FlagValues) -> None:
     from efficientdet_tf import data as data_lib
     from efficientdet_tf.data import splitting
 
-    print(f"{values.data}: format {data_lib.format_name(values.data)}", flush=True)
+    format = data_lib.format_name(values.data, values.format)
+    print(f"{values.data}: format {format}", flush=True)
     divided = splitting.split(
         values.data,
         pathlib.Path(values.output),
@@ -68,6 +69,7 @@ def split(values: flags.FlagValues) -> None:
         seed=values.seed,
         by="" if values.by == "image" else values.by,
         part=values.split,
+        format=format,
         images=values.images,
         copy=values.copy,
     )

@@ -8,6 +8,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
+from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
 from efficientdet_tf.output_files import OutputError, check_replaceable, is_own_image
@@ -22,9 +23,7 @@ def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
     define_config_flags(values)
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
-    )
+    define_source_flags(values)
     flags.DEFINE_enum(
         "split",
         "all",
@@ -51,19 +50,23 @@ def stats(values: flags.FlagValues) -> None:
     from efficientdet_tf.data import conversion, parts
     from efficientdet_tf.data.statistics import summarize
 
-    format = data_lib.format_name(values.data)
+    given = config.data.format if values.format == "auto" else values.format
+    format = data_lib.format_name(values.data, given)
     print(f"{values.data}: format {format}", flush=True)
     # No pixels are needed.
     config = config.override({"data.verify": "header"})
     summaries = {}
-    for split in conversion.splits_of(values.data) if values.split == "all" else (values.split,):
-        data = parts.load_split(config, split, path=values.data)
+    splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
+    for split in splits:
+        data = parts.load_split(
+            config, split, path=values.data, format=format, images=values.images or None
+        )
         summary = summarize(data, config.model.image_size, config.model.resize)
         summaries[split] = summary
         print("", *_table(split, summary), sep="\n", flush=True)
     if values.json:
-        splits = {split: summary.to_dict() for split, summary in summaries.items()}
-        content = json.dumps({"format": format, "splits": splits}, ensure_ascii=False, indent=1)
+        numbers = {split: summary.to_dict() for split, summary in summaries.items()}
+        content = json.dumps({"format": format, "splits": numbers}, ensure_ascii=False, indent=1)
         _write("json", values.json, content + "\n")
     if values.plot:
         from efficientdet_tf.visualization.data_charts import draw_histograms

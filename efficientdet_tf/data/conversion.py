@@ -17,10 +17,10 @@ import numpy as np
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.image_sources import FileRange, ImageSource
-from efficientdet_tf.data.layouts import LAYOUTS, Written
+from efficientdet_tf.data.layouts import LAYOUTS, Written, check_names
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
-from efficientdet_tf.files import write_atomically
+from efficientdet_tf.files import remove_partial_files, write_atomically
 from efficientdet_tf.output_files import MARK, OutputError, check_replaceable
 
 MANIFEST = "conversion.json"
@@ -55,6 +55,7 @@ def convert(
     output: Path,
     splits: Sequence[str],
     *,
+    source_format: str = "auto",
     images: str = "",
     copy: bool = False,
     num_shards: int = 1,
@@ -68,6 +69,7 @@ def convert(
       format: a key of `layouts.LAYOUTS`.
       output: folder to write to: empty, missing, or of the same conversion.
       splits: names of the splits to read and to write.
+      source_format: format of the data set, see `data.load`. Default "auto".
       images: see `data.load`. Default "".
       copy: whether to copy images instead of hard-linking them. Default False.
       num_shards: number of TFRecord files of each split. Default 1.
@@ -77,22 +79,30 @@ def convert(
       OutputError: if the folder holds something else.
       WriteError: if a file cannot be written.
     """
-    source = data_lib.format_name(path)
+    source = data_lib.format_name(path, source_format)
     check_replaceable(output, _is_own)
-    loaded = {split: load(path, split, images) for split in splits}
+    loaded = {split: load(path, split, images, source) for split in splits}
     for split, data in loaded.items():
         write_split(data, path, split, format, output, copy=copy, num_shards=num_shards)
     return [Converted(split, data, losses(data, source, format)) for split, data in loaded.items()]
 
 
-def load(path: str, split: str, images: str = "") -> DetectionData:
-    """Load a split to be written: difficult objects are objects, pixels are not decoded."""
-    return data_lib.load(path, images=images, split=split, verify="header", use_difficult=True)
+def load(path: str, split: str, images: str = "", format: str = "auto") -> DetectionData:
+    """Load a split to be written: difficult objects are objects, pixels are not decoded.
+
+    Args:
+      path, split, images, format: see `data.load`.
+    """
+    return data_lib.load(path, format, images, verify="header", split=split, use_difficult=True)
 
 
-def splits_of(path: str) -> tuple[str, ...]:
-    """Return the splits of a data set: train and val, or train alone for a single one."""
-    return ("train",) if data_lib.lacks_validation(path) else ("train", "val")
+def splits_of(path: str, format: str = "auto") -> tuple[str, ...]:
+    """Return the splits of a data set: train and val, or train alone for a single one.
+
+    Args:
+      path, format: see `data.load`.
+    """
+    return ("train",) if data_lib.lacks_validation(path, format) else ("train", "val")
 
 
 def write_split(
@@ -118,6 +128,8 @@ def write_split(
       DataError, OutputError, WriteError: see `convert`.
     """
     check_replaceable(output, _is_own)
+    if LAYOUTS[format].by_name:
+        check_names(data.label_map)
     manifest = _manifest(output) or {"written_by": MARK, "format": format, "splits": {}}
     entry = {"source": str(source), "digest": _digest(data)}
     if format == "tfrecord":
@@ -125,6 +137,8 @@ def write_split(
     classes = json.loads(data.label_map.to_json())
     _check_same(manifest, {"format": format, "classes": classes}, output)
     _check_same(manifest["splits"].get(split, {}), entry, output, f" (split {split})")
+    # Readers would take them for images and annotations.
+    remove_partial_files(output)
     manifest = {**manifest, "format": format, "classes": classes}
     manifest["splits"] = {**manifest["splits"], split: {**entry, "complete": False}}
     output.mkdir(parents=True, exist_ok=True)

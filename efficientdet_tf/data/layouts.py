@@ -18,11 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from efficientdet_tf.data import coco_writer, open_images_writer, voc_writer, yolo_writer
 from efficientdet_tf.data.class_names import LABEL_FILE
+from efficientdet_tf.data.coco_writer import annotation_entries, category_entries, image_entry
 from efficientdet_tf.data.image_copies import image_names, in_threads, place_image
+from efficientdet_tf.data.open_images_writer import BOX_COLUMNS, box_rows, csv_text
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.data.tfrecord import write_tfrecord
+from efficientdet_tf.data.voc_writer import annotation_xml
+from efficientdet_tf.data.yolo_writer import data_yaml, label_lines
 from efficientdet_tf.files import flush_all, replacing, write_atomically
 from efficientdet_tf.output_files import MARK
 
@@ -62,6 +65,7 @@ class Layout(NamedTuple):
       crowd, difficult: whether it has these flags of an object.
       area: whether it has areas besides those of the boxes.
       unknown: whether it can hold an ignored object without a category.
+      by_name: whether its categories are told by name, see `check_names`.
     """
 
     write: Callable[[Written], None]
@@ -71,6 +75,7 @@ class Layout(NamedTuple):
     difficult: bool
     area: bool
     unknown: bool = False
+    by_name: bool = False
 
 
 def objects_to_write(record: Record, layout: Layout) -> Record:
@@ -103,33 +108,42 @@ def _write_coco(written: Written) -> None:
         place_image(data.records[index], folder / names[index], written.copy, without_size=False)
 
     in_threads(place, len(data), _title(written))
-    images: list[dict] = []
-    annotations: list[dict] = []
-    for record, name in zip(data.records, names):
-        images.append(coco_writer.image_entry(record.image_id, name, _size(record)))
-        objects = objects_to_write(record, LAYOUTS["coco"])
-        annotations += coco_writer.annotation_entries(
-            record.image_id,
-            objects.boxes,
-            [data.label_map.ids[index] for index in objects.classes],
-            objects.area,
-            objects.is_crowd,
-            objects.is_difficult,
-            first_id=len(annotations) + 1,
-        )
-    content = {
-        "info": {"description": MARK},
-        "images": images,
-        "annotations": annotations,
-        "categories": coco_writer.category_entries(data.label_map),
-    }
     flush_all()
-    write_atomically(written.folder / f"{written.split}.json", json.dumps(content))
+    _write_coco_file(data, names, written.folder / f"{written.split}.json")
+
+
+def _write_coco_file(data: DetectionData, names: Sequence[str], file: Path) -> None:
+    """Write the annotation file image by image: its entries take many times their text."""
+    head = {"info": {"description": MARK}, "categories": category_entries(data.label_map)}
+    with replacing(file) as partial, open(partial, "w", encoding="utf-8") as text:
+        text.write(f'{json.dumps(head)[:-1]}, "images": [')
+        for index, (record, name) in enumerate(zip(data.records, names)):
+            entry = image_entry(record.image_id, name, _size(record))
+            text.write(f"{',' if index else ''}\n{json.dumps(entry)}")
+        text.write('], "annotations": [')
+        number = 0
+        for record in data.records:
+            for entry in _coco_entries(record, data.label_map, number + 1):
+                text.write(f"{',' if number else ''}\n{json.dumps(entry)}")
+                number += 1
+        text.write("]}\n")
+
+
+def _coco_entries(record: Record, label_map: LabelMap, first_id: int) -> list[dict]:
+    objects = objects_to_write(record, LAYOUTS["coco"])
+    return annotation_entries(
+        record.image_id,
+        objects.boxes,
+        [label_map.ids[index] for index in objects.classes],
+        objects.area,
+        objects.is_crowd,
+        objects.is_difficult,
+        first_id,
+    )
 
 
 def _write_voc(written: Written) -> None:
     data, folder = written.data, written.folder
-    _check_names(data.label_map)
     images, annotations = folder / "JPEGImages", folder / "Annotations"
     lists = folder / "ImageSets" / "Main"
     for place in (images, annotations, lists):
@@ -144,9 +158,7 @@ def _write_voc(written: Written) -> None:
         place_image(record, images / name, written.copy, without_size=False)
         objects = objects_to_write(record, LAYOUTS["voc"])
         classes = _names(objects, data.label_map)
-        text = voc_writer.annotation_xml(
-            name, _size(record), objects.boxes, classes, objects.is_difficult
-        )
+        text = annotation_xml(name, _size(record), objects.boxes, classes, objects.is_difficult)
         _write_quickly(annotations / f"{Path(name).stem}.xml", text)
 
     in_threads(place_both, len(data), _title(written))
@@ -167,13 +179,13 @@ def _write_yolo(written: Written) -> None:
         record, name = data.records[index], names[index]
         place_image(record, images / name, written.copy, without_size=True)
         objects = objects_to_write(record, LAYOUTS["yolo"])
-        text = yolo_writer.label_lines(_size(record), objects.boxes, objects.classes)
+        text = label_lines(_size(record), objects.boxes, objects.classes)
         _write_quickly(labels / f"{Path(name).stem}.txt", text)
 
     in_threads(place_both, len(data), _title(written))
     flush_all()
     folders = {name: f"images/{name}" for name in written.splits}
-    text = yolo_writer.data_yaml(data.label_map.names, folders)
+    text = data_yaml(data.label_map.names, folders)
     write_atomically(written.folder / "data.yaml", text)
 
 
@@ -185,7 +197,6 @@ def _write_tfrecord(written: Written) -> None:
 
 def _write_csv(written: Written) -> None:
     data = written.data
-    _check_names(data.label_map)
     split = OPEN_IMAGES_SPLITS.get(written.split, written.split)
     folder = written.folder / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,25 +206,22 @@ def _write_csv(written: Written) -> None:
         place_image(data.records[index], folder / names[index], written.copy, without_size=True)
 
     in_threads(place, len(data), _title(written))
-    rows: list[Sequence[str]] = [open_images_writer.BOX_COLUMNS]
-    for record, name in zip(data.records, names):
-        objects = objects_to_write(record, LAYOUTS["csv"])
-        rows += open_images_writer.box_rows(
-            Path(name).stem,
-            _size(record),
-            objects.boxes,
-            _names(objects, data.label_map),
-            objects.is_crowd,
-        )
-    images = [["ImageID"], *([Path(name).stem] for name in names)]
-    classes = [[name, name] for name in data.label_map.names]
     flush_all()
-    for file, content in (
-        ("class-descriptions.csv", classes),
-        (f"{split}-images.csv", images),
-        (f"{split}-annotations-bbox.csv", rows),
-    ):
-        write_atomically(written.folder / file, open_images_writer.csv_text(content))
+    classes = [(name, name) for name in data.label_map.names]
+    images = (("ImageID",), *((Path(name).stem,) for name in names))
+    for file, rows in (("class-descriptions.csv", classes), (f"{split}-images.csv", images)):
+        write_atomically(written.folder / file, csv_text(rows))
+    boxes = written.folder / f"{split}-annotations-bbox.csv"
+    with replacing(boxes) as partial, open(partial, "w", encoding="utf-8") as text:
+        text.write(csv_text([BOX_COLUMNS]))
+        for record, name in zip(data.records, names):
+            text.write(csv_text(_box_rows(record, name, data.label_map)))
+
+
+def _box_rows(record: Record, name: str, label_map: LabelMap) -> list[list[str]]:
+    objects = objects_to_write(record, LAYOUTS["csv"])
+    classes = _names(objects, label_map)
+    return box_rows(Path(name).stem, _size(record), objects.boxes, classes, objects.is_crowd)
 
 
 def _title(written: Written) -> str:
@@ -237,8 +245,12 @@ def _write_quickly(file: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _check_names(label_map: LabelMap) -> None:
-    """Check class names for formats that tell categories by name."""
+def check_names(label_map: LabelMap) -> None:
+    """Check class names for formats that tell categories by name.
+
+    Raises:
+      DataError: if two are equal, or one cannot be written.
+    """
     for name in label_map.names:
         if label_map.names.count(name) > 1:
             raise DataError(f"class name {name!r}: two categories have it; rename one")
@@ -251,10 +263,14 @@ def _check_names(label_map: LabelMap) -> None:
 
 LAYOUTS = {
     "coco": Layout(_write_coco, None, image_ids=True, crowd=True, difficult=True, area=True),
-    "voc": Layout(_write_voc, 1, image_ids=False, crowd=False, difficult=True, area=False),
+    "voc": Layout(
+        _write_voc, 1, image_ids=False, crowd=False, difficult=True, area=False, by_name=True
+    ),
     "yolo": Layout(_write_yolo, 0, image_ids=False, crowd=False, difficult=False, area=False),
     "tfrecord": Layout(
         _write_tfrecord, None, image_ids=True, crowd=True, difficult=True, area=True, unknown=True
     ),
-    "csv": Layout(_write_csv, 1, image_ids=False, crowd=True, difficult=False, area=False),
+    "csv": Layout(
+        _write_csv, 1, image_ids=False, crowd=True, difficult=False, area=False, by_name=True
+    ),
 }

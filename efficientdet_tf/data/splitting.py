@@ -61,6 +61,7 @@ def split(
     seed: int = 0,
     by: str = "",
     part: str = "train",
+    format: str = "auto",
     images: str = "",
     copy: bool = False,
 ) -> Divided:
@@ -77,6 +78,7 @@ def split(
       by: regular expression that names the group of an image, see
         `stratification.group_numbers`; "" for none. Default "".
       part: the split to divide, of a data set that holds several. Default "train".
+      format: format of the data set, see `data.load`. Default "auto".
       images: see `data.load`. Default "".
       copy: whether to copy files instead of hard-linking them. Default False.
 
@@ -85,8 +87,8 @@ def split(
       OutputError: if the folder holds something else.
       WriteError: if a file cannot be written.
     """
-    format = data_lib.format_name(path)
-    data = load(path, part, images)
+    format = data_lib.format_name(path, format)
+    data = load(path, part, images, format)
     groups = _groups(data, by)
     classes = stratification.count_images(data)
     is_val = stratification.divide(classes, groups, val_fraction, seed)

@@ -41,6 +41,20 @@ def test_prints_the_format_what_is_lost_and_what_is_written(source, tmp_path):
     assert (output / "labels" / "train" / "a.txt").read_text() == ""
 
 
+def test_format_and_images_can_be_named(source, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "elsewhere" / "a.png")
+    source = source.rename(tmp_path / "some.txt")
+    named = ["--format=coco", f"--images={tmp_path}/elsewhere"]
+    done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", *named)
+    assert done.returncode == 0 and done.stdout.startswith(f"{source}: format coco\n")
+    done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", "--format=coc")
+    assert done.stderr == (
+        "data: data.format: 'coc' is unknown; use one of auto, digits, tfds, coco, voc, yolo, "
+        "tfrecord, csv, cvat, labelme\n"
+    )
+
+
 def test_built_in_digits_are_written_as_files(tmp_path):
     done = convert("--data=digits", "--to=tfrecord", f"--output={tmp_path}/o", "--split=val")
     assert done.stdout == (

@@ -239,6 +239,7 @@ def test_an_interrupted_conversion_continues(source, tmp_path):
     gone.unlink()
     damaged.write_bytes(b"half")
     (folder / "labels" / "train" / "turned.txt").unlink()
+    (folder / "images" / "train" / "partial.0123abcd.turned.jpg").write_bytes(b"half")
     convert(str(source), "yolo", folder, ["train"], copy=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     kept = {path for path in images if path.stat().st_ino == inodes[path]}
@@ -309,7 +310,7 @@ def test_class_names_that_do_not_tell_categories_are_refused(
     other = dataclasses.replace(loaded, label_map=label_map)
     with pytest.raises(DataError) as error:
         conversion.write_split(other, "x", "train", format, tmp_path / "out")
-    assert str(error.value).startswith(message)
+    assert str(error.value).startswith(message) and not (tmp_path / "out").exists()
 
 
 def test_images_of_tfrecord_files_become_files(sets, tmp_path):

@@ -154,7 +154,7 @@ def test_other_formats_are_split_in_their_own(source, tmp_path, format):
 
 
 def id_of(record):
-    return record.image_id if isinstance(record.image, bytes) else Path(record.name).stem
+    return Path(record.image).stem if isinstance(record.image, str) else record.image_id
 
 
 def test_yolo_lists_the_images_and_keeps_other_keys(source, tmp_path):

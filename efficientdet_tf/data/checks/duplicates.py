@@ -11,8 +11,8 @@ _BITS, _GREY_LEVELS = 5, 6.0
 _CODE_BITS = 63
 # With one band more than bits may differ, one band at least is equal.
 _BANDS = _BITS + 1
-# Pairs compared at once.
-_CHUNK = 1 << 20
+# Pairs whose codes, and whose images, are compared at once.
+_CHUNK, _COMPARED = 1 << 20, 1 << 13
 
 
 def find_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[int]:
@@ -27,11 +27,17 @@ def find_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[int]:
     Returns:
       n positions: of the first image of the same content, which may be the image itself.
     """
-    known = [i for i, fingerprint in enumerate(fingerprints) if fingerprint]
+    first = list(range(len(fingerprints)))
+    # Copies of a file are many pairs, so only the first of them is compared.
+    distinct: dict[tuple[int, bytes], int] = {}
+    for i, fingerprint in enumerate(fingerprints):
+        if fingerprint:
+            key = fingerprint.code, fingerprint.grey.tobytes()
+            first[i] = distinct.setdefault(key, i)
+    known = list(distinct.values())
     found = [fingerprints[i] for i in known]
     codes = np.array([each.code for each in found if each], np.uint64)
     grey = np.array([each.grey for each in found if each], np.int16)
-    first = list(range(len(fingerprints)))
 
     def root(position: int) -> int:
         while first[position] != position:
@@ -40,13 +46,20 @@ def find_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[int]:
 
     for left, right in _candidates(codes):
         near = np.bitwise_count(codes[left] ^ codes[right]) <= _BITS
-        left, right = left[near], right[near]
-        difference = np.abs(grey[left] - grey[right]).mean(axis=(1, 2))
-        equal = difference <= _GREY_LEVELS
-        for i, j in zip(left[equal].tolist(), right[equal].tolist()):
+        for i, j in _equal_pairs(left[near], right[near], grey):
             low, high = sorted((root(known[i]), root(known[j])))
             first[high] = low
     return [root(position) for position in range(len(first))]
+
+
+def _equal_pairs(
+    left: np.ndarray, right: np.ndarray, grey: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of positions whose images are equal in grey."""
+    for begin in range(0, len(left), _COMPARED):
+        i, j = left[begin : begin + _COMPARED], right[begin : begin + _COMPARED]
+        equal = np.abs(grey[i] - grey[j]).mean(axis=(1, 2)) <= _GREY_LEVELS
+        yield from zip(i[equal].tolist(), j[equal].tolist())
 
 
 def _candidates(codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
