@@ -13,7 +13,7 @@ from efficientdet_tf.data import image_files
 from efficientdet_tf.data.image_files import Image, read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference import runtimes
+from efficientdet_tf.inference import onnx_runtimes, runtimes
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.frozen_network import freeze_network
 from efficientdet_tf.run_directory import RunDirectory
@@ -54,22 +54,30 @@ class Detector:
         return cls(runtimes.KerasBackend(model, config), label_map)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Detector":
-        """Load a detector from a run directory, an exported SavedModel folder or .tflite file.
+    def load(cls, path: str | os.PathLike, runtime: str = "auto") -> "Detector":
+        """Load a detector from a run directory, or an exported SavedModel, .tflite or .onnx file.
 
         For a run directory, the best weights are loaded.
 
         Args:
           path: path of the directory or file.
+          runtime: runtime of an .onnx file: "onnxruntime", "openvino", or "openvino_bf16", which
+            computes in bfloat16 where the processor can; see
+            `efficientdet_tf.inference.onnx_runtimes`. Default "auto": the first of them that is
+            installed; the only one for the others.
 
         Raises:
-          ModelError: when the path contains none of them.
-          UserError: when the model is damaged.
+          ModelError: when the path contains none of them, or has no choice of a runtime.
+          UserError: when the model is damaged, or the runtime is not installed.
         """
         devices.let_memory_grow()
         path = pathlib.Path(path)
         if not path.exists():
             raise ModelError(f"{path}: no such file or folder")
+        if path.suffix == ".onnx":
+            return cls(*onnx_runtimes.load_onnx(path, runtime))
+        if runtime != "auto":
+            raise ModelError(f"{path}: runtime {runtime!r} is for .onnx files only; use auto")
         if path.suffix == ".tflite":
             return cls(*runtimes.load_tflite(path))
         if (path / "saved_model.pb").is_file():
@@ -81,7 +89,7 @@ class Detector:
             return cls(runtimes.KerasBackend(network, config), run.label_map())
         raise ModelError(
             f"{path}: no model; use a run directory (with config.yaml), a SavedModel folder "
-            "(with saved_model.pb) or a .tflite file"
+            "(with saved_model.pb), or a .tflite or .onnx file"
         )
 
     @classmethod

@@ -4,15 +4,17 @@ Images written by a command are marked (PNG text, JPEG or SVG comment), so that 
 recognises and replaces them even when they were moved.
 """
 
+import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import PIL.Image
 import PIL.PngImagePlugin
 
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, replacing
 
 # Comment in written files of formats with comments.
 MARK = "written by efficientdet_tf"
@@ -57,6 +59,30 @@ def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> No
             raise OutputError(
                 f"--output: {path} is the input, which would be overwritten; choose another folder"
             )
+
+
+@contextlib.contextmanager
+def replacing_output(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Replace an output file as `files.replacing` does; its folder is made.
+
+    Raises:
+      OutputError: for any `OSError` within the context, which should only write.
+    """
+    with naming_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            yield partial
+
+
+@contextlib.contextmanager
+def naming_errors(path: pathlib.Path) -> Iterator[None]:
+    """Raise an `OutputError` that names `path` for any `OSError` within the context."""
+    try:
+        yield
+    except WriteError as error:
+        raise OutputError(f"--output: {error}") from error
+    except OSError as error:
+        raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error
 
 
 def image_format(suffix: str) -> str:

@@ -15,7 +15,7 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import flush_to_disk
 from efficientdet_tf.output_files import check_replaceable
-from export import saved_model, serving, tflite, web
+from export import onnx_model, saved_model, serving, tflite, web
 
 
 class Format(NamedTuple):
@@ -60,6 +60,14 @@ def _serving(exporter: "Exporter", path: pathlib.Path) -> None:
     serving.export(exporter.model, exporter.config, exporter.label_map, path)
 
 
+def _onnx(exporter: "Exporter", path: pathlib.Path) -> None:
+    exporter.onnx.write(path)
+
+
+def _onnx_raw(exporter: "Exporter", path: pathlib.Path) -> None:
+    exporter.onnx.write(path, with_nms=False)
+
+
 def _web(exporter: "Exporter", path: pathlib.Path) -> None:
     web.export(exporter.tflite, exporter.config, exporter.label_map, path)
 
@@ -72,6 +80,8 @@ FORMATS = {
         for with_nms in (True, False)
         for quantization in get_args(tflite.Quantization)
     ),
+    "onnx": Format("model.onnx", _onnx, onnx_model.is_own, has_hard_nms=True),
+    "onnx_raw": Format("model_raw.onnx", _onnx_raw, onnx_model.is_own),
     "web": Format("web", _web, web.is_own, model_file=web.MODEL),
 }
 
@@ -118,6 +128,7 @@ class Exporter:
     ) -> None:
         self.model, self.config, self.label_map = model, config, label_map
         self.tflite = tflite.TFLiteExporter(model, config, label_map, images)
+        self.onnx = onnx_model.OnnxExporter(model, config, label_map)
         self._folder = folder
 
     def write(

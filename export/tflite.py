@@ -15,7 +15,8 @@ from tensorflow.lite.tools import flatbuffer_utils
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference.tflite_metadata import ENTRY, Metadata, read_metadata
+from efficientdet_tf.inference.metadata import ENTRY, Metadata
+from efficientdet_tf.inference.tflite_metadata import read_metadata
 from export import mediapipe_metadata, tflite_nms
 from export.graph_append import append, order_outputs, take_bytes
 from export.selective_quantization import SelectiveQuantization, without_deprecation
@@ -61,7 +62,7 @@ class TFLiteExporter:
     - `class_logits` float32 [1, N, classes].
 
     Label map, input size, padding colour and settings are embedded in the file, see
-    `efficientdet_tf.inference.tflite_metadata`; so are TFLITE_METADATA and the label file that
+    `efficientdet_tf.inference.metadata`; so are TFLITE_METADATA and the label file that
     MediaPipe's `ObjectDetector` reads.
 
     Args:

@@ -210,7 +210,7 @@ def _export(tiny_run: Path, folder: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
-            "--format=saved_model,tflite,tflite_float16,tflite_int8,tflite_raw",
+            "--format=saved_model,tflite,tflite_float16,tflite_int8,tflite_raw,onnx,onnx_raw",
             *("--calibration_data=digits", "--calibration_images=20"),
         ],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""Detector: the same detections from a run, a SavedModel and a TFLite file."""
+"""Detector: the same detections from a run, a SavedModel, and TFLite and ONNX files."""
 
 import pathlib
 import subprocess
@@ -22,7 +22,10 @@ from efficientdet_tf.inference.runtimes import ArtifactError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
-ARTEFACTS = ("saved_model", "model.tflite", "model_float16.tflite", "model_raw.tflite")
+ARTEFACTS = (
+    *("saved_model", "model.tflite", "model_float16.tflite", "model_raw.tflite"),
+    *("model.onnx", "model_raw.onnx"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +103,14 @@ import numpy as np
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.detector import Detector
 
-photograph, *paths = sys.argv[1:]
+photograph, *paths, run = sys.argv[1:]
 pixels = read_image(photograph)
 images = [pixels[40 * i : 40 * i + 100 + 10 * i, 60 * i :] for i in range(8)]
-for path in paths:
+for path in [*paths, run]:
+    if path == run:
+        # Exported models need neither the network's layers nor training.
+        needless = ("efficientdet_tf.backbones.", "efficientdet_tf.training")
+        assert not [name for name in sys.modules if name.startswith(needless)]
     expected = Detector.load(path).detect(images, batch_size=1)
     # A second detector, whose first calls are concurrent, too.
     detector = Detector.load(path)
@@ -120,14 +127,15 @@ for path in paths:
 
 def test_eight_threads_get_the_same_as_one(tiny_run, exported, photograph):
     """In a separate process, because code that is not thread-safe may crash it."""
-    artifacts = [photograph, tiny_run, exported / "saved_model", exported / "model.tflite"]
+    names = ("saved_model", "model.tflite", "model_raw.onnx")
+    artifacts = [photograph, *(exported / name for name in names), tiny_run]
     done = subprocess.run(
         [sys.executable, "-c", THREADS, *map(str, artifacts)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout) == (0, "same\n" * 3), done.stderr[-2000:]
+    assert (done.returncode, done.stdout) == (0, "same\n" * 4), done.stderr[-2000:]
     # TensorFlow warns of retracing at concurrent first calls of a function.
     assert "retracing" not in done.stderr
 

@@ -1,4 +1,4 @@
-"""One image, five input paths: training, evaluation, Detector, SavedModel, TFLite.
+"""One image, six input paths: training, evaluation, Detector, SavedModel, TFLite, ONNX.
 
 The network is a probe whose class logits are pixels of its input, so that the
 scores of the detections tell what the network was given, and their boxes where it was.
@@ -16,7 +16,7 @@ from efficientdet_tf.data import augmenting, pipeline
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector
-from export import saved_model, tflite
+from export import onnx_model, saved_model, tflite
 
 SIZE = (64, 96)
 LABELS = LabelMap((1, 2, 3), ("red", "green", "blue"))
@@ -37,6 +37,12 @@ CONFIG = Config.for_model(
         "detection.max_detections": 360,
     },
 )
+
+EXPORTS = {
+    "saved_model": (saved_model.export, "model"),
+    "tflite": (tflite.export, "model.tflite"),
+    "onnx": (onnx_model.export, "model.onnx"),
+}
 
 
 @pytest.fixture(scope="module", params=["pad", "stretch"])
@@ -92,7 +98,7 @@ def test_training_and_evaluation_agree(photograph, config, evaluation_input):
     np.testing.assert_allclose(image, evaluation_input, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["detector", "saved_model", "tflite"])
+@pytest.mark.parametrize("kind", ["detector", "saved_model", "tflite", "onnx"])
 def test_exported_models_agree_with_evaluation(
     kind, photograph, config, evaluation_input, tmp_path
 ):
@@ -100,8 +106,8 @@ def test_exported_models_agree_with_evaluation(
     if kind == "detector":
         detector = Detector.from_model(model, config, LABELS)
     else:
-        export, name = (saved_model, "model") if kind == "saved_model" else (tflite, "m.tflite")
-        detector = Detector.load(export.export(model, config, LABELS, tmp_path / name))
+        export, name = EXPORTS[kind]
+        detector = Detector.load(export(model, config, LABELS, tmp_path / name))
     [found] = detector.detect([photograph])
     scores = np.sort(
         np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0

@@ -9,6 +9,7 @@ from efficientdet_tf.cli import (
     data_check,
     data_convert,
     data_show,
+    data_split,
     data_stats,
 )
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "check": data_check.COMMAND,
     "convert": data_convert.COMMAND,
     "show": data_show.COMMAND,
+    "split": data_split.COMMAND,
     "stats": data_stats.COMMAND,
 }
 # What the list of all commands says.

@@ -8,6 +8,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
+from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
@@ -16,11 +17,15 @@ from efficientdet_tf.output_files import check_not_input, check_replaceable
 if TYPE_CHECKING:
     from efficientdet_tf.data.records import DetectionData
     from efficientdet_tf.evaluation.coco import CocoEvaluator
+    from efficientdet_tf.evaluation.diagnosis import Diagnosis
     from efficientdet_tf.evaluation.result import EvaluationResult
     from efficientdet_tf.run_directory import RunDirectory
 
 # The first identifies the others as files of this command.
-_FILES = ("evaluation.json", "detections.json", "pr_curves.png")
+_FILES = (
+    *("evaluation.json", "detections.json", "pr_curves.png"),
+    *("diagnosis.json", "diagnosis.png"),
+)
 
 # TensorFlow is imported in functions, so that --help and flag errors are fast.
 
@@ -38,8 +43,8 @@ def define_flags() -> flags.FlagValues:
     text(
         "model_path",
         None,
-        "Run directory, SavedModel folder, .tflite file, or .json file of detections in COCO's "
-        "results format.",
+        "Run directory, SavedModel folder, .tflite or .onnx file, or .json file of detections in "
+        "COCO's results format.",
     )
     text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
     text("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
@@ -48,28 +53,33 @@ def define_flags() -> flags.FlagValues:
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
+    define_runtime_flag(values)
     text("output", None, "Output folder. Default: beside the model, or in its run.")
     return values
 
 
-def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path]":
+def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, pathlib.Path]":
     """Run the evaluation of a command line.
 
     Args:
       options: the parsed flags.
 
     Returns:
-      The `EvaluationResult` and the output folder with `evaluation.json`,
-      `pr_curves.png`, and `detections.json` in COCO's results format.
+      The `EvaluationResult`, the `Diagnosis`, and the output folder with `evaluation.json`,
+      `pr_curves.png`, `diagnosis.json`, `diagnosis.png`, and `detections.json` in COCO's results
+      format.
 
     Raises:
       UserError: if the model, the data or the output cannot be used.
     """
+    from efficientdet_tf.evaluation.diagnosis import diagnose
     from efficientdet_tf.run_directory import RunDirectory
 
     path = pathlib.Path(options.model_path)
     run_directory = RunDirectory(path)
     is_run = run_directory.exists()
+    if options.runtime != "auto" and path.suffix != ".onnx":
+        raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
     config = _config(options, run_directory if is_run else None)
     default = path / "evaluation" if is_run else f"{path}-evaluation"
     data = _data(options, config, is_run)
@@ -77,10 +87,11 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path
     if is_run:
         evaluator = _evaluate_run(run_directory, options.weights, data, config)
     else:
-        evaluator = _evaluate_artifact(path, data, config.data.strict)
+        evaluator = _evaluate_artifact(path, options.runtime, data, config.data.strict)
     result = evaluator.result()
-    _write(output, result, evaluator)
-    return result, output
+    diagnosis = diagnose(data, evaluator.arrays())
+    _write(output, result, diagnosis, evaluator)
+    return result, diagnosis, output
 
 
 def main(values: flags.FlagValues) -> None:
@@ -88,9 +99,9 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "model_path")
     if not pathlib.Path(values.model_path).exists():
         raise UserError(f"{values.model_path}: no such file or folder")
-    result, output = evaluate(values)
-    print(result.table())
-    print(f"\nWritten to {output}: evaluation.json, detections.json, pr_curves.png")
+    result, diagnosis, output = evaluate(values)
+    print(f"{result.table()}\n\n{diagnosis.summary()}")
+    print(f"\nWritten to {output}: {', '.join(_FILES)}")
 
 
 COMMAND = command_line.Command(
@@ -142,7 +153,9 @@ def _evaluate_run(
     return Evaluation(model, data, config, run_directory.label_map()).detect()
 
 
-def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) -> "CocoEvaluator":
+def _evaluate_artifact(
+    path: pathlib.Path, runtime: str, data: "DetectionData", strict: bool
+) -> "CocoEvaluator":
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
     from efficientdet_tf.evaluation.runner import run_detector
@@ -151,7 +164,7 @@ def _evaluate_artifact(path: pathlib.Path, data: "DetectionData", strict: bool) 
         evaluator = CocoEvaluator(data)
         evaluator.add_results(path)
         return evaluator
-    return run_detector(Detector.load(path), data, strict)
+    return run_detector(Detector.load(path, runtime), data, strict)
 
 
 def _is_own_evaluation(path: pathlib.Path) -> bool:
@@ -177,9 +190,17 @@ def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
     return folder
 
 
-def _write(folder: pathlib.Path, result: "EvaluationResult", evaluator: "CocoEvaluator") -> None:
+def _write(
+    folder: pathlib.Path,
+    result: "EvaluationResult",
+    diagnosis: "Diagnosis",
+    evaluator: "CocoEvaluator",
+) -> None:
+    from efficientdet_tf.visualization.diagnosis_chart import diagnosis_chart
     from efficientdet_tf.visualization.drawing import pr_curves
 
     write_atomically(folder / "evaluation.json", result.to_json())
     evaluator.write_results(folder / "detections.json")
     pr_curves(result, folder / "pr_curves.png")
+    write_atomically(folder / "diagnosis.json", diagnosis.to_json())
+    diagnosis_chart(diagnosis.checks, folder / "diagnosis.png")

@@ -294,6 +294,9 @@ class TrainingConfig(Section):
     """Early stopping: number of evaluations without AP improvement; 0 is off."""
     histogram_interval_epochs: NonNegativeInt = 0
     """Epochs from one histogram of the weights in TensorBoard to the next; 0 is off."""
+    max_recoveries: NonNegativeInt = 3
+    """How often a run whose loss is NaN, infinite or 100 times that of the epoch before returns to
+    its last checkpoint with half the learning rate; 0 ends it. Not with several workers."""
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints kept to resume from."""
     checkpoint_interval_steps: NonNegativeInt = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efficientdet_tf.data.image_sources import ImageSource
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # The image formats that `decoding.decode_image` reads, and their file name endings.
@@ -18,7 +19,7 @@ OTHER_IMAGE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raw", ".exr", ".hdr", ".dcm"),
 )
 # Ids are stored in 64 bits, in TFRecord files and exported models.
-_LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1
 # Far above any image's side, and far below what overflows in float32.
 _LARGEST_COORDINATE = 1e30
 # Fractions of an image's size never reach it; coordinates in pixels nearly always do.
@@ -31,11 +32,11 @@ class AnnotatedImage:
 
     Attributes:
       image_id: see `records.Record`.
-      image: path of the image file, or its encoded bytes.
+      image: path of the image file, its encoded bytes, or where these are in a file.
       name: name of the image in messages; its path if it has one.
       annotation_file: the file that lists the objects, for messages.
       size: annotated (height, width) in pixels, None if missing.
-      boxes: float64 [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
+      boxes: float [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
         of the image's size.
       labels: [n], the categories in the format's terms: category ids or names.
       numbers: [n], the objects' numbers or ids in the file, for messages.
@@ -48,7 +49,7 @@ class AnnotatedImage:
     """
 
     image_id: int
-    image: str | bytes
+    image: ImageSource
     name: str
     annotation_file: str
     size: tuple[int, int] | None
@@ -109,7 +110,7 @@ def as_id(value: object) -> int | None:
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
-    return int(value) if abs(value) <= _LARGEST_ID else None
+    return int(value) if abs(value) <= LARGEST_ID else None
 
 
 def pixels_among_fractions(numbers: Iterable[float]) -> str:
@@ -126,7 +127,7 @@ def file_name_problem(name: str) -> str:
     """Describe why an image's file name is invalid on any disk; "" if it is valid."""
     if not name.strip():
         return "is empty"
-    if any(ord(character) < 32 for character in name):
+    if min(name) < " ":
         return f"{name!r} holds control characters"
     try:
         name.encode()

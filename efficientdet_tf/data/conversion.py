@@ -9,12 +9,16 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data.conversion_losses import losses
+from efficientdet_tf.data.image_sources import FileRange, ImageSource
 from efficientdet_tf.data.layouts import LAYOUTS, Written
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import MARK, OutputError, check_replaceable
@@ -25,7 +29,7 @@ _DIFFERENCES = {
     "format": "to another format, {}",
     "classes": "of other classes",
     "source": "of another source, {}",
-    "digest": "of a source that has changed since",
+    "digest": "of other images or objects",
     "num_shards": "to another number of shards, {}",
 }
 
@@ -100,6 +104,7 @@ def write_split(
     *,
     copy: bool = False,
     num_shards: int = 1,
+    write: Callable[[Written], None] | None = None,
 ) -> None:
     """Write a split to a folder, or continue an interrupted call of the same arguments.
 
@@ -107,6 +112,7 @@ def write_split(
       data: the images and objects of the split.
       source: path or name of the data set, for the manifest.
       split, format, output, copy, num_shards: see `convert`.
+      write: function that writes it; None for that of the format's layout. Default None.
 
     Raises:
       DataError, OutputError, WriteError: see `convert`.
@@ -124,7 +130,7 @@ def write_split(
     output.mkdir(parents=True, exist_ok=True)
     _write_manifest(output, manifest)
     splits = list(manifest["splits"])
-    LAYOUTS[format].write(Written(data, split, output, splits, copy, num_shards))
+    (write or LAYOUTS[format].write)(Written(data, split, output, splits, copy, num_shards))
     manifest["splits"][split]["complete"] = True
     _write_manifest(output, manifest)
 
@@ -158,16 +164,21 @@ def _check_same(there: dict, wanted: dict, folder: Path, where: str = "") -> Non
 
 def _digest(data: DetectionData) -> str:
     """Hash what is written: objects, and size and modification time of each image."""
+    records = RecordColumns.build(data.records)
     digest = hashlib.blake2b(digest_size=16)
-    for record in data.records:
-        digest.update(f"{record.image_id} {_image_state(record.image)}".encode())
-        arrays = (record.boxes, record.classes, record.area, record.is_crowd, record.is_difficult)
-        for array in arrays:
-            digest.update(array.tobytes())
+    for image in records.images:
+        digest.update(_image_state(image).encode())
+    for array in (
+        *(records.image_ids, records.offsets, records.boxes, records.classes, records.area),
+        *(records.is_crowd, records.is_difficult, records.is_ignored),
+    ):
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _image_state(image: str | bytes) -> str:
+def _image_state(image: ImageSource) -> str:
+    if isinstance(image, FileRange):
+        return repr(image)
     if isinstance(image, bytes):
         return hashlib.blake2b(image, digest_size=16).hexdigest()
     try:

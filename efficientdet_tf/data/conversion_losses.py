@@ -1,16 +1,15 @@
 """What a conversion to another format loses: one line for each kind, with its number."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from efficientdet_tf.boxes import areas
 from efficientdet_tf.data.image_copies import image_names
 from efficientdet_tf.data.layouts import LAYOUTS, Layout
-from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.data.record_columns import RecordColumns
+from efficientdet_tf.data.records import DetectionData
 
 # Formats whose image ids and category ids are the data set's own; others number them.
-_WITH_IDS = ("coco", "tfrecord", "cvat", "digits")
+_WITH_IDS = ("coco", "tfrecord", "cvat", "digits", "tfds")
 # Relative difference from which an area is not that of the box.
 _DIFFERENT = 1e-3
 
@@ -56,27 +55,25 @@ def _category_ids(data: DetectionData, format: str, layout: Layout) -> str:
 
 def _objects(data: DetectionData, layout: Layout) -> list[str]:
     """Describe the objects whose flags or areas the format cannot hold."""
-
-    def count(select: Callable[[Record], np.ndarray]) -> int:
-        return sum(int(select(record).sum()) for record in data.records)
-
+    records = RecordColumns.build(data.records)
     marked = "written as difficult objects" if layout.difficult else "left out"
-    unknown = count(lambda r: r.classes < 0)
-    invalid = count(lambda r: r.is_ignored & (r.classes >= 0))
+    is_unknown, box_area = records.classes < 0, areas(records.boxes)
+    is_invalid = records.is_ignored & ~is_unknown
+    has_own_area = np.abs(records.area - box_area) > _DIFFERENT * box_area
     kinds = [
-        (not layout.crowd, "crowd regions", count(lambda r: r.is_crowd), marked),
+        (layout.crowd, "crowd regions", records.is_crowd, marked),
         (
-            not layout.difficult,
+            layout.difficult,
             "difficult objects",
-            count(lambda r: r.is_difficult),
+            records.is_difficult,
             "written as ordinary objects",
         ),
-        (not layout.unknown, "objects of an unknown category", unknown, "left out"),
-        (not layout.unknown, "objects without a valid box", invalid, marked),
-        (not layout.area, "areas of masks", count(_has_own_area), "the box's area is used"),
+        (layout.unknown, "objects of an unknown category", is_unknown, "left out"),
+        (layout.unknown, "objects without a valid box", is_invalid, marked),
+        (layout.area, "areas of masks", has_own_area, "the box's area is used"),
     ]
-    return [f"{what}: {n}; {result}" for is_lost, what, n, result in kinds if is_lost and n]
-
-
-def _has_own_area(record: Record) -> np.ndarray:
-    return np.abs(record.area - areas(record.boxes)) > _DIFFERENT * areas(record.boxes)
+    return [
+        f"{what}: {found.sum()}; {result}"
+        for is_kept, what, found, result in kinds
+        if not is_kept and found.any()
+    ]

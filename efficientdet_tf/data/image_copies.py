@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from efficientdet_tf.data.annotations import IMAGE_SUFFIXES
+from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.files import WriteError, replacing
@@ -49,28 +51,28 @@ def _stem_and_suffix(record: Record) -> tuple[str, str]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return path.stem.strip() or str(record.image_id), path.suffix
         return path.name.strip(), _suffix_of_content(record.image)
-    return f"{record.image_id:012}", _suffix_of_content(io.BytesIO(record.image))
+    return f"{record.image_id:012}", _suffix_of_content(record.image)
 
 
-def _suffix_of_content(image: str | io.BytesIO) -> str:
-    with Image.open(image) as opened:
+def _suffix_of_content(image: ImageSource) -> str:
+    with Image.open(file_or_bytes(image)) as opened:
         return _SUFFIXES.get(str(opened.format), _WEBP)
 
 
-def in_threads(
-    function: Callable[[int], None], count: int, title: str, unit: str = "image"
-) -> None:
+def in_threads(function: Callable[[int], Any], count: int, title: str) -> list:
     """Call a function for 0 to count - 1 in threads, with a progress bar on a terminal.
+
+    Returns:
+      What it returns, in order.
 
     Raises:
       WriteError: the first that the function raises; calls that have not begun are dropped.
     """
     pool = ThreadPoolExecutor(4 * (os.cpu_count() or 1))
     try:
-        for _ in tqdm(
-            pool.map(function, range(count)), total=count, desc=title, unit=unit, disable=None
-        ):
-            pass
+        results = pool.map(function, range(count))
+        # Only on a terminal.
+        return list(tqdm(results, total=count, desc=title, unit="image", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -92,10 +94,27 @@ def place_image(record: Record, target: Path, copy: bool, without_size: bool) ->
     """
     if without_size and not record.apply_exif and _is_turned(record.image):
         _write_bytes(_without_exif(record.image), target)
-    elif isinstance(record.image, bytes):
-        _write_bytes(record.image, target)
-    elif not _is_there(record.image, target, copy):
-        _link_or_copy(record.image, target, copy)
+    elif isinstance(record.image, str):
+        link_or_copy(record.image, target, copy)
+    else:
+        _write_bytes(read_encoded(record.image), target)
+
+
+def link_or_copy(source: str, target: Path, copy: bool) -> None:
+    """Hard-link or copy a file, unless it is there already; see `place_image`."""
+    if _is_there(source, target, copy):
+        return
+    with replacing(target, flush=False) as partial:
+        if not copy:
+            try:
+                os.link(os.path.realpath(source), partial)
+                return
+            except FileNotFoundError:
+                raise
+            except OSError:
+                # Another disk, or a file system without links.
+                pass
+        shutil.copy2(source, partial)
 
 
 def _is_there(source: str, target: Path, copy: bool) -> bool:
@@ -110,39 +129,21 @@ def _is_there(source: str, target: Path, copy: bool) -> bool:
     return (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
 
 
-def _link_or_copy(source: str, target: Path, copy: bool) -> None:
-    with replacing(target, flush=False) as partial:
-        if not copy:
-            try:
-                os.link(os.path.realpath(source), partial)
-                return
-            except FileNotFoundError:
-                raise
-            except OSError:
-                # Another disk, or a file system without links.
-                pass
-        shutil.copy2(source, partial)
-
-
 def _write_bytes(content: bytes, target: Path) -> None:
     if not (target.is_file() and target.stat().st_size == len(content)):
         with replacing(target, flush=False) as partial:
             partial.write_bytes(content)
 
 
-def _opened(image: str | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-
-
-def _is_turned(image: str | bytes) -> bool:
-    with _opened(image) as opened:
+def _is_turned(image: ImageSource) -> bool:
+    with Image.open(file_or_bytes(image)) as opened:
         return exif_orientation(opened) != 1
 
 
-def _without_exif(image: str | bytes) -> bytes:
+def _without_exif(image: ImageSource) -> bytes:
     """Encode an image of a JPEG file again, with the same quality and without EXIF."""
     try:
-        with _opened(image) as opened:
+        with Image.open(file_or_bytes(image)) as opened:
             file = io.BytesIO()
             quality = "keep" if opened.format == "JPEG" else 95
             opened.save(file, "JPEG", quality=quality, exif=b"")

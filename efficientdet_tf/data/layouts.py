@@ -27,7 +27,7 @@ from efficientdet_tf.files import flush_all, replacing, write_atomically
 from efficientdet_tf.output_files import MARK
 
 # Splits in the names of Open Images' files.
-_OPEN_IMAGES_SPLITS = {"val": "validation"}
+OPEN_IMAGES_SPLITS = {"val": "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _write_tfrecord(written: Written) -> None:
 def _write_csv(written: Written) -> None:
     data = written.data
     _check_names(data.label_map)
-    split = _OPEN_IMAGES_SPLITS.get(written.split, written.split)
+    split = OPEN_IMAGES_SPLITS.get(written.split, written.split)
     folder = written.folder / split
     folder.mkdir(parents=True, exist_ok=True)
     names = image_names(data.records)

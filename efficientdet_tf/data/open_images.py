@@ -59,7 +59,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if a file is missing, cannot be read or lacks a column, or no image is
         found.
     """
-    files = _box_files(path, split)
+    files = box_files(path, split)
     folder = files[0].parent
     label_map, class_indices = _label_map(folder, files)
     listed = _listed_images(folder, files, split)
@@ -86,7 +86,12 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def _box_files(path: str, split: str) -> list[Path]:
+def box_files(path: str, split: str) -> list[Path]:
+    """Return the files of boxes of a split.
+
+    Raises:
+      DataError: if the folder has some, but not of this split.
+    """
     if not Path(path).is_dir():
         return [Path(path)]
     every = sorted(Path(path).glob(_BOXES))
@@ -119,7 +124,7 @@ def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
 
 def _label_map(folder: Path, files: list[Path]) -> tuple[LabelMap, dict]:
     """Return the categories, and the class index of each LabelName."""
-    described = _description_file(folder)
+    described = description_file(folder)
     if described is not None:
         names = _descriptions(described)
     else:
@@ -132,7 +137,7 @@ def _label_map(folder: Path, files: list[Path]) -> tuple[LabelMap, dict]:
     return numbered(names.values()), {name: index for index, name in enumerate(names)}
 
 
-def _description_file(folder: Path) -> Path | None:
+def description_file(folder: Path) -> Path | None:
     """Find the file of class names; that of boxable classes, if there are several."""
     for place in (folder, folder.parent, folder / "metadata", folder.parent / "metadata"):
         found = sorted(

@@ -1,8 +1,12 @@
 """Splits in the names of files: "train-00000-of-00004.tfrecord", "validation-annotations.csv"."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+File = TypeVar("File", str, Path)
 
 # Split -> words in a file's name that identify it.
 WORDS = {
@@ -23,15 +27,15 @@ def words_in(name: str) -> list[str]:
     return [word for word in _words(name) if word in known]
 
 
-def is_of_split(split: str, name: str) -> bool:
+def is_of_split(split: str, file: str | Path) -> bool:
     """Tell whether a file's name identifies it as part of a split, e.g. "train"."""
-    return not set(words_of(split)).isdisjoint(_words(name))
+    return not set(words_of(split)).isdisjoint(_words(os.path.basename(file)))
 
 
-def files_of_split(split: str, files: Sequence[Path]) -> list[Path]:
+def files_of_split(split: str, files: Sequence[File]) -> list[File]:
     """Return the files of a split: those named by it, or all if none is named by a split."""
-    named = [file for file in files if is_of_split(split, file.name)]
-    return named or ([] if any(words_in(file.name) for file in files) else list(files))
+    named = [file for file in files if is_of_split(split, file)]
+    return named or ([] if any(words_in(os.path.basename(f)) for f in files) else list(files))
 
 
 def _words(name: str) -> list[str]:

@@ -5,7 +5,14 @@ import dataclasses
 import numpy as np
 
 from efficientdet_tf.boxes import sizes
-from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.record_columns import RecordColumns
+from efficientdet_tf.data.records import DetectionData, LabelMap
+
+# Sides in pixels of the squares that separate COCO's small, medium and large objects.
+SIZE_LIMITS = (32, 96)
+SIZES = ("small", "medium", "large")
+# Names and quantiles of a range of values.
+RANGE = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +41,8 @@ class DataStatistics:
 
 def count_objects(data: DetectionData) -> np.ndarray:
     """Count objects by class, without crowd regions and ignored ones: int64 [classes]."""
-    counts = np.zeros(len(data.label_map), np.int64)
-    for record in data.records:
-        np.add.at(counts, record.classes[record.is_counted], 1)
-    return counts
+    records = RecordColumns.build(data.records)
+    return np.bincount(records.classes[records.is_counted], minlength=len(data.label_map))
 
 
 def describe(
@@ -50,32 +55,27 @@ def describe(
       image_size: (height, width) in pixels of the network's input.
       resize: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`. Default "pad".
     """
-    sides = [np.zeros((0, 2))]
-    for record in data.records:
-        boxes = record.boxes[record.is_counted].astype(np.float64)
-        sides.append(_scale(record, image_size, resize) * sizes(boxes))
-    height, width = np.concatenate(sides).T
+    records = RecordColumns.build(data.records)
+    scales = _scales(records, image_size, resize)
+    owners = records.owners[records.is_counted]
+    boxes = records.boxes[records.is_counted].astype(np.float64)
+    height, width = (scales[owners] * sizes(boxes)).T
     return DataStatistics(
         num_images=len(data),
-        num_empty=sum(1 for side in sides[1:] if not len(side)),
+        num_empty=len(data) - len(np.unique(owners)),
         objects=count_objects(data),
         sizes=np.sqrt(height * width),
         aspects=width / np.maximum(height, 1e-9),
-        num_ignored=sum(int(record.is_ignored.sum()) for record in data.records),
+        num_ignored=int(records.is_ignored.sum()),
     )
 
 
-def _scale(record: Record, image_size: tuple[int, int], resize: str) -> np.ndarray:
-    """Return the factors (y, x) from an image's pixels to those of the network's input."""
-    scale = np.array(image_size) / (record.height, record.width)
-    return np.full(2, scale.min()) if resize == "pad" else scale
-
-
-# Sides in pixels of the squares that separate COCO's small, medium and large objects.
-SIZE_LIMITS = (32, 96)
-SIZES = ("small", "medium", "large")
-# Names and quantiles of a range of values.
-RANGE = {"min": 0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
+def _scales(records: RecordColumns, image_size: tuple[int, int], resize: str) -> np.ndarray:
+    """Return the factors from each image's pixels to the network's input: [images, 2], y, x."""
+    scales = np.array(image_size) / records.sizes
+    if resize == "pad":
+        scales = np.broadcast_to(scales.min(axis=1, keepdims=True), scales.shape)
+    return scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,25 +146,22 @@ class DataSummary:
 
 def summarize(data: DetectionData, image_size: tuple[int, int], resize: str = "pad") -> DataSummary:
     """Summarize a data set; arguments as in `describe`."""
-    counted = [record.is_counted for record in data.records]
-    num_images = np.zeros(len(data.label_map), np.int64)
-    for record, kept in zip(data.records, counted):
-        num_images[np.unique(record.classes[kept])] += 1
-    areas = [np.zeros(0), *(r.area[kept] for r, kept in zip(data.records, counted))]
-    scales = [np.prod(_scale(record, image_size, resize)) for record in data.records]
-    scaled = [np.zeros(0), *(scale * area for scale, area in zip(scales, areas[1:]))]
-    sides = [(record.height, record.width) for record in data.records]
+    records = RecordColumns.build(data.records)
+    counted = records.is_counted
+    owners, area = records.owners[counted], records.area[counted].astype(np.float64)
+    scales = _scales(records, image_size, resize).prod(axis=1)
+    of_image = np.unique(np.column_stack([owners, records.classes[counted]]), axis=0)
     return DataSummary(
         label_map=data.label_map,
         at_input=describe(data, image_size, resize),
         image_size=image_size,
-        num_images=num_images,
-        per_image=np.array([int(kept.sum()) for kept in counted], np.int64),
-        image_sizes=np.array(sides, np.int64).reshape(-1, 2),
-        sizes=np.sqrt(np.concatenate(areas).astype(np.float64)),
-        sizes_at_input=np.sqrt(np.concatenate(scaled).astype(np.float64)),
-        num_crowd=sum(int(record.is_crowd.sum()) for record in data.records),
-        num_difficult=sum(int(record.is_difficult.sum()) for record in data.records),
+        num_images=np.bincount(of_image[:, 1], minlength=len(data.label_map)),
+        per_image=np.bincount(owners, minlength=len(records)),
+        image_sizes=records.sizes,
+        sizes=np.sqrt(area),
+        sizes_at_input=np.sqrt(area * scales[owners]),
+        num_crowd=int(records.is_crowd.sum()),
+        num_difficult=int(records.is_difficult.sum()),
     )
 
 

@@ -49,8 +49,8 @@ def lacks_validation(path: str) -> str:
 
     It is also "" for a file that does not exist, of which `read` complains.
     """
-    file = _yaml_file(path)
-    return "" if not file.is_file() or "val" in _load(file) else f"{file.name} has no key val"
+    file = yaml_file(path)
+    return "" if not file.is_file() or "val" in load(file) else f"{file.name} has no key val"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -65,8 +65,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if the YAML file or the image folder is missing or invalid, or
         no image has a label file.
     """
-    file = _yaml_file(path)
-    content = _load(file)
+    file = yaml_file(path)
+    content = load(file)
     label_map = _label_map(file, content.get("names"))
     columns = _pose_columns(file, content.get("kpt_shape"))
     files, problems = yolo_images.find(file, content, images, split)
@@ -95,11 +95,17 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def _yaml_file(path: str) -> Path:
+def yaml_file(path: str) -> Path:
+    """Return the YAML file of a path, which may be its folder."""
     return Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
 
 
-def _load(file: Path) -> dict:
+def load(file: Path) -> dict:
+    """Parse a YAML file.
+
+    Raises:
+      DataError: if it cannot be read, or does not hold keys and values.
+    """
     text = read_text(file)
     try:
         content = yaml.safe_load(text)

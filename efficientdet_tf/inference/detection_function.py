@@ -71,14 +71,14 @@ def raw_postprocessing_function(config: Config) -> Any:
       config: `model`, `anchors` and `detection` are read.
 
     Returns:
-      A function of box_deltas, float32 [1, N, 4], and class_logits, float32 [1, N, classes],
+      A function of box_deltas, float32 [B, N, 4], and class_logits, float32 [B, N, classes],
       traced once. It returns the result of `keras_layers.postprocessing.Postprocessing`, with
       boxes in network pixels.
     """
     layer = build_postprocessing(config)
     anchors = anchor_grid.from_config(config)
     specs = [
-        tf.TensorSpec([1, len(anchors), size], tf.float32, name)
+        tf.TensorSpec([None, len(anchors), size], tf.float32, name)
         for size, name in ((4, "box_deltas"), (config.model.num_classes, "class_logits"))
     ]
 
@@ -86,7 +86,7 @@ def raw_postprocessing_function(config: Config) -> Any:
     def postprocess(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
         # Like a single level, whose cells have one anchor each.
         maps = {class_map(0): class_logits[:, :, None], box_map(0): box_deltas[:, :, None]}
-        return layer(maps, anchors, tf.ones([1, 2]))
+        return layer(maps, anchors, tf.ones([tf.shape(box_deltas)[0], 2]))
 
     return postprocess.get_concrete_function()
 

@@ -1,4 +1,4 @@
-"""Runtimes of a detector: Keras model, SavedModel, TFLite file.
+"""Runtimes of a detector: Keras model, SavedModel, TFLite file; for ONNX see `onnx_runtimes`.
 
 Each takes upright pixels and returns (boxes, scores, class indices) per image, see
 `efficientdet_tf.inference.detections.Detections`. All are thread-safe.
@@ -23,7 +23,8 @@ from efficientdet_tf.inference.detection_function import (
     detection_function,
     raw_postprocessing_function,
 )
-from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, Metadata, read_metadata
+from efficientdet_tf.inference.metadata import Metadata
+from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, read_metadata
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -48,12 +49,12 @@ class KerasBackend:
     """Keras model, or its frozen network, one batch per call."""
 
     def __init__(self, model: Callable, config: Config) -> None:
-        self._resize = _compiled(InputResize.from_config(config))
+        self._resize = compiled_resize(InputResize.from_config(config))
         self._detect = detection_function(model, config).get_concrete_function()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         inputs = zip(*(self._resize(image) for image in images))
-        found = _as_arrays(self._detect(*(tf.stack(tensors) for tensors in inputs)))
+        found = as_arrays(self._detect(*(tf.stack(tensors) for tensors in inputs)))
         boxes, scores, classes = (found[name] for name in ("boxes", "scores", "classes"))
         return [
             (boxes[i, :count], scores[i, :count], classes[i, :count])
@@ -71,7 +72,7 @@ class SavedModelBackend:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Found:
-        found = _as_arrays(self._serve(images=tf.constant(image[None])))
+        found = as_arrays(self._serve(images=tf.constant(image[None])))
         count = int(found["num_detections"][0])
         boxes, scores, classes = (found[name] for name in ("boxes", "scores", "class_indices"))
         return boxes[0, :count], scores[0, :count], classes[0, :count]
@@ -87,7 +88,7 @@ class TFLiteBackend:
     def __init__(self, interpreter: Any, metadata: Metadata) -> None:
         self._interpreter = interpreter
         self._lock = threading.Lock()
-        self._resize = _compiled(InputResize.from_config(metadata.config))
+        self._resize = compiled_resize(InputResize.from_config(metadata.config))
         [details] = interpreter.get_input_details()
         self._takes_bytes = details["dtype"] == np.uint8
         outputs = interpreter.get_signature_list()["serving_default"]["outputs"]
@@ -96,7 +97,7 @@ class TFLiteBackend:
         self._in_input_pixels = functools.partial(_scaled_to, metadata.config.model.image_size)
         if "boxes" not in outputs:
             postprocess = raw_postprocessing_function(metadata.config)
-            self._in_input_pixels = lambda raw: _as_arrays(postprocess(**raw))
+            self._in_input_pixels = lambda raw: as_arrays(postprocess(**raw))
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
@@ -109,13 +110,29 @@ class TFLiteBackend:
             # The runner returns copies, which the next call does not change.
             outputs = self._interpreter.get_signature_runner()(images=pixels[None])
         found = self._in_input_pixels(outputs)
-        count = int(found["num_detections"][0])
-        boxes = found["boxes"][0, :count] * np.tile(scale, 2)
-        boxes = np.clip(boxes, 0, np.tile(size, 2), dtype=np.float32)
-        return boxes, found["scores"][0, :count], found["classes"][0, :count].astype(np.int32)
+        return in_original_pixels(found, 0, scale, size)
 
 
-def _as_arrays(tensors: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+def in_original_pixels(
+    found: dict[str, np.ndarray], index: int, scale: np.ndarray, size: np.ndarray
+) -> Found:
+    """Convert detections in network pixels to those of an image.
+
+    Args:
+      found: arrays of a batch, the result of `keras_layers.postprocessing.Postprocessing`.
+      index: position of the image in the batch.
+      scale: float32 [2], original pixels per network pixel, vertically and horizontally.
+      size: int32 [2], height and width of the image in pixels, to which boxes are clipped.
+    """
+    count = int(found["num_detections"][index])
+    boxes = found["boxes"][index, :count] * np.tile(scale, 2)
+    boxes = np.clip(boxes, 0, np.tile(size, 2), dtype=np.float32)
+    scores, classes = found["scores"][index, :count], found["classes"][index, :count]
+    return boxes, scores, classes.astype(np.int32)
+
+
+def as_arrays(tensors: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    """Return the values of eager tensors."""
     return {name: value.numpy() for name, value in tensors.items()}
 
 
@@ -168,7 +185,7 @@ def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteB
     return TFLiteBackend(interpreter, metadata), metadata.label_map
 
 
-def _compiled(input_resize: InputResize) -> Callable:
+def compiled_resize(input_resize: InputResize) -> Callable:
     """Trace an `InputResize` once for images of any size.
 
     Traced here, because concurrent first calls would cause retracing warnings.

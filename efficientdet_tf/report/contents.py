@@ -3,6 +3,9 @@
 import dataclasses
 import datetime
 import json
+import pathlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import tf_keras as keras
@@ -11,14 +14,19 @@ from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
-from efficientdet_tf.evaluation import verified_files
+from efficientdet_tf.evaluation import compared_runtimes, verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.compared_runtimes import RuntimeComparison
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
+from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
 from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Contents:
       ended: end of the last epoch; now for a run without epochs.
       result: metrics of the detections.
       confusion: confusion matrix of the same detections.
+      diagnosis: what most likely costs AP.
       train: statistics of the training set; None when it is unreadable.
       val: statistics of the validation set.
       skipped_images: {name: reason} of the images that training could not read.
@@ -41,6 +50,8 @@ class Contents:
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
       exported: measurements of the files in the run's folder `export`.
+      comparison: comparison with another run; None without any.
+      runtimes: comparison of runtimes in the same folder; None if there is none.
     """
 
     config: Config
@@ -50,6 +61,7 @@ class Contents:
     ended: datetime.datetime
     result: EvaluationResult
     confusion: Confusion
+    diagnosis: Diagnosis
     train: DataStatistics | None
     val: DataStatistics
     skipped_images: dict[str, str]
@@ -58,6 +70,8 @@ class Contents:
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
     exported: list[VerifiedFile]
+    comparison: Comparison | None
+    runtimes: RuntimeComparison | None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -89,6 +103,7 @@ def gather(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -98,6 +113,7 @@ def gather(
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
       model: network with these weights; None to leave out its fusion weights. Default None.
+      comparison: comparison with another run. Default None.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -109,8 +125,12 @@ def gather(
     problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
     shape = config.model.image_size, config.model.resize
-    exported, unreadable = _exported(directory)
-    problems += unreadable
+    folder = directory.path / "export"
+    exported, unreadable = _measurements(folder / verified_files.FILE_NAME, verified_files.read)
+    runtimes, also_unreadable = _measurements(
+        folder / compared_runtimes.FILE_NAME, compared_runtimes.read
+    )
+    problems += unreadable + also_unreadable
     return Contents(
         config=config,
         environment=_environment(directory),
@@ -121,6 +141,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
+        diagnosis=diagnose(val_data, measured.detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
@@ -128,17 +149,20 @@ def gather(
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
-        exported=exported,
+        exported=exported or [],
+        comparison=comparison,
+        runtimes=runtimes,
     )
 
 
-def _exported(directory: RunDirectory) -> tuple[list[VerifiedFile], list[str]]:
-    """Read the measurements of exported files, or why they cannot be read."""
-    path = directory.path / "export" / verified_files.FILE_NAME
+def _measurements(
+    path: pathlib.Path, read: Callable[[pathlib.Path], _T]
+) -> tuple[_T | None, list[str]]:
+    """Read measurements of exported files if there are any, or say why they cannot be read."""
     try:
-        return (verified_files.read(path) if path.exists() else []), []
+        return (read(path) if path.exists() else None), []
     except (OSError, ValueError) as error:
-        return [], [f"{path}: cannot be read: {error}"]
+        return None, [f"{path}: cannot be read: {error}"]
 
 
 def _environment(directory: RunDirectory) -> dict[str, str]:

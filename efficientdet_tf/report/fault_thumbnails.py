@@ -1,6 +1,5 @@
 """Thumbnails of faulty images and objects."""
 
-import io
 import warnings
 
 import numpy as np
@@ -10,6 +9,7 @@ import PIL.ImageOps
 
 from efficientdet_tf.data.checks.checked_set import CheckedImage
 from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_sources import file_or_bytes
 from efficientdet_tf.data.orientation import exif_orientation
 
 _SIDE = 280
@@ -47,12 +47,10 @@ def thumbnail(checked: CheckedImage, fault: Fault) -> PIL.Image.Image | None:
 
 
 def _read(checked: CheckedImage) -> PIL.Image.Image | None:
-    given = checked.image.image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            source = io.BytesIO(given) if isinstance(given, bytes) else given
-            with PIL.Image.open(source) as opened:
+            with PIL.Image.open(file_or_bytes(checked.image.image)) as opened:
                 if checked.apply_exif and exif_orientation(opened) != 1:
                     return PIL.ImageOps.exif_transpose(opened).convert("RGB")
                 return opened.convert("RGB")

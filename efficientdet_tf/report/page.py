@@ -6,9 +6,12 @@ import tf_keras as keras
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
+from efficientdet_tf.report.comparison_section import comparison as comparison_section
+from efficientdet_tf.report.diagnosis_section import diagnosis
 from efficientdet_tf.report.document import document
 from efficientdet_tf.run_directory import RunDirectory
 
@@ -19,6 +22,7 @@ def write_report(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> pathlib.Path:
     """Write `report.html` to a run directory.
 
@@ -29,6 +33,7 @@ def write_report(
       measured: evaluation on the validation set.
       model: network with the evaluated weights; None to leave out its fusion weights.
         Default None.
+      comparison: comparison with another run. Default None.
 
     Returns:
       Path of the file.
@@ -38,8 +43,8 @@ def write_report(
       WriteError: when the page cannot be written.
     """
     path = directory.path / "report.html"
-    text = page(contents_lib.gather(directory, train_data, val_data, measured, model))
-    write_atomically(path, text)
+    contents = contents_lib.gather(directory, train_data, val_data, measured, model, comparison)
+    write_atomically(path, page(contents))
     return path
 
 
@@ -47,13 +52,16 @@ def page(contents: contents_lib.Contents) -> str:
     """Render the HTML document: one file without scripts, for light and dark mode."""
     parts = (
         sections.header,
+        *([comparison_section] if contents.comparison else []),
         sections.curves,
+        diagnosis,
         sections.classes,
         sections.precision_recall,
         sections.confusion_matrix,
         sections.worst_images,
         *([sections.fusion_weights] if contents.fusion_weights else []),
         *([sections.exported_files] if contents.exported else []),
+        *([sections.runtimes] if contents.runtimes else []),
         sections.data,
         sections.settings,
         sections.environment,

@@ -276,8 +276,8 @@ def test_another_content_of_the_source_is_refused(source, tmp_path):
     with pytest.raises(OutputError) as error:
         convert(str(mine / "all.json"), "coco", folder, ["train"])
     assert str(error.value) == (
-        f"--output: {folder} holds a conversion of a source that has changed since (split "
-        "train); choose another folder"
+        f"--output: {folder} holds a conversion of other images or objects (split train); "
+        "choose another folder"
     )
 
 

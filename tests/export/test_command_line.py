@@ -30,6 +30,7 @@ def test_prints_each_file_with_its_size(exported):
     assert (exported / "printed" / "stderr").read_text() == ""
     lines = (exported / "printed" / "stdout").read_text().splitlines()
     names = ["saved_model", "tflite", "tflite_float16", "tflite_int8", "tflite_raw"]
+    names += ["onnx", "onnx_raw"]
     for line, name in zip(lines, names, strict=True):
         path = exported / formats.FORMATS[name].file
         assert line == f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)"
@@ -43,7 +44,9 @@ def test_the_help_names_every_format():
 def test_no_partial_files_remain(exported):
     suffixes = ("", "_float16", "_int8", "_raw")
     files = {f"model{suffix}.tflite" for suffix in suffixes}
-    assert set(os.listdir(exported)) == files | {"saved_model", "printed"}
+    assert set(os.listdir(exported)) == files | {
+        *("model.onnx", "model_raw.onnx", "saved_model", "printed"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -59,10 +62,10 @@ def test_no_partial_files_remain(exported):
             "export: nowhere: no config.yaml; is this a run directory?",
         ),
         (
-            ["--model_dir=nowhere", "--format=tflite,onnx"],
-            "export: --format: 'onnx' is unknown; use saved_model, serving, tflite, "
+            ["--model_dir=nowhere", "--format=tflite,coreml"],
+            "export: --format: 'coreml' is unknown; use saved_model, serving, tflite, "
             "tflite_float16, tflite_dynamic, tflite_int8, tflite_raw, tflite_raw_float16, "
-            "tflite_raw_dynamic, tflite_raw_int8, web",
+            "tflite_raw_dynamic, tflite_raw_int8, onnx, onnx_raw, web",
         ),
         (
             ["--model_dir=nowhere", "--set=model.num_classes=4"],

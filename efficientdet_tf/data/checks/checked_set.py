@@ -14,17 +14,16 @@ from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 from efficientdet_tf.data.checks.box_order import guess_box_order
 from efficientdet_tf.data.checks.image_properties import Fingerprint, image_properties
 from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_verification import BadImage, ImageVerification, UsableImage
 from efficientdet_tf.data.object_checks import check_objects
 from efficientdet_tf.data.records import LabelMap, Record
 from efficientdet_tf.data.validation import (
-    BadImage,
+    BLOCK,
     image_fault,
-    in_threads,
-    make_record,
+    make_records,
+    progress_bar,
     unplaced_faults,
-    verify_image,
 )
-from efficientdet_tf.data.verified_images import VerifiedImages
 
 # IoU from which two boxes of a class are taken for the same object.
 _SAME_OBJECT_IOU = 0.9
@@ -99,16 +98,7 @@ def check_set(annotations: Annotations, split: str, use_difficult: bool = False)
     """
     faults = [Fault.parse("entry_unusable", line) for line in annotations.problems]
     faults += [note for note in annotations.notes if isinstance(note, Fault)]
-    with VerifiedImages() as verified, warnings.catch_warnings():
-        # Huge images are faults. Set here, as the threads share the filters.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        checked = list(
-            in_threads(
-                lambda image: _check_image(image, annotations, use_difficult, verified),
-                annotations.images,
-                f"Checking {annotations.source}",
-            )
-        )
+    checked = _check_images(annotations, use_difficult)
     for each in checked:
         faults += each.faults
     with_size = [each for each in checked if each.size]
@@ -121,27 +111,53 @@ def check_set(annotations: Annotations, split: str, use_difficult: bool = False)
     return CheckedSet(split, annotations, checked, faults, box_form)
 
 
+def _check_images(annotations: Annotations, use_difficult: bool) -> list[CheckedImage]:
+    """Check the images block by block, in threads."""
+    images = annotations.images
+    checked: list[CheckedImage] = []
+    with (
+        ImageVerification("full", has_sizes=not annotations.fractions) as verification,
+        progress_bar(annotations) as bar,
+        warnings.catch_warnings(),
+    ):
+        # Huge images are faults. Set here, as the threads share the filters.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for begin in range(0, len(images), BLOCK):
+            block = images[begin : begin + BLOCK]
+            found = verification.verify(block, lambda count: None)
+            checked += verification.in_threads(
+                lambda pair: _check_image(pair[0], pair[1], annotations, use_difficult),
+                list(zip(block, found)),
+                bar.update,
+            )
+    return checked
+
+
 def _check_image(
     image: AnnotatedImage,
+    found: UsableImage | BadImage,
     annotations: Annotations,
     use_difficult: bool,
-    verified: VerifiedImages,
 ) -> CheckedImage:
+    """Check an image whose file is verified."""
     faults, apply_exif, is_decoded = unplaced_faults(image), True, True
-    try:
-        size, apply_exif = verify_image(image, annotations.fractions, "full", verified)
-    except BadImage as error:
-        faults.append(image_fault(image, error))
-        is_decoded = error.kind == "image_size"
+    size: tuple[int, int] | None
+    if isinstance(found, UsableImage):
+        size, apply_exif = found.size, found.apply_exif
+    else:
+        faults.append(image_fault(image, found))
+        is_decoded = found.kind == "image_size"
         annotated = image.size if image.size and all(image.size) else None
         # The boxes refer to the annotated size.
-        size = annotated or error.size  # type: ignore[assignment]
+        size = annotated or found.size
     record = None
     if size:
-        objects = check_objects(image, annotations, size, use_difficult)
+        sizes, is_turned = np.array([size], np.int32), np.array([apply_exif])
+        objects = check_objects([image], annotations, sizes, use_difficult)
         if not (faults or objects.unplaced):
-            record = make_record(image, objects, size, apply_exif)
-        faults += [*objects.unplaced, *objects.problems, *objects.clipped]
+            record = make_records([image], sizes, is_turned, objects, np.array([True]))[0]
+        for by_image in (objects.unplaced, objects.problems, objects.clipped):
+            faults += by_image.get(0, [])
     if not (len(image.labels) or image.unplaced):
         faults.append(_unannotated(image))
     if record is not None:

@@ -1,6 +1,5 @@
 """Properties of image files that loading does not look at, and fingerprints of their content."""
 
-import io
 import os
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from PIL import Image, ImageOps
 
 from efficientdet_tf.data.annotations import AnnotatedImage
 from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes
 from efficientdet_tf.data.orientation import exif_orientation
 
 _SUFFIXES = {
@@ -61,9 +61,8 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
       image: the image.
       apply_exif: whether the EXIF orientation is applied to it, see `records.Record`.
     """
-    source = io.BytesIO(image.image) if isinstance(image.image, bytes) else image.image
     try:
-        with Image.open(source) as opened:
+        with Image.open(file_or_bytes(image.image)) as opened:
             facts = _facts(image, opened, apply_exif)
             fingerprint = _fingerprint(opened)
     except (OSError, SyntaxError, ValueError) as error:
@@ -77,6 +76,15 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
     return ImageProperties(faults, fingerprint)
 
 
+def read_fingerprint(image: ImageSource) -> Fingerprint | None:
+    """Return the fingerprint of an image file; None for a blank or unreadable image."""
+    try:
+        with Image.open(file_or_bytes(image)) as opened:
+            return _fingerprint(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def _facts(image: AnnotatedImage, opened: Image.Image, apply_exif: bool) -> dict[str, str]:
     """Return what is unusual of an image by kind of fault; "" for nothing."""
     return {
@@ -87,10 +95,10 @@ def _facts(image: AnnotatedImage, opened: Image.Image, apply_exif: bool) -> dict
     }
 
 
-def _suffix(path: str | bytes, opened: Image.Image) -> str:
-    if isinstance(path, bytes):
+def _suffix(image: ImageSource, opened: Image.Image) -> str:
+    if not isinstance(image, str):
         return ""
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = os.path.splitext(image)[1].lower()
     expected = _SUFFIXES.get(opened.format or "", (suffix,))
     return "" if suffix in expected else f"is a {opened.format} file; its suffix is {suffix!r}"
 
