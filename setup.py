@@ -15,6 +15,8 @@ PRETRAINED = [
 # Warm-up of TensorFlow Serving, and its gRPC client.
 SERVING = ["tensorflow-serving-api>=2.20,<2.21"]
 
+# FFmpeg with its codecs; the oldest that was tested.
+VIDEO = ["av>=15"]
 # Export to ONNX, and its runtimes.
 ONNX = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
 OPENVINO = ["openvino>=2025.0"]
@@ -62,6 +64,7 @@ setup(
         "flatbuffers>=24.3",
         "h5py>=3.10",
         "matplotlib>=3.8",
+        "msgspec>=0.19",
         "numpy>=2",
         "Pillow>=10.1",
         "protobuf>=5.28",
@@ -80,6 +83,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.21"],
         "pretrained": PRETRAINED,
         "serving": SERVING,
+        "video": VIDEO,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "docs": DOCS,
@@ -90,6 +94,7 @@ setup(
             "selenium>=4.20",
             *PRETRAINED,
             *SERVING,
+            *VIDEO,
             *ONNX,
             *OPENVINO,
         ],

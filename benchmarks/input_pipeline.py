@@ -21,6 +21,7 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.data import augmentation, pipeline, preprocessing
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_sources import read_encoded
 from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.errors import UserError
 
@@ -115,8 +116,10 @@ def _record_dataset(records: list[Record]) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(
         lambda: (
             {
-                "file": record.image,
-                "in_memory": isinstance(record.image, bytes),
+                "file": record.image
+                if isinstance(record.image, str)
+                else read_encoded(record.image),
+                "in_memory": not isinstance(record.image, str),
                 "apply_exif": record.apply_exif,
                 "boxes": record.boxes,
                 "classes": record.classes,

@@ -88,6 +88,19 @@ def _factors(aspect_ratios: Sequence[float | Sequence[float]]) -> tuple[tuple[fl
     )
 
 
+def shapes(num_scales: int, aspect_ratios: Sequence[float | Sequence[float]]) -> np.ndarray:
+    """Return height and width of a position's anchors, in strides at a scale of 1.
+
+    Args:
+      num_scales, aspect_ratios: see `generate`.
+
+    Returns:
+      float64 [num_scales, aspect ratios, 2].
+    """
+    octaves = 2.0 ** (np.arange(num_scales) / num_scales)
+    return octaves[:, None, None] * np.array(_factors(aspect_ratios))[None, :, ::-1]
+
+
 @functools.lru_cache(maxsize=16)
 def _generate(
     image_size: tuple[int, int],
@@ -97,16 +110,14 @@ def _generate(
     scales: tuple[float, ...],
 ) -> np.ndarray:
     sizes = feature_sizes(image_size, levels[-1])
-    octaves = 2.0 ** (np.arange(num_scales) / num_scales)
-    # [octave, aspect, (y, x)]: half the extent in strides at scale 1.
-    shapes = octaves[:, None, None] * np.array(factors)[None, :, ::-1] / 2
+    half_shapes = shapes(num_scales, factors) / 2
     boxes = []
     for level, scale in zip(levels, scales, strict=True):
         stride = np.array(image_size) / np.array(sizes[level])
         rows, columns = (np.arange(n) + 0.5 for n in sizes[level])
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1) * stride
         centers = grid.reshape(-1, 1, 2)
-        extent = (scale * stride * shapes).reshape(1, -1, 2)
+        extent = (scale * stride * half_shapes).reshape(1, -1, 2)
         boxes.append(np.concatenate([centers - extent, centers + extent], axis=-1).reshape(-1, 4))
     anchors = np.concatenate(boxes).astype(np.float32)
     anchors.setflags(write=False)

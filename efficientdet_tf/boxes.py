@@ -1,9 +1,9 @@
-"""Boxes: conversions, areas, overlaps, and encoding relative to anchors.
+"""Boxes: conversions, areas and overlaps.
 
 A box is [ymin, xmin, ymax, xmax], in pixels unless stated otherwise. Other forms appear only at
 the edges: COCO's (x, y, width, height), YOLO's centre and size, fractions of the image size.
-Data and evaluation use the functions of arrays, graphs those of tensors. Layers of
-`keras_layers` do not need this module: their `decode` is that of tf-models-official.
+Data and evaluation use the functions of arrays, graphs those of tensors. Boxes relative to anchors:
+`keras_layers.box_coder`.
 """
 
 from typing import Any
@@ -52,9 +52,14 @@ def to_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return boxes / ([*image_size] * 2)
 
 
-def from_fractions(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Convert fractions of an image's (height, width) to pixels: float32 [..., 4]."""
-    return boxes.astype(np.float32) * np.array([*image_size] * 2, np.float32)
+def from_fractions(boxes: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
+    """Convert fractions of an image's (height, width) to pixels: float32 [..., 4].
+
+    Args:
+      boxes: float [..., 4].
+      image_size: of all boxes, or of each: [..., 2].
+    """
+    return boxes.astype(np.float32) * np.tile(np.asarray(image_size, np.float32), 2)
 
 
 def sizes(boxes: Any) -> Any:
@@ -90,42 +95,6 @@ def pairwise_overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray
         np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
         for whole in (union, area)
     )
-
-
-def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Encode boxes relative to their anchors (R-CNN's parametrisation, without variances).
-
-    Args:
-      boxes: float32 [..., 4] in pixels.
-      anchors: float32 [..., 4] in pixels, broadcastable to `boxes`.
-
-    Returns:
-      float32 [..., 4], (ty, tx, th, tw): centre offsets in anchor sizes, and
-      logarithms of the size ratios.
-    """
-    # Late: the import takes a second, and conversions do not need it.
-    from official.vision.ops import box_ops
-
-    return box_ops.encode_boxes(boxes, tf.convert_to_tensor(anchors))
-
-
-def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Decode boxes: the inverse of `encode`.
-
-    Sizes are limited to 1000 / 16 times the anchor's, so that an untrained network
-    cannot overflow.
-
-    Args:
-      deltas: float [..., 4], (ty, tx, th, tw).
-      anchors: float32 [..., 4] in pixels, broadcastable to `deltas`.
-
-    Returns:
-      float32 [..., 4] boxes in pixels, not clipped to the image.
-    """
-    # Late: the import takes a second, and conversions do not need it.
-    from official.vision.ops import box_ops
-
-    return box_ops.decode_boxes(deltas, tf.convert_to_tensor(anchors))
 
 
 def intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

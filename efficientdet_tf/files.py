@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[pathlib.Path]:
     """Yield a path to write to, whose file replaces `path` on exit.
 
     The partial file has the suffixes of `path` and the same folder. It is flushed to the
@@ -41,6 +41,9 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Args:
       path: path of the file; its folder exists.
+      flush: whether to flush the file to the disk. False is faster for many small files,
+        after which the caller calls `flush_all`; until then they may be empty after a power
+        cut. Default True.
 
     Raises:
       WriteError: for any `OSError` within the context, which should only write.
@@ -50,15 +53,23 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f"partial.{secrets.token_hex(4)}.{path.name}")
     try:
         yield partial
-        flush_to_disk(partial)
+        if flush:
+            flush_to_disk(partial)
         os.replace(partial, path)
-        flush_to_disk(path.parent)
+        if flush:
+            flush_to_disk(path.parent)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
         # On a full disk, the partial file may take the remaining space.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def flush_all() -> None:
+    """Flush all files of the machine to the disk, where the system has a call for it."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:

@@ -4,15 +4,17 @@ Images written by a command are marked (PNG text, JPEG or SVG comment), so that 
 recognises and replaces them even when they were moved.
 """
 
+import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import PIL.Image
 import PIL.PngImagePlugin
 
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import WriteError, replacing
 
 # Comment in written files of formats with comments.
 MARK = "written by efficientdet_tf"
@@ -22,19 +24,22 @@ class OutputError(UserError):
     """An output that cannot be written, or would overwrite a user's file."""
 
 
-def check_replaceable(path: pathlib.Path, is_own: Callable[[pathlib.Path], bool]) -> None:
+def check_replaceable(
+    path: pathlib.Path, is_own: Callable[[pathlib.Path], bool], flag: str = "output"
+) -> None:
     """Check that a path is free, or holds an earlier output of the program.
 
     Args:
       path: file or folder to write.
       is_own: predicate, whether the file or folder at `path` was written by this program.
+      flag: flag that names the path, for the message. Default "output".
 
     Raises:
       OutputError: when something else would be overwritten.
     """
     if os.path.lexists(path) and not is_own(path):
         raise OutputError(
-            f"--output: {path} exists and was not written by this command; "
+            f"--{flag}: {path} exists and was not written by this command; "
             "choose another name or folder, or move it away"
         )
 
@@ -54,6 +59,30 @@ def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> No
             raise OutputError(
                 f"--output: {path} is the input, which would be overwritten; choose another folder"
             )
+
+
+@contextlib.contextmanager
+def replacing_output(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Replace an output file as `files.replacing` does; its folder is made.
+
+    Raises:
+      OutputError: for any `OSError` within the context, which should only write.
+    """
+    with naming_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            yield partial
+
+
+@contextlib.contextmanager
+def naming_errors(path: pathlib.Path) -> Iterator[None]:
+    """Raise an `OutputError` that names `path` for any `OSError` within the context."""
+    try:
+        yield
+    except WriteError as error:
+        raise OutputError(f"--output: {error}") from error
+    except OSError as error:
+        raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error
 
 
 def image_format(suffix: str) -> str:

@@ -33,8 +33,10 @@ class RunDirectory:
     """Files of a run by name.
 
     - `config.yaml`, `label_map.json`, `environment.json`: settings, classes and versions;
-      `changes.json`: changes of settings when resumed.
+      `changes.json`: changes of settings when resumed; `recoveries.json`: recoveries from
+      divergence.
     - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: progress.
+    - `plan.json`: the plan of `--hours`.
     - `checkpoints/`: the training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: weights for inference, i.e. their
       moving average if the run has one.

@@ -10,7 +10,8 @@ are excluded from the class loss.
 
 import tensorflow as tf
 
-from efficientdet_tf.boxes import encode, intersection_with_box, iou_with_box
+from efficientdet_tf.boxes import intersection_with_box, iou_with_box
+from keras_layers.box_coder import encode
 
 BACKGROUND = -1
 # Class target of an anchor excluded from the class loss, and class index of a box whose
@@ -44,7 +45,7 @@ def assign(
     Returns:
       Class targets, int32 [N], `BACKGROUND` for unmatched anchors, `IGNORED` for those
       matched to an ignored box only or between the two thresholds; box targets, float32
-      [N, 4], `boxes.encode` of the matched box, zero for negative anchors; number of positive
+      [N, 4], `box_coder.encode` of the matched box, zero for negative anchors; number of positive
       anchors, float32 scalar.
     """
     anchors, boxes = tf.convert_to_tensor(anchors), tf.convert_to_tensor(boxes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.evaluation.compared_runtimes import RUN, ComparedRuntime, Comparison
+from efficientdet_tf.evaluation.compared_runtimes import RUN, ComparedRuntime, RuntimeComparison
 from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.onnx_runtimes import available_runtimes
@@ -32,7 +32,7 @@ def compare_runtimes(
     settings: dict[str, str],
     data: DetectionData,
     max_ap_drop: float,
-) -> Comparison:
+) -> RuntimeComparison:
     """Measure a run and its exported files in every runtime that is installed.
 
     Args:
@@ -59,7 +59,7 @@ def compare_runtimes(
         _row(candidate, accuracy, {threads: rows[index] for threads, rows in speeds.items()})
         for index, (candidate, accuracy) in enumerate(zip(candidates, accuracies))
     ]
-    return Comparison(_machine(), data.source or "", max_ap_drop, tuple(runtimes))
+    return RuntimeComparison(_machine(), data.source or "", max_ap_drop, tuple(runtimes))
 
 
 def _candidates(files: Mapping[str, pathlib.Path]) -> list[Candidate]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
-from official.vision.ops import box_ops
 
+from keras_layers.box_coder import decode
 from keras_layers.level_maps import by_anchor
 from keras_layers.nms import NonMaxSuppression
 
@@ -197,7 +197,7 @@ class Postprocessing(keras.layers.Layer):
         kept, rows, logits, classes = candidates
         deltas = tf.concat([tf.gather(x[index], i) for x, i in zip(deltas, kept)], axis=0)
         anchors = tf.concat([tf.gather(x, i) for x, i in zip(anchors, kept)], axis=0)
-        boxes = tf.gather(box_ops.decode_boxes(deltas, anchors), rows)
+        boxes = tf.gather(decode(deltas, anchors), rows)
         return self._suppressed(boxes, logits, classes)
 
     def _suppressed(

@@ -1,8 +1,8 @@
 """Pre-NMS top-k with static shapes, for XLA and TPUs."""
 
 import tensorflow as tf
-from official.vision.ops import box_ops
 
+from keras_layers.box_coder import decode
 from keras_layers.level_maps import by_anchor
 
 
@@ -25,7 +25,7 @@ def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dic
     logits, deltas = (tf.concat(levels, axis=1) for levels in by_anchor(outputs))
     if not top_k:
         return {
-            "boxes": box_ops.decode_boxes(deltas, anchors),
+            "boxes": decode(deltas, anchors),
             "logits": tf.reduce_max(logits, axis=-1),
             "classes": tf.argmax(logits, axis=-1, output_type=tf.int32),
         }
@@ -35,7 +35,7 @@ def select(outputs: dict[str, tf.Tensor], anchors: tf.Tensor, top_k: int) -> dic
     rows = indices // num_classes
     deltas = tf.gather(deltas, rows, batch_dims=1)
     return {
-        "boxes": box_ops.decode_boxes(deltas, tf.gather(tf.convert_to_tensor(anchors), rows)),
+        "boxes": decode(deltas, tf.gather(anchors, rows)),
         "logits": best,
         "classes": indices % num_classes,
     }

@@ -1,13 +1,12 @@
-"""Boxes: conversions, overlaps, and encoding relative to anchors."""
+"""Boxes: conversions and overlaps."""
 
 import numpy as np
 import tensorflow as tf
 
-from efficientdet_tf import anchors, boxes
+from efficientdet_tf import boxes
 
 # ymin, xmin, ymax, xmax of 20 x 40 pixels in an image of 100 x 200.
 BOX = np.array([[10, 30, 30, 70]], np.float32)
-RATIOS = (1.0, 2.0, 0.5)
 
 
 def test_coco_form_and_back():
@@ -54,24 +53,3 @@ def test_overlaps_in_graphs_equal_those_of_arrays():
     for index, box in enumerate(other):
         actual = boxes.iou_with_box(sides, box)
         np.testing.assert_allclose(actual, expected[:, index], rtol=1e-5, atol=1e-6)
-
-
-def test_decode_is_the_inverse_of_encode_over_a_batch():
-    grid = anchors.generate((128, 96), 3, 7, 3, RATIOS, 4.0)
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, 90, (2, len(grid), 2))
-    given = np.concatenate([corners, corners + rng.uniform(4, 60, corners.shape)], axis=-1)
-    given = given.astype(np.float32)
-    decoded = boxes.decode(boxes.encode(given, grid), grid)
-    np.testing.assert_allclose(decoded, given, atol=1e-3)
-
-
-def test_an_anchor_relative_to_itself_is_zero():
-    grid = anchors.generate((64, 64), 3, 7, 3, RATIOS, 4.0)
-    np.testing.assert_allclose(boxes.encode(grid, grid), 0, atol=1e-6)
-
-
-def test_decode_stays_finite_for_huge_deltas():
-    grid = anchors.generate((64, 64), 6, 7, 3, RATIOS, 4.0)
-    decoded = boxes.decode(tf.fill(grid.shape, 1e4), grid)
-    assert np.isfinite(decoded).all()

@@ -102,10 +102,15 @@ def test_imported_packages_are_required(metadata):
         for name in imported(module)
     } - {*sys.stdlib_module_names, *PACKAGES}
     assert outside >= {"tensorflow", "tf_keras", "numpy"}
-    # Imported where they are needed; the first comes with the second.
-    optional = {"grpc", "tensorflow_serving", "onnx", "onnxruntime", "openvino"}
+    # Imported where they are needed; grpc comes with tensorflow_serving, and
+    # tensorflow_datasets with tf-models-official today.
+    optional = {"av", "grpc", "onnx", "onnxruntime", "openvino"}
+    optional |= {"tensorflow_datasets", "tensorflow_serving"}
     extras = (metadata / "requires.txt").read_text()
-    for extra in ("serving]\ntensorflow-serving-api", "onnx]\ntf2onnx", "openvino]\nopenvino"):
+    for extra in (
+        *("serving]\ntensorflow-serving-api", "video]\nav"),
+        *("onnx]\ntf2onnx", "openvino]\nopenvino"),
+    ):
         assert f"\n[{extra}" in extras
     for name in outside - optional:
         assert f"\n{packages.get(name, name)}".lower() in f"\n{required}", name

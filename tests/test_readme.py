@@ -16,6 +16,7 @@ import commands as program
 import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config
+from efficientdet_tf.data import conversion
 from efficientdet_tf.data.tfrecord import write_tfrecord
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -64,6 +65,11 @@ def place(tmp_path_factory):
         data = data_lib.load(str(place / "data" / f"{split}.json"))
         (place / "data" / "records").mkdir(exist_ok=True)
         write_tfrecord(data, str(place / "data" / "records" / f"{split}.tfrecord"))
+    write_cvat(place / "data" / "cvat")
+    write_labelme(place / "data" / "labelme")
+    for split in SPLITS:
+        source = str(place / "data" / f"{split}.json")
+        conversion.convert(source, "csv", place / "data" / "open_images", [split])
     return place
 
 
@@ -129,6 +135,37 @@ def write_yolo(folder):
     (folder / "data.yaml").write_text(yaml.safe_dump(content))
 
 
+def write_cvat(folder):
+    folder.mkdir()
+    (folder / "images").symlink_to("../images")
+    x, y, width, height = BOX
+    box = f'<box label="cat" xtl="{x}" ytl="{y}" xbr="{x + width}" ybr="{y + height}"></box>'
+    images = [
+        f'<image id="{n}" name="{n}.jpg" subset="{subset}" width="{SIZE[0]}" height="{SIZE[1]}">'
+        f"{box}</image>"
+        for subset, split in (("Train", "train"), ("Validation", "val"))
+        for n in SPLITS[split]
+    ]
+    labels = "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
+    content = f"<annotations>{labels}{''.join(images)}</annotations>"
+    (folder / "annotations.xml").write_text(content)
+
+
+def write_labelme(folder):
+    x, y, width, height = BOX
+    points = [[x, y], [x + width, y + height]]
+    for split, numbers in SPLITS.items():
+        (folder / split).mkdir(parents=True)
+        for n in numbers:
+            content = {
+                "shapes": [{"label": "cat", "shape_type": "rectangle", "points": points}],
+                "imagePath": f"../../images/{n}.jpg",
+                "imageWidth": SIZE[0],
+                "imageHeight": SIZE[1],
+            }
+            (folder / split / f"{n}.json").write_text(json.dumps(content))
+
+
 def run(place, words, alone):
     """Run the arguments of "python" in `place`; `alone`: in a separate process."""
     if alone:
@@ -179,8 +216,15 @@ def test_the_commands_run(place_after_commands):
         "runs/mine/export/model_int8.tflite",
         "nasfpn.svg",
         "grid.png",
+        "stats.png",
+        "data/converted/data.yaml",
+        "data/parts/val.json",
+        "data-check/check.html",
+        "anchors.png",
         "found/1.jpg",
         "found/detections.json",
+        "labels/coco/annotations.json",
+        "labels/detections.csv",
     ):
         assert (place_after_commands / path).is_file(), path
 

@@ -97,6 +97,22 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
     return dataclasses.replace(report, source=source)
 
 
+def has_heads(source: str) -> bool:
+    """Tell whether weights are of a whole detector, with its heads, or of a backbone.
+
+    Args:
+      source: see `load_pretrained`; "" is no weights.
+
+    Raises:
+      UnknownWeights: if it is neither a known name nor a path.
+    """
+    if not source:
+        return False
+    found = registry.find(source)
+    kind = found.kind if isinstance(found, registry.Entry) else _kind(found)
+    return kind != "backbone"
+
+
 def _start_copies(model: keras.Model, report: Report) -> Report:
     """Copy the model's backbone weights to the feature network's own backbones."""
     weights = model.get_layer("backbone").get_weights()

@@ -3,11 +3,24 @@
 import sys
 from collections.abc import Sequence
 
-from efficientdet_tf.cli import command_line, data_show
+from efficientdet_tf.cli import (
+    command_line,
+    data_anchors,
+    data_check,
+    data_convert,
+    data_show,
+    data_split,
+    data_stats,
+)
 
 NAME = "data"
 COMMANDS = {
+    "anchors": data_anchors.COMMAND,
+    "check": data_check.COMMAND,
+    "convert": data_convert.COMMAND,
     "show": data_show.COMMAND,
+    "split": data_split.COMMAND,
+    "stats": data_stats.COMMAND,
 }
 # What the list of all commands says.
 COMMAND = command_line.choose(NAME, COMMANDS, ())._replace(summary="Work on data sets.")

@@ -17,11 +17,15 @@ from efficientdet_tf.output_files import check_not_input, check_replaceable
 if TYPE_CHECKING:
     from efficientdet_tf.data.records import DetectionData
     from efficientdet_tf.evaluation.coco import CocoEvaluator
+    from efficientdet_tf.evaluation.diagnosis import Diagnosis
     from efficientdet_tf.evaluation.result import EvaluationResult
     from efficientdet_tf.run_directory import RunDirectory
 
 # The first identifies the others as files of this command.
-_FILES = ("evaluation.json", "detections.json", "pr_curves.png")
+_FILES = (
+    *("evaluation.json", "detections.json", "pr_curves.png"),
+    *("diagnosis.json", "diagnosis.png"),
+)
 
 # TensorFlow is imported in functions, so that --help and flag errors are fast.
 
@@ -54,19 +58,21 @@ def define_flags() -> flags.FlagValues:
     return values
 
 
-def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path]":
+def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, pathlib.Path]":
     """Run the evaluation of a command line.
 
     Args:
       options: the parsed flags.
 
     Returns:
-      The `EvaluationResult` and the output folder with `evaluation.json`,
-      `pr_curves.png`, and `detections.json` in COCO's results format.
+      The `EvaluationResult`, the `Diagnosis`, and the output folder with `evaluation.json`,
+      `pr_curves.png`, `diagnosis.json`, `diagnosis.png`, and `detections.json` in COCO's results
+      format.
 
     Raises:
       UserError: if the model, the data or the output cannot be used.
     """
+    from efficientdet_tf.evaluation.diagnosis import diagnose
     from efficientdet_tf.run_directory import RunDirectory
 
     path = pathlib.Path(options.model_path)
@@ -83,8 +89,9 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, pathlib.Path
     else:
         evaluator = _evaluate_artifact(path, options.runtime, data, config.data.strict)
     result = evaluator.result()
-    _write(output, result, evaluator)
-    return result, output
+    diagnosis = diagnose(data, evaluator.arrays())
+    _write(output, result, diagnosis, evaluator)
+    return result, diagnosis, output
 
 
 def main(values: flags.FlagValues) -> None:
@@ -92,9 +99,9 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "model_path")
     if not pathlib.Path(values.model_path).exists():
         raise UserError(f"{values.model_path}: no such file or folder")
-    result, output = evaluate(values)
-    print(result.table())
-    print(f"\nWritten to {output}: evaluation.json, detections.json, pr_curves.png")
+    result, diagnosis, output = evaluate(values)
+    print(f"{result.table()}\n\n{diagnosis.summary()}")
+    print(f"\nWritten to {output}: {', '.join(_FILES)}")
 
 
 COMMAND = command_line.Command(
@@ -183,9 +190,17 @@ def _made(folder: pathlib.Path, *inputs: str | None) -> pathlib.Path:
     return folder
 
 
-def _write(folder: pathlib.Path, result: "EvaluationResult", evaluator: "CocoEvaluator") -> None:
+def _write(
+    folder: pathlib.Path,
+    result: "EvaluationResult",
+    diagnosis: "Diagnosis",
+    evaluator: "CocoEvaluator",
+) -> None:
+    from efficientdet_tf.visualization.diagnosis_chart import diagnosis_chart
     from efficientdet_tf.visualization.drawing import pr_curves
 
     write_atomically(folder / "evaluation.json", result.to_json())
     evaluator.write_results(folder / "detections.json")
     pr_curves(result, folder / "pr_curves.png")
+    write_atomically(folder / "diagnosis.json", diagnosis.to_json())
+    diagnosis_chart(diagnosis.checks, folder / "diagnosis.png")

@@ -1,4 +1,4 @@
-"""Command line: detect objects in images; see `inference.image_folder` for the output."""
+"""Command line: detect objects in images and videos; see `inference.result_files`."""
 
 import pathlib
 
@@ -25,8 +25,23 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "server_model", "detector", "Name of the model on the server.", flag_values=values
     )
-    text("input", "An image, or a folder that is searched for images in depth.")
-    text("output", "Folder to write images and detections.json to.")
+    text(
+        "input",
+        "An image or a video; a folder that is searched for them in depth; a glob pattern in "
+        "quotes; a .txt file with a path or URL a line; an http(s) URL; or camera:0. Videos and "
+        "cameras need the extra [video].",
+    )
+    text("output", "Folder to write images and results to.")
+    flags.DEFINE_list(
+        "format",
+        ["json"],
+        "Formats of the results, of: json, jsonl, csv, coco, yolo, voc. The last three are data "
+        "sets with images, to correct the labels.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "save_images", True, "Draw images and videos with their detections.", flag_values=values
+    )
     flags.DEFINE_float(
         "score_threshold",
         0.3,
@@ -35,6 +50,13 @@ def define_flags() -> flags.FlagValues:
         upper_bound=1.0,
         flag_values=values,
     )
+
+    def number(name: str, default: int, least: int, meaning: str) -> None:
+        flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=values)
+
+    number("batch_size", 8, 1, "Images per call of the network, where the model allows it.")
+    number("stride", 1, 1, "Of a video or camera, detect in every STRIDE-th frame only.")
+    number("num_frames", 0, 0, "Largest number of frames of a video or camera; 0 is all.")
     return values
 
 
@@ -50,24 +72,34 @@ def main(values: flags.FlagValues) -> None:
         raise UserError("--model_path or --server is needed, and not both")
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.detector import Detector
-    from efficientdet_tf.inference import image_folder
+    from efficientdet_tf.inference import prediction
 
     # Before the model is loaded, to fail early for a wrong folder.
-    files = image_folder.plan(pathlib.Path(values.input), pathlib.Path(values.output))
+    files = prediction.plan(
+        values.input, pathlib.Path(values.output), values.format, values.save_images
+    )
     if values.server:
         detector = Detector.from_server(values.server, values.server_model)
     else:
         detector = Detector.load(values.model_path, values.runtime)
-    entries, problems = image_folder.predict(detector, files, values.score_threshold)
-    found = sum(len(entry["detections"]) for entry in entries)
-    print(f"{found} detections in {len(entries)} images, written to {values.output}")
-    if problems:
-        total = len(problems) + len(entries)
-        raise UserError(f"{len(problems)} of {total} images could not be read")
+    counts = prediction.predict(
+        detector,
+        files,
+        values.score_threshold,
+        batch_size=values.batch_size,
+        stride=values.stride,
+        num_frames=values.num_frames,
+    )
+    print(f"{counts}, written to {values.output}")
+    if counts.unreadable:
+        what = f"{counts.unreadable} of {len(files.sources)}"
+        if any(source.kind != "image" for source in files.sources):
+            raise UserError(f"{what} images and videos could not be read completely")
+        raise UserError(f"{what} images could not be read")
 
 
 COMMAND = command_line.Command(
-    "predict", "Detect objects in images, and write the detections.", define_flags, main
+    "predict", "Detect objects in images and videos, and write the detections.", define_flags, main
 )
 
 

@@ -1,10 +1,16 @@
 """Command line: train a detector."""
 
+import functools
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
 from efficientdet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from efficientdet_tf.training.train import Plan
 
 _SETTINGS = {
     "train_data": "data.train",
@@ -35,6 +41,14 @@ def define_flags() -> flags.FlagValues:
     number("batch_size", "Global batch size: images per step, over all devices.")
     text("strategy", "auto, cpu, gpu, mirrored, multi_worker or tpu.")
     text("tpu", "Name or grpc:// address of the TPU, for --strategy=tpu.")
+    flags.DEFINE_float(
+        "hours",
+        None,
+        "Plan the run for this many hours: recipe, epochs, evaluations, micro-batches and cache "
+        "that no other flag gives; steps are measured first.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
     text("pretrained", "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0.")
     return values
 
@@ -55,10 +69,22 @@ def main(values: flags.FlagValues) -> None:
     # Imported here, so that --help and setting errors are fast.
     from efficientdet_tf.training.train import train
 
-    result = train(config, values.model_dir)
+    result = train(config, values.model_dir, _plan(values))
     if result is not None:
         print(result.table())
     print(f"The run is in {values.model_dir}")
+
+
+def _plan(values: flags.FlagValues) -> "Plan | None":
+    """Return the planner that --hours asks for."""
+    if values.hours is None:
+        return None
+    from efficientdet_tf.config import parse_assignments
+    from efficientdet_tf.training.planning import plan
+
+    given = {key for flag, key in _SETTINGS.items() if values[flag].value is not None}
+    given |= parse_assignments(values.set).keys()
+    return functools.partial(plan, hours=values.hours, given=given, has_recipe=bool(values.config))
 
 
 COMMAND = command_line.Command("train", "Train a detector.", define_flags, main)

@@ -144,6 +144,10 @@ class AnchorConfig(Section):
     """Anchor sizes per octave: size i is `scale * 2 ** (i / num_scales)`."""
     aspect_ratios: Shaping[tuple[Factor, ...]] = Field((1.0, 2.0, 0.5), min_length=1)
     """Width / height of each anchor, at equal area."""
+    auto: bool = False
+    """Fit `scale` and `aspect_ratios` to the boxes of the training set when a run starts, as
+    `python -m efficientdet_tf data anchors` proposes; a pretrained detector keeps its aspect
+    ratios. The run's config has the result."""
     positive_iou_threshold: Fraction = 0.5
     """Least IoU at which an anchor is assigned to a ground-truth box."""
     ignore_iou_threshold: Fraction = 1.0
@@ -290,6 +294,9 @@ class TrainingConfig(Section):
     """Early stopping: number of evaluations without AP improvement; 0 is off."""
     histogram_interval_epochs: NonNegativeInt = 0
     """Epochs from one histogram of the weights in TensorBoard to the next; 0 is off."""
+    max_recoveries: NonNegativeInt = 3
+    """How often a run whose loss is NaN, infinite or 100 times that of the epoch before returns to
+    its last checkpoint with half the learning rate; 0 ends it. Not with several workers."""
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints kept to resume from."""
     checkpoint_interval_steps: NonNegativeInt = 0

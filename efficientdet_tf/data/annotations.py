@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from efficientdet_tf.data.image_sources import ImageSource
 from efficientdet_tf.data.records import DataError, LabelMap
 
 # The image formats that `decoding.decode_image` reads, and their file name endings.
@@ -18,7 +19,7 @@ OTHER_IMAGE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raw", ".exr", ".hdr", ".dcm"),
 )
 # Ids are stored in 64 bits, in TFRecord files and exported models.
-_LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1
 # Far above any image's side, and far below what overflows in float32.
 _LARGEST_COORDINATE = 1e30
 # Fractions of an image's size never reach it; coordinates in pixels nearly always do.
@@ -31,11 +32,11 @@ class AnnotatedImage:
 
     Attributes:
       image_id: see `records.Record`.
-      image: path of the image file, or its encoded bytes.
+      image: path of the image file, its encoded bytes, or where these are in a file.
       name: name of the image in messages; its path if it has one.
       annotation_file: the file that lists the objects, for messages.
       size: annotated (height, width) in pixels, None if missing.
-      boxes: float64 [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
+      boxes: float [n, 4], ymin, xmin, ymax, xmax, in pixels or as fractions
         of the image's size.
       labels: [n], the categories in the format's terms: category ids or names.
       numbers: [n], the objects' numbers or ids in the file, for messages.
@@ -48,7 +49,7 @@ class AnnotatedImage:
     """
 
     image_id: int
-    image: str | bytes
+    image: ImageSource
     name: str
     annotation_file: str
     size: tuple[int, int] | None
@@ -72,10 +73,15 @@ class Annotations:
       source: name of the data set in messages.
       object_word: the format's word for an object, e.g. "annotation".
       box_field: the format's field of an object's box.
+      box_form: the order of its numbers: "xywh", "cxcywh", or "" for
+        named corners. Default "".
       label_field: the format's field of an object's category.
       fractions: whether boxes are fractions of the image's size.
-      problems: one line for each entry that the reader excluded.
-      notes: one line for each kind of entry that was not used as written.
+      problems: one line for each entry that the reader excluded; a `faults.Fault` if
+        its kind is more than that.
+      notes: one line for each kind of entry that was not used as written; see `problems`.
+      box_only: kind of annotation, e.g. "polygon" -> number of objects that have it, and
+        of which only the box is used.
     """
 
     images: Sequence[AnnotatedImage]
@@ -86,8 +92,10 @@ class Annotations:
     box_field: str
     label_field: str
     fractions: bool = False
+    box_form: str = ""
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def boxes_array(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
@@ -102,7 +110,7 @@ def as_id(value: object) -> int | None:
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
-    return int(value) if abs(value) <= _LARGEST_ID else None
+    return int(value) if abs(value) <= LARGEST_ID else None
 
 
 def pixels_among_fractions(numbers: Iterable[float]) -> str:
@@ -119,7 +127,7 @@ def file_name_problem(name: str) -> str:
     """Describe why an image's file name is invalid on any disk; "" if it is valid."""
     if not name.strip():
         return "is empty"
-    if any(ord(character) < 32 for character in name):
+    if min(name) < " ":
         return f"{name!r} holds control characters"
     try:
         name.encode()

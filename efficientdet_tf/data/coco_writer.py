@@ -1,12 +1,69 @@
-"""Writer of data sets in COCO's format."""
+"""Writer of COCO's format: the parts of an annotation file, and small data sets."""
 
 import json
 import pathlib
+from collections.abc import Sequence
 
-from efficientdet_tf.boxes import to_xywh
-from efficientdet_tf.data.records import DetectionData, Record
+import numpy as np
+
+from efficientdet_tf.data.decimals import shortest
+from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import MARK, check_replaceable
+
+
+def image_entry(image_id: int, file_name: str, image_size: tuple[int, int]) -> dict:
+    """Make an entry of the list `images`; `image_size` is (height, width) in pixels."""
+    height, width = image_size
+    return {"id": image_id, "file_name": file_name, "height": height, "width": width}
+
+
+def annotation_entries(
+    image_id: int,
+    boxes: np.ndarray,
+    category_ids: Sequence[int],
+    area: np.ndarray,
+    is_crowd: np.ndarray,
+    is_difficult: np.ndarray,
+    first_id: int,
+) -> list[dict]:
+    """Make the entries of an image in the list `annotations`.
+
+    Args:
+      image_id: id of the image.
+      boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels.
+      category_ids: [n].
+      area: float32 [n], in pixels.
+      is_crowd: bool [n].
+      is_difficult: bool [n], Pascal VOC's flag. COCO has none: such objects get
+        `"ignore": 1`, which this program and MMDetection read.
+      first_id: id of the first entry; those of the others follow.
+    """
+    entries = []
+    for index, bbox in enumerate(_shortest_xywh(boxes)):
+        entry = {
+            "id": first_id + index,
+            "image_id": image_id,
+            "category_id": category_ids[index],
+            "bbox": bbox,
+            "area": shortest(area[index]),
+            "iscrowd": int(is_crowd[index]),
+        }
+        entries.append(entry | {"ignore": 1} if is_difficult[index] else entry)
+    return entries
+
+
+def category_entries(label_map: LabelMap) -> list[dict]:
+    """Make the list `categories`."""
+    return [{"id": id_, "name": name} for id_, name in zip(label_map.ids, label_map.names)]
+
+
+def _shortest_xywh(boxes: np.ndarray) -> list[list[float]]:
+    """Convert to [x, y, width, height] in decimals from which the float32 corners are restored."""
+    return [
+        [xmin, ymin, round(xmax - xmin, 9), round(ymax - ymin, 9)]
+        for ymin, xmin, ymax, xmax in shortest(boxes)
+    ]
 
 
 def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
@@ -30,25 +87,21 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
         name = _file_name(record)
         assert isinstance(record.image, bytes), name
         (folder / name).write_bytes(record.image)
-        size = {"height": record.height, "width": record.width}
-        images.append({"id": record.image_id, "file_name": name, **size})
-        annotations += [
-            {
-                "id": len(annotations) + index + 1,
-                "image_id": record.image_id,
-                "category_id": data.label_map.ids[record.classes[index]],
-                "bbox": box,
-                "area": float(record.area[index]),
-                "iscrowd": 0,
-            }
-            for index, box in enumerate(to_xywh(record.boxes).tolist())
-        ]
-    names = zip(data.label_map.ids, data.label_map.names)
+        images.append(image_entry(record.image_id, name, (record.height, record.width)))
+        annotations += annotation_entries(
+            record.image_id,
+            record.boxes,
+            [data.label_map.ids[index] for index in record.classes],
+            record.area,
+            record.is_crowd,
+            record.is_difficult,
+            first_id=len(annotations) + 1,
+        )
     content = {
         "info": {"description": MARK},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": id_, "name": name} for id_, name in names],
+        "categories": category_entries(data.label_map),
     }
     write_atomically(folder / "annotations.json", json.dumps(content))
 

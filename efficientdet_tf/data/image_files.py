@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS
 from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_sources import read_encoded
 from efficientdet_tf.data.records import DataError, Record
 from efficientdet_tf.errors import UserError
 
@@ -87,9 +88,7 @@ def prepare_threads() -> None:
 def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
     """Read a record: ("", its pixels), or (the reason of the failure, None)."""
     try:
-        encoded = record.image
-        if not isinstance(encoded, bytes):
-            encoded = pathlib.Path(encoded).read_bytes()
+        encoded = read_encoded(record.image)
     except OSError as error:
         return error.strerror or str(error), None
     if not encoded:

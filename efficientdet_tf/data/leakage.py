@@ -2,16 +2,21 @@
 
 import collections
 import hashlib
+import io
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import BinaryIO
 
 from absl import logging
 
+from efficientdet_tf.data.image_sources import FileRange, ImageSource, read_encoded
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DetectionData, Record
 
 _SAMPLE_BYTES = 4096
 
-_Groups = list[tuple[Sequence[Record], Sequence[Record]]]
+# Pairs of lists of positions: of training and of validation images.
+_Groups = list[tuple[Sequence[int], Sequence[int]]]
 
 
 def warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
@@ -41,67 +46,78 @@ def shared_images(train: DetectionData, val: DetectionData) -> list[tuple[Record
       Pairs (training record, validation record) of the same content, one for each
       shared validation image, in the order of the validation set.
     """
-    by_path = {record.image: record for record in train.records if isinstance(record.image, str)}
-    found = [(by_path[r.image], r) for r in val.records if r.image in by_path]
-    others = [record for record in val.records if record.image not in by_path]
-    groups: _Groups = [(train.records, others)]
-    for key in (_size, _sample, _digest):
-        groups = [part for group in groups for part in _with_equal_key(*group, key)]
-    found += [(trained[0], record) for trained, measured in groups for record in measured]
-    order = {id(record): position for position, record in enumerate(val.records)}
-    return sorted(found, key=lambda pair: order[id(pair[1])])
+    trained = RecordColumns.build(train.records).images
+    measured = RecordColumns.build(val.records).images
+    # The validation set is the smaller one.
+    wanted = {image for image in measured if not isinstance(image, bytes)}
+    by_path = {image: i for i, image in enumerate(trained) if image in wanted}
+    found = {i: by_path[image] for i, image in enumerate(measured) if image in by_path}
+    groups: _Groups = [(range(len(trained)), [i for i in range(len(measured)) if i not in found])]
+    for key in (_size, _sample, content_digest):
+        groups = [
+            part
+            for positions in groups
+            for part in _with_equal_key(*positions, trained, measured, key)
+        ]
+    found |= {i: same[0] for same, others in groups for i in others}
+    return [(train.records[found[i]], val.records[i]) for i in sorted(found)]
 
 
 def _with_equal_key(
-    train: Iterable[Record], val: Iterable[Record], key: Callable[[Record], Hashable]
+    train: Sequence[int],
+    val: Sequence[int],
+    trained: Sequence[ImageSource],
+    measured: Sequence[ImageSource],
+    key: Callable[[ImageSource], Hashable],
 ) -> _Groups:
-    """Group the records of both sets by `key`, for keys in both; None is no key."""
-    measured = collections.defaultdict(list)
-    for record in val:
-        measured[key(record)].append(record)
-    measured.pop(None, None)
-    trained = collections.defaultdict(list)
-    for record in train if measured else ():
-        value = key(record)
-        if value in measured:
-            trained[value].append(record)
-    return [(records, measured[value]) for value, records in trained.items()]
+    """Group positions in both sets by the key of their image, for keys in both; None is none."""
+    of_val = collections.defaultdict(list)
+    for i in val:
+        of_val[key(measured[i])].append(i)
+    of_val.pop(None, None)
+    of_train = collections.defaultdict(list)
+    for i in train if of_val else ():
+        value = key(trained[i])
+        if value in of_val:
+            of_train[value].append(i)
+    return [(positions, of_val[value]) for value, positions in of_train.items()]
 
 
-def _size(record: Record) -> int | None:
-    """Return the size of the image file in bytes; None if it is missing."""
-    if isinstance(record.image, bytes):
-        return len(record.image)
+def _size(image: ImageSource) -> int | None:
+    """Return the size of an encoded image in bytes; None if it is missing."""
+    if isinstance(image, bytes):
+        return len(image)
+    if isinstance(image, FileRange):
+        return image.length
     try:
-        return os.stat(record.image).st_size
+        return os.stat(image).st_size
     except OSError:
         return None
 
 
-def _sample(record: Record) -> bytes | None:
-    """Return the first, middle and last bytes of the file: cheaper than hashing all of it."""
-    if isinstance(record.image, bytes):
-        middle = len(record.image) // 2
-        starts = (0, middle, max(len(record.image) - _SAMPLE_BYTES, 0))
-        return b"".join(record.image[start : start + _SAMPLE_BYTES] for start in starts)
+def _sample(image: ImageSource) -> bytes | None:
+    """Return the first, middle and last bytes: cheaper than hashing all of a file."""
     try:
-        with open(record.image, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            parts = []
-            for start in (0, size // 2, max(size - _SAMPLE_BYTES, 0)):
-                file.seek(start)
-                parts.append(file.read(_SAMPLE_BYTES))
-            return b"".join(parts)
+        if not isinstance(image, str):
+            return _sample_of(io.BytesIO(read_encoded(image)))
+        with open(image, "rb") as file:
+            return _sample_of(file)
     except OSError:
         return None
 
 
-def _digest(record: Record) -> bytes | None:
-    """Return a hash of the whole file."""
-    if isinstance(record.image, bytes):
-        return hashlib.sha256(record.image).digest()
+def _sample_of(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    parts = []
+    for start in (0, size // 2, max(size - _SAMPLE_BYTES, 0)):
+        file.seek(start)
+        parts.append(file.read(_SAMPLE_BYTES))
+    return b"".join(parts)
+
+
+def content_digest(image: ImageSource) -> bytes | None:
+    """Return a hash of the whole encoded image; None if it is missing."""
     try:
-        with open(record.image, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(read_encoded(image)).digest()
     except OSError:
         return None

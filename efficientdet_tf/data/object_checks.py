@@ -9,105 +9,163 @@ is excluded.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from efficientdet_tf.boxes import areas, from_fractions
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_verification import size_text
 
 _IGNORED = "ignored in training and evaluation"
 _EXCLUDED = "image excluded"
+_CLIPPED = "clipped"
 # Rounding puts many boxes slightly outside the image: not worth a note.
 _CLIPPED_PIXELS = 1.0
+
+# By index of the image.
+Faults = dict[int, list[Fault]]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedObjects:
-    """The checked objects of an image, and their problems.
+    """The checked objects of a block of images, and their problems.
 
     Attributes:
+      owners: int64 [n], index of each object's image, ascending.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels, clipped to the image.
       classes: int32 [n], class indices, -1 for an unknown category.
       is_crowd, is_ignored, is_difficult: bool [n], see `records.Record`.
       area: float32 [n], in pixels.
-      problems: one line for each object ignored because of an error.
-      unplaced: one line for each object of unknown position. If not empty, the
-        arrays are meaningless and the image must be excluded.
-      clipped: names of the objects whose box exceeds the image.
+      problems: by index of the image, a fault for each object ignored because of an error.
+      unplaced: the same for each object of unknown position. Such an image must be
+        excluded, and its objects are meaningless.
+      clipped: the same for each object whose box exceeds the image.
     """
 
+    owners: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
     is_crowd: np.ndarray
     is_ignored: np.ndarray
     is_difficult: np.ndarray
     area: np.ndarray
-    problems: list[str]
-    unplaced: list[str]
-    clipped: list[str]
+    problems: Faults
+    unplaced: Faults
+    clipped: Faults
 
 
 def check_objects(
-    image: AnnotatedImage, annotations: Annotations, size: tuple[int, int], use_difficult: bool
+    images: Sequence[AnnotatedImage],
+    annotations: Annotations,
+    sizes: np.ndarray,
+    use_difficult: bool,
 ) -> CheckedObjects:
-    """Check every object of an image.
+    """Check every object of a block of images at once.
 
     A box with swapped corners or without width or height gets sorted corners and
     sides of at least one pixel: its position is known no better.
 
     Args:
-      image: the image and its objects as parsed by the reader.
-      annotations: the data set that contains the image.
-      size: (height, width) of the image in pixels.
+      images: the images and their objects as parsed by the reader.
+      annotations: the data set that contains the images.
+      sizes: int32 [len(images), 2], height and width of each image in pixels.
       use_difficult: whether objects marked as difficult are used in training and
         evaluation.
     """
-    limit = np.array([*size, *size], np.float32)
-    given = from_fractions(image.boxes, size) if annotations.fractions else image.boxes
+    counts = [len(image.boxes) for image in images]
+    owners = np.repeat(np.arange(len(images)), counts)
+    given = np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)])
+    if annotations.fractions:
+        given = from_fractions(given, sizes[owners])
     given = given.astype(np.float32)
     has_area = _have_area(given)
     boxes = np.where(has_area[:, None], given, _widened(given))
-    clipped = np.clip(boxes, 0, limit)
-    classes = np.array([annotations.class_indices.get(label, -1) for label in image.labels])
-    is_difficult = _per_object(image.is_difficult, len(boxes), bool)
-    not_placed = (
-        (~np.isfinite(given).all(axis=1), annotations.box_field, "is not finite"),
+    limits = np.tile(sizes[owners], 2).astype(np.float32)
+    clipped = np.clip(boxes, 0, limits)
+    classes = np.array(
+        [annotations.class_indices.get(label, -1) for image in images for label in image.labels],
+        np.int32,
+    )
+    is_difficult = _per_object([image.is_difficult for image in images], counts, bool)
+    annotated_area = _per_object([image.area for image in images], counts, np.float32)
+    box, label = annotations.box_field, annotations.label_field
+    not_placed = [
+        _Check(~np.isfinite(given).all(axis=1), "box_not_finite", box, "is not finite"),
         # Many tools write a missing box this way.
-        (~given.any(axis=1), annotations.box_field, "is all zeros"),
-        (~_have_area(clipped), annotations.box_field, f"lies outside the image of {_text(size)}"),
-    )
-    not_used = (
-        (~has_area, annotations.box_field, "has no width or no height"),
-        (classes < 0, annotations.label_field, "{label!r} is not a known category"),
-    )
-    beyond = (np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1)
+        _Check(~given.any(axis=1), "box_all_zero", box, "is all zeros"),
+        _Check(~_have_area(clipped), "box_outside", box, "lies outside the image of {size}"),
+    ]
+    is_placed = ~np.any([check.found for check in not_placed], axis=0)
+    flat = "has no width or no height"
+    not_used = [
+        _Check((given[:, 2:] < given[:, :2]).any(axis=1), "box_negative", box, flat),
+        _Check(~has_area, "box_empty", box, flat),
+        _Check(classes < 0, "category_unknown", label, "{label!r} is not a known category"),
+    ]
+    is_beyond = (np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1)
+    is_far = is_beyond & ((given < -limits) | (given > 2 * limits)).any(axis=1)
+    reaching = [
+        _Check(is_far, "box_far_outside", box, "reaches far beyond the image of {size}"),
+        _Check(is_beyond, "box_beyond", box, "reaches beyond the image of {size}"),
+    ]
+    faulty = _Faulty(images, annotations, owners, sizes, given)
     return CheckedObjects(
+        owners=owners,
         boxes=clipped,
-        classes=classes.astype(np.int32),
-        is_crowd=_per_object(image.is_crowd, len(boxes), bool),
+        classes=classes,
+        is_crowd=_per_object([image.is_crowd for image in images], counts, bool),
         is_ignored=~has_area | (classes < 0) | (is_difficult & (not use_difficult)),
         is_difficult=is_difficult,
-        area=_areas(image, boxes),
-        problems=_lines(image, annotations, not_used, _IGNORED),
-        unplaced=_lines(image, annotations, not_placed, _EXCLUDED),
-        clipped=[_name(image, annotations, i) for i in np.flatnonzero(beyond).tolist()],
+        # The box area where none is annotated.
+        area=np.where(annotated_area > 0, annotated_area, areas(boxes)).astype(np.float32),
+        problems=faulty.describe(not_used, _IGNORED, is_placed),
+        unplaced=faulty.describe(not_placed, _EXCLUDED),
+        clipped=faulty.describe(reaching, _CLIPPED, is_placed),
     )
 
 
-def _lines(
-    image: AnnotatedImage, annotations: Annotations, faults: tuple, consequence: str
-) -> list[str]:
-    """Describe the first fault of each faulty object, one line for each object."""
-    lines = []
-    for i in np.flatnonzero(np.any([found for found, _, _ in faults], axis=0)).tolist():
-        field, reason = next((field, reason) for found, field, reason in faults if found[i])
-        reason = reason.format(label=image.labels[i])
-        lines.append(f"{_name(image, annotations, i)}: {field}: {reason}; {consequence}")
-    return lines
+class _Check(NamedTuple):
+    """A check of objects: bool [n] of the faulty ones, kind of fault, field, and fact."""
+
+    found: Any
+    kind: str
+    field: str
+    fact: str
 
 
-def _name(image: AnnotatedImage, annotations: Annotations, index: int) -> str:
-    return f"{image.annotation_file}: {annotations.object_word} {image.numbers[index]}"
+@dataclasses.dataclass(frozen=True)
+class _Faulty:
+    """Descriptions of faulty objects of a block of images."""
+
+    images: Sequence[AnnotatedImage]
+    annotations: Annotations
+    owners: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+
+    def describe(
+        self, checks: Sequence[_Check], consequence: str, among: np.ndarray | bool = True
+    ) -> Faults:
+        """Describe the first fault of each faulty object, `among` those marked: bool [n]."""
+        faults: Faults = {}
+        is_faulty = np.any([check.found for check in checks], axis=0) & among
+        for i in np.flatnonzero(is_faulty).tolist():
+            check = next(check for check in checks if check.found[i])
+            owner = int(self.owners[i])
+            faults.setdefault(owner, []).append(self._fault(i, owner, check, consequence))
+        return faults
+
+    def _fault(self, i: int, owner: int, check: _Check, consequence: str) -> Fault:
+        image, index = self.images[owner], i - int(np.searchsorted(self.owners, owner))
+        size = size_text(tuple(self.sizes[owner].tolist()))
+        fact = check.fact.format(label=image.labels[index], size=size)
+        place = f"{self.annotations.object_word} {image.numbers[index]}"
+        file, field = image.annotation_file, check.field
+        line = f"{file}: {place}: {field}: {fact}; {consequence}"
+        where = {"file": file, "place": place, "field": field, "image": image.name}
+        return Fault(check.kind, line, box=self.boxes[i], **where)
 
 
 def _have_area(boxes: np.ndarray) -> np.ndarray:
@@ -124,16 +182,10 @@ def _widened(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([low - missing, high + missing], axis=1).astype(np.float32)
 
 
-def _areas(image: AnnotatedImage, boxes: np.ndarray) -> np.ndarray:
-    """Return the annotated areas, or the box area if missing: float32 [n]."""
-    of_box = areas(boxes)
-    annotated = _per_object(image.area, len(boxes), np.float32)
-    return np.where(annotated > 0, annotated, of_box).astype(np.float32)
-
-
-def _per_object(values: Sequence, count: int, dtype: type) -> np.ndarray:
-    return np.array(values if len(values) else [0] * count, dtype)
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]} pixels"
+def _per_object(values: Sequence[Sequence], counts: Sequence[int], dtype: type) -> np.ndarray:
+    """Concatenate the values of all images; an image without values has zeros."""
+    filled: list[np.ndarray] = [
+        np.asarray(given, dtype) if len(given) else np.zeros(count, dtype)
+        for given, count in zip(values, counts)
+    ]
+    return np.concatenate([np.zeros(0, dtype), *filled])

@@ -5,7 +5,8 @@ Randomness is determined by the seed and the position in the stream, not by the
 threads, so equal seeds give equal batches.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableSequence
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +33,7 @@ def training_dataset(
     first_image: int = 0,
     worker: tf.distribute.InputContext | None = None,
     failures: ReadFailures | None = None,
+    deliveries: MutableSequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Build shuffled, augmented batches with their targets.
 
@@ -53,6 +55,8 @@ def training_dataset(
         of a step together equal the batch of a single device. Default None.
       failures: record of the skipped images, one for each data set; with None, TensorFlow
         warns of them. Default None.
+      deliveries: extended by the time, in seconds of `time.monotonic`, at which each batch became
+        ready, before it is returned; None to record nothing. Default None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
@@ -77,7 +81,7 @@ def training_dataset(
         batch_size = worker.get_per_replica_batch_size(batch_size)
         order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
     stream = _training_stream(data, config, element, order, reading)
-    return _batches(stream, batch_size)
+    return _batches(stream, batch_size, deliveries)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -214,12 +218,29 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
     }
 
 
-def _batches(dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+def _batches(
+    dataset: tf.data.Dataset, batch_size: int, deliveries: MutableSequence[float] | None = None
+) -> tf.data.Dataset:
     options = tf.data.Options()
     # Sharded by image: tf.data does not see the image files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.batch(batch_size, drop_remainder=True)
+    if deliveries is not None:
+        dataset = dataset.map(lambda *batch: _recorded(batch, deliveries))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _recorded(batch: tuple, deliveries: MutableSequence[float]) -> tuple:
+    """Return a batch after adding the current time to `deliveries`."""
+
+    def record() -> bool:
+        deliveries.append(time.monotonic())
+        return True
+
+    with tf.control_dependencies(tf.nest.flatten(batch)):
+        done = tf.numpy_function(record, [], tf.bool)
+    with tf.control_dependencies([done]):
+        return tf.nest.map_structure(tf.identity, batch)
 
 
 def _check_batch_size(batch_size: int) -> None:

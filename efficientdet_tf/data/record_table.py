@@ -1,13 +1,16 @@
 """Table of a data set's records as tensors, for lookup by position in a compiled graph."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf import targets
 from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.data.image_sources import FileRange, FileRanges, ImageSource, read_range
+from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
+from efficientdet_tf.data.records import DetectionData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +18,22 @@ class RecordTable:
     """All records of a data set as flat tensors, for lookup by position.
 
     Attributes:
-      images: string [n], paths, or encoded files where `in_memory`.
-      in_memory: bool [n], whether `images` holds the encoded file.
+      files: string [k], paths, or encoded images where `in_memory`.
+      in_memory: bool [k], whether `files` holds the encoded image.
+      file_indices: int32 [n], index of each image's file.
+      file_offsets, file_lengths: int64 [n], position of each encoded image in its file and
+        number of bytes; the length is -1 for a file of its own. None if all are.
       apply_exif: bool [n], whether decoding applies the EXIF orientation.
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
       classes: int32 [m], class indices or negative codes, see `targets.assign`.
     """
 
-    images: tf.Tensor
+    files: tf.Tensor
     in_memory: tf.Tensor
+    file_indices: tf.Tensor
+    file_offsets: tf.Tensor | None
+    file_lengths: tf.Tensor | None
     apply_exif: tf.Tensor
     offsets: tf.Tensor
     boxes: tf.Tensor
@@ -38,27 +47,45 @@ class RecordTable:
           data: the data set.
           ignore_crowd: whether to keep crowd regions, as `targets.IGNORED_REGION`.
         """
-        records = data.records
-        objects = [_training_objects(record, ignore_crowd) for record in records]
-        boxes = [boxes for boxes, _ in objects]
+        records = RecordColumns.build(data.records)
+        # Ignored boxes have a class code of their own, so that augmentation transforms them too.
+        classes = np.where(records.is_ignored, targets.IGNORED, records.classes)
+        kept = ~records.is_crowd | records.is_ignored
+        if ignore_crowd:
+            classes = np.where(records.is_crowd, targets.IGNORED_REGION, classes)
+            kept = np.full(len(classes), True)
+        lengths = np.bincount(records.owners[kept], minlength=len(records))
         return cls(
-            images=tf.constant([record.image for record in records], tf.string),
-            in_memory=tf.constant([isinstance(record.image, bytes) for record in records]),
-            apply_exif=tf.constant([record.apply_exif for record in records]),
-            offsets=tf.constant(np.cumsum([0, *map(len, boxes)]), tf.int64),
-            boxes=tf.constant(np.concatenate([np.zeros((0, 4)), *boxes]), tf.float32),
-            classes=tf.constant(
-                np.concatenate([np.zeros(0), *(classes for _, classes in objects)]), tf.int32
-            ),
+            **_places(records.images),
+            apply_exif=tf.constant(records.apply_exif),
+            offsets=tf.constant(offsets_of(lengths)),
+            boxes=tf.constant(records.boxes[kept]),
+            classes=tf.constant(classes[kept], tf.int32),
         )
 
     def read(self, position: tf.Tensor) -> tf.Tensor:
         """Read and decode the image at `position`: uint8 [h, w, 3]."""
-        image = tf.gather(self.images, position)
-        encoded = tf.cond(
-            tf.gather(self.in_memory, position), lambda: image, lambda: tf.io.read_file(image)
-        )
-        return decode_image(encoded, tf.gather(self.apply_exif, position))
+        return decode_image(self._encoded(position), tf.gather(self.apply_exif, position))
+
+    def _encoded(self, position: tf.Tensor) -> tf.Tensor:
+        index = tf.gather(self.file_indices, position)
+        file = tf.gather(self.files, index)
+
+        def whole() -> tf.Tensor:
+            in_memory = tf.gather(self.in_memory, index)
+            return tf.cond(in_memory, lambda: file, lambda: tf.io.read_file(file))
+
+        if self.file_offsets is None:
+            return whole()
+        offset = tf.gather(self.file_offsets, position)
+        length = tf.gather(self.file_lengths, position)
+
+        def part() -> tf.Tensor:
+            # In Python: the reading releases the lock, and TensorFlow has no such operation.
+            content = tf.numpy_function(read_range, [file, offset, length], tf.string, False)
+            return tf.ensure_shape(content, [])
+
+        return tf.cond(length < 0, whole, part)
 
     def read_or_not(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Read the image at `position`: pixels uint8 [h, w, 3] and True, or blank and False.
@@ -77,14 +104,27 @@ class RecordTable:
         return self.boxes[begin:end], self.classes[begin:end]
 
 
-def _training_objects(record: Record, ignore_crowd: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes float32 [n, 4] and classes int32 [n] of the objects that training needs.
-
-    Ignored boxes have a class code of their own, so that augmentation transforms them too.
-    """
-    classes = np.where(record.is_ignored, targets.IGNORED, record.classes)
-    kept = ~record.is_crowd | record.is_ignored
-    if ignore_crowd:
-        classes = np.where(record.is_crowd, targets.IGNORED_REGION, classes)
-        kept = np.full(len(classes), True)
-    return record.boxes[kept], classes[kept]
+def _places(images: Sequence[ImageSource]) -> dict[str, tf.Tensor | None]:
+    """Return the fields of `RecordTable` that say where the images are."""
+    if not isinstance(images, FileRanges) and any(isinstance(i, FileRange) for i in images):
+        images = FileRanges.build(
+            # Whole files and bytes among parts of files.
+            image if isinstance(image, FileRange) else FileRange(image, 0, -1)  # type: ignore[arg-type]
+            for image in images
+        )
+    if isinstance(images, FileRanges):
+        files: Sequence = [file for file, _ in images.files]
+        return {
+            "files": tf.constant(files, tf.string),
+            "in_memory": tf.constant([isinstance(file, bytes) for file in files]),
+            "file_indices": tf.constant(images.file_indices),
+            "file_offsets": tf.constant(images.offsets),
+            "file_lengths": tf.constant(images.lengths),
+        }
+    return {
+        "files": tf.constant(images, tf.string),
+        "in_memory": tf.constant([isinstance(image, bytes) for image in images]),
+        "file_indices": tf.range(len(images)),
+        "file_offsets": None,
+        "file_lengths": None,
+    }

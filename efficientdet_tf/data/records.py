@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from efficientdet_tf.data.image_sources import ImageSource
 from efficientdet_tf.errors import UserError
 
 
@@ -59,7 +60,7 @@ class Record:
     Attributes:
       image_id: the data set's own id where it has integer ids, else counted
         from 1 in sorted order of file name.
-      image: path of the image file, or its encoded bytes.
+      image: path of the image file, its encoded bytes, or where these are in a file.
       height, width: size in pixels of the upright image, i.e. after its EXIF
         orientation is applied if the annotations refer to the upright image.
       boxes: float32 [n, 4], ymin, xmin, ymax, xmax in pixels of that image.
@@ -76,7 +77,7 @@ class Record:
     """
 
     image_id: int
-    image: str | bytes
+    image: ImageSource
     height: int
     width: int
     boxes: np.ndarray
@@ -111,6 +112,7 @@ class DetectionData:
         of an error, naming file and field.
       source: name of the data set in messages.
       notes: one line for each remark that is no error.
+      box_only: see `annotations.Annotations`.
     """
 
     records: Sequence[Record]
@@ -118,6 +120,7 @@ class DetectionData:
     problems: Sequence[str] = ()
     source: str | None = None
     notes: Sequence[str] = ()
+    box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

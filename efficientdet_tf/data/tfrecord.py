@@ -4,72 +4,55 @@ A record holds the encoded image, its boxes as fractions of its size, and the da
 set's category ids as class labels. `label_map.json` beside the files holds all
 category ids and class names; without it they are collected from the records.
 
-The encoded images are kept in memory, because TFRecord files have no index: use
-the original files for data sets larger than memory.
+Memory holds the annotations; images are read from the files on demand, see
+`tfrecord_index`. Files may be at any address that TensorFlow reads, e.g. gs://.
 """
 
-import glob
+import bisect
+import contextlib
+import dataclasses
 import io
-import re
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from efficientdet_tf.boxes import to_fractions
-from efficientdet_tf.data.annotations import (
-    AnnotatedImage,
-    Annotations,
-    boxes_array,
-    pixels_among_fractions,
-    read_text,
-)
+from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, read_text
+from efficientdet_tf.data.image_sources import FileRange, is_remote, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
+from efficientdet_tf.data.record_columns import offsets_of
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.data.split_names import files_of_split, is_of_split
+from efficientdet_tf.data.tfrecord_index import RecordFileIndex, index_file
 from efficientdet_tf.files import replacing, write_atomically
 
 LABEL_MAP_FILE = "label_map.json"
 # Class label of an ignored object without a class: no category has this id.
 NO_CLASS = -1
 
-_CORNERS = ("ymin", "xmin", "ymax", "xmax")
-# The features read from a record, and their kinds; numbers may have either kind.
-_NUMBERS = ("int64_list", "float_list")
-_KINDS = {
-    "image/encoded": ("bytes_list",),
-    "image/source_id": ("bytes_list",),
-    "image/height": ("int64_list",),
-    "image/width": ("int64_list",),
-    **{f"image/object/bbox/{corner}": _NUMBERS for corner in _CORNERS},
-    "image/object/class/label": ("int64_list",),
-    "image/object/class/text": ("bytes_list",),
-    "image/object/is_crowd": ("int64_list",),
-    "image/object/difficult": ("int64_list",),
-    "image/object/area": _NUMBERS,
-}
-# Words in a file's name that identify its split.
-_PARTS = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+# Number of images that are encoded at once.
+_BLOCK = 64
 # Number of decimal digits that always fits 64 bits.
 _MOST_DIGITS = 18
 
 
 def recognises(path: str) -> bool:
     """Tell whether `path` names TFRecord files, or a folder with such files."""
-    return ".tfrecord" in Path(path).name or any(Path(path).glob("*.tfrecord*"))
+    return ".tfrecord" in os.path.basename(path) or bool(_files_in(path))
 
 
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
-    if not Path(path).is_dir():
+    if not tf.io.gfile.isdir(path):
         return "TFRecord files given by name are a single split"
-    found = any(_is_part("val", file) for file in Path(path).glob("*.tfrecord*"))
+    found = any(is_of_split("val", file) for file in _files_in(path))
     return "" if found else "val*.tfrecord is missing"
 
 
@@ -88,20 +71,10 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         TFRecord file.
     """
     files = _files(path, split)
-    examples = [
-        (f"{file}: record {number}", example)
-        for file in files
-        for number, example in enumerate(_examples(file), 1)
-    ]
-    label_map = _label_map(Path(files[0]).parent, [e for _, e in examples])
-    ids = _image_ids([example for _, example in examples])
-    problems: list[str] = []
-    annotated = [
-        _annotated_image(image_id, name, example, problems)
-        for image_id, (name, example) in zip(ids, examples, strict=True)
-    ]
+    indices = _indices(path, files)
+    label_map = _label_map(os.path.dirname(files[0]), indices)
     return Annotations(
-        images=[image for image in annotated if image is not None],
+        images=_RecordImages(files, indices, _image_ids(indices)),
         label_map=label_map,
         class_indices={number: index for index, number in enumerate(label_map.ids)},
         source=path,
@@ -109,11 +82,82 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_field="image/object/bbox",
         label_field="image/object/class/label",
         fractions=True,
-        problems=problems,
+        problems=[
+            f"{file}: record {number}: {problem}"
+            for file, index in zip(files, indices)
+            for number, problem in index.problems
+        ],
     )
 
 
-def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]:
+def _indices(path: str, files: list[str]) -> list[RecordFileIndex]:
+    """Index files in threads: reading releases the lock."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        indexed = pool.map(index_file, files)
+        # Shown only on a terminal.
+        bar = tqdm(indexed, f"Indexing {path}", len(files), unit="file", disable=None)
+        return list(bar)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _RecordImages(Sequence[AnnotatedImage]):
+    """The usable images of files with their objects, made from the indices on demand."""
+
+    files: list[str]
+    indices: list[RecordFileIndex]
+    image_ids: list[np.ndarray]
+    begins: np.ndarray = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        lengths = [len(index.numbers) for index in self.indices]
+        object.__setattr__(self, "begins", offsets_of(lengths))
+
+    def __len__(self) -> int:
+        return int(self.begins[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> AnnotatedImage: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[AnnotatedImage]: ...
+
+    def __getitem__(self, index: int | slice) -> AnnotatedImage | list[AnnotatedImage]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        part = bisect.bisect_right(self.begins, index) - 1
+        return self._image(part, index - int(self.begins[part]))
+
+    def _image(self, part: int, i: int) -> AnnotatedImage:
+        file, records = self.files[part], self.indices[part]
+        mine = slice(records.offsets[i], records.offsets[i + 1])
+        number = int(records.numbers[i])
+        height, width = records.sizes[i].tolist()
+        name = f"{file}: record {number}"
+        offset, length = int(records.image_offsets[i]), int(records.image_lengths[i])
+        labels = records.labels[mine].tolist()
+        return AnnotatedImage(
+            image_id=int(self.image_ids[part][number - 1]),
+            image=FileRange(file, offset, length, records.modified),
+            name=name,
+            annotation_file=name,
+            size=(height, width),
+            boxes=records.boxes[mine],
+            labels=labels,
+            numbers=range(1, len(labels) + 1),
+            is_crowd=records.is_crowd[mine].tolist(),
+            area=records.area[mine].tolist(),
+            is_difficult=records.is_difficult[mine].tolist(),
+            unplaced=[f"{name}: {reason}" for reason in [records.unplaced.get(i)] if reason],
+        )
+
+
+def write_tfrecord(
+    data: DetectionData, path: str, shards: int = 1, keep_existing: bool = False
+) -> list[str]:
     """Write a data set that `read`, and tf-models-official, can read.
 
     JPEG files with an EXIF orientation are turned upright and re-encoded, because
@@ -126,6 +170,8 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
         "folder/train-00000-of-00004.tfrecord" and so on. The label map is
         written to the same folder.
       shards: number of files. Default 1.
+      keep_existing: whether to keep files that exist, which are complete as each is written
+        atomically, instead of replacing them. Default False.
 
     Returns:
       The paths of the written files.
@@ -137,149 +183,121 @@ def write_tfrecord(data: DetectionData, path: str, shards: int = 1) -> list[str]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_label_map(data.label_map, target.parent / LABEL_MAP_FILE)
-    files = []
-    for shard in range(shards):
-        numbered = f"{target.stem}-{shard:05d}-of-{shards:05d}{target.suffix}"
-        files.append(str(target.with_name(numbered) if shards > 1 else target))
-        _write_shard(files[-1], data.records[shard::shards], data.label_map)
-    return files
+    files = shard_files(target, shards)
+    # Only on a terminal.
+    with tqdm(total=len(data), desc=f"Writing {path}", unit="image", disable=None) as progress:
+        for shard, file in enumerate(files):
+            records = data.records[shard::shards]
+            if not (keep_existing and file.exists()):
+                _write_shard(file, records, data.label_map, progress)
+            else:
+                progress.update(len(records))
+    return [str(file) for file in files]
 
 
-def _write_shard(file: str, records: Sequence[Record], label_map: LabelMap) -> None:
-    with replacing(file) as partial:
+def shard_files(path: Path, shards: int) -> list[Path]:
+    """Return the paths that `write_tfrecord` writes."""
+    if shards == 1:
+        return [path]
+    names = (f"{path.stem}-{shard:05d}-of-{shards:05d}{path.suffix}" for shard in range(shards))
+    return [path.with_name(name) for name in names]
+
+
+def _write_shard(
+    file: Path, records: Sequence[Record], label_map: LabelMap, progress: tqdm
+) -> None:
+    """Write a file; images are read and encoded in threads, in blocks that fit in memory."""
+    with replacing(file) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             with tf.io.TFRecordWriter(str(partial)) as writer:
-                for record in records:
-                    writer.write(_example(record, label_map).SerializeToString())
+                for start in range(0, len(records), _BLOCK):
+                    block = records[start : start + _BLOCK]
+                    for serialized in pool.map(lambda r: _serialized(r, label_map), block):
+                        writer.write(serialized)
+                        progress.update()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
 
 
+def _serialized(record: Record, label_map: LabelMap) -> bytes:
+    return _example(record, label_map).SerializeToString()
+
+
 def _files(path: str, split: str) -> list[str]:
-    if Path(path).is_dir():
-        files = _files_of_split(path, split)
-    else:
-        files = [path] if Path(path).is_file() else sorted(glob.glob(path))
+    with _explaining(path):
+        if tf.io.gfile.isdir(path):
+            files = _files_of_split(path, split)
+        else:
+            files = [path] if tf.io.gfile.exists(path) else sorted(tf.io.gfile.glob(path))
     if not files:
         raise DataError(f"{path}: no such TFRecord file")
     return files
 
 
+@contextlib.contextmanager
+def _explaining(path: str) -> Iterator[None]:
+    """Name the path in errors of TensorFlow's file systems."""
+    try:
+        yield
+    except tf.errors.UnimplementedError as error:
+        scheme = path.partition("://")[0]
+        raise DataError(
+            f"{path}: TensorFlow cannot read {scheme}:// by itself; import tensorflow_io, which "
+            "adds it, or copy the files to a disk"
+        ) from error
+    except tf.errors.OpError as error:
+        reason = " ".join(error.message.split())[:200]
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+
+
+def _files_in(folder: str) -> list[str]:
+    """List the TFRecord files in a folder; none if it is no folder."""
+    with _explaining(folder):
+        if not tf.io.gfile.isdir(folder):
+            return []
+        names = sorted(name for name in tf.io.gfile.listdir(folder) if ".tfrecord" in name)
+    return [os.path.join(folder, name) for name in names]
+
+
 def _files_of_split(folder: str, split: str) -> list[str]:
     """List the files of a split, or all files if none is named by a split."""
-    every = sorted(Path(folder).glob("*.tfrecord*"))
-    files = [str(file) for file in every if _is_part(split, file)]
-    if files or not any(_is_part(part, file) for part in _PARTS for file in every):
-        return files or [str(file) for file in every]
-    raise DataError(
-        f"{folder}: no {split}*.tfrecord in it, only files such as {every[0].name}; name the files "
-        f"themselves: {_flags(split)}"
-    )
-
-
-def _is_part(part: str, file: Path) -> bool:
-    """Tell whether a file's name identifies it as part of a split, e.g. "train"."""
-    words = re.split("[^a-z]+", file.name.lower())
-    return not {*_PARTS.get(part, (part,))}.isdisjoint(words)
+    every = _files_in(folder)
+    files = files_of_split(split, every)
+    if every and not files:
+        first = os.path.basename(every[0])
+        raise DataError(
+            f"{folder}: no {split}*.tfrecord in it, only files such as {first}; name the "
+            f"files themselves: {_flags(split)}"
+        )
+    return files
 
 
 def _flags(split: str) -> str:
     return "--train_data=FILES" if split == "train" else "--val_data=FILES, or --data for eval.py"
 
 
-def _examples(file: str) -> list[dict]:
-    """Parse all records of a file by `_features`."""
-    examples = []
-    try:
-        for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
-            examples.append(_features(tf.train.Example.FromString(serialized)))
-    except (tf.errors.OpError, DecodeError) as error:
-        if examples:
-            reason = f"damaged after record {len(examples)}; copy or write it again"
-        else:
-            reason = "damaged, or not a TFRecord file of tf.train.Example"
-        raise DataError(f"{file}: {reason}") from error
-    return examples
-
-
-def _features(example: tf.train.Example) -> dict[str, list | None]:
-    """Return the used features of a record by key; None for one of the wrong kind."""
-    features = {}
-    for key, kinds in _KINDS.items():
-        feature = example.features.feature.get(key)
-        kind = feature.WhichOneof("kind") if feature is not None else None
-        # Empty lists may have any kind.
-        if kind is not None and getattr(feature, kind).value:
-            features[key] = list(getattr(feature, kind).value) if kind in kinds else None
-    return features
-
-
-def _annotated_image(
-    image_id: int, name: str, example: dict, problems: list[str]
-) -> AnnotatedImage | None:
-    wrong = [key for key, values in example.items() if values is None]
-    if wrong:
-        kinds = " or ".join(_KINDS[wrong[0]])
-        problems.append(f"{name}: {wrong[0]}: must be of kind {kinds}; image excluded")
-        return None
-    corners = [example.get(f"image/object/bbox/{corner}", []) for corner in _CORNERS]
-    labels = example.get("image/object/class/label", [])
-    if not example.get("image/encoded"):
-        problems.append(f"{name}: image/encoded: is missing")
-        return None
-    unplaced = []
-    if any(len(values) != len(labels) for values in corners):
-        unplaced = [f"{name}: image/object/bbox: needs one box for each class label"]
-    elif pixels := pixels_among_fractions(np.ravel(corners)):
-        unplaced = [f"{name}: image/object/bbox: {pixels}"]
-    if unplaced:
-        corners, labels = [[]] * len(_CORNERS), []
-    height, width = example.get("image/height"), example.get("image/width")
-    return AnnotatedImage(
-        image_id=image_id,
-        image=example["image/encoded"][0],
-        name=name,
-        annotation_file=name,
-        size=(int(height[0]), int(width[0])) if height and width else None,
-        boxes=boxes_array(np.transpose(corners)),
-        labels=labels,
-        numbers=range(1, len(labels) + 1),
-        is_crowd=_if_complete(example.get("image/object/is_crowd"), labels),
-        area=_if_complete(example.get("image/object/area"), labels),
-        is_difficult=[bool(f) for f in _if_complete(example.get("image/object/difficult"), labels)],
-        unplaced=unplaced,
-    )
-
-
-def _if_complete(values: list | None, labels: list) -> list:
-    return values if values and len(values) == len(labels) else []
-
-
-def _image_ids(examples: list[dict]) -> list[int]:
-    """Return the source ids if all are distinct numbers, else ids counted from 1."""
-    sources = [(e.get("image/source_id") or [b""])[0].decode(errors="replace") for e in examples]
+def _image_ids(indices: list[RecordFileIndex]) -> list[np.ndarray]:
+    """Return the source ids of each file if all are distinct numbers, else ids counted from 1."""
+    sources = [source for index in indices for source in index.source_ids]
+    ids = np.arange(1, len(sources) + 1)
     if all(source.isdecimal() and len(source) <= _MOST_DIGITS for source in sources):
-        ids = [int(source) for source in sources]
-        if len(set(ids)) == len(ids):
-            return ids
-    return list(range(1, len(examples) + 1))
+        given = np.array([int(source) for source in sources], np.int64)
+        ids = given if len(np.unique(given)) == len(given) else ids
+    return np.split(ids, np.cumsum([len(index.source_ids) for index in indices[:-1]]))
 
 
-def _label_map(folder: Path, examples: list[dict]) -> LabelMap:
-    file = folder / LABEL_MAP_FILE
-    if file.is_file():
-        text = read_text(file)
+def _label_map(folder: str, indices: list[RecordFileIndex]) -> LabelMap:
+    file = os.path.join(folder, LABEL_MAP_FILE)
+    if tf.io.gfile.exists(file):
+        text = read_encoded(file).decode() if is_remote(file) else read_text(Path(file))
         try:
             return LabelMap.from_json(text)
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
     names: dict[int, str] = {}
-    for example in examples:
-        labels = example.get("image/object/class/label") or []
-        texts = example.get("image/object/class/text") or [str(n).encode() for n in labels]
-        for label, text in zip(labels, texts, strict=False):
-            if label != NO_CLASS:
-                names.setdefault(label, text.decode(errors="replace"))
+    for index in indices:
+        names = index.names | names
+    names.pop(NO_CLASS, None)
     if not names:
         raise DataError(f"{file}: no such file, and no record has a labelled object")
     return LabelMap(tuple(sorted(names)), tuple(names[number] for number in sorted(names)))
@@ -322,9 +340,7 @@ def _example(record: Record, label_map: LabelMap) -> tf.train.Example:
 
 def _upright_file(record: Record) -> tuple[bytes, str]:
     """Return the encoded image, upright if its record's `apply_exif` is set, and its format."""
-    encoded = record.image
-    if isinstance(encoded, str):
-        encoded = Path(encoded).read_bytes()
+    encoded = read_encoded(record.image)
     with Image.open(io.BytesIO(encoded)) as image:
         file = io.BytesIO()
         if image.format == "WEBP":

@@ -1,42 +1,27 @@
 """Checks of images and objects, common to all formats.
 
-Unusable images are excluded and unusable objects ignored (`object_checks`), with
-one line each, so that a long training neither stops at a bad file nor learns from
-a wrong box.
-
-Orientation: boxes refer to the image that the annotator saw. Most tools apply the
-EXIF orientation of a JPEG, some do not. If the annotated width and height fit only
-the stored image, it is not turned. Otherwise it is: the annotated size fits the
-upright image, or both, or (YOLO) is missing.
+Unusable images are excluded (`image_verification`) and unusable objects ignored
+(`object_checks`), with one line each, so that a long training neither stops at a
+bad file nor learns from a wrong box.
 """
 
-import dataclasses
-import io
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
-import tensorflow as tf
+import numpy as np
 from absl import logging
-from PIL import Image
 from tqdm import tqdm
 
-from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage, Annotations
-from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.object_checks import check_objects
-from efficientdet_tf.data.orientation import exif_orientation
-from efficientdet_tf.data.records import DataError, DetectionData, Record
-from efficientdet_tf.data.verified_images import ImageHeader, VerifiedImages
+from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.image_sources import image_column
+from efficientdet_tf.data.image_verification import BadImage, ImageVerification, UsableImage
+from efficientdet_tf.data.object_checks import CheckedObjects, check_objects
+from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
+from efficientdet_tf.data.records import DataError, DetectionData
 
-# Pillow's names of the formats that `decode_image` reads; MPO is JPEG with further images.
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
-# EXIF orientations that swap width and height.
-_SIDEWAYS = (5, 6, 7, 8)
 _PROBLEMS_SHOWN = 10
-
-
-class _BadImage(Exception):
-    """Reason why an image cannot be used, without its name."""
+# Images that are checked at once.
+BLOCK = 1024
 
 
 def validate(
@@ -68,14 +53,13 @@ def validate(
     Raises:
       DataError: if no image is usable, or at the first problem if `strict`.
     """
-    records, problems, clipped = [], list(annotations.problems), []
+    blocks, problems, clipped = [], list(annotations.problems), _Clipped()
     _raise_if(strict, problems)
-    for record, found, clipped_here in _check_all(annotations, verify, use_difficult):
+    for records, found in _check_all(annotations, verify, use_difficult, clipped):
         problems += found
-        clipped += clipped_here
         _raise_if(strict, found)
-        if record is not None:
-            records.append(record)
+        blocks.append(records)
+    records = RecordColumns.concatenate(blocks)
     notes = _notes(records, clipped, use_difficult)
     if not records:
         reason = f"; the first problem: {problems[0]}" if problems else ""
@@ -87,128 +71,130 @@ def validate(
         problems=tuple(problems),
         source=annotations.source,
         notes=tuple(notes),
+        box_only=annotations.box_only,
     )
+
+
+class _Clipped:
+    """Number of clipped boxes, and the fault of the first."""
+
+    number = 0
+    first: Fault | None = None
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        """Count more clipped boxes."""
+        self.number += len(faults)
+        self.first = self.first or next(iter(faults), None)
 
 
 def _check_all(
-    annotations: Annotations, verify: str, use_difficult: bool
-) -> Iterator[tuple[Record | None, list[str], list[str]]]:
-    """Check every image in order, in threads: reading and decoding release the lock."""
-    # Traced now: first calls from several threads at once would warn of retracing.
-    _decoded_size.get_concrete_function()
-    with VerifiedImages() as verified:
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
-            checked = pool.map(
-                lambda image: _check(image, annotations, verify, use_difficult, verified),
-                annotations.images,
-            )
-            yield from tqdm(
-                checked,
-                total=len(annotations.images),
-                desc=f"Checking {annotations.source}",
-                unit="image",
-                # Only on a terminal.
-                disable=None,
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
+    annotations: Annotations, verify: str, use_difficult: bool, clipped: _Clipped
+) -> Iterator[tuple[RecordColumns, list[Fault]]]:
+    """Check the images block by block: usable records, and all problems, in order."""
+    images = annotations.images
+    with (
+        ImageVerification(verify, has_sizes=not annotations.fractions) as verification,
+        progress_bar(annotations) as bar,
+    ):
+        for begin in range(0, len(images), BLOCK):
+            block = images[begin : begin + BLOCK]
+            placed = [image for image in block if not image.unplaced]
+            bar.update(len(block) - len(placed))
+            found = iter(verification.verify(placed, bar.update))
+            results = [unplaced_faults(image) if image.unplaced else next(found) for image in block]
+            yield _check_block(block, results, annotations, use_difficult, clipped)
 
 
-def _check(
-    image: AnnotatedImage,
+def progress_bar(annotations: Annotations) -> tqdm:
+    """Return a progress bar over the images of a data set, shown on a terminal."""
+    description = f"Checking {annotations.source}"
+    return tqdm(total=len(annotations.images), desc=description, unit="image", disable=None)
+
+
+def _check_block(
+    images: Sequence[AnnotatedImage],
+    results: Sequence[UsableImage | BadImage | list[Fault]],
     annotations: Annotations,
-    verify: str,
     use_difficult: bool,
-    verified: VerifiedImages,
-) -> tuple[Record | None, list[str], list[str]]:
-    """Return an image's record if usable, its problems, and names of clipped objects."""
-    if image.unplaced:
-        return None, [f"{problem}; image excluded" for problem in image.unplaced], []
-    try:
-        known = verified.find(image.image)
-        header = known.header or _read_header(image.image)
-        fits_stored_only = image.size == header.stored and header.stored != header.upright
-        # Most images are upright, and decoding need not read their orientation again.
-        apply_exif = header.is_turned and not fits_stored_only
-        size = header.upright if apply_exif else header.stored
-        # Many files write a missing size as zero.
-        if not annotations.fractions and image.size and all(image.size) and image.size != size:
-            raise _BadImage(f"image is {_text(size)}, but annotated as {_text(image.size)}")
-        if verify == "full" and apply_exif not in known.decoded:
-            _decode(image.image, apply_exif, size)
-            decoded = known.decoded | {apply_exif}
-            verified.store(dataclasses.replace(known, header=header, decoded=decoded))
-        elif known.header is None:
-            verified.store(dataclasses.replace(known, header=header))
-    except _BadImage as error:
-        return None, [f"{image.name}: {error}"], []
-    objects = check_objects(image, annotations, size, use_difficult)
-    if objects.unplaced:
-        return None, objects.unplaced, []
-    record = Record(
-        image_id=image.image_id,
-        image=image.image,
-        height=size[0],
-        width=size[1],
-        boxes=objects.boxes,
-        classes=objects.classes,
-        is_crowd=objects.is_crowd,
-        area=objects.area,
-        name=image.name,
-        apply_exif=apply_exif,
-        is_ignored=objects.is_ignored,
-        is_difficult=objects.is_difficult,
+    clipped: _Clipped,
+) -> tuple[RecordColumns, list[Fault]]:
+    """Check the objects of a block of verified images."""
+    faults: dict[int, list[Fault]] = {}
+    for i, (image, result) in enumerate(zip(images, results)):
+        if isinstance(result, BadImage):
+            faults[i] = [image_fault(image, result)]
+        elif isinstance(result, list):
+            faults[i] = result
+    readable = [i for i in range(len(images)) if i not in faults]
+    usable = [result for result in results if isinstance(result, UsableImage)]
+    kept_images = [images[i] for i in readable]
+    sizes = np.array([image.size for image in usable], np.int32).reshape(-1, 2)
+    objects = check_objects(kept_images, annotations, sizes, use_difficult)
+    for position, found in [*objects.problems.items(), *objects.unplaced.items()]:
+        # An image of an object without position is excluded: its other problems do not matter.
+        faults[readable[position]] = found
+    is_kept = np.array([i not in objects.unplaced for i in range(len(kept_images))], bool)
+    for position, found in objects.clipped.items():
+        if is_kept[position]:
+            clipped.add(found)
+    apply_exif = np.array([image.apply_exif for image in usable], bool)
+    records = make_records(kept_images, sizes, apply_exif, objects, is_kept)
+    return records, [fault for i in sorted(faults) for fault in faults[i]]
+
+
+def unplaced_faults(image: AnnotatedImage) -> list[Fault]:
+    """List the faults of the objects that the reader could not place."""
+    return [
+        Fault.parse("box_unreadable", f"{problem}; image excluded", image.name)
+        for problem in image.unplaced
+    ]
+
+
+def image_fault(image: AnnotatedImage, error: BadImage) -> Fault:
+    """Return the fault of an image that cannot be used."""
+    return Fault(error.kind, f"{image.name}: {error}", file=image.name, image=image.name)
+
+
+def make_records(
+    images: list[AnnotatedImage],
+    sizes: np.ndarray,
+    apply_exif: np.ndarray,
+    objects: CheckedObjects,
+    is_kept: np.ndarray,
+) -> RecordColumns:
+    """Build the records of the kept images, and of their objects."""
+    kept = np.flatnonzero(is_kept).tolist()
+    of_kept = is_kept[objects.owners]
+    return RecordColumns(
+        images=image_column([images[i].image for i in kept]),
+        names=[images[i].name for i in kept],
+        image_ids=np.array([images[i].image_id for i in kept], np.int64),
+        sizes=sizes[is_kept],
+        apply_exif=apply_exif[is_kept],
+        offsets=offsets_of(np.bincount(objects.owners, minlength=len(images))[is_kept]),
+        boxes=objects.boxes[of_kept],
+        classes=objects.classes[of_kept],
+        is_crowd=objects.is_crowd[of_kept],
+        area=objects.area[of_kept],
+        is_ignored=objects.is_ignored[of_kept],
+        is_difficult=objects.is_difficult[of_kept],
     )
-    return record, objects.problems, objects.clipped
 
 
-def _read_header(image: str | bytes) -> ImageHeader:
-    try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            if opened.format not in _FORMATS:
-                raise _BadImage(f"is a {opened.format} file; use {IMAGE_FORMATS}")
-            stored = (opened.height, opened.width)
-            orientation = exif_orientation(opened)
-    except FileNotFoundError as error:
-        raise _BadImage("image file is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _BadImage(f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
-    upright = stored[::-1] if orientation in _SIDEWAYS else stored
-    return ImageHeader(stored, upright, is_turned=orientation != 1)
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)], autograph=False
-)
-def _decoded_size(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
-    return tf.shape(decode_image(encoded, apply_exif))[:2]
-
-
-def _decode(image: str | bytes, apply_exif: bool, size: tuple[int, int]) -> None:
-    try:
-        with tf.device("/CPU:0"):
-            encoded = image if isinstance(image, bytes) else tf.io.read_file(image)
-            decoded_size = tuple(_decoded_size(encoded, apply_exif).numpy())
-    except tf.errors.OpError as error:
-        raise _BadImage("image file cannot be decoded; it may be damaged") from error
-    if decoded_size != size:
-        raise _BadImage(f"image is {_text(decoded_size)}, but its header says {_text(size)}")
-
-
-def _raise_if(strict: bool, problems: list[str]) -> None:
+def _raise_if(strict: bool, problems: Sequence[str]) -> None:
     if strict and problems:
         raise DataError(problems[0])
 
 
-def _notes(records: list[Record], clipped: list[str], use_difficult: bool) -> list[str]:
+def _notes(records: RecordColumns, clipped: _Clipped, use_difficult: bool) -> list[str]:
     """Return remarks on the objects that are no errors."""
     notes = []
-    if clipped:
-        first = f"1 box reaches beyond its image and was clipped: {clipped[0]}"
-        many = f"{len(clipped)} boxes reach beyond their images and were clipped; "
-        notes.append(first if len(clipped) == 1 else f"{many}the first is {clipped[0]}")
-    difficult = sum(int(record.is_difficult.sum()) for record in records)
+    if clipped.first is not None:
+        name = f"{clipped.first.file}: {clipped.first.place}"
+        first = f"1 box reaches beyond its image and was clipped: {name}"
+        many = f"{clipped.number} boxes reach beyond their images and were clipped; "
+        notes.append(first if clipped.number == 1 else f"{many}the first is {name}")
+    difficult = int(records.is_difficult.sum())
     if difficult and not use_difficult:
         count = "1 difficult object is" if difficult == 1 else f"{difficult} difficult objects are"
         notes.append(
@@ -226,7 +212,3 @@ def _warn(source: str, problems: list[str], notes: list[str]) -> None:
         logging.warning("%s: %s, excluded or ignored:\n  %s", source, count, "\n  ".join(lines))
     for note in notes:
         logging.warning("%s: %s", source, note)
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]} pixels"

@@ -1,7 +1,8 @@
 """Cache of image verification results, so that unchanged files are not read again.
 
 A file is unchanged if its path, size and modification time (in nanoseconds) are
-unchanged; images in memory are identified by a hash of their bytes. Only images that
+unchanged; images within a file are identified by it and their place, images in
+memory by a hash of their bytes. Only images that
 passed are cached: a failed one is read again at every start, as the failure may be
 transient.
 
@@ -16,24 +17,31 @@ import hashlib
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from efficientdet_tf.cache_directory import cache_directory
+from efficientdet_tf.data.image_sources import FileRange, ImageSource, is_remote
 
 # Part of the file's name; increment it when verification becomes stricter.
 _VERSION = 1
 _SECONDS_TO_WAIT = 5
 # Number of new results that are written in one transaction.
 _ROWS_AT_ONCE = 1000
+# Number of names in one query: SQLite allows 999 parameters at least.
+_NAMES_AT_ONCE = 500
+
+# Name, size in bytes, and modification time in nanoseconds of an image.
+_Key = tuple[bytes, int, int]
 
 _CREATE = """CREATE TABLE IF NOT EXISTS images (
     name BLOB PRIMARY KEY, size INTEGER, modified INTEGER, decoder TEXT,
     stored_height INTEGER, stored_width INTEGER, upright_height INTEGER, upright_width INTEGER,
     is_turned INTEGER, decoded INTEGER) WITHOUT ROWID"""
-_FIND = """SELECT stored_height, stored_width, upright_height, upright_width, is_turned, decoded
-    FROM images WHERE name = ? AND size = ? AND modified = ? AND decoder = ?"""
+_FIND = """SELECT name, size, modified, stored_height, stored_width, upright_height,
+    upright_width, is_turned, decoded FROM images WHERE decoder = ? AND name IN ({})"""
 _STORE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 # `apply_exif` of a complete decoding -> bit of the column `decoded`.
@@ -67,7 +75,7 @@ class VerifiedImage:
         decoded. Default none.
     """
 
-    key: tuple[bytes, int, int] | None
+    key: _Key | None
     header: ImageHeader | None = None
     decoded: frozenset[bool] = frozenset()
 
@@ -93,23 +101,23 @@ class VerifiedImages:
             if self._connection is not None:
                 self._connection.close()
 
-    def find(self, image: str | bytes) -> VerifiedImage:
-        """Look up the results for an image in its current state.
+    def find(self, keys: Sequence[_Key | None]) -> list[VerifiedImage]:
+        """Look up the results of images, given by `image_key`, in their current state."""
+        found: dict[_Key, VerifiedImage] = {}
+        present = [key for key in keys if key is not None]
+        for begin in range(0, len(present), _NAMES_AT_ONCE):
+            for row in self._rows([name for name, *_ in present[begin : begin + _NAMES_AT_ONCE]]):
+                verified = _verified(*row)
+                if verified.key is not None:
+                    found[verified.key] = verified
+        return [found.get(key, VerifiedImage(key)) if key else VerifiedImage(key) for key in keys]
 
-        Args:
-          image: path of the image file, or its encoded bytes.
-        """
-        key = _key(image)
-        row = None
+    def _rows(self, names: list[bytes]) -> list[tuple]:
         with self._lock, self._ignoring_errors():
-            if key and self._connection is not None:
-                row = self._connection.execute(_FIND, (*key, tf.__version__)).fetchone()
-        if row is None:
-            return VerifiedImage(key)
-        height, width, upright_height, upright_width, is_turned, bits = row
-        header = ImageHeader((height, width), (upright_height, upright_width), bool(is_turned))
-        decoded = frozenset(way for way, bit in _DECODED_BITS.items() if bits & bit)
-        return VerifiedImage(key, header, decoded)
+            if self._connection is not None:
+                query = _FIND.format(", ".join("?" * len(names)))
+                return self._connection.execute(query, (tf.__version__, *names)).fetchall()
+        return []
 
     def store(self, image: VerifiedImage) -> None:
         """Store the results of an image whose header has been read."""
@@ -159,7 +167,32 @@ class VerifiedImages:
                 self._path.unlink()
 
 
-def _key(image: str | bytes) -> tuple[bytes, int, int] | None:
+def _verified(
+    name: bytes,
+    size: int,
+    modified: int,
+    height: int,
+    width: int,
+    upright_height: int,
+    upright_width: int,
+    is_turned: int,
+    bits: int,
+) -> VerifiedImage:
+    """Return what a row of the database says."""
+    header = ImageHeader((height, width), (upright_height, upright_width), bool(is_turned))
+    decoded = frozenset(way for way, bit in _DECODED_BITS.items() if bits & bit)
+    return VerifiedImage((name, size, modified), header, decoded)
+
+
+def image_key(image: ImageSource) -> _Key | None:
+    """Return what identifies an image in its current state; None if its file is missing.
+
+    Args:
+      image: path of the image file, its encoded bytes, or where these are in a file.
+    """
+    if isinstance(image, FileRange):
+        file = image.file if is_remote(image.file) else os.path.abspath(image.file)
+        return os.fsencode(f"{file}#{image.offset}"), image.length, image.modified
     if isinstance(image, bytes):
         return b"blake2b:" + hashlib.blake2b(image, digest_size=20).digest(), len(image), 0
     try:

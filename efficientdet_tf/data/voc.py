@@ -7,6 +7,7 @@ original Pascal data's offset of one pixel, which tools that write this format
 today do not have.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +19,8 @@ from efficientdet_tf.data.annotations import (
     file_name_problem,
     read_text,
 )
-from efficientdet_tf.data.records import DataError, LabelMap
+from efficientdet_tf.data.class_names import label_map_of_folder
+from efficientdet_tf.data.records import DataError
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
@@ -53,7 +55,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; a Pascal VOC data set needs it")
     problems: list[str] = []
-    label_map = _label_map(root)
+    label_map = label_map_of_folder(root, _used_names(root), root / "Annotations")
     annotated = []
     for image_id, stem in _stems(root, split):
         problem = file_name_problem(stem)
@@ -95,26 +97,11 @@ def _stems(root: Path, split: str) -> list[tuple[int, str]]:
     return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
 
 
-def _label_map(root: Path) -> LabelMap:
-    label_file = root / "labels.txt"
-    if label_file.is_file():
-        lines = read_text(label_file).splitlines()
-        names = [line.strip() for line in lines if line.strip()]
-    else:
-        names = sorted(_used_names(root))
-    if not names or len(set(names)) != len(names):
-        problem = "a name occurs twice" if names else "there is no object with a name"
-        raise DataError(f"{label_file if names else root / 'Annotations'}: {problem}")
-    return LabelMap(tuple(range(1, len(names) + 1)), tuple(names))
-
-
-def _used_names(root: Path) -> set[str]:
-    names: set[str] = set()
+def _used_names(root: Path) -> Iterator[str]:
     for file in (root / "Annotations").glob("*.xml"):
         tree = _parse(file, problems=[])
         if tree is not None:
-            names.update((item.findtext("name") or "").strip() for item in tree.iter("object"))
-    return names - {""}
+            yield from ((item.findtext("name") or "").strip() for item in tree.iter("object"))
 
 
 def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:

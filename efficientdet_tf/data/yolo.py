@@ -12,6 +12,7 @@ An image without such a file is background only. Category ids are the class
 numbers, from 0. Images are ordered by path and numbered from 1.
 """
 
+import collections
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,8 +45,12 @@ def recognises(path: str) -> bool:
 
 
 def lacks_validation(path: str) -> str:
-    """Return "": `read` raises if data.yaml names no validation images."""
-    return ""
+    """Explain why `path`, a training set, has no validation images; "" if it has some.
+
+    It is also "" for a file that does not exist, of which `read` complains.
+    """
+    file = yaml_file(path)
+    return "" if not file.is_file() or "val" in load(file) else f"{file.name} has no key val"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -60,14 +65,15 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if the YAML file or the image folder is missing or invalid, or
         no image has a label file.
     """
-    file = Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
-    content = _load(file)
+    file = yaml_file(path)
+    content = load(file)
     label_map = _label_map(file, content.get("names"))
     columns = _pose_columns(file, content.get("kpt_shape"))
     files, problems = yolo_images.find(file, content, images, split)
     with_confidence: list[str] = []
+    kinds: collections.Counter[str] = collections.Counter()
     annotated = [
-        _annotated_image(image_id, image, columns, with_confidence)
+        _annotated_image(image_id, image, columns, with_confidence, kinds)
         for image_id, image in enumerate(files, 1)
     ]
     if not any(Path(image.annotation_file).is_file() for image in annotated):
@@ -81,13 +87,25 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         object_word="line",
         box_field="box",
         label_field="class",
+        box_form="cxcywh",
         fractions=True,
         problems=problems,
         notes=_confidence_note(file, split, with_confidence),
+        box_only=kinds,
     )
 
 
-def _load(file: Path) -> dict:
+def yaml_file(path: str) -> Path:
+    """Return the YAML file of a path, which may be its folder."""
+    return Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
+
+
+def load(file: Path) -> dict:
+    """Parse a YAML file.
+
+    Raises:
+      DataError: if it cannot be read, or does not hold keys and values.
+    """
     text = read_text(file)
     try:
         content = yaml.safe_load(text)
@@ -143,9 +161,17 @@ def _label_file(image: Path) -> Path:
 
 
 def _annotated_image(
-    image_id: int, image: Path, pose_columns: int, with_confidence: list[str]
+    image_id: int,
+    image: Path,
+    pose_columns: int,
+    with_confidence: list[str],
+    kinds: collections.Counter[str],
 ) -> AnnotatedImage:
-    """Read the labels of an image; add its lines with a sixth column to `with_confidence`."""
+    """Read the labels of an image.
+
+    Lines with a sixth column are added to `with_confidence`, those with more than a box are
+    counted in `kinds`.
+    """
     label_file = _label_file(image)
     boxes, labels, numbers, unplaced = [], [], [], []
     lines, problem = _lines(label_file)
@@ -164,6 +190,8 @@ def _annotated_image(
             continue
         if len(columns) == _BOX_COLUMNS + 1:
             with_confidence.append(where)
+        elif len(columns) > _BOX_COLUMNS:
+            kinds["keypoints" if len(columns) == pose_columns else "polygon"] += 1
         boxes.append(box)
         labels.append(label)
         numbers.append(number)

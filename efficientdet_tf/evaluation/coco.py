@@ -1,18 +1,20 @@
-"""COCO metrics by pycocotools, on records in memory."""
+"""COCO metrics of records in memory."""
 
 import json
+import math
 import os
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 
 from efficientdet_tf.data.records import DataError, DetectionData
-from efficientdet_tf.evaluation import category_evaluation
+from efficientdet_tf.evaluation import precision_recall
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.matching import Matcher
+from efficientdet_tf.evaluation.precision_recall import IOU_THRESHOLDS, RECALLS
 from efficientdet_tf.evaluation.result import METRICS, ClassResult, EvaluationResult
 
-# Indices in COCOeval's precision array: all object sizes, 100 detections per image.
-_ALL_SIZES, _MOST_DETECTIONS = 0, -1
+# Ranges of object areas in square pixels, both ends included.
+_AREAS = {"s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e5**2)}
 
 
 class CocoEvaluator:
@@ -26,7 +28,7 @@ class CocoEvaluator:
     Args:
       data: images and ground truth. Crowd regions and ignored objects do not count
         as objects, nor their detections as false positives: see
-        `category_evaluation`. `area` determines the object size.
+        `matching`. `area` determines the object size.
 
     Raises:
       DataError: when two records have the same image id.
@@ -136,24 +138,19 @@ class CocoEvaluator:
 
     def result(self) -> EvaluationResult:
         """Compute the metrics of the detections so far; images without any count, too."""
-        evaluation = self._run_pycocotools()
-        undefined_as_nan = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
-        precision = evaluation.eval["precision"][:, :, :, _ALL_SIZES, _MOST_DETECTIONS]
-        # Reorder from ascending category id, as in pycocotools, to class indices.
-        order = [evaluation.params.catIds.index(id_) for id_ in self._label_map.ids]
-        precision = np.where(precision < 0, np.nan, precision)[:, :, order]
+        matcher = Matcher(list(self._records.values()), self.arrays())
+        # The order in which pycocotools sums: equal to the last digit.
+        by_id = np.argsort(self._label_map.ids)
+        metrics, precision = _metrics(matcher, by_id)
+        precision = precision[:, :, np.argsort(by_id)]
         return EvaluationResult(
-            metrics=dict(zip(METRICS, undefined_as_nan.tolist())),
+            metrics=metrics,
             per_class=self._per_class(precision),
             num_images=len(self._records),
             precision=precision,
-            recalls=np.asarray(evaluation.params.recThrs),
-            iou_thresholds=np.asarray(evaluation.params.iouThrs),
+            recalls=RECALLS.copy(),
+            iou_thresholds=IOU_THRESHOLDS.copy(),
         )
-
-    def _run_pycocotools(self) -> COCOeval:
-        records = list(self._records.values())
-        return category_evaluation.evaluate(records, self.arrays(), self._label_map)
 
     def _per_class(self, precision: np.ndarray) -> tuple[ClassResult, ...]:
         objects = np.zeros(len(self._label_map), int)
@@ -170,6 +167,30 @@ class CocoEvaluator:
             )
             for index in range(len(self._label_map))
         )
+
+
+def _metrics(matcher: Matcher, classes: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Compute the twelve metrics, and precision: float64 [thresholds, recalls, classes]."""
+    matches = matcher.match(IOU_THRESHOLDS)
+    precision = precision_recall.precision_curves(matcher, matches, classes)
+    recall = {
+        f"AR{count}": precision_recall.recalls(matcher, matches, classes, count)
+        for count in (1, 10, 100)
+    }
+    by_size = {}
+    for size, area_range in _AREAS.items():
+        matches = matcher.match(IOU_THRESHOLDS, area_range)
+        by_size[f"AP{size}"] = precision_recall.precision_curves(matcher, matches, classes)
+        recall[f"AR{size}"] = precision_recall.recalls(matcher, matches, classes, 100)
+    by_threshold = {"AP50": precision[0], "AP75": precision[5]}
+    values = {"AP": precision, **by_threshold, **by_size, **recall}
+    return {name: _mean(values[name]) for name in METRICS}, precision
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of the defined values, NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _read_list(path: str | os.PathLike) -> list:

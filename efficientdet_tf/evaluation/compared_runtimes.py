@@ -5,7 +5,7 @@ import json
 import pathlib
 
 # Name of the JSON file in the folder of the exports.
-FILE_NAME = "comparison.json"
+FILE_NAME = "runtimes.json"
 # `format` of the run itself.
 RUN = "run"
 
@@ -53,7 +53,7 @@ class ComparedRuntime:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class RuntimeComparison:
     """Runtimes of one model on one machine.
 
     Attributes:
@@ -123,7 +123,7 @@ def _rates(throughput: dict[int, float]) -> str:
     return ", ".join(f"x{batch} {rate:.1f}/s" for batch, rate in throughput.items())
 
 
-def read(path: pathlib.Path) -> Comparison:
+def read(path: pathlib.Path) -> RuntimeComparison:
     """Read a comparison, the result of `to_json`.
 
     Raises:
@@ -137,7 +137,7 @@ def read(path: pathlib.Path) -> Comparison:
         values["runtimes"] = tuple(_runtime(entry) for entry in values["runtimes"])
         if not values["runtimes"]:
             raise ValueError("no runtime")
-        return Comparison(**values)
+        return RuntimeComparison(**values)
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError("not a comparison of runtimes") from error
 
@@ -153,7 +153,7 @@ def _runtime(entry: dict) -> ComparedRuntime:
 
 
 def is_own(path: pathlib.Path) -> bool:
-    """Whether a file was written from `Comparison.to_json`."""
+    """Whether a file was written from `RuntimeComparison.to_json`."""
     try:
         read(path)
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
 """Confusion matrix and per-image errors."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.score_thresholds import best_threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _match_within_classes(
     matched_object = np.full(len(boxes), -1, np.int64)
     free = same_class & record.is_counted
     _match_greedily(iou * free, np.ones(len(boxes), bool), matched_object, iou_threshold)
-    # A crowd region covers many objects, an ignored object is one: see `category_evaluation`.
+    # A crowd region covers many objects, an ignored object is one: see `matching`.
     on = np.where(record.is_crowd, covered, iou) >= iou_threshold
     any_class = record.classes < 0
     is_ignored = (on & (same_class | any_class) & ~record.is_counted).any(axis=1)
@@ -225,15 +227,9 @@ def _best_threshold(outcomes: Sequence[ImageOutcome]) -> float:
     is_true_positive = _joined(
         [outcome.is_true_positive[kept] for outcome, kept in zip(outcomes, counted)]
     )
-    if not is_true_positive.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(is_true_positive[order])
     objects = sum(int(outcome.record.is_counted.sum()) for outcome in outcomes)
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
-    # Equal scores are above a threshold together.
-    last = np.append(scores[1:] != scores[:-1], True)
-    return float(scores[np.where(last, f1, -1).argmax()])
+    best = best_threshold(scores, is_true_positive, objects).score
+    return 0.5 if math.isnan(best) else best
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

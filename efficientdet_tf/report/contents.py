@@ -16,8 +16,10 @@ from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation import compared_runtimes, verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
-from efficientdet_tf.evaluation.compared_runtimes import Comparison
+from efficientdet_tf.evaluation.compared_runtimes import RuntimeComparison
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
+from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
@@ -39,6 +41,7 @@ class Contents:
       ended: end of the last epoch; now for a run without epochs.
       result: metrics of the detections.
       confusion: confusion matrix of the same detections.
+      diagnosis: what most likely costs AP.
       train: statistics of the training set; None when it is unreadable.
       val: statistics of the validation set.
       skipped_images: {name: reason} of the images that training could not read.
@@ -47,7 +50,8 @@ class Contents:
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
       exported: measurements of the files in the run's folder `export`.
-      comparison: comparison of runtimes in the same folder; None if there is none.
+      runtimes: comparison of runtimes in the same folder; None if there is none.
+      comparison: comparison with another run; None without any.
     """
 
     config: Config
@@ -57,6 +61,7 @@ class Contents:
     ended: datetime.datetime
     result: EvaluationResult
     confusion: Confusion
+    diagnosis: Diagnosis
     train: DataStatistics | None
     val: DataStatistics
     skipped_images: dict[str, str]
@@ -65,6 +70,7 @@ class Contents:
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
     exported: list[VerifiedFile]
+    runtimes: RuntimeComparison | None
     comparison: Comparison | None
 
     def column(self, name: str) -> np.ndarray:
@@ -97,6 +103,7 @@ def gather(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -106,6 +113,7 @@ def gather(
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
       model: network with these weights; None to leave out its fusion weights. Default None.
+      comparison: comparison with another run. Default None.
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -119,7 +127,7 @@ def gather(
     shape = config.model.image_size, config.model.resize
     folder = directory.path / "export"
     exported, unreadable = _measurements(folder / verified_files.FILE_NAME, verified_files.read)
-    comparison, also_unreadable = _measurements(
+    runtimes, also_unreadable = _measurements(
         folder / compared_runtimes.FILE_NAME, compared_runtimes.read
     )
     problems += unreadable + also_unreadable
@@ -133,6 +141,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=confusion(val_data, measured.detections),
+        diagnosis=diagnose(val_data, measured.detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),
@@ -141,6 +150,7 @@ def gather(
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
         exported=exported or [],
+        runtimes=runtimes,
         comparison=comparison,
     )
 

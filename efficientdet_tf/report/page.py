@@ -6,15 +6,14 @@ import tf_keras as keras
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.report import contents as contents_lib
 from efficientdet_tf.report import sections
+from efficientdet_tf.report.comparison_section import comparison as comparison_section
+from efficientdet_tf.report.diagnosis_section import diagnosis
+from efficientdet_tf.report.document import document
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.visualization.elements import element, to_html
-
-_STYLE = pathlib.Path(__file__).with_name("page.css")
-# Forbids loading external resources and running scripts.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
@@ -23,6 +22,7 @@ def write_report(
     val_data: DetectionData,
     measured: Measured,
     model: keras.Model | None = None,
+    comparison: Comparison | None = None,
 ) -> pathlib.Path:
     """Write `report.html` to a run directory.
 
@@ -33,6 +33,7 @@ def write_report(
       measured: evaluation on the validation set.
       model: network with the evaluated weights; None to leave out its fusion weights.
         Default None.
+      comparison: comparison with another run. Default None.
 
     Returns:
       Path of the file.
@@ -42,35 +43,28 @@ def write_report(
       WriteError: when the page cannot be written.
     """
     path = directory.path / "report.html"
-    text = page(contents_lib.gather(directory, train_data, val_data, measured, model))
-    write_atomically(path, text)
+    contents = contents_lib.gather(directory, train_data, val_data, measured, model, comparison)
+    write_atomically(path, page(contents))
     return path
 
 
 def page(contents: contents_lib.Contents) -> str:
     """Render the HTML document: one file without scripts, for light and dark mode."""
-    name = contents.config.model.name
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", **{"http-equiv": "Content-Security-Policy"}, content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{name}, AP {contents.result.metrics['AP']:.3f}"),
-        element("style", _STYLE.read_text(encoding="utf-8")),
-    )
     parts = (
         sections.header,
+        *([comparison_section] if contents.comparison else []),
         sections.curves,
+        diagnosis,
         sections.classes,
         sections.precision_recall,
         sections.confusion_matrix,
         sections.worst_images,
         *([sections.fusion_weights] if contents.fusion_weights else []),
         *([sections.exported_files] if contents.exported else []),
-        *([sections.runtimes] if contents.comparison else []),
+        *([sections.runtimes] if contents.runtimes else []),
         sections.data,
         sections.settings,
         sections.environment,
     )
-    body = element("body", element("main", *(part(contents) for part in parts)))
-    return to_html(element("html", head, body, lang="en"))
+    title = f"{contents.config.model.name}, AP {contents.result.metrics['AP']:.3f}"
+    return document(title, *(part(contents) for part in parts))

@@ -1,12 +1,9 @@
 """Sections of the report page, each an element."""
 
-import base64
-import io
 import math
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from efficientdet_tf.config import Config, format_value
 from efficientdet_tf.config import settings as declared_settings
@@ -24,6 +21,7 @@ from efficientdet_tf.report.charts import (
     weights_chart,
 )
 from efficientdet_tf.report.contents import Contents
+from efficientdet_tf.report.document import data_uri, section
 from efficientdet_tf.report.fusion_weights import NodeWeights
 from efficientdet_tf.visualization.elements import Element, bar, element, number, table
 from keras_layers.fusion import fusion_operation
@@ -70,7 +68,7 @@ def header(contents: Contents) -> Element:
 def curves(contents: Contents) -> Element:
     """Draw losses, metrics and learning rate by epoch."""
     if not contents.history:
-        return _section("Training", element("p", "No epoch has been measured.", class_="quiet"))
+        return section("Training", element("p", "No epoch has been measured.", class_="quiet"))
     epochs = contents.column("epoch")
 
     def chart(title: str, *names: Any, y_range: tuple[float, float] | None = None) -> Element:
@@ -90,7 +88,7 @@ def curves(contents: Contents) -> Element:
         chart("Learning rate", "learning_rate"),
         chart("Gradient norm", "gradient_norm"),
     ]
-    return _section("Training", element("div", *charts, class_="grid"))
+    return section("Training", element("div", *charts, class_="grid"))
 
 
 def classes(contents: Contents) -> Element:
@@ -113,7 +111,7 @@ def classes(contents: Contents) -> Element:
         f"{confusion.score_threshold:.3g}, where F1 over all classes is best, at IoU "
         f"{confusion.iou_threshold:g}. Crowd regions and ignored objects do not count."
     )
-    return _section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
+    return section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
 
 
 def precision_recall(contents: Contents) -> Element:
@@ -144,7 +142,7 @@ def precision_recall(contents: Contents) -> Element:
         line_chart("Mean over classes", by_threshold, "recall", unit, unit),
         line_chart(title, by_class, "recall", unit, unit),
     ]
-    return _section("Precision-recall curves", element("div", *charts, class_="grid"))
+    return section("Precision-recall curves", element("div", *charts, class_="grid"))
 
 
 def confusion_matrix(contents: Contents) -> Element:
@@ -164,14 +162,14 @@ def confusion_matrix(contents: Contents) -> Element:
         rows = [[truth, taken, number(str(count))] for truth, taken, count in pairs]
         parts.append(element("h3", "Most often confused"))
         parts.append(table(["Ground truth", "Predicted as", "Count"], rows))
-    return _section("Confusion matrix", *parts)
+    return section("Confusion matrix", *parts)
 
 
 def worst_images(contents: Contents) -> Element:
     """Show the images with the most errors, ground truth beside predictions."""
     worst = contents.confusion.worst_images(_MOST_WORST)
     if not worst:
-        return _section("Worst images", element("p", "No errors.", class_="quiet"))
+        return section("Worst images", element("p", "No errors.", class_="quiet"))
     key = element(
         "p",
         "Left: ground truth. Right: predictions. ",
@@ -184,7 +182,7 @@ def worst_images(contents: Contents) -> Element:
         class_="quiet key",
     )
     shown = [_worst_image(outcome, contents) for outcome in worst]
-    return _section("Worst images", key, element("div", *shown, class_="column"))
+    return section("Worst images", key, element("div", *shown, class_="column"))
 
 
 def data(contents: Contents) -> Element:
@@ -230,7 +228,7 @@ def data(contents: Contents) -> Element:
             f"Images skipped in training: {len(contents.skipped_images):,}, {times:,.0f} times",
         )
         made.append(element("details", summary, element("ul", *lines)))
-    return _section("Data", *made)
+    return section("Data", *made)
 
 
 def fusion_weights(contents: Contents) -> Element:
@@ -256,7 +254,7 @@ def fusion_weights(contents: Contents) -> Element:
     head = ["Part", "Cell", "Node", "Input", "Weight"]
     values = element("details", element("summary", "All weights"), table(head, rows))
     parts = [element("div", *charts, class_="grid"), values]
-    return _section("Fusion weights", element("p", note, class_="quiet"), *parts)
+    return section("Fusion weights", element("p", note, class_="quiet"), *parts)
 
 
 def exported_files(contents: Contents) -> Element:
@@ -287,12 +285,12 @@ def exported_files(contents: Contents) -> Element:
         ]
         for file in contents.exported
     ]
-    return _section("Exported files", element("p", note, class_="quiet"), table(head, rows))
+    return section("Exported files", element("p", note, class_="quiet"), table(head, rows))
 
 
 def runtimes(contents: Contents) -> Element:
     """List the measurements of `python -m export --compare`, and say which runtime to use."""
-    comparison = contents.comparison
+    comparison = contents.runtimes
     assert comparison is not None
     note = (
         f"{comparison.machine}. AP on {comparison.source}. Exact: the detections are those of the "
@@ -311,7 +309,7 @@ def runtimes(contents: Contents) -> Element:
         for runtime in comparison.runtimes
     ]
     advice = element("ul", *(element("li", line) for line in comparison.advice()))
-    return _section("Runtimes", advice, element("p", note, class_="quiet"), table(head, rows))
+    return section("Runtimes", advice, element("p", note, class_="quiet"), table(head, rows))
 
 
 def settings(contents: Contents) -> Element:
@@ -319,13 +317,15 @@ def settings(contents: Contents) -> Element:
     defaults = Config.for_model(contents.config.model.name)
     differences, declared = contents.config.differences(defaults), declared_settings()
     groups = []
-    for section, fields in contents.config.to_dict().items():
+    for name_of_section, fields in contents.config.to_dict().items():
         rows = []
         for name, value in fields.items():
-            key = f"{section}.{name}"
+            key = f"{name_of_section}.{name}"
             text = element("td", _shown(value), class_="changed" if key in differences else "")
             rows.append([element("td", key, title=declared[key].description), text])
-        groups.append(element("div", element("h3", section), table([], rows), class_="card"))
+        groups.append(
+            element("div", element("h3", name_of_section), table([], rows), class_="card")
+        )
     note = "Marked values differ from those of the published model."
     lines = [
         element(
@@ -336,7 +336,7 @@ def settings(contents: Contents) -> Element:
         for key, (old, new) in change.settings.items()
     ]
     changes = [element("h3", "Changed when resumed"), element("ul", *lines)] if lines else []
-    return _section(
+    return section(
         "Settings",
         element("p", note, class_="quiet"),
         *changes,
@@ -347,7 +347,7 @@ def settings(contents: Contents) -> Element:
 def environment(contents: Contents) -> Element:
     """List the versions of Python and packages."""
     rows = [[name, value] for name, value in contents.environment.items()]
-    return _section("Environment", table([], rows))
+    return section("Environment", table([], rows))
 
 
 def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
@@ -361,16 +361,10 @@ def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
     except DataError as error:
         return element("figure", element("p", str(error)), caption, class_="card")
     elements = [
-        element("img", src=_data_uri(image), alt=f"{name}, {what}", loading="lazy")
+        element("img", src=data_uri(image), alt=f"{name}, {what}", loading="lazy")
         for image, what in zip(images, ("ground truth", "predictions"))
     ]
     return element("figure", element("div", *elements, class_="pair"), caption, class_="card")
-
-
-def _data_uri(image: PIL.Image.Image) -> str:
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
 def _describe_weights(contents: Contents) -> str:
@@ -413,7 +407,3 @@ def _shown(value: object) -> str:
 
 def _number(value: float) -> str:
     return "\u2013" if math.isnan(value) else f"{value:.3f}"
-
-
-def _section(title: str, *parts: Element) -> Element:
-    return element("section", element("h2", title), *parts)

@@ -14,18 +14,14 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
-from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.files import flush_to_disk, write_atomically
 from efficientdet_tf.metrics_history import COLUMNS, read_history, read_skipped_images
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training.recovery import TrainingDiverged
 from efficientdet_tf.training.state import checkpoints
 from efficientdet_tf.training.stopping import StopRequests
 from efficientdet_tf.training.stream import TrainingStream
-
-
-class TrainingDiverged(UserError):
-    """The loss is NaN or infinite."""
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -116,26 +112,37 @@ class SkippedImages(keras.callbacks.Callback):
         write_atomically(self._path, text.getvalue())
 
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Ends the run at the first loss that is NaN or infinite.
+class StopOnDivergence(keras.callbacks.Callback):
+    """Raises `TrainingDiverged` at a loss that is NaN or infinite, or has exploded.
 
     Args:
       images_of_step: called without arguments, returns the image names of the last step.
     """
 
+    # Largest ratio of the mean loss of an epoch to that of the epoch before.
+    EXPLODED = 100.0
+
     def __init__(self, images_of_step: Callable[[], list[str]]) -> None:
         super().__init__()
         self._images_of_step = images_of_step
+        self._most = math.inf
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-        if not math.isfinite(logs["loss"]):
-            step = int(self.model.optimizer.iterations.numpy())
-            raise TrainingDiverged(
-                f"the loss became {logs['loss']} at step {step}; "
-                f"its images are {_some(self._images_of_step())}. "
-                "The last checkpoint is kept. Usual causes: a learning rate that is too high "
-                "for the batch size (--set optimizer.learning_rate=...), or broken boxes"
-            )
+        # The mean of the epoch so far, which a single outlier does not take there.
+        loss = logs["loss"]
+        if math.isfinite(loss) and loss <= self._most:
+            return
+        step = int(self.model.optimizer.iterations.numpy())
+        raise TrainingDiverged(
+            f"the loss became {loss:.6g} at step {step}; "
+            f"its images are {_some(self._images_of_step())}. "
+            "The last checkpoint is kept. Usual causes: a learning rate that is too high "
+            "for the batch size (--set optimizer.learning_rate=...), or broken boxes",
+            step,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        self._most = self.EXPLODED * logs["loss"]
 
 
 def _some(names: list[str], most: int = 16) -> str:

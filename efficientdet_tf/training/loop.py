@@ -19,6 +19,7 @@ from efficientdet_tf.report.fusion_weights import fusion_weights
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, stopping, strategy
+from efficientdet_tf.training.data_wait import DataWait, advise
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.stopping import StopRequests
@@ -144,8 +145,10 @@ class TrainingLoop:
         evaluation = CachedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
         epoch_end_callbacks = [*self._metrics_callbacks(evaluation, requests), self.patience, saver]
         all_callbacks = [
+            # First: the time of the others is no part of a step.
+            DataWait(stream, advise(self.config, self.train_data)),
             callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
-            callbacks.StopOnNaN(stream.images_of_last_step),
+            callbacks.StopOnDivergence(stream.images_of_last_step),
             *epoch_end_callbacks[:2],
             *self._tensorboard_callbacks(evaluation),
             *epoch_end_callbacks[2:],

@@ -59,23 +59,21 @@ def describe(model: keras.Model, config: Config) -> str:
       model: model of `training.train.compiled_model`.
       config: config of the run.
     """
-    needed, devices = estimate(model, config), _devices(model.distribute_strategy)
-    available = _available(devices)
-    # Several CPU devices share the memory of the machine; others have their own.
-    shares = len(devices) if _are_cpus(devices) else 1
+    needed, shares = estimate(model, config), num_shares(model.distribute_strategy)
+    left = available(model.distribute_strategy)
     total = shares * needed.total
     text = (
-        f"memory: about {_gigabytes(total)} for batches of {config.training.batch_size} "
-        f"(activations {_gigabytes(shares * needed.activations)}, "
-        f"weights and optimizer {_gigabytes(shares * (needed.weights + needed.optimizer))}, "
-        f"the rest {_gigabytes(shares * (needed.batches + needed.program))})"
+        f"memory: about {gigabytes(total)} for batches of {config.training.batch_size} "
+        f"(activations {gigabytes(shares * needed.activations)}, "
+        f"weights and optimizer {gigabytes(shares * (needed.weights + needed.optimizer))}, "
+        f"the rest {gigabytes(shares * (needed.batches + needed.program))})"
     )
-    if available is None:
+    if left is None:
         return text
-    if total <= available:
-        return f"{text}; {_gigabytes(available)} are available"
+    if total <= left:
+        return f"{text}; {gigabytes(left)} are available"
     return (
-        f"warning: {text}, but {_gigabytes(available)} are available; use a smaller "
+        f"warning: {text}, but {gigabytes(left)} are available; use a smaller "
         "training.batch_size, training.gradient_accumulation_steps=2 or more, "
         "training.gradient_checkpointing=true or training.precision=mixed_bfloat16"
     )
@@ -163,16 +161,28 @@ def _are_cpus(devices: tuple[str, ...]) -> bool:
     return all("cpu" in device.lower() for device in devices)
 
 
-def _available(devices: tuple[str, ...]) -> int | None:
+def num_shares(strategy: tf.distribute.Strategy) -> int:
+    """Return the number of devices that share one memory: CPU devices that of the machine."""
+    devices = _devices(strategy)
+    return len(devices) if _are_cpus(devices) else 1
+
+
+def available(strategy: tf.distribute.Strategy) -> int | None:
     """Return the bytes available for training, None if unknown.
 
     For a GPU the memory limit of TensorFlow; else the free memory of this machine or of
     the container of the process.
     """
+    devices = _devices(strategy)
     if any("gpu" in device.lower() for device in devices):
         return _gpu_memory()
     if not _are_cpus(devices):
         return None
+    return free_memory()
+
+
+def free_memory() -> int | None:
+    """Return the free memory of this machine or of the process's container in bytes, if known."""
     return min((size for size in (_machine_memory(), _container_memory()) if size), default=None)
 
 
@@ -204,5 +214,6 @@ def _container_memory() -> int | None:
         return None
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """Format a number of bytes."""
     return f"{size / 1e9:.1f} GB"

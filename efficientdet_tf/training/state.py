@@ -17,6 +17,27 @@ _UNREADABLE = (tf.errors.OpError, IndexError)
 _WEIGHTS_FILES = 3
 
 
+def number(path: pathlib.Path) -> int:
+    """Return the number of a checkpoint, the steps that it has done, from its prefix."""
+    return int(path.name.removeprefix("ckpt-"))
+
+
+def delete_checkpoint(directory: RunDirectory, number: int) -> None:
+    """Delete the files of a checkpoint.
+
+    Raises:
+      RunDirectoryError: when they cannot be deleted.
+    """
+    try:
+        # The index first: without it, the rest is no checkpoint.
+        for file in sorted(directory.checkpoints.glob(f"ckpt-{number}.*"), reverse=True):
+            file.unlink()
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{directory.checkpoints}: cannot be written: {error.strerror}"
+        ) from error
+
+
 def checkpoints(directory: RunDirectory) -> list[pathlib.Path]:
     """List the checkpoints of a run, newest first, by TensorFlow's prefix: without suffix.
 

@@ -1,6 +1,8 @@
 """Stream of training batches, and the images in each."""
 
+import collections
 import itertools
+import math
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -35,6 +37,8 @@ class TrainingStream:
         self._unread_before = 0
         self._named: set[int] = set()
         self._workers, self._worker = 1, 0
+        # Batches of a step in this process: one for each device.
+        self._local_batches = 1
         self._start(0)
 
     @property
@@ -59,6 +63,7 @@ class TrainingStream:
 
         def make_worker_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             self._workers, self._worker = context.num_input_pipelines, context.input_pipeline_id
+            self._local_batches = context.num_replicas_in_sync // context.num_input_pipelines
             return self._dataset(self._batch_size, context)
 
         return self._devices.distribute_datasets_from_function(make_worker_dataset)
@@ -74,6 +79,15 @@ class TrainingStream:
     def step_done(self) -> None:
         """Count the images of one step as consumed."""
         self._images_done += self._share
+
+    def next_delivery(self) -> float:
+        """Return when the batches of a step had been delivered, in seconds of `time.monotonic`.
+
+        To be called once for every step, after it; it answers for one step after the other.
+        """
+        count = min(self._local_batches, len(self._deliveries))
+        delivered = [self._deliveries.popleft() for _ in range(count)]
+        return max(delivered, default=-math.inf)
 
     def newly_unreadable(self) -> Iterator[tuple[Record, str]]:
         """Yield each image newly found unreadable, and why."""
@@ -139,6 +153,7 @@ class TrainingStream:
         self._first_image = first_image
         self._images_done = 0
         self._failures = reading.ReadFailures()
+        self._deliveries: collections.deque[float] = collections.deque()
         self._positions_seen = self._gaps_seen = 0
         self._order: Iterator[tuple[int, int]] | None = None
 
@@ -153,6 +168,7 @@ class TrainingStream:
             first_image=self._first_image,
             worker=worker,
             failures=self._failures,
+            deliveries=self._deliveries,
         )
 
     def _missing(self) -> set[int]:

@@ -1,7 +1,8 @@
 """Training run: from a config to a run directory."""
 
 import contextlib
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 import tf_keras as keras
@@ -17,36 +18,50 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import class_weights, memory, optimizers, state, strategy, summary
+from efficientdet_tf.training import (
+    anchor_fit,
+    class_weights,
+    memory,
+    optimizers,
+    recovery,
+    state,
+    strategy,
+    summary,
+)
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.run_lock import RunLock
 
+Plan = Callable[
+    [Config, tuple[DetectionData, DetectionData], tf.distribute.Strategy, RunDirectory], Config
+]
 
-def train(config: Config, model_dir: str) -> EvaluationResult | None:
+
+def train(config: Config, model_dir: str, plan: Plan | None = None) -> EvaluationResult | None:
     """Train with regular evaluations, resuming an earlier run in the same directory.
 
     Args:
       config: settings; `model.num_classes` is taken from the training data.
       model_dir: path of the run directory, see `RunDirectory`; created if missing. A new
         run loads `training.pretrained`; a resumed one does not.
+      plan: called with the config, the training and validation set, the devices and the run
+        directory, returns the config to train with, see `training.planning`. Default None.
 
     Returns:
       The last evaluation; None when the run was already finished.
 
     Raises:
-      UserError: for invalid settings, data, weights or folder, or a NaN or infinite
-        loss; the message is one line.
+      UserError: for invalid settings, data, weights or folder, or a loss that diverges
+        after all recoveries; the message is one line.
     """
     config = parts.resolve(config)
     gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
-    pretrained = "" if state.checkpoints(directory) else config.training.pretrained
-    if pretrained:
+    if config.training.pretrained and not state.checkpoints(directory):
         # Before reading the data sets: a wrong name fails at once.
-        registry.find(pretrained)
+        registry.find(config.training.pretrained)
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     devices = strategy.create(config.training.strategy, config.training.tpu)
@@ -57,21 +72,39 @@ def train(config: Config, model_dir: str) -> EvaluationResult | None:
     # Only the chief writes to the run directory.
     lock = RunLock(directory.path) if strategy.is_chief(devices) else contextlib.nullcontext()
     with lock:
-        return _train(config, directory, devices, pretrained)
+        data = load_data(config)
+        config = config.override({"model.num_classes": len(data[0].label_map)})
+        config = config.override(class_weights.settings(config.loss, data[0]))
+        stored = directory.config() if directory.exists() else None
+        config = config.override(anchor_fit.settings(config, data[0], stored))
+        if plan is not None:
+            config = plan(config, data, devices, directory)
+        while True:
+            try:
+                return _train(config, directory, devices, data)
+            except recovery.TrainingDiverged as error:
+                # The other workers cannot be told to take part.
+                if strategy.has_peers(devices):
+                    raise
+                recovery.recover(directory, config, error)
+            # The model of the failed attempt; its traceback referenced it until here.
+            gc.collect()
 
 
 def _train(
-    config: Config, directory: RunDirectory, devices: tf.distribute.Strategy, pretrained: str
+    config: Config,
+    directory: RunDirectory,
+    devices: tf.distribute.Strategy,
+    data: tuple[DetectionData, DetectionData],
 ) -> EvaluationResult | None:
-    """Run `train` with its devices, while the run directory is locked."""
-    train_data, val_data = load_data(config)
-    config = config.override({"model.num_classes": len(train_data.label_map)})
-    config = config.override(class_weights.settings(config.loss, train_data))
+    """Run `train` with its devices and data sets, while the run directory is locked."""
+    train_data, val_data = data
     directory.check(config, train_data.label_map)
+    pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     stored = directory.config() if directory.exists() else config
     steps = steps_per_epoch(config, len(train_data))
     with devices.scope():
-        model = compiled_model(config, steps)
+        model = compiled_model(recovery.with_halved_rate(config, directory.path), steps)
         if pretrained:
             print(load_pretrained(model, config, pretrained))
     with strategy.writable(directory, devices) as output:

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf import anchors
-from efficientdet_tf.boxes import decode
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.files import replacing
 from efficientdet_tf.visualization import drawing
+from keras_layers.box_coder import decode
 
 # More images would make the grid unreadable.
 MOST_IMAGES = 8

@@ -15,6 +15,7 @@ from efficientdet_tf.config import known_keys
 from efficientdet_tf.visualization import drawing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+KNOWN = ", ".join(data.COMMANDS)
 SMALL = ("--data=digits", "--num_images=5", "--columns=3", "--set=model.image_size=128x160")
 
 
@@ -93,8 +94,8 @@ def test_without_augmentation_all_of_it_is_off():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the first argument has to be one of: show; see --help"),
-        (["shw"], "'shw' is not one of: show; see --help"),
+        ([], f"the first argument has to be one of: {KNOWN}; see --help"),
+        (["shw"], f"'shw' is not one of: {KNOWN}; see --help"),
         (["show", "--output=x.png"], "--data is missing: Data set: a path, or"),
         (["show", "--data=digits"], "--output is missing: Image file to write, e.g. grid.png."),
         (["show", "more"], "unexpected argument 'more'; see --help"),

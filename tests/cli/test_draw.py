@@ -58,6 +58,12 @@ def test_the_drawings_of_the_documentation_are_current(words, tmp_path):
 def test_the_documentation_draws_each_network_of_its_table():
     drawn = [words[4].removeprefix("--neck=") for words in documented()]
     assert drawn == re.findall(r"^\| `(\w+)`", TEXT, re.MULTILINE)
+    sections = re.findall(r"^### (\w+)$(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL)
+    assert sorted(name for name, _ in sections) == sorted(drawn)
+    for name, section in sections:
+        # Source, equation and drawing.
+        assert "](https://" in section and "```text\n" in section
+        assert section.rstrip().endswith(f"](images/feature_networks/{name}.svg)")
     assert {NETWORKS[name] for name in drawn} == set(NETWORKS.values())
 
 

@@ -102,7 +102,15 @@ def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
     assert [line.split()[0] for line in lines[1:13]] == list(METRICS)
     assert [line.split()[:3] for line in lines[15:17]] == [["4", "disc", "1"], ["9", "square", "2"]]
     output = folder / "run" / "evaluation"
-    assert lines[-1] == (f"Written to {output}: evaluation.json, detections.json, pr_curves.png")
+    assert lines[-1] == (
+        f"Written to {output}: evaluation.json, detections.json, pr_curves.png, diagnosis.json, "
+        "diagnosis.png"
+    )
+    assert lines[18].startswith("Diagnosis: ") and lines[19].startswith("AP50 lost by kind of ")
+    diagnosis = json.loads((output / "diagnosis.json").read_text())
+    assert f"Diagnosis: {diagnosis['sentence']}" == lines[18]
+    assert diagnosis["ground_truth_ap"] == pytest.approx(1.0)
+    assert (output / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
     values = json.loads((output / "evaluation.json").read_text())
     assert values["images"] == 3 and list(values["metrics"]) == list(METRICS)
     assert (output / "pr_curves.png").read_bytes().startswith(b"\x89PNG")
@@ -113,7 +121,7 @@ def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
 
 def test_the_written_detections_give_the_same_numbers(folder, measured):
     output = folder / "run" / "evaluation"
-    again, default = command.evaluate(
+    again, _, default = command.evaluate(
         options(output / "detections.json", data=str(folder / "val.json"))
     )
     assert json.loads(again.to_json()) == json.loads((output / "evaluation.json").read_text())
@@ -173,7 +181,7 @@ def test_the_file_that_is_evaluated_is_not_overwritten(folder, measured):
     )
 
 
-@pytest.mark.parametrize("name", ["evaluation.json", "detections.json", "pr_curves.png"])
+@pytest.mark.parametrize("name", ["evaluation.json", "detections.json", "diagnosis.json"])
 def test_files_of_others_are_not_overwritten(folder, tmp_path, name):
     (tmp_path / name).write_text("{}")
     with pytest.raises(UserError) as error:

@@ -10,11 +10,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import commands
+from clips import grey, write_clip
 from efficientdet_tf.boxes import from_xywh
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import predict as predict_command
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.inference.image_folder import PredictionError, plan, predict
+from efficientdet_tf.inference.prediction import plan, predict
+from efficientdet_tf.inference.sources import SourceError
 from efficientdet_tf.output_files import OutputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,6 +42,11 @@ def image_folder(tmp_path_factory, photograph):
     (folder / "broken.png").write_text("no image")
     (folder / "notes.txt").write_text("no image either")
     return folder
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_run):
+    return Detector.load(tiny_run)
 
 
 @pytest.fixture(scope="module")
@@ -103,19 +111,24 @@ def test_complains_in_one_line(arguments, message, capsys):
     assert line.startswith(f"predict: {message}")
 
 
-def test_webp_is_read_and_other_formats_are_named(tmp_path, photograph, tiny_run):
+def entries_in(output):
+    return json.loads((output / "detections.json").read_text(encoding="utf-8"))
+
+
+def test_webp_is_read_and_other_formats_are_named(tmp_path, photograph, detector, capsys):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     small = PIL.Image.open(photograph).resize((64, 40))
     small.save(source / "a.webp")
     small.save(source / "b.jfif", "JPEG")
     small.save(source / "c.tif")
-    entries, problems = predict(Detector.load(tiny_run), plan(source, output), 0.3)
-    assert [(entry["file"], entry["width"]) for entry in entries] == [
+    assert predict(detector, plan(str(source), output), 0.3).unreadable == 1
+    assert [(entry["file"], entry["width"]) for entry in entries_in(output)] == [
         ("a.webp", 64),
         ("b.jfif", 64),
     ]
-    assert problems == [f"{source}/c.tif: not a readable JPEG, PNG, GIF, BMP or WebP image"]
+    reason = "not a readable JPEG, PNG, GIF, BMP or WebP image"
+    assert capsys.readouterr().err == f"skipped {source}/c.tif: {reason}\n"
     assert sorted(path.name for path in output.iterdir()) == [
         *("a.webp.png", "b.jfif.png", "detections.json")
     ]
@@ -129,8 +142,8 @@ def test_bad_folders_are_named(tmp_path, photograph):
         (photograph, folder, f"--output: {folder} is the folder of the input; choose another"),
         (folder, folder, f"--output: {folder} is the folder of the input; choose another folder"),
     ):
-        with pytest.raises((PredictionError, OutputError)) as error:
-            plan(source, output)
+        with pytest.raises((SourceError, OutputError)) as error:
+            plan(str(source), output)
         assert str(error.value).startswith(message)
 
 
@@ -138,8 +151,7 @@ def paths_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph, tiny_run):
-    detector = Detector.load(tiny_run)
+def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph, detector):
     output = tmp_path / "found" / "here"
     for name in ("a.jpg", "b.png", "c.bmp", "found/d.jpg", "found/here/e.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -147,9 +159,8 @@ def test_what_predict_wrote_is_replaced_and_not_read_again(tmp_path, photograph,
     before = paths_in(tmp_path)
     # The user's image in the output folder is also read.
     for _ in range(2):
-        entries, problems = predict(detector, plan(tmp_path, output), 0.3)
-        assert [entry["file"] for entry in entries] == before
-        assert problems == []
+        assert predict(detector, plan(str(tmp_path), output), 0.3).unreadable == 0
+        assert [entry["file"] for entry in entries_in(output)] == before
     written = ["a.jpg", "b.png", "c.bmp.png", "detections.json", "found/d.jpg"]
     written.append("found/here/e.jpg")
     assert paths_in(tmp_path) == sorted([*before, *(f"found/here/{name}" for name in written)])
@@ -183,7 +194,7 @@ def test_a_file_that_predict_did_not_write_is_not_overwritten(
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(OutputError) as error:
-        plan(tmp_path / source, tmp_path / output)
+        plan(str(tmp_path / source), tmp_path / output)
     assert str(error.value) == (
         f"--output: {tmp_path / name} exists and was not written by this command; "
         "choose another name or folder, or move it away"
@@ -196,14 +207,14 @@ def test_an_image_in_a_folder_of_the_same_name_is_not_overwritten(tmp_path, phot
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(photograph, tmp_path / name)
     with pytest.raises(OutputError, match=f"^--output: {tmp_path}/in/a.jpg exists and was not "):
-        plan(tmp_path / "in", tmp_path)
+        plan(str(tmp_path / "in"), tmp_path)
 
 
 def test_two_images_that_would_be_one_file_are_named(tmp_path, photograph):
     for name in ("a.gif", "a.gif.png"):
         PIL.Image.open(photograph).resize((64, 40)).save(tmp_path / name)
-    with pytest.raises(PredictionError) as error:
-        plan(tmp_path, tmp_path / "out")
+    with pytest.raises(SourceError) as error:
+        plan(str(tmp_path), tmp_path / "out")
     assert str(error.value) == (
         f"--input: a.gif and a.gif.png would both be written to {tmp_path}/out/a.gif.png; "
         "rename one"
@@ -219,3 +230,31 @@ def test_nothing_is_loaded_or_written_before_a_refusal(tmp_path, photograph):
         "choose another name or folder, or move it away\n"
     )
     assert paths_in(tmp_path) == ["china.jpg"]
+
+
+def test_a_video_and_its_flags(tmp_path, tiny_run):
+    write_clip(tmp_path / "clip.mp4", [grey(number) for number in range(6)])
+    done = commands.call(
+        *("-m", "efficientdet_tf", "predict", f"--model_path={tiny_run}"),
+        *(f"--input={tmp_path}/clip.mp4", f"--output={tmp_path}/out", "--format=jsonl,csv"),
+        *("--save_images=false", "--stride=2", "--num_frames=2", "--batch_size=4"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f" detections in 2 frames, written to {tmp_path}/out\n")
+    assert paths_in(tmp_path / "out") == ["detections.csv", "detections.jsonl"]
+
+
+def test_a_damaged_video_is_counted(tmp_path, tiny_run, image_folder):
+    shutil.copytree(image_folder, tmp_path / "in")
+    (tmp_path / "in" / "broken.mp4").write_text("no video")
+    done = commands.call(
+        *("-m", "efficientdet_tf", "predict", f"--model_path={tiny_run}"),
+        *(f"--input={tmp_path}/in/*", f"--output={tmp_path}/out"),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"skipped {tmp_path}/in/broken.mp4: not a readable video: "
+        "Invalid data found when processing input",
+        f"skipped {tmp_path}/in/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
+        "predict: 2 of 3 images and videos could not be read completely",
+    ]

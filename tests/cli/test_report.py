@@ -1,5 +1,6 @@
 """`efficientdet-report`: output and refusals."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,33 @@ def test_other_classes_than_those_of_the_run_are_refused(folder, tmp_path):
     assert str(error.value) == (
         f"{folder / 'annotations.json'}: its classes differ from those of the run"
     )
+
+
+def test_a_run_is_compared_with_another(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    directory = RunDirectory(other)
+    # With classes in another order: only their names matter.
+    label_map = LabelMap(digits.LABEL_MAP.ids[::-1], digits.LABEL_MAP.names[::-1])
+    directory.create(RunDirectory(folder / "run").config(), label_map)
+    keras.utils.set_random_seed(1)
+    directory.save_weights(model_lib.build(directory.config()), "best")
+    arguments = [f"--model_dir={folder / 'run'}", f"--against={other}"]
+    assert command_line.call(report.COMMAND, arguments) == 0
+    summary, written = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        rf"AP \d\.\d{{3}} against \d\.\d{{3}} of {other}: difference [+-]\d\.\d{{3}}, "
+        r"95 % interval [+-]\d\.\d{3} to [+-]\d\.\d{3} \(1000 resamples of 3 images, seed 0\)",
+        summary,
+    )
+    assert written == f"Written to {folder / 'run' / 'report.html'}"
+    text = (folder / "run" / "report.html").read_text()
+    assert f"<h2>Compared with {other}</h2>" in text
+
+
+def test_another_run_that_cannot_be_compared_is_refused(folder, tmp_path):
+    with pytest.raises(RunDirectoryError) as error:
+        report.report(str(folder / "run"), "best", str(tmp_path))
+    assert str(error.value) == f"{tmp_path}: no config.yaml; is this a run directory?"
 
 
 def test_a_folder_without_a_run(tmp_path):

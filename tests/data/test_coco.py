@@ -264,6 +264,50 @@ def test_repeated_annotation_ids_are_reported_and_all_used(write, warnings_of):
     )
 
 
+def test_a_large_file_is_read_like_a_small_one(write, write_image, tmp_path):
+    """Entries are read in blocks of 4096; an unusual one has its block examined one by one."""
+    values = content()
+    write_image(tmp_path / "images" / "a.jpg")
+    many = 10_000
+    values["images"] = [values["images"][0] | {"id": i} for i in range(many)]
+    values["annotations"] = [
+        {"id": i, "image_id": (i * 7) % many, "category_id": 5, "bbox": [1, 2, 3 + i % 9, 4]}
+        for i in range(many)
+    ]
+    changes = {
+        # In an otherwise plain block, and in an unusual one.
+        17: {"image_id": -1},
+        5000: {"bbox": None},
+        6000: {"category_id": "5"},
+        7000: {"image_id": "7"},
+        9000: {"iscrowd": "1", "id": 8999},
+    }
+    for i, change in changes.items():
+        values["annotations"][i] |= change
+    values["images"][9999]["file_name"] = 9
+    path = write(values)
+    loaded = data.load(path, verify="header")
+    assert [problem.removeprefix(f"{path}: ") for problem in loaded.problems] == [
+        "image 10000 of the list: file_name: is missing",
+        "annotation 17: image_id: -1 is not among the images",
+        # Of the image whose entry cannot be used.
+        "annotation 2857: image_id: 9999 is not among the images",
+        "annotation 7000: image_id: image id '7' is a string; ids must be whole numbers",
+        "annotation 6000: category_id: '5' is not a known category; "
+        "ignored in training and evaluation",
+        "annotation 5000: bbox: must be four numbers, is None; image excluded",
+    ]
+    ids = [record.image_id for record in loaded.records]
+    assert ids == [i for i in range(9999) if i != 5000]
+    boxes = {record.image_id: record.boxes.tolist() for record in loaded.records}
+    for number in (0, 4095, 4096, 9998):
+        assert boxes[(number * 7) % many] == [[2, 1, 6, min(4 + number % 9, 64)]]
+    assert loaded.records[0].is_crowd.tolist() == [False]
+    assert boxes[17 * 7] == []
+    crowds = [record.image_id for record in loaded.records if record.is_crowd.any()]
+    assert crowds == [9000 * 7 % many]
+
+
 def test_a_byte_order_mark_costs_nothing(write):
     path = write("\ufeff" + json.dumps(content()))
     assert len(data.load(path)) == 2

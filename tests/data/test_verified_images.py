@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from efficientdet_tf import data
-from efficientdet_tf.data.records import DataError
+from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
+from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.data.tfrecord import write_tfrecord
+from efficientdet_tf.data.validation import validate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATABASE = "verified_images-1.sqlite3"
@@ -177,19 +179,42 @@ def test_another_tensorflow_decodes_again(cache, coco_file):
     assert names(coco_file) == ["b.png", "c.jpg"]
 
 
-def test_images_in_memory_are_identified_by_their_bytes(cache, coco_file, tmp_path):
-    write_tfrecord(data.load(str(coco_file)), str(tmp_path / "train.tfrecord"))
+def test_images_in_tfrecord_files_are_identified_by_file_and_place(cache, coco_file, tmp_path):
+    [file] = write_tfrecord(data.load(str(coco_file)), str(tmp_path / "train.tfrecord"))
     (cache / DATABASE).unlink()
     for _ in range(2):
-        assert data.load(str(tmp_path / "train.tfrecord")).problems == ()
+        assert data.load(file).problems == ()
     with sqlite3.connect(cache / DATABASE) as connection:
         rows = connection.execute("SELECT name, size, modified FROM images").fetchall()
         # The cached result is used as it is.
         connection.execute("UPDATE images SET stored_width = 1, upright_width = 1")
-    assert [name[:8] for name, _, _ in rows] == [b"blake2b:"] * 3
-    assert min(size for _, size, _ in rows) > 300 and {time for _, _, time in rows} == {0}
-    again = data.load(str(tmp_path / "train.tfrecord"))
-    assert [record.width for record in again.records] == [1, 1, 1]
+    loaded = data.load(file)
+    assert [record.width for record in loaded.records] == [1, 1, 1]
+    assert {name for name, _, _ in rows} == {
+        f"{file}#{record.image.offset}".encode() for record in loaded.records
+    }
+    assert min(size for _, size, _ in rows) > 300
+    assert {time for _, _, time in rows} == {Path(file).stat().st_mtime_ns}
+
+
+def test_images_in_memory_are_identified_by_their_bytes(cache, coco_file, tmp_path):
+    image = AnnotatedImage(
+        image_id=1,
+        image=coco_file.with_name("a.jpg").read_bytes(),
+        name="a",
+        annotation_file="made",
+        size=None,
+        boxes=np.zeros((0, 4)),
+        labels=[],
+        numbers=[],
+    )
+    made = Annotations([image], LabelMap((1,), ("cat",)), {1: 0}, "made", "object", "box", "class")
+    assert validate(made).problems == ()
+    with sqlite3.connect(cache / DATABASE) as connection:
+        [(name, size, modified)] = connection.execute("SELECT name, size, modified FROM images")
+        connection.execute("UPDATE images SET stored_width = 1, upright_width = 1")
+    assert name.startswith(b"blake2b:") and size == len(image.image) and modified == 0
+    assert validate(made).records[0].width == 1
 
 
 def test_strict_loading_keeps_what_was_verified_before_the_first_problem(cache, coco_file):

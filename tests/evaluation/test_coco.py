@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.coco_reference import differences, random_case
 from efficientdet_tf.boxes import areas, to_xywh
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation.coco import CocoEvaluator
@@ -298,6 +299,27 @@ def test_files_give_the_numbers_pycocotools_gives_by_itself(tmp_path, seed):
     assert 0.01 < found[0] < 0.99
     # pycocotools gives -1 for undefined metrics.
     np.testing.assert_allclose(np.nan_to_num(found, nan=-1), reference.stats, atol=1e-12)
+
+
+def test_random_cases_give_the_numbers_of_pycocotools_to_the_last_digit():
+    """`benchmarks.coco_metrics --random_cases` has 10,000 of them."""
+    random = np.random.default_rng(1)
+    cases = [random_case(random) for _ in range(200)]
+    assert [differences(*case) for case in cases] == [[]] * len(cases)
+    # They have everything that makes a difference.
+    records = [record for data, _ in cases for record in data.records]
+    assert any(item.is_crowd.any() for item in records)
+    assert any((item.is_ignored & (item.classes < 0)).any() for item in records)
+    assert any(len(item.boxes) == 0 for item in records)
+    assert any(len(found) == 0 for _, found in cases)
+    assert any(
+        np.unique(found.class_indices[found.image_ids == item.image_id], return_counts=True)[1].max(
+            initial=0
+        )
+        > 100
+        for data, found in cases
+        for item in data.records
+    )
 
 
 def test_detections_round_trip_through_the_results_format(tmp_path):

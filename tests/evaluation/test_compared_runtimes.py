@@ -3,7 +3,7 @@
 import pytest
 
 from efficientdet_tf.evaluation import compared_runtimes
-from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, Comparison
+from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, RuntimeComparison
 
 
 def runtime(format, name, size, ap, is_exact, latency, rate):
@@ -27,7 +27,7 @@ BAD = runtime("tflite_raw_int8", "litert", 900_000, 0.4, False, 1.0, 900.0)
 
 
 def comparison(*runtimes):
-    return Comparison("A processor, 2 cores", "data/val.json", 0.01, (RUN, *runtimes))
+    return RuntimeComparison("A processor, 2 cores", "data/val.json", 0.01, (RUN, *runtimes))
 
 
 def test_the_advice_names_what_is_best_of_those_with_the_ap():
@@ -68,7 +68,7 @@ def test_json_is_read_again(tmp_path):
 
 @pytest.mark.parametrize("content", ["[", "[1]", "7", "{}", '{"advice": 1, "runtimes": []}'])
 def test_other_files_are_not_ours(tmp_path, content):
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "runtimes.json"
     path.write_text(content)
     assert not compared_runtimes.is_own(path)
     with pytest.raises(ValueError):
@@ -76,7 +76,7 @@ def test_other_files_are_not_ours(tmp_path, content):
 
 
 def test_what_lacks_a_measurement_is_not_ours(tmp_path):
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "runtimes.json"
     path.write_text(comparison().to_json().replace('"ap": 0.5', '"accuracy": 0.5'))
     with pytest.raises(ValueError, match="^not a comparison of runtimes$"):
         compared_runtimes.read(path)

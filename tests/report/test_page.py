@@ -15,7 +15,8 @@ from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.coco import CocoEvaluator
-from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, Comparison
+from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, RuntimeComparison
+from efficientdet_tf.evaluation.comparison import compare
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.files import WriteError
 from efficientdet_tf.report.page import write_report
@@ -96,7 +97,16 @@ def found(data, wrong_in=()):
     return Measured.from_evaluator(evaluator)
 
 
-def written(folder, val_data, measured, train_data=None, metrics=METRICS, model=None, **overrides):
+def written(
+    folder,
+    val_data,
+    measured,
+    train_data=None,
+    metrics=METRICS,
+    model=None,
+    comparison=None,
+    **overrides,
+):
     config = Config.for_model("efficientdet-lite0").override(
         {
             "model.image_size": 64,
@@ -111,7 +121,7 @@ def written(folder, val_data, measured, train_data=None, metrics=METRICS, model=
     if metrics:
         text = metrics.format(**measured.result.metrics)
         (folder / "metrics.csv").write_text(text)
-    path = write_report(directory, train_data, val_data, measured, model)
+    path = write_report(directory, train_data, val_data, measured, model, comparison)
     assert path == folder / "report.html"
     return Page(path.read_text(encoding="utf-8"))
 
@@ -160,6 +170,23 @@ def test_the_worst_images_are_drawn(page):
     ]
     assert [image.size for image in images] == [(80, 60)] * 2
     assert np.abs(np.subtract(*map(np.asarray, images), dtype=float)).max() > 50
+
+
+def test_what_costs_ap_is_named(page):
+    # Image 2 of 4: both boxes have another class.
+    for text in (
+        "Why AP is not higher Class errors cost most, 0.342 of AP50: boxes are right but classes "
+        "are confused",
+        "without the errors of a kind (TIDE). Without any false positive it would be 0.752,",
+        "class 0.342 2 on an object of another class localisation 0.000 0 ",
+        "missed 0.000 0 object without any of these",
+        "AP of the ground truth against itself 1.000",
+        "AP50 without classes 1.000",
+        "AP50 of boxes x and y swapped 0.376",
+        "Precision by score: calibration error 0.100",
+        "cat 0.900 1.000 0.750 0.857",
+    ):
+        assert text in page.text, text
 
 
 def test_the_confusion_matrix_has_a_hint_for_each_cell(page):
@@ -230,7 +257,8 @@ def test_no_images_at_all(tmp_path):
     page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)))
     assert "No errors." in page.text
     # AP is NaN.
-    assert page.text.count("– AP") == 3
+    assert "– AP – AP50 – AP75 " in page.text
+    assert "There are no objects that count, so that AP is undefined." in page.text
 
 
 def test_weights_other_than_the_best_are_noted(tmp_path):
@@ -282,6 +310,24 @@ def test_fusion_weights_are_shown_if_there_are_any(tmp_path, fusion):
     assert ("Bars are means over channels" in page.text) == (fusion == "channel_fast")
 
 
+def test_the_comparison_with_another_run_is_shown_if_there_is_one(tmp_path):
+    data = dataset(("cat", "dog", "owl"), num_images=30, with_last_class=False)
+    better, worse = found(data), found(data, wrong_in=range(10))
+    assert "Compared with" not in written(tmp_path / "run", data, better).text
+    both = compare(data, better.detections, worse.detections, "<runs/b>", resamples=200)
+    page = written(tmp_path / "other", data, better, comparison=both)
+    low, high = both.metrics["AP"].low, both.metrics["AP"].high
+    assert 0.1 < low < both.metrics["AP"].difference < high
+    second = both.metrics["AP"].second
+    assert "Compared with <runs/b>" in page.text
+    assert "from 200 resamples of 30 images (bootstrap, seed 0)" in page.text
+    row = f"AP 1.000 {second:.3f} {1 - second:+.3f} {low:+.3f} to {high:+.3f} AP50 1.000"
+    assert row in page.text
+    # Of a class without objects there is no AP.
+    assert "AP by class This run The other Difference 95 % interval cat 1.000" in page.text
+    assert set(both.classes) == {"cat", "dog"}
+
+
 def test_exported_files_are_listed_if_they_were_verified(tmp_path):
     data = dataset(("cat", "dog"))
     assert "Exported files" not in written(tmp_path / "run", data, found(data)).text
@@ -308,13 +354,13 @@ def test_runtimes_are_listed_if_they_were_compared(tmp_path):
     data = dataset(("cat", "dog"))
     assert "Runtimes" not in written(tmp_path / "run", data, found(data)).text
     (tmp_path / "run" / "export").mkdir()
-    path = tmp_path / "run" / "export" / "comparison.json"
+    path = tmp_path / "run" / "export" / "runtimes.json"
     run = ComparedRuntime(
         *("run", "keras", 2_710_000, 0.377, True, 192_000_000),
         {1: (34.5, 40.3), 2: (14.5, 16.1)},
         {1: {1: 29.0, 8: 40.0}, 2: {1: 69.0, 8: 93.8}},
     )
-    path.write_text(Comparison("A processor", "data/val.json", 0.01, (run,)).to_json())
+    path.write_text(RuntimeComparison("A processor", "data/val.json", 0.01, (run,)).to_json())
     text = written(tmp_path / "run", data, found(data)).text
     assert (
         "Speed run keras 2.71 0.377 yes 192 1: 34.5 / 40.3 ms, x1 29.0/s, x8 40.0/s; "

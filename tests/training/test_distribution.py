@@ -53,6 +53,8 @@ def start(coco_file, folder, name, devices=1, environment=None) -> subprocess.Po
         env={
             **os.environ,
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            # As the commands do.
+            "TF_USE_LEGACY_KERAS": "1",
             "PYTHONPATH": str(SCRIPT.parents[2]),
             **(environment or {}),
         },

@@ -25,8 +25,8 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
 from efficientdet_tf.training import train as run_lib
-from efficientdet_tf.training.callbacks import TrainingDiverged
 from efficientdet_tf.training.early_stopping import EarlyStopping
+from efficientdet_tf.training.recovery import TrainingDiverged
 
 REPOSITORY = Path(__file__).parents[2]
 METRICS = ("AP", "AP50", "AP75")
@@ -120,12 +120,16 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, t
     """With a learning rate of 0, what is trained stays what it started from."""
     weights, folder = tmp_path / "mine.weights.h5", tmp_path / "run"
     overrides = {"model.backbone_depth": 0.1, "optimizer.learning_rate": 0}
+    # The first step is not measured.
+    overrides["training.steps_per_epoch"] = 2
     config = _config(coco_file, **overrides, **{"training.pretrained": str(weights)})
     trained = model_lib.build(config.override({"model.num_classes": 10}))
     trained.save_weights(str(weights))
     run_lib.train(config, str(folder))
     total = len(trained.weights)
-    assert f"{weights}: {total} of {total} variables loaded\n" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{weights}: {total} of {total} variables loaded\n" in printed.out
+    assert re.search(r"epoch 1: waited for data \d+ % of the time", printed.err)
     # The moving average, too, has only ever seen these weights.
     last = RunDirectory(folder).load_model("last").trainable_weights
     for ours, theirs in zip(last, trained.trainable_weights):
@@ -345,7 +349,8 @@ def test_a_run_without_weights(coco_file, tmp_path):
 
 def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
-    config = _config(coco_file, **wild, **{"optimizer.clip_norm": 0, "training.epochs": 20})
+    wild |= {"optimizer.clip_norm": 0, "training.epochs": 20, "training.max_recoveries": 0}
+    config = _config(coco_file, **wild)
     with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step ") as error:
         run_lib.train(config, str(tmp_path))
     step, images = re.search(

@@ -1,0 +1,131 @@
+"""Result of the check of one or both splits, and its JSON."""
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.annotations import Annotations
+from efficientdet_tf.data.checks.between_images import repeated_images
+from efficientdet_tf.data.checks.checked_set import CheckedSet, check_set
+from efficientdet_tf.data.checks.class_balance import class_balance
+from efficientdet_tf.data.checks.small_boxes import small_boxes
+from efficientdet_tf.data.checks.unlisted_files import unlisted_files
+from efficientdet_tf.data.faults import KINDS, SEVERITIES, Fault
+from efficientdet_tf.output_files import MARK
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckResult:
+    """Faults of all checked sets.
+
+    Attributes:
+      sets: the checked sets, the training set first.
+      faults: (split, fault) of every fault, by kind in the order of `KINDS`; the split is ""
+        for files that belong to no set.
+    """
+
+    sets: Sequence[CheckedSet]
+    faults: Sequence[tuple[str, Fault]]
+
+    def extended(self, faults: Sequence[tuple[str, Fault]]) -> "CheckResult":
+        """Return the result with further faults, each (split, fault)."""
+        order = {kind: position for position, kind in enumerate(KINDS)}
+        every = sorted([*self.faults, *faults], key=lambda pair: order[pair[1].kind])
+        return CheckResult(self.sets, every)
+
+    def counts(self) -> dict[str, int]:
+        """Number of faults of each kind that occurs, errors first, in the order of `KINDS`."""
+        counts = collections.Counter(fault.kind for _, fault in self.faults)
+        kinds = sorted(KINDS, key=lambda kind: SEVERITIES.index(KINDS[kind].severity))
+        return {kind: counts[kind] for kind in kinds if counts[kind]}
+
+    def severities(self) -> dict[str, int]:
+        """Number of faults of each severity, all of `SEVERITIES`."""
+        counts = collections.Counter(fault.severity for _, fault in self.faults)
+        return {severity: counts[severity] for severity in SEVERITIES}
+
+    def to_json(self) -> str:
+        """Serialise: sets, counts by kind, and every fault.
+
+        Boxes are [ymin, xmin, ymax, xmax] in pixels as annotated, null where a number is
+        not finite.
+        """
+        content = {
+            "info": {"description": MARK},
+            "sets": [
+                {
+                    "split": part.split,
+                    "source": part.source,
+                    "images": len(part.images),
+                    "usable_images": sum(each.record is not None for each in part.images),
+                    "objects": part.num_objects,
+                }
+                for part in self.sets
+            ],
+            "counts": self.counts(),
+            "faults": [_entry(split, fault) for split, fault in self.faults],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResult:
+    """Check the sets of all splits, and what they share.
+
+    Args:
+      annotations: the annotations of each split, "train" first.
+      config: config with the network's input size and the anchors.
+    """
+    use_difficult = config.data.use_difficult
+    sets = [check_set(each, split, use_difficult) for split, each in annotations.items()]
+    repeated = repeated_images(sets)
+    found = [
+        (part.split, fault)
+        for part in sets
+        for fault in (
+            *part.faults,
+            *repeated[part.split],
+            *class_balance(part),
+            *small_boxes(part, config),
+        )
+    ]
+    found += [(part.split, fault) for part in sets[1:] for fault in _other_classes(sets[0], part)]
+    return CheckResult(sets, []).extended([*found, *(("", f) for f in unlisted_files(sets))])
+
+
+def _other_classes(train: CheckedSet, part: CheckedSet) -> list[Fault]:
+    if part.label_map == train.label_map:
+        return []
+    there, here = (dict(zip(each.label_map.ids, each.label_map.names)) for each in (train, part))
+    only_there, only_here = (_first_other(*each) for each in ((there, here), (here, there)))
+    examples = [f"only there is {only_there}"] * bool(only_there)
+    examples += [f"only here is {only_here}"] * bool(only_here)
+    what = " and ".join(examples) or "they are in another order"
+    line = f"{part.source}: its classes are not those of {train.source}: {what}"
+    return [Fault("classes_differ", line, file=part.source)]
+
+
+def _first_other(names: dict[int, str], others: dict[int, str]) -> str:
+    """Return the first category that others do not have in the same way; "" for none."""
+    different = (number for number in names if others.get(number) != names[number])
+    return next((f"{names[number]!r} (id {number})" for number in different), "")
+
+
+def _entry(split: str, fault: Fault) -> dict[str, Any]:
+    box = fault.box and [round(v, 3) if math.isfinite(v) else None for v in fault.box]
+    return {
+        "kind": fault.kind,
+        "severity": fault.severity,
+        "split": split,
+        "file": fault.file,
+        "place": fault.place,
+        "field": fault.field,
+        "image": fault.image,
+        "other_image": fault.other,
+        "box": box,
+        "message": str(fault).encode("utf-8", "replace").decode(),
+        "proposal": KINDS[fault.kind].proposal,
+    }

@@ -1,0 +1,247 @@
+"""Open Images reader: CSV files of boxes, of class names and of images, and a folder of images.
+
+    train-annotations-bbox.csv        ImageID,...,LabelName,...,XMin,XMax,YMin,YMax,IsGroupOf,...
+    class-descriptions-boxable.csv    LabelName,class name
+    train-images.csv                  ImageID of all images, those without objects included
+    train/                            ImageID.jpg
+
+Files may have prefixes such as "oidv6-". Boxes are fractions of the image's size. A box
+with IsGroupOf is a crowd region. Category ids count the lines of the class names from 1,
+or the LabelNames of all files of boxes, sorted, if there are no class names. The image
+list is optional. Images are ordered by ImageID and numbered from 1; listed images that
+are not in the folder are not used, because most users download a part.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from efficientdet_tf.data import split_names
+from efficientdet_tf.data.annotations import (
+    IMAGE_SUFFIXES,
+    AnnotatedImage,
+    Annotations,
+    boxes_array,
+    pixels_among_fractions,
+)
+from efficientdet_tf.data.class_names import numbered
+from efficientdet_tf.data.records import DataError, LabelMap
+
+_BOXES = "*bbox*.csv"
+_CORNERS = ("YMin", "XMin", "YMax", "XMax")
+_COLUMNS = ("ImageID", "LabelName", *_CORNERS)
+
+
+def recognises(path: str) -> bool:
+    """Tell whether `path` is a CSV file, or a folder with files of boxes."""
+    return path.lower().endswith(".csv") or any(Path(path).glob(_BOXES))
+
+
+def lacks_validation(path: str) -> str:
+    """Explain why `path`, a training set, has no validation images; "" if it has some."""
+    if not Path(path).is_dir():
+        return "a CSV file is a single split"
+    found = any(split_names.is_of_split("val", file.name) for file in Path(path).glob(_BOXES))
+    return "" if found else "validation-annotations-bbox.csv is missing"
+
+
+def read(path: str, *, images: str, split: str) -> Annotations:
+    """Read a split.
+
+    Args:
+      path: a CSV file of boxes, or a folder. If a folder's files are named by splits,
+        those of `split` are read, else all files of boxes.
+      images: the image folder; "" searches beside the CSV file and one level up, also
+        in folders named data, images or like the split.
+      split: name of the split, e.g. "train".
+
+    Raises:
+      DataError: if a file is missing, cannot be read or lacks a column, or no image is
+        found.
+    """
+    files = box_files(path, split)
+    folder = files[0].parent
+    label_map, class_indices = _label_map(folder, files)
+    listed = _listed_images(folder, files, split)
+    found = _image_files(path, images, split, files, listed)
+    rows: dict[str, list[tuple[str, int, dict]]] = {name: [] for name in found}
+    for file in files:
+        for number, row in _rows(file, _COLUMNS):
+            if row["ImageID"] in rows:
+                rows[row["ImageID"]].append((str(file), number, row))
+    annotated = [
+        _annotated_image(image_id, found[name], rows[name], str(files[0]))
+        for image_id, name in enumerate(sorted(found), 1)
+    ]
+    return Annotations(
+        images=annotated,
+        label_map=label_map,
+        class_indices=class_indices,
+        source=path if len(files) == 1 and str(files[0]) == path else f"{path} ({split})",
+        object_word="line",
+        box_field=", ".join(_CORNERS),
+        label_field="LabelName",
+        fractions=True,
+        notes=_missing_note(path, listed, found),
+    )
+
+
+def box_files(path: str, split: str) -> list[Path]:
+    """Return the files of boxes of a split.
+
+    Raises:
+      DataError: if the folder has some, but not of this split.
+    """
+    if not Path(path).is_dir():
+        return [Path(path)]
+    every = sorted(Path(path).glob(_BOXES))
+    files = split_names.files_of_split(split, every)
+    if not files:
+        raise DataError(f"{path}: no {split}-annotations-bbox.csv in it, only {every[0].name}")
+    return files
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
+    """Yield (line number, row by column) of a CSV file with a header."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{file}: line 1: column {missing[0]} is missing; Open Images' CSV has "
+                    f"{', '.join(columns)}"
+                )
+            for row in reader:
+                yield reader.line_num, row
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a text file in UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num}: not valid CSV: {error}") from error
+
+
+def _label_map(folder: Path, files: list[Path]) -> tuple[LabelMap, dict]:
+    """Return the categories, and the class index of each LabelName."""
+    described = description_file(folder)
+    if described is not None:
+        names = _descriptions(described)
+    else:
+        # All splits agree.
+        every = {*files, *folder.glob(_BOXES)}
+        used = {row["LabelName"] for file in every for _, row in _rows(file, _COLUMNS)}
+        names = {name: name for name in sorted(used - {"", None})}
+    if not names:
+        raise DataError(f"{described or files[0]}: there is no class name")
+    return numbered(names.values()), {name: index for index, name in enumerate(names)}
+
+
+def description_file(folder: Path) -> Path | None:
+    """Find the file of class names; that of boxable classes, if there are several."""
+    for place in (folder, folder.parent, folder / "metadata", folder.parent / "metadata"):
+        found = sorted(
+            place.glob("*class-descriptions*.csv"), key=lambda f: "boxable" not in f.name
+        )
+        found += [file for file in (place / "classes.csv",) if file.is_file()]
+        if found:
+            return found[0]
+    return None
+
+
+def _descriptions(file: Path) -> dict[str, str]:
+    """Return LabelName -> class name in the order of the file, which may have a header."""
+    names: dict[str, str] = {}
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            for number, row in enumerate(csv.reader(opened), 1):
+                if not row or (number == 1 and row[0] == "LabelName"):
+                    continue
+                if len(row) != 2 or row[0] in names:
+                    reason = "LabelName occurs twice" if len(row) == 2 else "needs two columns"
+                    raise DataError(f"{file}: line {number}: {reason}")
+                names[row[0]] = row[1].strip()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read: {error}") from error
+    return names
+
+
+def _listed_images(folder: Path, files: list[Path], split: str) -> set[str]:
+    """Return the ImageIDs of the split, with those of its list of images, if there is one."""
+    words = {*split_names.words_of(split)}.union(*(split_names.words_in(f.name) for f in files))
+    lists = [
+        file
+        for file in folder.glob("*images*.csv")
+        if any(split_names.is_of_split(word, file.name) for word in words)
+    ]
+    listed = {row["ImageID"] for file in files for _, row in _rows(file, _COLUMNS)}
+    listed |= {row["ImageID"] for file in lists for _, row in _rows(file, ("ImageID",))}
+    return listed - {"", None}
+
+
+def _image_files(
+    path: str, images: str, split: str, files: list[Path], listed: set[str]
+) -> dict[str, Path]:
+    """Return ImageID -> image file of those that exist."""
+    candidates = [Path(images)] if images else _candidate_folders(split, files)
+    for folder in candidates:
+        if folder.is_dir():
+            found = {
+                file.stem: file
+                for file in sorted(folder.iterdir(), reverse=True)
+                if file.suffix.lower() in IMAGE_SUFFIXES and file.stem in listed
+            }
+            if found:
+                return found
+    example = f"{min(listed)}.jpg" if listed else "none is listed"
+    looked_in = ", ".join(str(folder) for folder in candidates)
+    setting = "data.train_images" if split == "train" else "data.val_images"
+    raise DataError(
+        f"{path}: its images, e.g. {example}, are not in {looked_in}; name their folder: "
+        f"--set {setting}=FOLDER, or --images=FOLDER for eval.py"
+    )
+
+
+def _candidate_folders(split: str, files: list[Path]) -> list[Path]:
+    words = [*split_names.words_in(files[0].name), *split_names.words_of(split)]
+    names = [name for word in dict.fromkeys(words) for name in (word, f"images/{word}")]
+    names += ["images", "data", ""]
+    folder = files[0].parent
+    return [parent / name for parent in (folder, folder.parent) for name in names]
+
+
+def _missing_note(path: str, listed: set[str], found: dict[str, Path]) -> list[str]:
+    missing = len(listed) - len(found)
+    if not missing:
+        return []
+    folder = next(iter(found.values())).parent
+    return [f"{path}: {missing} of the {len(listed)} listed images are not in {folder}; not used"]
+
+
+def _annotated_image(
+    image_id: int, image: Path, rows: list[tuple[str, int, dict]], file: str
+) -> AnnotatedImage:
+    boxes, kept, unplaced = [], [], []
+    for source, number, row in rows:
+        try:
+            box = [float(row[corner]) for corner in _CORNERS]
+            problem = pixels_among_fractions(box)
+        except (TypeError, ValueError):
+            problem = f"{', '.join(_CORNERS)}: must be numbers"
+        if problem:
+            unplaced.append(f"{source}: line {number}: {problem}")
+        else:
+            boxes.append(box)
+            kept.append((number, row))
+    return AnnotatedImage(
+        image_id=image_id,
+        image=str(image),
+        name=str(image),
+        annotation_file=rows[0][0] if rows else file,
+        size=None,
+        boxes=boxes_array(boxes),
+        labels=[row["LabelName"] for _, row in kept],
+        numbers=[number for number, _ in kept],
+        is_crowd=[row.get("IsGroupOf") == "1" for _, row in kept],
+        unplaced=unplaced,
+    )

@@ -1,0 +1,134 @@
+"""Checks of data, boxes, labels and scores, that tell why AP is low."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from efficientdet_tf.data.records import DetectionData, Record
+from efficientdet_tf.evaluation.box_changes import box_changes
+from efficientdet_tf.evaluation.calibration import Calibration, calibration
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.error_shares import ErrorShares, error_shares
+from efficientdet_tf.evaluation.label_check import likely_classes
+from efficientdet_tf.evaluation.matching import Matcher
+from efficientdet_tf.evaluation.precision_recall import mean_average_precision
+from efficientdet_tf.evaluation.score_thresholds import ScoreThreshold, class_thresholds
+
+# Boxes and labels are changed in at most so many images, which takes seconds.
+_MOST_CHANGED = 500
+_AP50 = np.array([0.5])
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """Results of the checks; AP is 0..1, and NaN without objects.
+
+    Attributes:
+      num_detections: number of detections.
+      ap: AP over IoU 0.50 to 0.95.
+      errors: errors by kind at IoU 0.5, with AP50.
+      ground_truth_ap: AP of the ground truth as its own detections; 1 unless the data are wrong.
+      ap10: AP at IoU 0.1.
+      class_agnostic_ap50: AP at IoU 0.5 as if there were one class only.
+      num_changed: number of images of the following four.
+      unchanged_ap50: AP50 in these images.
+      changed_ap50: {change of the boxes: AP50}.
+      relabelled_ap50: AP50 with the classes of `relabelled`.
+      relabelled: {class of detections: class of the objects they lie on}, where they differ.
+      thresholds: {class: score threshold with the best F1}.
+      calibration: scores and precision.
+    """
+
+    num_detections: int
+    ap: float
+    errors: ErrorShares
+    ground_truth_ap: float
+    ap10: float
+    class_agnostic_ap50: float
+    num_changed: int
+    unchanged_ap50: float
+    changed_ap50: dict[str, float]
+    relabelled_ap50: float
+    relabelled: dict[str, str]
+    thresholds: dict[str, ScoreThreshold]
+    calibration: Calibration
+
+    @property
+    def best_change(self) -> tuple[str, float]:
+        """Change of the boxes with the highest AP50, and that AP50."""
+        return max(self.changed_ap50.items(), key=lambda item: item[1])
+
+
+def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
+    """Run all checks.
+
+    Args:
+      data: images and ground truth.
+      detections: detections in these images.
+    """
+    records, names = data.records, data.label_map.names
+    matcher = Matcher(records, detections)
+    loose = Matcher(records, detections, min_iou=0.1)
+    some, found = _sample(records, detections)
+    sampled = Matcher(some, found)
+    likely = likely_classes(sampled, len(names))
+    relabelled = dataclasses.replace(found, class_indices=likely[found.class_indices])
+
+    def ap50(detections: DetectionArrays) -> float:
+        return mean_average_precision(Matcher(some, detections), len(names), _AP50)
+
+    return Checks(
+        num_detections=len(detections),
+        ap=mean_average_precision(matcher, len(names)),
+        errors=error_shares(matcher),
+        ground_truth_ap=mean_average_precision(_match_truth(records), len(names)),
+        ap10=mean_average_precision(loose, len(names), np.array([0.1])),
+        class_agnostic_ap50=mean_average_precision(
+            _match_without_classes(records, detections), 1, _AP50
+        ),
+        num_changed=len(some),
+        unchanged_ap50=mean_average_precision(sampled, len(names), _AP50),
+        changed_ap50={
+            change: ap50(dataclasses.replace(found, boxes=boxes))
+            for change, boxes in box_changes(some, found).items()
+        },
+        relabelled_ap50=ap50(relabelled),
+        relabelled={names[i]: names[j] for i, j in enumerate(likely.tolist()) if i != j},
+        thresholds=class_thresholds(matcher, data.label_map),
+        calibration=calibration(matcher),
+    )
+
+
+def _sample(
+    records: Sequence[Record], detections: DetectionArrays
+) -> tuple[Sequence[Record], DetectionArrays]:
+    """Take images at equal distances, and their detections."""
+    some = records[:: -(-len(records) // _MOST_CHANGED) or 1]
+    ids = [record.image_id for record in some]
+    return some, detections.taken(np.isin(detections.image_ids, ids))
+
+
+def _match_truth(records: Sequence[Record]) -> Matcher:
+    """Make a matcher of the objects that count, as detections with a score of 1."""
+    parts = [DetectionArrays.joined([])]
+    for record in records:
+        counted = record.is_counted
+        count = int(counted.sum())
+        parts.append(
+            DetectionArrays(
+                np.full(count, record.image_id, np.int64),
+                record.boxes[counted].astype(np.float64),
+                np.ones(count),
+                record.classes[counted].astype(np.int64),
+            )
+        )
+    return Matcher(records, DetectionArrays.joined(parts))
+
+
+def _match_without_classes(records: Sequence[Record], detections: DetectionArrays) -> Matcher:
+    one_class = [
+        dataclasses.replace(record, classes=np.zeros_like(record.classes)) for record in records
+    ]
+    classes = np.zeros_like(detections.class_indices)
+    return Matcher(one_class, dataclasses.replace(detections, class_indices=classes))

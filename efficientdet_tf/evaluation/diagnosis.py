@@ -1,0 +1,127 @@
+"""Diagnosis of a low AP in one sentence, with the numbers behind it."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.evaluation.checks import Checks, run_checks
+from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.error_shares import KINDS
+
+# AP50 that a change of boxes or labels must add to be the diagnosis, and that a kind of error must
+# cost to be named.
+_TELLING, _NOTABLE = 0.1, 0.02
+_ADVICE = {
+    "class": "boxes are right but classes are confused; look at the confusion matrix, and check "
+    "that labels are consistent",
+    "localisation": "objects are found but boxes are imprecise; check the annotated boxes, train "
+    "longer or with a larger image size",
+    "both": "boxes are imprecise and classes confused; train longer or with more data",
+    "duplicate": "objects are detected more than once; lower detection.iou_threshold or use "
+    "detection.nms=hard",
+    "background": "detections lie on the background; look for objects without annotations, or add "
+    "images without objects",
+    "missed": "objects are not detected; train longer, or with a larger image size if they are "
+    "small",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Checks and their conclusion.
+
+    Attributes:
+      sentence: what most likely costs AP.
+      checks: results of the checks.
+    """
+
+    sentence: str
+    checks: Checks
+
+    def summary(self) -> str:
+        """Format the conclusion and its main numbers in a few lines."""
+        checks = self.checks
+        shares = ", ".join(f"{kind} {checks.errors.shares[kind]:.3f}" for kind in KINDS)
+        return "\n".join(
+            [
+                f"Diagnosis: {self.sentence}",
+                f"AP50 lost by kind of error: {shares}",
+                f"AP at IoU 0.1: {checks.ap10:.3f}; class-agnostic AP50: "
+                f"{checks.class_agnostic_ap50:.3f}; ground truth against itself: "
+                f"{checks.ground_truth_ap:.3f}; calibration error: {checks.calibration.error:.3f}",
+            ]
+        )
+
+    def to_json(self) -> str:
+        """Serialise to JSON; null for NaN."""
+        values = {"sentence": self.sentence, **dataclasses.asdict(self.checks)}
+        values["calibration"]["error"] = self.checks.calibration.error
+        return json.dumps(_plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def diagnose(data: DetectionData, detections: DetectionArrays) -> Diagnosis:
+    """Find what most likely costs AP.
+
+    Args:
+      data: images and ground truth.
+      detections: detections in these images.
+    """
+    checks = run_checks(data, detections)
+    return Diagnosis(_conclude(checks), checks)
+
+
+def _conclude(checks: Checks) -> str:
+    """Name the first thing that is wrong: the data, the boxes, the labels, then the detector."""
+    if math.isnan(checks.ap):
+        return "there are no objects that count, so that AP is undefined."
+    if checks.ground_truth_ap < 0.9995:
+        return (
+            f"the ground truth against itself has an AP of {checks.ground_truth_ap:.3f} instead of "
+            "1; check for boxes without size, or more than 100 objects of a class in an image."
+        )
+    if not checks.num_detections:
+        return "there are no detections; train longer, or lower detection.score_threshold."
+    change, ap50 = checks.best_change
+    if ap50 - checks.unchanged_ap50 >= _TELLING:
+        return (
+            f"boxes look wrong: {change}, they have an AP50 of {ap50:.3f} instead of "
+            f"{checks.unchanged_ap50:.3f}; check how coordinates are written."
+        )
+    if checks.relabelled_ap50 - checks.unchanged_ap50 >= _TELLING:
+        pairs = [f"{detected!r} as {true!r}" for detected, true in checks.relabelled.items()]
+        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+        return (
+            f"labels look wrong: with {', '.join(pairs[:3])}{more}, AP50 is "
+            f"{checks.relabelled_ap50:.3f} instead of {checks.unchanged_ap50:.3f}; check the label "
+            "map."
+        )
+    return _name_errors(checks)
+
+
+def _name_errors(checks: Checks) -> str:
+    errors = checks.errors
+    share = errors.shares[errors.largest]
+    if share >= _NOTABLE:
+        name = "missed objects" if errors.largest == "missed" else f"{errors.largest} errors"
+        return f"{name} cost most, {share:.3f} of AP50: {_ADVICE[errors.largest]}."
+    if checks.ap < 0.8 * errors.ap50:
+        return (
+            f"objects are found, with an AP50 of {errors.ap50:.3f}, but boxes are imprecise, with "
+            f"an AP of {checks.ap:.3f}; train longer or with a larger image size."
+        )
+    return f"no kind of error costs more than {_NOTABLE} of AP50, which is {errors.ap50:.3f}."
+
+
+def _plain(value: Any) -> Any:
+    """Convert to what JSON has: lists for arrays, None for NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,208 @@
+"""Detection in images, videos and cameras, with results and drawn images as files."""
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from efficientdet_tf.data.image_files import ImageError
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.inference import drawn_files, labelled_data_sets
+from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.inference.result_files import Write
+from efficientdet_tf.inference.result_formats import FORMATS, check_names
+from efficientdet_tf.inference.sources import (
+    Frame,
+    Source,
+    SourceError,
+    count_frames,
+    find_sources,
+    read_frames,
+)
+from efficientdet_tf.output_files import check_replaceable
+
+if TYPE_CHECKING:
+    from efficientdet_tf.detector import Detector
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionFiles:
+    """Sources, and output files for them.
+
+    Attributes:
+      sources: images, videos, or a camera.
+      drawn: name of the source -> path of the image or video with detections; empty for none.
+      results: name of the format -> path of the file or folder of results.
+    """
+
+    sources: Sequence[Source]
+    drawn: dict[str, pathlib.Path]
+    results: dict[str, pathlib.Path]
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a prediction was made in.
+
+    Attributes:
+      images: number of images.
+      frames: number of frames of videos.
+      detections: number of detections in them.
+      unreadable: number of images and videos that could not be read, or not to the end.
+    """
+
+    images: int = 0
+    frames: int = 0
+    detections: int = 0
+    unreadable: int = 0
+
+    def add(self, frame: Frame, found: Detections) -> None:
+        """Count an image or frame, and its detections."""
+        self.images += frame.index is None
+        self.frames += frame.index is not None
+        self.detections += len(found)
+
+    def __str__(self) -> str:
+        """Format as "5 detections in 2 images and 30 frames"."""
+        parts = [f"{self.images} images"] if self.images or not self.frames else []
+        parts += [f"{self.frames} frames"] if self.frames else []
+        return f"{self.detections} detections in {' and '.join(parts)}"
+
+
+def plan(
+    given: str, output: pathlib.Path, formats: Sequence[str] = ("json",), with_images: bool = True
+) -> PredictionFiles:
+    """Find the sources, and check that no user file would be overwritten.
+
+    Files of an earlier call in `output` are replaced, and are not sources when `output`
+    lies inside the folder of the sources.
+
+    Args:
+      given: see `sources.find_sources`.
+      output: folder to write to; it need not exist.
+      formats: names of `result_formats.FORMATS`. Default JSON.
+      with_images: whether drawn images and videos are written. Default True.
+
+    Raises:
+      UserError: for an unknown format.
+      SourceError: when there is no source, or two have the same output file.
+      VideoError: for a video or a camera, when PyAV is not installed.
+      OutputError: when a file not written by predict would be overwritten.
+    """
+    check_names(formats)
+    sources = find_sources(given, output, _own_files(output))
+    drawn = {}
+    if with_images:
+        drawn = {source.name: drawn_files.drawn_path(source, output) for source in sources}
+    results = {name: output / FORMATS[name].file_name for name in formats}
+    for name, path in results.items():
+        FORMATS[name].check(path, sources)
+    _check_drawn(drawn, results)
+    return PredictionFiles(sources, drawn, results)
+
+
+def _check_drawn(drawn: dict[str, pathlib.Path], results: dict[str, pathlib.Path]) -> None:
+    """Check that drawn files overwrite neither a user's file, nor each other, nor results."""
+    names: dict[pathlib.Path, str] = {}
+    for name, path in drawn.items():
+        check_replaceable(path, drawn_files.is_own)
+        if path in names:
+            raise SourceError(
+                f"--input: {names[path]} and {name} would both be written to {path}; rename one"
+            )
+        names[path] = name
+        for result in {path, *path.parents} & set(results.values()):
+            raise SourceError(
+                f"--input: {name} would be drawn to {path}, where results are: {result}; use "
+                "--save_images=false"
+            )
+
+
+def _own_files(output: pathlib.Path) -> Callable[[pathlib.Path], bool]:
+    """Return the predicate of images and videos that an earlier call wrote to a folder."""
+    folders = [output / format.file_name for format in FORMATS.values()]
+    data_sets = [folder.resolve() for folder in folders if labelled_data_sets.is_own(folder)]
+
+    def is_own(path: pathlib.Path) -> bool:
+        return drawn_files.is_own(path) or not set(data_sets).isdisjoint(path.resolve().parents)
+
+    return is_own
+
+
+def predict(
+    detector: "Detector",
+    files: PredictionFiles,
+    score_threshold: float,
+    *,
+    batch_size: int = 8,
+    stride: int = 1,
+    num_frames: int = 0,
+) -> Counts:
+    """Write detections, and images with them.
+
+    At most the images of two batches are in memory, and no results. What cannot be read is
+    reported on standard error and skipped. A camera is read until Ctrl-C, or for `num_frames`.
+
+    Args:
+      detector: detector of any artifact.
+      files: sources and output files from `plan`.
+      score_threshold: minimum score of a detection, 0..1.
+      batch_size: number of images per call of the network. Default 8.
+      stride: distance of the frames of a video that are read. Default 1.
+      num_frames: largest number of frames that are read of each video; 0 for all. Default 0.
+
+    Raises:
+      OutputError: when a file cannot be written.
+    """
+    counts = Counts()
+    with contextlib.ExitStack() as stack:
+        writers = _opened(files, detector.label_map, stack)
+        total = count_frames(files.sources, stride, num_frames)
+        # Closed at the end, so that later output starts on a new line.
+        bar = stack.enter_context(
+            tqdm(total=total, desc="predicting", unit="image", dynamic_ncols=True, disable=None)
+        )
+        if any(source.kind == "camera" for source in files.sources):
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        frames = _read_all(files.sources, stride, num_frames, counts)
+        for batch in _batches(frames, batch_size):
+            results = detector.detect([frame.pixels for frame in batch], batch_size)
+            for frame, found in zip(batch, results):
+                found = found.above(score_threshold)
+                for write in writers:
+                    write(frame, found)
+                counts.add(frame, found)
+            bar.update(len(batch))
+    return counts
+
+
+def _opened(
+    files: PredictionFiles, label_map: LabelMap, stack: contextlib.ExitStack
+) -> list[Write]:
+    """Open all outputs, which are complete when the stack is closed."""
+    contexts = [FORMATS[name].writing(path, label_map) for name, path in files.results.items()]
+    if files.drawn:
+        contexts.append(drawn_files.writing(files.drawn, label_map))
+    return [stack.enter_context(context) for context in contexts]
+
+
+def _read_all(
+    sources: Sequence[Source], stride: int, num_frames: int, counts: Counts
+) -> Iterator[Frame]:
+    """Read the sources one after the other; report and count those that cannot be read."""
+    for source in sources:
+        try:
+            yield from itertools.islice(read_frames(source, stride), num_frames or None)
+        except ImageError as error:
+            counts.unreadable += 1
+            tqdm.write(f"skipped {error}", file=sys.stderr)
+
+
+def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    while batch := list(itertools.islice(frames, size)):
+        yield batch

@@ -1,0 +1,273 @@
+"""Plan of a training run for a budget of hours: recipe, memory, epochs and evaluations.
+
+The plan measures real steps before it chooses. It replaces no setting that was given by a flag.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.files import write_atomically
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import memory, train
+from efficientdet_tf.training.stream import TrainingStream
+
+FILE = "plan.json"
+# Up to this many images the recipe is `finetune`, which is made for hundreds to thousands.
+SMALL_DATA = 20_000
+# As many epochs as in the paper; with more, small data sets are learned by heart.
+MOST_EPOCHS = 300
+MOST_EVALUATIONS = 20
+# Shares of the budget: kept for what is not foreseen, and the most for evaluations.
+RESERVE, EVALUATIONS = 0.1, 0.1
+# Epochs, and as many evaluations, if the budget does not suffice for one pass over the data.
+PARTIAL_EPOCHS = 10
+# Fewest steps that can teach anything.
+FEWEST_STEPS = 100
+# Decoded images may take this share of the memory that is left.
+CACHE_SHARE = 0.25
+# Steps that are run before and while the time is taken.
+_WARM_UP, _TIMED = 3, 8
+# An image of an evaluation takes about this share of one in a training step: the forward pass
+# is a third of a step, and NMS is added.
+_EVALUATION_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """Length of a training.
+
+    Attributes:
+      epochs: number of epochs.
+      steps: steps in an epoch.
+      eval_interval: epochs between evaluations.
+      seconds: expected duration.
+    """
+
+    epochs: int
+    steps: int
+    eval_interval: int
+    seconds: float
+
+
+def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
+    """Choose the longest training within a budget.
+
+    Args:
+      budget: seconds for steps and evaluations.
+      step: seconds of one step.
+      steps: steps of one pass over the training set.
+      evaluation: seconds of one evaluation.
+
+    Returns:
+      The length; of one step at least, even beyond the budget.
+    """
+    share = budget * EVALUATIONS
+    evaluations = max(1, min(MOST_EVALUATIONS, int(share / max(evaluation, 1e-9))))
+    total = max(1, int((budget - evaluations * evaluation) / step))
+    if total >= steps:
+        epochs = min(MOST_EPOCHS, total // steps)
+    else:
+        epochs = min(PARTIAL_EPOCHS, total)
+        steps = total // epochs
+    interval = math.ceil(epochs / evaluations)
+    seconds = epochs * steps * step + math.ceil(epochs / interval) * evaluation
+    return Length(epochs, steps, interval, seconds)
+
+
+def plan(
+    config: Config,
+    data: tuple[DetectionData, DetectionData],
+    devices: tf.distribute.Strategy,
+    directory: RunDirectory,
+    *,
+    hours: float,
+    given: Collection[str],
+    has_recipe: bool,
+) -> Config:
+    """Plan a run, print the plan, and store it in the run directory.
+
+    A run that is resumed with the same hours keeps its plan.
+
+    Args:
+      config: settings of the command line.
+      data: training and validation set.
+      devices: distribution strategy.
+      directory: run directory.
+      hours: budget of the whole command.
+      given: keys of settings that the plan must not replace.
+      has_recipe: whether a config file or preset was named, which is then the recipe.
+
+    Returns:
+      The planned settings.
+
+    Raises:
+      UserError: when the budget is too short, or the run directory cannot be written to.
+    """
+    stored = _stored(directory, hours)
+    if stored:
+        print(f"plan of {hours:g} h: as stored in {directory.path / FILE}")
+        return config.override({key: stored[key] for key in stored if key not in given})
+    began = time.monotonic()
+    planner = _Planner(config, data, devices, given)
+    if not has_recipe:
+        planner.choose_recipe()
+    planner.choose_cache()
+    startup = planner.fit_memory_and_time_step()
+    # The measured model is built once more.
+    left = hours * 3600 * (1 - RESERVE) - (time.monotonic() - began) - startup
+    planner.choose_length(hours, left)
+    print("\n".join([f"plan of {hours:g} h:", *(f"  {line}" for line in planner.lines)]))
+    directory.make()
+    content = {"hours": hours, "settings": planner.settings, "reasons": planner.lines}
+    write_atomically(directory.path / FILE, json.dumps(content, indent=1) + "\n")
+    return planner.config
+
+
+def _stored(directory: RunDirectory, hours: float) -> Mapping[str, Any]:
+    """Read the settings of the plan of an earlier call; {} for none or of other hours."""
+    try:
+        content = json.loads((directory.path / FILE).read_text(encoding="utf-8"))
+        return dict(content["settings"]) if content["hours"] == hours else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class _Planner:
+    """Collects settings and, for each, a line of why.
+
+    Attributes:
+      config: settings so far.
+      settings: those that the plan has chosen.
+      lines: reasons.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: tuple[DetectionData, DetectionData],
+        devices: tf.distribute.Strategy,
+        given: Collection[str],
+    ) -> None:
+        self.config, self.lines = config, list[str]()
+        self.settings: dict[str, Any] = {}
+        self._train, self._val = data
+        self._devices, self._given = devices, given
+        self._step = 0.0
+
+    def choose_recipe(self) -> None:
+        """Choose `finetune` for small data sets."""
+        count = len(self._train)
+        if count > SMALL_DATA:
+            self.lines.append(f"recipe: as published, for {count:,} images")
+            return
+        defaults = Config.for_model(self.config.model.name)
+        recipe = defaults.differences(Config.from_yaml("finetune", self.config.model.name))
+        self._choose({key: value for key, (_, value) in recipe.items()})
+        self.lines.append(f"recipe: finetune, for {count:,} images")
+        if not self.config.training.pretrained:
+            self.lines.append("weights: random; --pretrained=imagenet or a model usually helps")
+
+    def choose_cache(self) -> None:
+        """Keep decoded images in memory where that is no burden."""
+        needed = sum(3 * record.height * record.width for record in self._train.records)
+        available = memory.available(self._devices)
+        if available and needed <= CACHE_SHARE * available:
+            self._choose({"data.cache": True})
+            self.lines.append(f"images: kept decoded in memory, {memory.gigabytes(needed)}")
+        else:
+            self.lines.append(f"images: read in each epoch; decoded {memory.gigabytes(needed)}")
+
+    def fit_memory_and_time_step(self) -> float:
+        """Choose micro-batches that fit into memory, and run some real steps.
+
+        Returns:
+          Seconds from building the model to its first step.
+        """
+        began = time.monotonic()
+        model = self._model()
+        available, needed = memory.available(self._devices), self._memory(model)
+        while available and needed > available and self._more_micro_batches():
+            model = self._model()
+            needed = self._memory(model)
+        accumulation = self.config.training.gradient_accumulation_steps
+        self.lines.append(
+            f"memory: {memory.gigabytes(needed)} for batches of {self.config.training.batch_size}"
+            + (f" in {accumulation} micro-batches" if accumulation > 1 else "")
+            + (f", of {memory.gigabytes(available)}" if available else "")
+        )
+        stream = TrainingStream(self._train, self.config, self._devices, 0)
+        batches, step = iter(stream.batches(0)), model.make_train_function()
+        for number in range(_WARM_UP + _TIMED):
+            if number == 1:
+                startup = time.monotonic() - began
+            if number == _WARM_UP:
+                timed = time.monotonic()
+            # The value, because devices work asynchronously.
+            float(step(batches)["loss"])
+        self._step = (time.monotonic() - timed) / _TIMED
+        self.lines.append(f"step: {self._step:.3g} s, mean of {_TIMED} real ones")
+        return startup
+
+    def choose_length(self, hours: float, budget: float) -> None:
+        """Choose epochs and evaluations for a budget in seconds.
+
+        Raises:
+          UserError: when it does not suffice for a training.
+        """
+        training = self.config.training
+        steps = train.steps_per_epoch(self.config, len(self._train))
+        image = _EVALUATION_SHARE * self._step / training.batch_size
+        found = length(budget, self._step, steps, image * len(self._val))
+        if found.epochs * found.steps < FEWEST_STEPS and "training.epochs" not in self._given:
+            needed = hours + (FEWEST_STEPS * self._step - budget) / 3600
+            raise UserError(
+                f"--hours={hours:g}: too short for {FEWEST_STEPS} steps of {self._step:.3g} s; "
+                f"use {needed:.2g} or more, a smaller --model or a smaller model.image_size"
+            )
+        chosen = {"training.epochs": found.epochs}
+        chosen["training.eval_interval_epochs"] = found.eval_interval
+        if found.steps != steps:
+            chosen["training.steps_per_epoch"] = found.steps
+        self._choose(chosen)
+        training = self.config.training
+        steps = train.steps_per_epoch(self.config, len(self._train))
+        self.lines.append(
+            f"length: {training.epochs} epochs of {steps:,} steps, about "
+            f"{training.epochs * steps * self._step / 3600:.2g} h"
+            + (" (more epochs would be learned by heart)" if found.epochs == MOST_EPOCHS else "")
+        )
+        self.lines.append(f"evaluations: every {training.eval_interval_epochs} epochs")
+
+    def _choose(self, settings: Mapping[str, Any]) -> None:
+        settings = {key: value for key, value in settings.items() if key not in self._given}
+        self.settings |= settings
+        self.config = self.config.override(settings)
+
+    def _model(self) -> Any:
+        with self._devices.scope():
+            return train.compiled_model(self.config, steps=1)
+
+    def _memory(self, model: Any) -> int:
+        return memory.estimate(model, self.config).total * memory.num_shares(self._devices)
+
+    def _more_micro_batches(self) -> bool:
+        """Double the micro-batches of a step, if the batch can be divided further."""
+        training = self.config.training
+        key, value = (
+            "training.gradient_accumulation_steps",
+            2 * training.gradient_accumulation_steps,
+        )
+        share = training.batch_size // self._devices.num_replicas_in_sync
+        if key in self._given or share % value:
+            return False
+        self._choose({key: value})
+        return True

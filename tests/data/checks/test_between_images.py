@@ -1,0 +1,93 @@
+"""Equal images within a set and in both splits, and the balance of classes."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from efficientdet_tf import data
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.checks.result import check_sets
+
+
+def test_copies_are_found_in_a_set_and_across_splits(folder, faults_of):
+    folder.categories.pop()
+    first, other = folder.add("a.png"), folder.add("b.png")
+    same = folder.add("same.png")
+    shutil.copy(first, same)
+    train = folder.save("train.json")
+    val = type(folder)(folder.path)
+    val.categories.pop()
+    small = Image.open(other).resize((32, 24))
+    val.add("small.jpg", [5, 5, 20, 15], size=(32, 24), image=small, quality=60)
+    val.add("new.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    # Upright it is the first image.
+    val.add("turned.jpg", image=Image.open(first).rotate(180), exif=exif, quality=95)
+    found = [pair for pair in faults_of(train, val.save("val.json")) if "EXIF" not in pair[1]]
+    assert found == [
+        ("image_duplicate", "same.png: the same file as a.png of this set"),
+        ("leakage", "small.jpg: looks the same as b.png of the other split"),
+        ("leakage", "turned.jpg: looks the same as a.png of the other split"),
+    ]
+
+
+def test_blank_images_are_no_copies(folder, faults_of):
+    folder.categories.pop()
+    for number in range(2):
+        folder.add(f"{number}.png", image=Image.new("RGB", (64, 48), (0, 0, number)))
+    assert faults_of(folder.save()) == []
+
+
+def test_empty_and_rare_classes(folder, faults_of):
+    folder.categories.append({"id": 3, "name": "cow"})
+    folder.add("a.png", *[[x, 5, 10, 10] for x in range(0, 52, 2)])
+    folder.add("b.png", category=3)
+    assert faults_of(folder.save()) == [
+        ("class_empty", "set.json: class 'dog': has no object"),
+        (
+            "class_rare",
+            "set.json: class 'cow': has 1 object, where classes with objects have 14 on average",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "counts"),
+    [
+        # README of the data: cells that are boxed twice, and two images of almost the same field.
+        (
+            ["bccd/annotations/instances_train.json", "bccd/annotations/instances_val.json"],
+            {"leakage": 1, "box_duplicate": 6, "box_small": 5},
+        ),
+        (
+            ["coco128/annotations/instances_train2017_subset.json"],
+            {"box_small": 239, "class_empty": 11, "class_rare": 8, "image_unannotated": 2},
+        ),
+    ],
+)
+def test_real_sets(shared_data, paths, counts):
+    splits = dict(zip(("train", "val"), paths))
+    annotations = {
+        split: data.read_annotations(str(shared_data / path)) for split, path in splits.items()
+    }
+    result = check_sets(annotations, Config())
+    assert result.counts() == counts
+    if len(paths) == 2:
+        [fault] = [fault for _, fault in result.faults if fault.kind == "leakage"]
+        names = {each.rpartition("/")[2] for each in (fault.image, fault.other)}
+        assert names == {"BloodImage_00037.jpg", "BloodImage_00038.jpg"}
+
+
+def test_splits_of_different_classes_cannot_be_trained_with(folder, faults_of):
+    folder.add("a.png")
+    train = folder.save("train.json")
+    val = type(folder)(folder.path)
+    val.categories[1]["name"] = "wolf"
+    val.add("b.png", category=2)
+    found = faults_of(train, val.save("val.json"))
+    assert [line for kind, line in found if kind == "classes_differ"] == [
+        "val.json: its classes are not those of train.json: only there is 'dog' (id 2) and only "
+        "here is 'wolf' (id 2)"
+    ]

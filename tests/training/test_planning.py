@@ -1,0 +1,107 @@
+"""`train.py --hours`: plans from measured steps, stored and overridden."""
+
+import json
+import re
+
+import pytest
+
+import tiny
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli import train as train_command
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import memory, planning
+from efficientdet_tf.training.planning import Length, length
+
+
+@pytest.mark.parametrize(
+    ("budget", "step", "steps", "evaluation", "expected"),
+    [
+        # A tenth for evaluations is 36 s: 18 of them, in the 324 s that are left 16 epochs.
+        (360, 1, 20, 2, Length(16, 20, 1, 352)),
+        # As many epochs as in the paper, 20 evaluations.
+        (1e6, 1, 20, 2, Length(300, 20, 15, 6040)),
+        # One evaluation even if it takes more than its share.
+        (360, 1, 20, 100, Length(13, 20, 13, 360)),
+        # Less than a pass over the data: ten parts of it.
+        (360, 1, 10_000, 0, Length(10, 36, 1, 360)),
+        # Nothing fits: still a step.
+        (0.5, 1, 10, 0, Length(1, 1, 1, 1)),
+        (-60, 1, 10, 5, Length(1, 1, 1, 6)),
+    ],
+)
+def test_length(budget, step, steps, evaluation, expected):
+    assert length(budget, step, steps, evaluation) == expected
+
+
+@pytest.fixture(scope="module")
+def coco_file(tmp_path_factory):
+    return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8)
+
+
+def call(coco_file, folder, *more):
+    settings = tiny.NETWORK | {"data.val": coco_file}
+    return command_line.call(
+        train_command.COMMAND,
+        [
+            *("--model=efficientdet-lite0", f"--model_dir={folder}", f"--train_data={coco_file}"),
+            *(f"--set={key}={value}" for key, value in settings.items()),
+            *more,
+        ],
+    )
+
+
+def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsys):
+    # One short epoch, whatever the machine.
+    short = ("--hours=0.5", "--epochs=1", "--batch_size=4", "--set=optimizer.name=sgd")
+    assert call(coco_file, tmp_path, *short) == 0
+    printed = capsys.readouterr().out
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["hours"] == 0.5
+    assert "plan of 0.5 h:\n" + "".join(f"  {line}\n" for line in content["reasons"]) in printed
+    patterns = [
+        "recipe: finetune, for 8 images",
+        r"weights: random; --pretrained=imagenet or a model usually helps",
+        r"images: kept decoded in memory, \d\.\d GB",
+        r"memory: \d+\.\d GB for batches of 4, of \d+\.\d GB",
+        r"step: \S+ s, mean of 8 real ones",
+        r"length: 1 epochs of 2 steps, about \S+ h \(more epochs would be learned by heart\)",
+        r"evaluations: every 15 epochs",
+    ]
+    for pattern, line in zip(patterns, content["reasons"], strict=True):
+        assert re.fullmatch(pattern, line), line
+    config = RunDirectory(tmp_path).config()
+    # The flags win over recipe and plan.
+    assert config.optimizer.name == "sgd" and config.training.epochs == 1
+    assert config.optimizer.learning_rate == 0.002 and config.data.cache
+    assert content["settings"].keys() & {"optimizer.name", "training.epochs"} == set()
+    assert call(coco_file, tmp_path, *short) == 0
+    printed = capsys.readouterr().out
+    assert f"plan of 0.5 h: as stored in {tmp_path}/plan.json\n" in printed
+    assert f"{tmp_path}: all 1 epochs are done" in printed
+    assert RunDirectory(tmp_path).config() == config
+
+
+def test_micro_batches_until_memory_suffices(coco_file, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def estimate(model, config):
+        asked.append(config.training.gradient_accumulation_steps)
+        return memory.Memory(10**12 // (1 + len(asked)), 0, 0, 0, 0)
+
+    monkeypatch.setattr(memory, "available", lambda devices: 3 * 10**11)
+    monkeypatch.setattr(memory, "estimate", estimate)
+    assert call(coco_file, tmp_path, "--hours=0.00001", "--batch_size=8") == 1
+    # 500 and 333 GB are too much, 250 are not.
+    assert asked == [1, 2, 4]
+    message = capsys.readouterr().err
+    assert re.fullmatch(
+        r"train: --hours=1e-05: too short for 100 steps of \S+ s; use \S+ or more, a smaller "
+        r"--model or a smaller model.image_size\n",
+        message,
+    )
+    assert not (tmp_path / planning.FILE).exists()
+
+
+def test_hours_are_a_number(coco_file, tmp_path, capsys):
+    assert call(coco_file, tmp_path, "--hours=two") == 1
+    assert capsys.readouterr().err.startswith("train: flag --hours=two: could not convert string")
