@@ -5,7 +5,7 @@ import json
 import pathlib
 
 # Name of the JSON file in the folder of the exports.
-FILE_NAME = "comparison.json"
+FILE_NAME = "runtimes.json"
 # `format` of the run itself.
 RUN = "run"
 

@@ -68,7 +68,7 @@ def test_json_is_read_again(tmp_path):
 
 @pytest.mark.parametrize("content", ["[", "[1]", "7", "{}", '{"advice": 1, "runtimes": []}'])
 def test_other_files_are_not_ours(tmp_path, content):
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "runtimes.json"
     path.write_text(content)
     assert not compared_runtimes.is_own(path)
     with pytest.raises(ValueError):
@@ -76,7 +76,7 @@ def test_other_files_are_not_ours(tmp_path, content):
 
 
 def test_what_lacks_a_measurement_is_not_ours(tmp_path):
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "runtimes.json"
     path.write_text(comparison().to_json().replace('"ap": 0.5', '"accuracy": 0.5'))
     with pytest.raises(ValueError, match="^not a comparison of runtimes$"):
         compared_runtimes.read(path)

@@ -22,7 +22,7 @@ def test_a_run_and_its_file_are_measured_in_each_runtime(
         *("--format=onnx_raw", f"--data={data_path}", "--set=detection.score_threshold=0.1"),
     )
     assert (done.returncode, done.stderr) == (0, "")
-    path = tmp_path / "comparison.json"
+    path = tmp_path / "runtimes.json"
     comparison = compared_runtimes.read(path)
     assert (comparison.source, comparison.max_ap_drop) == (data_path, 0.01)
     run, *rows = comparison.runtimes
@@ -49,16 +49,16 @@ def test_a_run_and_its_file_are_measured_in_each_runtime(
 
 
 def test_a_file_of_the_user_is_not_overwritten(tiny_run, tmp_path):
-    (tmp_path / "comparison.json").write_text("{}")
+    (tmp_path / "runtimes.json").write_text("{}")
     done = commands.call(
         *("-m", "export", f"--model_dir={tiny_run}", f"--output={tmp_path}", "--compare"),
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"export: --output: {tmp_path}/comparison.json exists and was not written by this "
+        f"export: --output: {tmp_path}/runtimes.json exists and was not written by this "
         "command; choose another name or folder, or move it away\n"
     )
-    assert os.listdir(tmp_path) == ["comparison.json"]
+    assert os.listdir(tmp_path) == ["runtimes.json"]
 
 
 def test_every_kind_of_file_is_compared(monkeypatch, capsys):

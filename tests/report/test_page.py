@@ -355,7 +355,7 @@ def test_runtimes_are_listed_if_they_were_compared(tmp_path):
     data = dataset(("cat", "dog"))
     assert "Runtimes" not in written(tmp_path / "run", data, found(data)).text
     (tmp_path / "run" / "export").mkdir()
-    path = tmp_path / "run" / "export" / "comparison.json"
+    path = tmp_path / "run" / "export" / "runtimes.json"
     run = ComparedRuntime(
         *("run", "keras", 2_710_000, 0.377, True, 192_000_000),
         {1: (34.5, 40.3), 2: (14.5, 16.1)},
