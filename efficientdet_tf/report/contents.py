@@ -52,7 +52,6 @@ class Contents:
       exported: measurements of the files in the run's folder `export`.
       comparison: comparison with another run; None without any.
       runtimes: comparison of runtimes in the same folder; None if there is none.
-      comparison: comparison with another run; None without any.
     """
 
     config: Config
