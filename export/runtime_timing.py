@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       format: key of `export.formats.FORMATS`, or `compared_runtimes.RUN`.
-      runtime: see `efficientdet_tf.evaluation.compared_runtimes.ComparedRuntime`.
+      runtime: see `efficientdet_tf.inference.compared_runtimes.ComparedRuntime`.
       path: run directory, or exported file or folder.
     """
 

@@ -6,8 +6,10 @@ import sys
 import pytest
 
 import commands
-from efficientdet_tf.evaluation import compared_runtimes
+from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.inference.onnx_runtimes import available_runtimes
+from efficientdet_tf.inference.runtime_choice import describe_machine, file_digest, run_digest
+from efficientdet_tf.run_directory import RunDirectory
 from export import __main__ as command
 from export import formats
 
@@ -29,8 +31,13 @@ def test_a_run_and_its_file_are_measured_in_each_runtime(
     assert (run.format, run.runtime, run.is_exact) == ("run", "keras", True)
     assert run.size == (tiny_run / "best.weights.h5").stat().st_size
     assert [row.runtime for row in rows] == available_runtimes()
+    # Of these settings, which are not the run's own.
+    directory, settings = RunDirectory(tiny_run), {"detection.score_threshold": "0.1"}
+    assert comparison.run_digest == run_digest(directory, settings) != run_digest(directory)
+    assert comparison.machine == describe_machine()
     for row in rows:
-        assert row.format == "onnx_raw"
+        assert (row.format, row.file) == ("onnx_raw", "model_raw.onnx")
+        assert row.file_digest == file_digest(tmp_path / row.file)
         assert row.size == (tmp_path / "model_raw.onnx").stat().st_size
         assert row.is_exact == (row.runtime != "openvino_bf16")
         assert abs(row.ap - run.ap) < (1e-6 if row.is_exact else 0.5) and run.ap > 0.3
