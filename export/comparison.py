@@ -14,7 +14,7 @@ from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.onnx_runtimes import available_runtimes
 from efficientdet_tf.inference.runtime_choice import describe_machine, file_digest, run_digest
 from efficientdet_tf.run_directory import RunDirectory
-from export.formats import size_of
+from export.formats import FORMATS, size_of
 from export.peak_memory import peak_memory
 from export.runtime_timing import Candidate, Speed, measure_in_own_process
 from export.verification import compare, first_images
@@ -65,9 +65,10 @@ def compare_runtimes(
 def _candidates(files: Mapping[str, pathlib.Path]) -> list[Candidate]:
     """Pair each file with the runtimes that take it."""
     runtimes = {".tflite": ["litert"], ".onnx": available_runtimes()}
+    models = {name: path / FORMATS[name].model_file for name, path in files.items()}
     return [
         Candidate(name, runtime, path)
-        for name, path in files.items()
+        for name, path in models.items()
         for runtime in runtimes.get(path.suffix, ["tensorflow"])
     ]
 
