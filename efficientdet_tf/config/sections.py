@@ -189,8 +189,9 @@ class DataConfig(Section):
     """Folder of the training images of a COCO annotation file; empty searches beside the file."""
     val_images: Measuring[str] = ""
     """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
-    verify: Literal["full", "header"] = "full"
-    """Verification of images before training: `full` decodes them, `header` reads headers."""
+    verify: Literal["full", "header", "background"] = "full"
+    """Verification of images before training: `full` decodes them, `header` reads headers, and so
+    does `background`, which decodes them beside the training. Results are cached."""
     strict: bool = False
     """Stop at the first bad record instead of skipping and counting it."""
     use_difficult: Measuring[bool] = False
