@@ -202,6 +202,10 @@ class DataConfig(Section):
     published, such a region is background in training."""
     cache: bool = False
     """Cache decoded images in memory, for data sets much smaller than the memory."""
+    reduce_jpeg: bool = False
+    """Decode JPEG images for training at 1/2, 1/4 or 1/8 of their size where that is at least
+    `augmentation.scale_max` times the network's input: faster for photographs of many megapixels,
+    and smoother than the resizing of evaluation, which does not reduce them."""
 
 
 class AugmentationConfig(Section):
