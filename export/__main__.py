@@ -1,6 +1,7 @@
 """Command line: export a trained model, e.g. `python -m export --model_dir=runs/bccd`."""
 
 import functools
+import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from efficientdet_tf.output_files import check_replaceable
 
 if TYPE_CHECKING:
     from efficientdet_tf.data.records import DetectionData
+    from efficientdet_tf.run_directory import RunDirectory
     from export import formats
     from export.verification import Verification
 
@@ -61,16 +63,23 @@ def define_flags() -> flags.FlagValues:
         "that loses more than --max_ap_drop, and layers of int8 in float32 where that helps.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "compare",
+        False,
+        "Measure AP, latency, throughput and memory of the run and of each file in every runtime "
+        "of this machine, and say which to use. Default of --format: all but serving and web.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "data",
         None,
-        "Data set of --verify. Default: the validation set of the run.",
+        "Data set of --verify and --compare. Default: the validation set of the run.",
         flag_values=values,
     )
     flags.DEFINE_float(
         "max_ap_drop",
         0.01,
-        "Largest loss of AP, of 0 to 1, that --verify accepts.",
+        "Largest loss of AP, of 0 to 1, that --verify accepts and --compare advises.",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
@@ -97,17 +106,16 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "model_dir")
     settings = _detection_settings(values)
     # Late, so that --help and invalid settings do not wait for TensorFlow.
-    from efficientdet_tf.evaluation import verified_files
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
     from export.verification import VerificationError
 
+    if values.compare and not values["format"].present:
+        values.format = _compared_formats()
     run_directory = RunDirectory(values.model_dir)
     folder = pathlib.Path(values.output or run_directory.path / "export")
-    path = folder / verified_files.FILE_NAME
     formats.check(values.format, folder)
-    if values.verify:
-        check_replaceable(path, verified_files.is_own)
+    _check_results(values, folder)
     # TensorFlow logs thousands of names while saving.
     logging.set_verbosity(logging.ERROR)
     config = run_directory.config().override(settings)
@@ -116,25 +124,77 @@ def main(values: flags.FlagValues) -> None:
     if any(formats.FORMATS[name].needs_images for name in values.format):
         images = _calibration_images(values, config)
     exporter = formats.Exporter(model, config, label_map, folder, images)
-    verification = _verification(values, exporter) if values.verify else None
-    failures = _write_all(values, exporter, verification)
+    data = _measured_data(values, config) if values.verify or values.compare else None
+    verification = _verification(values, exporter, data) if values.verify and data else None
+    files, failures = _write_all(values, exporter, verification)
     if verification:
-        write_atomically(path, verified_files.to_json(verification.results))
-        print(f"\n{verified_files.table(verification.results)}\n\nWritten to {path}", flush=True)
-        if folder == run_directory.path / "export":
-            _update_report(values.model_dir)
+        _write_verification(verification, folder)
+    if values.compare and data:
+        _write_comparison(values, run_directory, files, settings, data, folder)
+    if data and folder == run_directory.path / "export":
+        _update_report(values.model_dir)
     if failures:
         raise VerificationError("; ".join(failures))
 
 
+def _compared_formats() -> list[str]:
+    """Return the formats that --compare measures: each kind of file once."""
+    from export import formats
+
+    # Their models are those of saved_model and tflite_raw.
+    names = [name for name in formats.FORMATS if name not in ("serving", "web")]
+    if not importlib.util.find_spec("tf2onnx"):
+        print("onnx, onnx_raw: left out; they need pip install 'efficientdet-tf[onnx]'")
+        names = [name for name in names if not name.startswith("onnx")]
+    return names
+
+
+def _check_results(values: flags.FlagValues, folder: pathlib.Path) -> None:
+    """Check that the files of measurements overwrite nothing but earlier ones."""
+    from efficientdet_tf.evaluation import compared_runtimes, verified_files
+
+    for is_wanted, results in (
+        (values.verify, verified_files),
+        (values.compare, compared_runtimes),
+    ):
+        if is_wanted:
+            check_replaceable(folder / results.FILE_NAME, results.is_own)
+
+
+def _write_verification(verification: "Verification", folder: pathlib.Path) -> None:
+    from efficientdet_tf.evaluation import verified_files
+
+    path = folder / verified_files.FILE_NAME
+    write_atomically(path, verified_files.to_json(verification.results))
+    print(f"\n{verified_files.table(verification.results)}\n\nWritten to {path}", flush=True)
+
+
+def _write_comparison(
+    values: flags.FlagValues,
+    run_directory: "RunDirectory",
+    files: dict[str, pathlib.Path],
+    settings: dict[str, str],
+    data: "DetectionData",
+    folder: pathlib.Path,
+) -> None:
+    from efficientdet_tf.evaluation import compared_runtimes
+    from export.comparison import compare_runtimes
+
+    comparison = compare_runtimes(run_directory, files, settings, data, values.max_ap_drop)
+    path = folder / compared_runtimes.FILE_NAME
+    write_atomically(path, comparison.to_json())
+    print(f"\n{comparison.machine}\n{comparison.table()}", end="\n\n")
+    print(*comparison.advice(), f"Written to {path}", sep="\n", flush=True)
+
+
 def _write_all(
     values: flags.FlagValues, exporter: "formats.Exporter", verification: "Verification | None"
-) -> list[str]:
-    """Write each format, and return why some were not kept."""
+) -> tuple[dict[str, pathlib.Path], list[str]]:
+    """Write each format, and return the paths of the files, and why some were not kept."""
     from export import formats, operators
     from export.verification import VerificationError
 
-    failures = []
+    files, failures = {}, []
     for name in values.format:
         try:
             if verification is None:
@@ -144,10 +204,11 @@ def _write_all(
         except VerificationError as error:
             failures.append(str(error))
             continue
+        files[name] = path
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)
         if values.operators and path.suffix == ".tflite":
             print(operators.report(operators.operators(path.read_bytes())), flush=True)
-    return failures
+    return files, failures
 
 
 def _write_verified(
@@ -180,7 +241,7 @@ def _write_verified(
 
 
 def _update_report(model_dir: str) -> None:
-    """Write the report of the run again, which lists the verified files."""
+    """Write the report of the run again, which lists the measured files."""
     from efficientdet_tf.cli.report import report
 
     try:
@@ -207,15 +268,23 @@ def _calibration_images(values: flags.FlagValues, config: Config) -> list:
     return representative_images(data, config, values.calibration_images)
 
 
-def _verification(values: flags.FlagValues, exporter: "formats.Exporter") -> "Verification":
-    """Load the data set of --verify."""
+def _measured_data(values: flags.FlagValues, config: Config) -> "DetectionData":
+    """Load the data set of --verify and --compare."""
     from efficientdet_tf.data import parts
-    from export.verification import Verification
 
-    config = exporter.config
     data = _load_data(config, "val", values.data)
     parts.require_objects(data)
-    return Verification(exporter.model, config, exporter.label_map, data, values.max_ap_drop)
+    return data
+
+
+def _verification(
+    values: flags.FlagValues, exporter: "formats.Exporter", data: "DetectionData"
+) -> "Verification":
+    from export.verification import Verification
+
+    return Verification(
+        exporter.model, exporter.config, exporter.label_map, data, values.max_ap_drop
+    )
 
 
 def _load_data(config: Config, split: str, path: str | None) -> "DetectionData":

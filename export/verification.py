@@ -62,7 +62,7 @@ class Verification:
         self._model, self._config, self._label_map = model, config, label_map
         self._data = data
         self._max_ap_drop = max_ap_drop
-        self._images = _first_images(data)
+        self._images = first_images(data)
         # AP and detections of the Keras model, by NMS method.
         self._references: dict[str, tuple[float, list[Detections]]] = {}
 
@@ -118,8 +118,12 @@ class Verification:
         return self._references[key]
 
 
-def _first_images(data: DetectionData) -> list[np.ndarray]:
-    """Read the first images of a data set that can be read."""
+def first_images(data: DetectionData) -> list[np.ndarray]:
+    """Read the first images of a data set that can be read.
+
+    Raises:
+      DataError: if there is none; the message is one line.
+    """
     images: list[np.ndarray] = []
     for record in data.records:
         # The evaluation counts and names the others.
@@ -133,13 +137,14 @@ def _first_images(data: DetectionData) -> list[np.ndarray]:
 
 
 def compare(
-    expected: Sequence[Detections], found: Sequence[Detections]
+    expected: Sequence[Detections], found: Sequence[Detections], least_score: float = _LEAST_SCORE
 ) -> tuple[float, float, float]:
     """Compare detections of the same images.
 
     Args:
-      expected: detections of the reference; those with a score of at least 0.3 count.
+      expected: detections of the reference.
       found: detections of the other model.
+      least_score: score from which detections of the reference count. Default 0.3.
 
     Returns:
       Largest difference of a box coordinate in pixels, largest difference of a score, and the
@@ -148,7 +153,7 @@ def compare(
     box_difference = score_difference = 0.0
     lost = total = 0
     for ours, theirs in zip(expected, found):
-        ours = ours.above(_LEAST_SCORE)
+        ours = ours.above(least_score)
         total += len(ours)
         for box, score, index in zip(ours.boxes, ours.scores, ours.class_indices):
             of_class = theirs.class_indices == index

@@ -173,3 +173,12 @@ def test_excluded_anchors_have_no_loss():
         loss = DetectionLoss(LossConfig(iou_loss="ciou"), tf.constant(SMALL_GRID))
         losses.append(loss({**maps, "num_positives": count[None]}, outputs)["detection_loss"])
     assert left_out.any() and losses[0] == losses[1] > 0
+
+
+def test_without_ignored_boxes_the_shorter_way_gives_the_same():
+    boxes = tf.constant([[3.0, 4, 60, 50], [10, 10, 30, 90]])
+    for classes in ([2, 0], []):
+        given = SMALL_GRID, boxes[: len(classes)], tf.constant(classes, tf.int32)
+        results = [targets.assign(*given, 0.5, 0.4, has_ignored) for has_ignored in (True, False)]
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -1,6 +1,7 @@
 """Common part of the commands: flags, help, errors of one line, and signals."""
 
 import contextlib
+import logging as python_logging
 import os
 import re
 import select
@@ -95,7 +96,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     # Otherwise TensorFlow imports Keras 3, which nothing here uses, and with it pyplot and
     # scikit-learn: a second and 70 MB.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    logging.use_absl_handler()
+    _log_plain_lines()
     # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)
     with _quiet_end(command.name), native_log.filtered():
@@ -150,6 +151,21 @@ def _help(values: flags.FlagValues) -> str:
     text = values.get_help(include_special_flags=False)
     # Without the names of the declaring modules.
     return re.sub(r"(?m)^\S.*:\n", "", text)
+
+
+def _log_plain_lines() -> None:
+    """Write warnings as lines of their own, without date, thread and source file."""
+    # Its flags are not used; unparsed, they are warned of.
+    flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_PlainFormatter())
+
+
+class _PlainFormatter(python_logging.Formatter):
+    """Formatter of lines such as "warning: ..."."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
 
 
 @contextlib.contextmanager

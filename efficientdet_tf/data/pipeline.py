@@ -72,15 +72,17 @@ def training_dataset(
     if not repeat and len(data) < batch_size:
         raise DataError(f"{data.source}: {len(data)} images are fewer than a batch of {batch_size}")
 
+    table = RecordTable.build(data, config.data.ignore_crowd)
+
     def element(example: Example) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        return example.image, _targets(example, config)
+        return example.image, _targets(example, config, table.has_ignored)
 
     order = Order(repeat, seed, first_image)
     reading = Reading.of(config, batch_size, failures)
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
         order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
-    stream = _training_stream(data, config, element, order, reading)
+    stream = _training_stream(table, config, element, order, reading)
     return _batches(stream, batch_size, deliveries)
 
 
@@ -102,7 +104,8 @@ def training_examples(
       `targets.assign`: negative for ignored boxes.
     """
     reading = Reading.of(config, 1, None)
-    return _training_stream(data, config, lambda example: example, Order(repeat, seed), reading)
+    table = RecordTable.build(data, config.data.ignore_crowd)
+    return _training_stream(table, config, lambda example: example, Order(repeat, seed), reading)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -168,41 +171,41 @@ def evaluation_dataset(
 
 
 def _training_stream(
-    data: DetectionData,
+    table: RecordTable,
     config: Config,
     finish: Callable[[Example], Any],
     order: Order,
     reading: Reading,
 ) -> tf.data.Dataset:
     """Build the stream of shuffled, augmented examples; `finish` runs in the same map."""
-    table = RecordTable.build(data, config.data.ignore_crowd)
-    images = tf.data.Dataset.range(len(data))
+    count = len(table)
+    images = tf.data.Dataset.range(count)
     if config.data.cache:
         # Cached before the shuffle, which then moves references instead of pixels.
         numbered = images.map(lambda position: (position, position))
-        stream = reading.read(table, numbered, 0, 1, end=len(data))
+        stream = reading.read(table, numbered, 0, 1, end=count)
         stream = stream.map(lambda _, position, pixels: (position, pixels)).cache()
-        stream = order.of(stream, len(data))
-        stream = stream.map(lambda count, position_and_pixels: (count, *position_and_pixels))
+        stream = order.of(stream, count)
+        stream = stream.map(lambda number, position_and_pixels: (number, *position_and_pixels))
         if order.repeat:
             # An infinite repeat ends only if no image is cached.
             stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
         first = order.first + order.worker
-        stream = reading.read(table, order.of(images, len(data)), first, order.workers)
+        stream = reading.read(table, order.of(images, count), first, order.workers)
 
-    def augmented(count: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
+    def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
         example = Example(pixels, *table.objects(position))
 
         def another(seed: tf.Tensor) -> Example:
-            return reading.partner(table, draw_partner(seed, len(data)), example)
+            return reading.partner(table, draw_partner(seed, count), example)
 
-        return finish(augment_example(example, another, config, tf.stack([count, order.seed])))
+        return finish(augment_example(example, another, config, tf.stack([number, order.seed])))
 
     return parallel_map(stream, augmented)
 
 
-def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
+def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, tf.Tensor]:
     """Assign the targets of one image, as in `training_dataset` without the batch."""
     class_targets, box_targets, num_positives = targets.assign(
         anchors.from_config(config),
@@ -210,6 +213,7 @@ def _targets(example: Example, config: Config) -> dict[str, tf.Tensor]:
         example.classes,
         config.anchors.positive_iou_threshold,
         config.anchors.ignore_iou_threshold,
+        has_ignored,
     )
     return {
         "class_targets": class_targets,

@@ -27,6 +27,7 @@ class RecordTable:
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
       classes: int32 [m], class indices or negative codes, see `targets.assign`.
+      has_ignored: whether any class is a negative code.
     """
 
     files: tf.Tensor
@@ -38,6 +39,7 @@ class RecordTable:
     offsets: tf.Tensor
     boxes: tf.Tensor
     classes: tf.Tensor
+    has_ignored: bool
 
     @classmethod
     def build(cls, data: DetectionData, ignore_crowd: bool) -> "RecordTable":
@@ -61,7 +63,11 @@ class RecordTable:
             offsets=tf.constant(offsets_of(lengths)),
             boxes=tf.constant(records.boxes[kept]),
             classes=tf.constant(classes[kept], tf.int32),
+            has_ignored=bool((classes[kept] < 0).any()),
         )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
     def read(self, position: tf.Tensor) -> tf.Tensor:
         """Read and decode the image at `position`: uint8 [h, w, 3]."""

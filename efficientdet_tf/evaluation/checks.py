@@ -36,6 +36,8 @@ class Checks:
       changed_ap50: {change of the boxes: AP50}.
       relabelled_ap50: AP50 with the classes of `relabelled`.
       relabelled: {class of detections: class of the objects they lie on}, where they differ.
+      undetected: classes with objects that count but without detections.
+      unannotated: classes with detections but without objects that count.
       thresholds: {class: score threshold with the best F1}.
       calibration: scores and precision.
     """
@@ -51,6 +53,8 @@ class Checks:
     changed_ap50: dict[str, float]
     relabelled_ap50: float
     relabelled: dict[str, str]
+    undetected: tuple[str, ...]
+    unannotated: tuple[str, ...]
     thresholds: dict[str, ScoreThreshold]
     calibration: Calibration
 
@@ -73,6 +77,8 @@ def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
     some, found = _sample(records, detections)
     sampled = Matcher(some, found)
     likely = likely_classes(sampled, len(names))
+    annotated = np.unique(matcher.truth.class_indices[matcher.truth.is_counted]).tolist()
+    detected = np.unique(detections.class_indices).tolist()
     relabelled = dataclasses.replace(found, class_indices=likely[found.class_indices])
 
     def ap50(detections: DetectionArrays) -> float:
@@ -95,6 +101,8 @@ def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
         },
         relabelled_ap50=ap50(relabelled),
         relabelled={names[i]: names[j] for i, j in enumerate(likely.tolist()) if i != j},
+        undetected=tuple(names[i] for i in annotated if i not in detected),
+        unannotated=tuple(names[i] for i in detected if i not in annotated),
         thresholds=class_thresholds(matcher, data.label_map),
         calibration=calibration(matcher),
     )

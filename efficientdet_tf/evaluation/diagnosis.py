@@ -15,6 +15,8 @@ from efficientdet_tf.evaluation.error_shares import KINDS
 # AP50 that a change of boxes or labels must add to be the diagnosis, and that a kind of error must
 # cost to be named.
 _TELLING, _NOTABLE = 0.1, 0.02
+# Share of the classes without any detection from which it is the diagnosis.
+_MANY = 0.5
 _ADVICE = {
     "class": "boxes are right but classes are confused; look at the confusion matrix, and check "
     "that labels are consistent",
@@ -98,6 +100,11 @@ def _conclude(checks: Checks) -> str:
             f"labels look wrong: with {', '.join(pairs[:3])}{more}, AP50 is "
             f"{checks.relabelled_ap50:.3f} instead of {checks.unchanged_ap50:.3f}; check the label "
             "map."
+        )
+    if len(checks.undetected) >= _MANY * len(checks.thresholds):
+        return (
+            f"{len(checks.undetected)} of {len(checks.thresholds)} classes with objects have no "
+            f"detection at all, such as {checks.undetected[0]!r}; check the label map."
         )
     return _name_errors(checks)
 

@@ -3,6 +3,9 @@
 import dataclasses
 import datetime
 import json
+import pathlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import tf_keras as keras
@@ -11,8 +14,9 @@ from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
-from efficientdet_tf.evaluation import verified_files
+from efficientdet_tf.evaluation import compared_runtimes, verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
+from efficientdet_tf.evaluation.compared_runtimes import RuntimeComparison
 from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
@@ -21,6 +25,8 @@ from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
 from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Contents:
       fusion_weights: learned weights of the feature network's fusion nodes.
       exported: measurements of the files in the run's folder `export`.
       comparison: comparison with another run; None without any.
+      runtimes: comparison of runtimes in the same folder; None if there is none.
     """
 
     config: Config
@@ -64,6 +71,7 @@ class Contents:
     fusion_weights: list[NodeWeights]
     exported: list[VerifiedFile]
     comparison: Comparison | None
+    runtimes: RuntimeComparison | None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -117,8 +125,12 @@ def gather(
     problems = [f"{history_path}: {num_unreadable} damaged lines"] if num_unreadable else []
     datasets = [data for data in (train_data, val_data) if data is not None]
     shape = config.model.image_size, config.model.resize
-    exported, unreadable = _exported(directory)
-    problems += unreadable
+    folder = directory.path / "export"
+    exported, unreadable = _measurements(folder / verified_files.FILE_NAME, verified_files.read)
+    runtimes, also_unreadable = _measurements(
+        folder / compared_runtimes.FILE_NAME, compared_runtimes.read
+    )
+    problems += unreadable + also_unreadable
     return Contents(
         config=config,
         environment=_environment(directory),
@@ -137,18 +149,20 @@ def gather(
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
-        exported=exported,
+        exported=exported or [],
         comparison=comparison,
+        runtimes=runtimes,
     )
 
 
-def _exported(directory: RunDirectory) -> tuple[list[VerifiedFile], list[str]]:
-    """Read the measurements of exported files, or why they cannot be read."""
-    path = directory.path / "export" / verified_files.FILE_NAME
+def _measurements(
+    path: pathlib.Path, read: Callable[[pathlib.Path], _T]
+) -> tuple[_T | None, list[str]]:
+    """Read measurements of exported files if there are any, or say why they cannot be read."""
     try:
-        return (verified_files.read(path) if path.exists() else []), []
+        return (read(path) if path.exists() else None), []
     except (OSError, ValueError) as error:
-        return [], [f"{path}: cannot be read: {error}"]
+        return None, [f"{path}: cannot be read: {error}"]
 
 
 def _environment(directory: RunDirectory) -> dict[str, str]:

@@ -33,6 +33,9 @@ def diagnosis(contents: Contents) -> Element:
         Line("detections", calibration.scores[known], calibration.precision[known]),
     ]
     title = f"Precision by score: calibration error {_number(calibration.error)}"
+    if known.any():
+        excess = calibration.excess
+        title += f", scores {abs(excess):.3f} too {'high' if excess > 0 else 'low'} on average"
     unit = (0.0, 1.0)
     return element(
         "section",
@@ -41,7 +44,13 @@ def diagnosis(contents: Contents) -> Element:
         _errors(found.checks),
         element(
             "div",
-            element("div", element("h3", "Checks"), _checks(found.checks), class_="card"),
+            element(
+                "div",
+                element("h3", "Checks"),
+                _checks(found.checks),
+                *_classes_on_one_side(found.checks),
+                class_="card",
+            ),
             line_chart(title, lines if known.any() else [], "mean score", unit, unit),
             class_="grid",
         ),
@@ -83,6 +92,19 @@ def _checks(checks: Checks) -> Element:
         *((f"AP50 of boxes {change}", ap50) for change, ap50 in changes),
     ]
     return table([], [[name, number(_number(value))] for name, value in rows])
+
+
+def _classes_on_one_side(checks: Checks) -> list[Element]:
+    """List classes that only the ground truth or only the detections have."""
+    lists = {
+        "Classes with objects, but without detections": checks.undetected,
+        "Classes with detections, but without objects": checks.unannotated,
+    }
+    return [
+        element("p", f"{title}: {', '.join(names)}.", class_="quiet")
+        for title, names in lists.items()
+        if names
+    ]
 
 
 def _thresholds(checks: Checks) -> Element:

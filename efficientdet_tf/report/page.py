@@ -61,6 +61,7 @@ def page(contents: contents_lib.Contents) -> str:
         sections.worst_images,
         *([sections.fusion_weights] if contents.fusion_weights else []),
         *([sections.exported_files] if contents.exported else []),
+        *([sections.runtimes] if contents.runtimes else []),
         sections.data,
         sections.settings,
         sections.environment,

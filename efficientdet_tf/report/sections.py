@@ -9,7 +9,7 @@ from efficientdet_tf.config import Config, format_value
 from efficientdet_tf.config import settings as declared_settings
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.statistics import DataStatistics
-from efficientdet_tf.evaluation import verified_files
+from efficientdet_tf.evaluation import compared_runtimes, verified_files
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import side_by_side
 from efficientdet_tf.report.charts import (
@@ -286,6 +286,30 @@ def exported_files(contents: Contents) -> Element:
         for file in contents.exported
     ]
     return section("Exported files", element("p", note, class_="quiet"), table(head, rows))
+
+
+def runtimes(contents: Contents) -> Element:
+    """List the measurements of `python -m export --compare`, and say which runtime to use."""
+    comparison = contents.runtimes
+    assert comparison is not None
+    note = (
+        f"{comparison.machine}. AP on {comparison.source}. Exact: the detections are those of the "
+        "run. Speed by threads, from pixels to detections: the median and the 95th percentile of "
+        "an image, and images a second with batches of 1 and more."
+    )
+    head = ["Format", "Runtime", "MB", "AP", "Exact", "Memory, MB", "Speed"]
+    rows = [
+        [
+            *(runtime.format, runtime.runtime),
+            *(number(f"{runtime.size / 1e6:.2f}"), number(_number(runtime.ap))),
+            "yes" if runtime.is_exact else "no",
+            number(f"{runtime.peak_memory / 1e6:.0f}"),
+            compared_runtimes.format_speed(runtime),
+        ]
+        for runtime in comparison.runtimes
+    ]
+    advice = element("ul", *(element("li", line) for line in comparison.advice()))
+    return section("Runtimes", advice, element("p", note, class_="quiet"), table(head, rows))
 
 
 def settings(contents: Contents) -> Element:

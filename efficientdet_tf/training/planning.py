@@ -1,4 +1,4 @@
-"""Plan of a training run for a budget of hours: recipe, memory, epochs and evaluations.
+"""Plan of a training run for a budget of hours: recipe, input size, memory and epochs.
 
 The plan measures real steps before it chooses. It replaces no setting that was given by a flag.
 """
@@ -7,13 +7,16 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.anchor_proposal import coverage
+from efficientdet_tf.data.anchor_recall import best_ious, network_boxes
+from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.run_directory import RunDirectory
@@ -32,6 +35,10 @@ RESERVE, EVALUATIONS = 0.1, 0.1
 PARTIAL_EPOCHS = 10
 # Fewest steps that can teach anything.
 FEWEST_STEPS = 100
+# Sides of input sizes are multiples of this; factors of a size that objects may need; and the
+# least gain of best possible recall that is worth a larger one.
+_INPUT_STEP, _FACTORS, _GAIN = 32, (1.0, 1.25, 1.5), 0.005
+_MOST_ASPECT = 3.0
 # Decoded images may take this share of the memory that is left.
 CACHE_SHARE = 0.25
 # Steps that are run before and while the time is taken.
@@ -83,6 +90,42 @@ def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
     return Length(epochs, steps, interval, seconds)
 
 
+def input_size(config: Config, records: Sequence[Record]) -> tuple[int, int]:
+    """Choose the input size: the images' shape at the config's number of pixels, or larger.
+
+    It is larger, by up to 1.5 in each direction, if anchors then cover more of the objects.
+
+    Args:
+      config: config with anchors and input size.
+      records: records of the training set.
+
+    Returns:
+      (height, width) in pixels, multiples of 32.
+    """
+    size = config.model.image_size
+    aspect = float(np.median([record.width / record.height for record in records]))
+    aspect = min(_MOST_ASPECT, max(1 / _MOST_ASPECT, aspect))
+    height = math.sqrt(size[0] * size[1] / aspect)
+    tried = [(_rounded(factor * height), _rounded(factor * height * aspect)) for factor in _FACTORS]
+    recalls = [_recall(config, records, each) for each in tried]
+    needed = max(recalls[0] + _GAIN, max(recalls) - _GAIN)
+    return next((each for each, recall in zip(tried, recalls) if recall >= needed), tried[0])
+
+
+def _recall(config: Config, records: Sequence[Record], size: tuple[int, int]) -> float:
+    """Return the best possible recall at an input size."""
+    boxes = network_boxes(records, size, config.model.resize).boxes
+    return coverage("", best_ious(boxes, config, size), config).recall
+
+
+def _text(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _rounded(side: float) -> int:
+    return max(2 * _INPUT_STEP, round(side / _INPUT_STEP) * _INPUT_STEP)
+
+
 def plan(
     config: Config,
     data: tuple[DetectionData, DetectionData],
@@ -120,6 +163,7 @@ def plan(
     planner = _Planner(config, data, devices, given)
     if not has_recipe:
         planner.choose_recipe()
+    planner.choose_input_size()
     planner.choose_cache()
     startup = planner.fit_memory_and_time_step()
     # The measured model is built once more.
@@ -175,6 +219,24 @@ class _Planner:
         self.lines.append(f"recipe: finetune, for {count:,} images")
         if not self.config.training.pretrained:
             self.lines.append("weights: random; --pretrained=imagenet or a model usually helps")
+
+    def choose_input_size(self) -> None:
+        """Choose the input size, unless the model's own is replaced already."""
+        model = self.config.model
+        default = Config.for_model(model.name).model.image_size
+        if "model.image_size" in self._given or model.image_size != default:
+            return
+        chosen = input_size(self.config, self._train.records)
+        recall = f"{_recall(self.config, self._train.records, chosen):.3f}"
+        if chosen == default:
+            self.lines.append(f"input: {_text(chosen)} pixels; best possible recall {recall}")
+            return
+        self._choose({"model.image_size": chosen})
+        before = _recall(self.config, self._train.records, default)
+        self.lines.append(
+            f"input: {_text(chosen)} pixels, in the shape of the images, instead of "
+            f"{_text(default)}; best possible recall {recall} instead of {before:.3f}"
+        )
 
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""

@@ -75,10 +75,11 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
         data = load_data(config)
         config = config.override({"model.num_classes": len(data[0].label_map)})
         config = config.override(class_weights.settings(config.loss, data[0]))
-        stored = directory.config() if directory.exists() else None
-        config = config.override(anchor_fit.settings(config, data[0], stored))
         if plan is not None:
             config = plan(config, data, devices, directory)
+        # After the plan, which may choose the input size.
+        stored = directory.config() if directory.exists() else None
+        config = config.override(anchor_fit.settings(config, data[0], stored))
         while True:
             try:
                 return _train(config, directory, devices, data)

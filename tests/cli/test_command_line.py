@@ -146,3 +146,9 @@ def test_another_broken_pipe_keeps_its_traceback():
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.endswith("BrokenPipeError: of a server\n")
+
+
+def test_a_warning_is_a_plain_line():
+    process = start("from absl import logging; logging.warning('%s: 1 problem', 'train.json')")
+    out, err = process.communicate()
+    assert (out, err) == ("started\n", "warning: train.json: 1 problem\n")

@@ -16,6 +16,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, preprocessing
 from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
 from efficientdet_tf.data.reading import ReadFailures
+from efficientdet_tf.data.record_table import RecordTable
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.data.stream_order import training_positions
 
@@ -367,3 +368,11 @@ def test_images_may_be_in_memory_and_without_objects(config):
     _, maps = next(iter(training_dataset(data, config, 2)))
     np.testing.assert_array_equal(maps["num_positives"], [0, 0])
     assert np.all(maps["class_targets"] == -1) and np.all(maps["box_targets"] == 0)
+
+
+def test_the_table_knows_whether_any_box_is_ignored(data):
+    assert not RecordTable.build(data, ignore_crowd=False).has_ignored
+    assert RecordTable.build(data, ignore_crowd=True).has_ignored
+    marked = dataclasses.replace(data.records[3], is_ignored=np.array([True, False]))
+    with_ignored = dataclasses.replace(data, records=[*data.records[:3], marked])
+    assert RecordTable.build(with_ignored, ignore_crowd=False).has_ignored

@@ -124,6 +124,21 @@ def test_wrong_labels_are_recognised():
     assert diagnosis.checks.relabelled == {"cat": "owl", "dog": "cat", "owl": "dog"}
 
 
+def test_classes_without_any_detection_are_named():
+    is_dog = FOUND.class_indices == 1
+    diagnosis = diagnose(DATA, FOUND.taken(is_dog))
+    assert diagnosis.sentence == (
+        "2 of 3 classes with objects have no detection at all, such as 'cat'; check the label map."
+    )
+    assert diagnosis.checks.undetected == ("cat", "owl")
+    # Objects of one class only.
+    records = [
+        dataclasses.replace(record, is_ignored=record.classes != 1) for record in DATA.records
+    ]
+    checks = diagnose(DetectionData(records, DATA.label_map), FOUND).checks
+    assert (checks.undetected, checks.unannotated) == ((), ("cat", "owl"))
+
+
 def test_confused_classes_are_no_wrong_labels():
     random = np.random.default_rng(1)
     diagnosis = diagnose(

@@ -12,10 +12,8 @@ import pytest
 
 import commands
 from efficientdet_tf import anchors
-from efficientdet_tf.boxes import areas
-from efficientdet_tf.data.coco_writer import write_coco
 from efficientdet_tf.data.image_files import read_image
-from efficientdet_tf.data.records import DetectionData, LabelMap, Record
+from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector, ModelError
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.metadata import ENTRY, Metadata
@@ -223,25 +221,11 @@ def test_the_documented_snippet_needs_onnxruntime_alone(exported, photograph, tm
     assert (box < 0.1, score < 1e-3, lost) == (True, True, 0), (box, score)
 
 
-def test_commands_take_the_file_and_a_runtime(exported, tiny_run, photograph, tmp_path):
-    path, labels = exported / "model_raw.onnx", RunDirectory(tiny_run).label_map()
-    [found] = Detector.load(path).detect(photograph)
-    record = Record(
-        image_id=1,
-        image=photograph.read_bytes(),
-        height=427,
-        width=640,
-        boxes=found.boxes[:4],
-        classes=found.class_indices[:4],
-        is_crowd=np.zeros(4, bool),
-        area=areas(found.boxes[:4]),
-    )
-    write_coco(DetectionData([record], labels, source="made"), tmp_path / "data")
-    data, output = tmp_path / "data" / "annotations.json", tmp_path / "evaluation"
-    arguments = ("eval.py", f"--data={data}", f"--output={output}")
+def test_commands_take_the_file_and_a_runtime(exported, data_path, photograph, tmp_path):
+    path, output = exported / "model_raw.onnx", tmp_path / "evaluation"
+    arguments = ("eval.py", f"--data={data_path}", f"--output={output}")
     done = commands.call(*arguments, f"--model_path={path}", "--runtime=openvino")
     assert (done.returncode, done.stderr) == (0, "")
-    # The four best of some hundred detections.
     assert json.loads((output / "evaluation.json").read_text())["metrics"]["AR100"] == 1
     arguments = (f"--input={photograph}", f"--output={tmp_path / 'found'}")
     predict = ("-m", "efficientdet_tf", "predict", *arguments)

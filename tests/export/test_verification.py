@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from efficientdet_tf import model as model_lib
-from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.data import digits, load
-from efficientdet_tf.data.coco_writer import write_coco
-from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.data.records import DataError
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation import verified_files
@@ -46,27 +44,6 @@ def test_what_has_no_counterpart_is_lost():
     assert compare([expected], [found]) == (0, 0, 1)
     assert compare([expected], [detections()]) == (0, 0, 1)
     assert compare([detections()], [found]) == (0, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def data_path(tiny_run, photograph, tmp_path_factory) -> str:
-    """The photograph, whose objects are the best detections of the run."""
-    [found] = Detector.load(tiny_run).detect([photograph])
-    boxes, sources = found.above(0.9), RunDirectory(tiny_run).label_map()
-    record = Record(
-        image_id=1,
-        image=photograph.read_bytes(),
-        height=427,
-        width=640,
-        boxes=boxes.boxes,
-        classes=boxes.class_indices,
-        is_crowd=np.zeros(len(boxes), bool),
-        area=areas(boxes.boxes),
-        name=str(photograph),
-    )
-    folder = tmp_path_factory.mktemp("labelled")
-    write_coco(DetectionData([record], sources, source="made"), folder)
-    return str(folder / "annotations.json")
 
 
 def test_a_file_is_measured_beside_the_model(tiny_run, data_path, tmp_path, capsys):

@@ -15,6 +15,7 @@ from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.coco import CocoEvaluator
+from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, RuntimeComparison
 from efficientdet_tf.evaluation.comparison import compare
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.files import WriteError
@@ -182,7 +183,8 @@ def test_what_costs_ap_is_named(page):
         "AP of the ground truth against itself 1.000",
         "AP50 without classes 1.000",
         "AP50 of boxes x and y swapped 0.376",
-        "Precision by score: calibration error 0.100",
+        "Precision by score: calibration error 0.100, scores 0.100 too high on average",
+        "Classes with detections, but without objects: owl.",
         "cat 0.900 1.000 0.750 0.857",
     ):
         assert text in page.text, text
@@ -347,3 +349,27 @@ def test_exported_files_are_listed_if_they_were_verified(tmp_path):
     text = written(tmp_path / "run", data, found(data)).text
     assert "Exported files" not in text
     assert f"{path}: cannot be read: not measurements of exported files" in text
+
+
+def test_runtimes_are_listed_if_they_were_compared(tmp_path):
+    data = dataset(("cat", "dog"))
+    assert "Runtimes" not in written(tmp_path / "run", data, found(data)).text
+    (tmp_path / "run" / "export").mkdir()
+    path = tmp_path / "run" / "export" / "runtimes.json"
+    run = ComparedRuntime(
+        *("run", "keras", 2_710_000, 0.377, True, 192_000_000),
+        {1: (34.5, 40.3), 2: (14.5, 16.1)},
+        {1: {1: 29.0, 8: 40.0}, 2: {1: 69.0, 8: 93.8}},
+    )
+    path.write_text(RuntimeComparison("A processor", "data/val.json", 0.01, (run,)).to_json())
+    text = written(tmp_path / "run", data, found(data)).text
+    assert (
+        "Speed run keras 2.71 0.377 yes 192 1: 34.5 / 40.3 ms, x1 29.0/s, x8 40.0/s; "
+        "2: 14.5 / 16.1 ms, x1 69.0/s, x8 93.8/s"
+    ) in text
+    assert "Runtimes Fastest for one image: run in keras, 14.5 ms, 1.0 times as fast" in text
+    assert "A processor. AP on data/val.json. Exact: " in text
+    path.write_text("{}")
+    text = written(tmp_path / "run", data, found(data)).text
+    assert "Runtimes" not in text
+    assert f"{path}: cannot be read: not a comparison of runtimes" in text

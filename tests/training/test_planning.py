@@ -3,14 +3,18 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 import tiny
+from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.records import Record
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import memory, planning
-from efficientdet_tf.training.planning import Length, length
+from efficientdet_tf.training.planning import Length, input_size, length
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,29 @@ from efficientdet_tf.training.planning import Length, length
 )
 def test_length(budget, step, steps, evaluation, expected):
     assert length(budget, step, steps, evaluation) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "expected"),
+    [
+        (480, 640, 100, (288, 384)),
+        # Covered at no size that is tried: not larger in vain.
+        (480, 640, 2, (288, 384)),
+        # At 320 pixels 12 wide, half of the smallest anchor's side.
+        (640, 640, 24, (480, 480)),
+        (100, 3000, 50, (192, 544)),
+    ],
+)
+def test_the_input_has_the_shape_of_the_images_and_is_larger_for_small_objects(
+    height, width, side, expected
+):
+    config = Config.for_model("efficientdet-lite0")
+    # At positions of all kinds between those of the anchors.
+    corners = np.arange(0.0, 50, 1.7)[:, None].repeat(2, axis=1)
+    boxes = np.concatenate([corners, corners + side], axis=1).astype(np.float32)
+    zeros = np.zeros(len(boxes), bool)
+    record = Record(1, "", height, width, boxes, zeros.astype(np.int32), zeros, areas(boxes), "")
+    assert input_size(config, [record]) == expected
 
 
 @pytest.fixture(scope="module")

@@ -135,3 +135,15 @@ def test_huge_images_are_named(folder, faults_of, recwarn):
     folder.add("huge.png", [10, 10, 5_000, 8_000], size=(wide, high), image=image)
     assert faults_of(folder.save())[0] == ("image_huge", "huge.png: image has 90 million pixels")
     assert not [w for w in recwarn if w.category is Image.DecompressionBombWarning]
+
+
+def test_an_image_that_some_programs_cannot_read(folder, faults_of):
+    folder.categories.pop()
+    path = folder.add("a.gif")
+    encoded = bytearray(path.read_bytes())
+    encoded[-101] = 0xFF
+    path.write_bytes(encoded)
+    reason = "broken data stream when reading image file"
+    assert faults_of(folder.save()) == [
+        ("image_partial", f"a.gif: can be decoded by TensorFlow, but not by Pillow: {reason}")
+    ]
