@@ -22,7 +22,9 @@ def box_of_points(points: Points) -> tuple[float, float, float, float]:
 def area_of_polygon(points: Points) -> float:
     """Return the area that a polygon without crossings encloses."""
     x, y = np.array(points, np.float64).reshape(-1, 2).T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+    # Infinite corners have no area; their objects are found by their boxes.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def box_of_ellipse(

@@ -343,8 +343,8 @@ def _upright_file(record: Record) -> tuple[bytes, str]:
     encoded = read_encoded(record.image)
     with Image.open(io.BytesIO(encoded)) as image:
         file = io.BytesIO()
-        if image.format == "WEBP":
-            # Not every reader supports WebP, and PNG is lossless.
+        if image.format in ("WEBP", "GIF"):
+            # Not every reader supports them, and PNG is lossless.
             image.convert("RGB").save(file, "PNG")
             return file.getvalue(), "PNG"
         # MPO is JPEG with further images after the first.

@@ -267,10 +267,12 @@ def test_a_label_map_with_a_byte_order_mark_can_be_read(made, tmp_path):
     assert data.load(file).label_map == made.label_map
 
 
-def test_webp_is_written_as_png_with_the_same_pixels(tmp_path):
+@pytest.mark.parametrize(("format", "options"), [("WEBP", {"lossless": True}), ("GIF", {})])
+def test_webp_and_gif_are_written_as_png_with_the_same_pixels(tmp_path, format, options):
     file = io.BytesIO()
-    image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
-    image.save(file, "WEBP", lossless=True)
+    # Of few colours, as GIF has.
+    image = Image.fromarray((np.arange(20 * 30 * 3) % 3 * 90).astype(np.uint8).reshape(20, 30, 3))
+    image.save(file, format, **options)
     record = Record(
         image_id=1,
         image=file.getvalue(),
