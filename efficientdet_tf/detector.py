@@ -13,7 +13,7 @@ from efficientdet_tf.data import image_files
 from efficientdet_tf.data.image_files import Image, read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference import onnx_runtimes, runtimes
+from efficientdet_tf.inference import onnx_runtimes, runtime_choice, runtimes
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.frozen_network import freeze_network
 from efficientdet_tf.run_directory import RunDirectory
@@ -38,11 +38,16 @@ class Detector:
 
     Attributes:
       label_map: class index -> category id and class name of the data set.
+      description: file and runtime in words if the detector of a run was chosen by measurements;
+        else "".
     """
 
-    def __init__(self, backend: "runtimes.Backend", label_map: LabelMap) -> None:
+    def __init__(
+        self, backend: "runtimes.Backend", label_map: LabelMap, description: str = ""
+    ) -> None:
         self._backend = backend
         self.label_map = label_map
+        self.description = description
         image_files.prepare_threads()
 
     @classmethod
@@ -57,14 +62,17 @@ class Detector:
     def load(cls, path: str | os.PathLike, runtime: str = "auto") -> "Detector":
         """Load a detector from a run directory, or an exported SavedModel, .tflite or .onnx file.
 
-        For a run directory, the best weights are loaded.
+        For a run directory, the best weights are loaded. Where `python -m export --compare` has
+        measured its files on this machine, the fastest one with the same detections takes their
+        place, see `efficientdet_tf.inference.runtime_choice`.
 
         Args:
           path: path of the directory or file.
           runtime: runtime of an .onnx file: "onnxruntime", "openvino", or "openvino_bf16", which
             computes in bfloat16 where the processor can; see
-            `efficientdet_tf.inference.onnx_runtimes`. Default "auto": the first of them that is
-            installed; the only one for the others.
+            `efficientdet_tf.inference.onnx_runtimes`. "keras" for a run directory, whatever was
+            measured. Default "auto": the first of the former that is installed; the fastest for a
+            run directory; the only one for the others.
 
         Raises:
           ModelError: when the path contains none of them, or has no choice of a runtime.
@@ -76,21 +84,32 @@ class Detector:
             raise ModelError(f"{path}: no such file or folder")
         if path.suffix == ".onnx":
             return cls(*onnx_runtimes.load_onnx(path, runtime))
-        if runtime != "auto":
-            raise ModelError(f"{path}: runtime {runtime!r} is for .onnx files only; use auto")
+        run = RunDirectory(path)
+        if runtime != "auto" and not (run.exists() and runtime == "keras"):
+            choices = "auto or keras" if run.exists() else "auto"
+            raise ModelError(f"{path}: runtime {runtime!r} is for .onnx files only; use {choices}")
         if path.suffix == ".tflite":
             return cls(*runtimes.load_tflite(path))
         if (path / "saved_model.pb").is_file():
             return cls(*runtimes.load_saved_model(path))
-        run = RunDirectory(path)
         if run.exists():
-            config = run.config()
-            network = freeze_network(run.load_model(), config.model.image_size)
-            return cls(runtimes.KerasBackend(network, config), run.label_map())
+            return cls._load_run(run, runtime)
         raise ModelError(
             f"{path}: no model; use a run directory (with config.yaml), a SavedModel folder "
             "(with saved_model.pb), or a .tflite or .onnx file"
         )
+
+    @classmethod
+    def _load_run(cls, run: RunDirectory, runtime: str) -> "Detector":
+        config = run.config()
+        chosen = runtime_choice.fastest_exact(run) if runtime == "auto" else None
+        if chosen is not None:
+            chosen_runtime = chosen.runtime if chosen.path.suffix == ".onnx" else "auto"
+            detector = cls.load(chosen.path, chosen_runtime)
+            detector.description = f"{chosen.path} in {chosen.runtime}"
+            return detector
+        network = freeze_network(run.load_model(), config.model.image_size)
+        return cls(runtimes.KerasBackend(network, config), run.label_map())
 
     @classmethod
     def from_server(cls, address: str, model: str = "detector") -> "Detector":

@@ -151,7 +151,8 @@ def _compared_formats() -> list[str]:
 
 def _check_results(values: flags.FlagValues, folder: pathlib.Path) -> None:
     """Check that the files of measurements overwrite nothing but earlier ones."""
-    from efficientdet_tf.evaluation import compared_runtimes, verified_files
+    from efficientdet_tf.evaluation import verified_files
+    from efficientdet_tf.inference import compared_runtimes
 
     for is_wanted, results in (
         (values.verify, verified_files),
@@ -177,7 +178,7 @@ def _write_comparison(
     data: "DetectionData",
     folder: pathlib.Path,
 ) -> None:
-    from efficientdet_tf.evaluation import compared_runtimes
+    from efficientdet_tf.inference import compared_runtimes
     from export.comparison import compare_runtimes
 
     comparison = compare_runtimes(run_directory, files, settings, data, values.max_ap_drop)

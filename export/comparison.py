@@ -1,21 +1,20 @@
 """Comparison of a run and its exported files in every runtime of this machine."""
 
-import importlib.metadata
 import os
 import pathlib
-import platform
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.evaluation.compared_runtimes import RUN, ComparedRuntime, RuntimeComparison
 from efficientdet_tf.evaluation.runner import run_detector
+from efficientdet_tf.inference.compared_runtimes import RUN, ComparedRuntime, RuntimeComparison
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.onnx_runtimes import available_runtimes
+from efficientdet_tf.inference.runtime_choice import describe_machine, file_digest, run_digest
 from efficientdet_tf.run_directory import RunDirectory
-from export.formats import size_of
+from export.formats import FORMATS, size_of
 from export.peak_memory import peak_memory
 from export.runtime_timing import Candidate, Speed, measure_in_own_process
 from export.verification import compare, first_images
@@ -23,7 +22,6 @@ from export.verification import compare, first_images
 # Largest differences of a box in pixels and of a score of the same detections, from a score at
 # which soft-NMS leaves others than hard NMS.
 _SAME_BOX, _SAME_SCORE, _LEAST_SCORE = 0.05, 1e-4, 0.01
-_PACKAGES = ("tensorflow", "ai-edge-litert", "onnxruntime", "openvino")
 
 
 def compare_runtimes(
@@ -59,15 +57,18 @@ def compare_runtimes(
         _row(candidate, accuracy, {threads: rows[index] for threads, rows in speeds.items()})
         for index, (candidate, accuracy) in enumerate(zip(candidates, accuracies))
     ]
-    return RuntimeComparison(_machine(), data.source or "", max_ap_drop, tuple(runtimes))
+    digest = run_digest(run_directory, settings)
+    source = data.source or ""
+    return RuntimeComparison(describe_machine(), digest, source, max_ap_drop, tuple(runtimes))
 
 
 def _candidates(files: Mapping[str, pathlib.Path]) -> list[Candidate]:
     """Pair each file with the runtimes that take it."""
     runtimes = {".tflite": ["litert"], ".onnx": available_runtimes()}
+    models = {name: path / FORMATS[name].model_file for name, path in files.items()}
     return [
         Candidate(name, runtime, path)
-        for name, path in files.items()
+        for name, path in models.items()
         for runtime in runtimes.get(path.suffix, ["tensorflow"])
     ]
 
@@ -106,33 +107,16 @@ def _row(
     candidate: Candidate, accuracy: tuple[float, bool], speeds: Mapping[int, Speed]
 ) -> ComparedRuntime:
     ap, is_exact = accuracy
-    path = candidate.path
+    path, is_run = candidate.path, candidate.format == RUN
     return ComparedRuntime(
         candidate.format,
         candidate.runtime,
-        size_of(path / "best.weights.h5" if candidate.format == RUN else path),
+        size_of(path / "best.weights.h5" if is_run else path),
         ap,
         is_exact,
         peak_memory(path, candidate.runtime),
+        "" if is_run else path.name,
+        file_digest(path) if path.is_file() else "",
         {threads: speed.latency_ms for threads, speed in speeds.items()},
         {threads: speed.throughput for threads, speed in speeds.items()},
     )
-
-
-def _machine() -> str:
-    """Describe the processor and the versions of the runtimes."""
-    versions = []
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return f"{_processor()}, {os.cpu_count()} cores; {', '.join(versions)}"
-
-
-def _processor() -> str:
-    """Return the name of the processor; Linux tells it in a file only."""
-    path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -137,7 +138,6 @@ def _package(name: str) -> Any:
 
 def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":
     """Convert the network, from images to box deltas and class logits of all anchors."""
-    tf2onnx = _package("tf2onnx")
     signature = [tf.TensorSpec([None, *config.model.image_size, 3], tf.float32, "images")]
 
     @tf.function(input_signature=signature, autograph=False)
@@ -146,6 +146,7 @@ def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":
         return {"box_deltas": tf.concat(deltas, axis=1), "class_logits": tf.concat(logits, axis=1)}
 
     with _quiet():
+        tf2onnx = _package("tf2onnx")
         proto, _ = tf2onnx.convert.from_function(
             network,
             signature,
@@ -211,9 +212,9 @@ def _with_anchors(network: "onnx.ModelProto", anchors: np.ndarray) -> "onnx.Mode
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the converter, which logs each of its passes."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
+    """Silence the converter, which logs each pass, and sets a variable when it is imported."""
+    logger, name = logging.getLogger("tf2onnx"), "TF_CPP_MIN_LOG_LEVEL"
+    level, value = logger.level, os.environ.get(name)
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -221,3 +222,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        # TensorFlow would be silent in processes that this one starts.
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

@@ -119,7 +119,7 @@ def _keras(path: str, runtime: str) -> Callable[[], object]:
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
     from efficientdet_tf.detector import Detector
 
-    return lambda: Detector.load(path).detect([np.zeros([480, 640, 3], np.uint8)])
+    return lambda: Detector.load(path, "keras").detect([np.zeros([480, 640, 3], np.uint8)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Latency and throughput of several models, in a process with a chosen number of threads."""
 
-import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 import pathlib
 import statistics
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.frozen_network import freeze_network
 from efficientdet_tf.inference.onnx_runtimes import load_onnx
 from efficientdet_tf.inference.runtimes import (
@@ -31,7 +32,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       format: key of `export.formats.FORMATS`, or `compared_runtimes.RUN`.
-      runtime: see `efficientdet_tf.evaluation.compared_runtimes.ComparedRuntime`.
+      runtime: see `efficientdet_tf.inference.compared_runtimes.ComparedRuntime`.
       path: run directory, or exported file or folder.
     """
 
@@ -68,11 +69,20 @@ def measure_in_own_process(
 
     Returns:
       Speeds in the order of `candidates`.
+
+    Raises:
+      UserError: if the process is killed; the message is one line.
     """
     # Spawned, since TensorFlow does not survive a fork.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, candidates, settings, images, threads).result()
+        try:
+            return pool.submit(_measure, candidates, settings, images, threads).result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError(
+                f"the process that times {len(candidates)} runtimes was killed, perhaps for lack "
+                "of memory; compare fewer with --format"
+            ) from error
 
 
 def _measure(

@@ -27,11 +27,12 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
       float32 [..., 4], (ty, tx, th, tw): centre offsets in anchor sizes, and
       logarithms of the size ratios.
     """
-    centres, sizes = _centres_and_sizes(boxes)
-    anchor_centres, anchor_sizes = _centres_and_sizes(tf.convert_to_tensor(anchors))
-    anchor_sizes += _EPSILON
-    offsets = (centres - anchor_centres) / anchor_sizes
-    return tf.concat([offsets, tf.math.log((sizes + _EPSILON) / anchor_sizes)], axis=-1)
+    *centers, height, width = _center_form(boxes)
+    *anchor_centers, anchor_height, anchor_width = _center_form(tf.convert_to_tensor(anchors))
+    sizes = [anchor_height + _EPSILON, anchor_width + _EPSILON]
+    offsets = [(c - a) / size for c, a, size in zip(centers, anchor_centers, sizes)]
+    ratios = [(height + _EPSILON) / sizes[0], (width + _EPSILON) / sizes[1]]
+    return tf.concat([*offsets, *(tf.math.log(ratio) for ratio in ratios)], axis=-1)
 
 
 def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
@@ -47,16 +48,22 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 [..., 4] boxes in pixels, not clipped to the image.
     """
-    anchor_centres, anchor_sizes = _centres_and_sizes(tf.convert_to_tensor(anchors))
-    offsets, logarithms = tf.split(tf.cast(deltas, anchor_sizes.dtype), 2, axis=-1)
-    centres = offsets * anchor_sizes + anchor_centres
-    sizes = tf.exp(tf.minimum(logarithms, _LARGEST)) * anchor_sizes
-    corners = centres - 0.5 * sizes
-    return tf.concat([corners, corners + sizes], axis=-1)
+    y, x, height, width = _center_form(tf.convert_to_tensor(anchors))
+    ty, tx, th, tw = tf.split(tf.cast(deltas, y.dtype), 4, axis=-1)
+    centers = [ty * height + y, tx * width + x]
+    sizes = [
+        tf.exp(tf.minimum(th, _LARGEST)) * height,
+        tf.exp(tf.minimum(tw, _LARGEST)) * width,
+    ]
+    low = [center - 0.5 * size for center, size in zip(centers, sizes)]
+    return tf.concat([*low, *(corner + size for corner, size in zip(low, sizes))], axis=-1)
 
 
-def _centres_and_sizes(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the centres (y, x) and sizes (height, width) of boxes: two [..., 2]."""
-    corners, opposite = tf.split(boxes, 2, axis=-1)
-    sizes = opposite - corners
-    return corners + 0.5 * sizes, sizes
+def _center_form(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the centres (y, x) and sizes (height, width) of boxes: four [..., 1].
+
+    Column by column: in other shapes, vectorised logarithms differ in the last bit.
+    """
+    ymin, xmin, ymax, xmax = tf.split(boxes, 4, axis=-1)
+    height, width = ymax - ymin, xmax - xmin
+    return ymin + 0.5 * height, xmin + 0.5 * width, height, width

@@ -78,7 +78,9 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, p
     path = pathlib.Path(options.model_path)
     run_directory = RunDirectory(path)
     is_run = run_directory.exists()
-    if options.runtime != "auto" and path.suffix != ".onnx":
+    # A run is evaluated in Keras anyway.
+    known = ("auto", "keras") if is_run else ("auto",)
+    if options.runtime not in known and path.suffix != ".onnx":
         raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
     config = _config(options, run_directory if is_run else None)
     default = path / "evaluation" if is_run else f"{path}-evaluation"

@@ -82,6 +82,8 @@ def main(values: flags.FlagValues) -> None:
         detector = Detector.from_server(values.server, values.server_model)
     else:
         detector = Detector.load(values.model_path, values.runtime)
+    if detector.description:
+        print(f"{detector.description}: the fastest here with the detections of the run")
     counts = prediction.predict(
         detector,
         files,

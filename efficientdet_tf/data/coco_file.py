@@ -53,7 +53,7 @@ class Block:
             if self._is_text():
                 return msgspec.json.decode(self._text(), type=list[kind])  # type: ignore[valid-type]
             return msgspec.convert(self.entries, list[kind])  # type: ignore[valid-type]
-        except (msgspec.MsgspecError, OverflowError):
+        except (msgspec.MsgspecError, OverflowError, UnicodeDecodeError):
             return None
 
     def parsed(self) -> list:

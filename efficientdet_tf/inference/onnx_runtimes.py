@@ -24,6 +24,8 @@ from efficientdet_tf.inference.runtimes import (
 # Outputs of a file without NMS that the postprocessing needs.
 _RAW_OUTPUTS = ["box_deltas", "class_logits"]
 _OUTPUTS = ["boxes", "class_indices", "scores", "num_detections"]
+_PACKAGES = ("onnxruntime", "openvino")
+_INSTALL = "pip install 'efficientdet-tf[onnx]' or 'efficientdet-tf[openvino]'"
 
 
 class Session(NamedTuple):
@@ -101,10 +103,6 @@ def load_onnx(
     except (KeyError, MetadataError) as error:
         raise _of_another_program(path) from error
     return OnnxBackend(session, metadata), metadata.label_map
-
-
-_PACKAGES = ("onnxruntime", "openvino")
-_INSTALL = "pip install 'efficientdet-tf[onnx]' or 'efficientdet-tf[openvino]'"
 
 
 def available_runtimes() -> list[str]:

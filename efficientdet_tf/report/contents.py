@@ -14,14 +14,15 @@ from efficientdet_tf import resuming
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData, LabelMap
 from efficientdet_tf.data.statistics import DataStatistics, describe
-from efficientdet_tf.evaluation import compared_runtimes, verified_files
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
-from efficientdet_tf.evaluation.compared_runtimes import RuntimeComparison
 from efficientdet_tf.evaluation.comparison import Comparison
 from efficientdet_tf.evaluation.confusion import Confusion, confusion
 from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
+from efficientdet_tf.inference import compared_runtimes
+from efficientdet_tf.inference.compared_runtimes import RuntimeComparison
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
 from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError

@@ -9,9 +9,10 @@ from efficientdet_tf.config import Config, format_value
 from efficientdet_tf.config import settings as declared_settings
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.statistics import DataStatistics
-from efficientdet_tf.evaluation import compared_runtimes, verified_files
+from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import side_by_side
+from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.report.charts import (
     COLORS,
     Line,

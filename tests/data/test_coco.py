@@ -227,6 +227,14 @@ def test_a_file_that_is_no_coco_file_is_an_error(write, values, message):
     assert str(error.value) == f"{path}: {message}"
 
 
+def test_a_file_of_another_encoding_is_an_error(write):
+    path = Path(write(content()))
+    path.write_bytes(path.read_bytes().replace(b'"file_name": "', b'"file_name": "\xe4', 1))
+    with pytest.raises(DataError) as error:
+        data.load(str(path))
+    assert str(error.value) == f"{path}: not a text file in UTF-8"
+
+
 def test_a_missing_file_is_an_error(tmp_path):
     path = str(tmp_path / "no.json")
     with pytest.raises(DataError) as error:

@@ -6,10 +6,15 @@ import sys
 import pytest
 
 import commands
-from efficientdet_tf.evaluation import compared_runtimes
+from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.inference.onnx_runtimes import available_runtimes
+from efficientdet_tf.inference.runtime_choice import describe_machine, file_digest, run_digest
+from efficientdet_tf.run_directory import RunDirectory
 from export import __main__ as command
-from export import formats
+from export import formats, web
+from export.comparison import _candidates
+from export.runtime_timing import Candidate, measure_in_own_process
 
 
 def test_a_run_and_its_file_are_measured_in_each_runtime(
@@ -29,8 +34,13 @@ def test_a_run_and_its_file_are_measured_in_each_runtime(
     assert (run.format, run.runtime, run.is_exact) == ("run", "keras", True)
     assert run.size == (tiny_run / "best.weights.h5").stat().st_size
     assert [row.runtime for row in rows] == available_runtimes()
+    # Of these settings, which are not the run's own.
+    directory, settings = RunDirectory(tiny_run), {"detection.score_threshold": "0.1"}
+    assert comparison.run_digest == run_digest(directory, settings) != run_digest(directory)
+    assert comparison.machine == describe_machine()
     for row in rows:
-        assert row.format == "onnx_raw"
+        assert (row.format, row.file) == ("onnx_raw", "model_raw.onnx")
+        assert row.file_digest == file_digest(tmp_path / row.file)
         assert row.size == (tmp_path / "model_raw.onnx").stat().st_size
         assert row.is_exact == (row.runtime != "openvino_bf16")
         assert abs(row.ap - run.ap) < (1e-6 if row.is_exact else 0.5) and run.ap > 0.3
@@ -79,3 +89,28 @@ def test_every_kind_of_file_is_compared(monkeypatch, capsys):
 def test_runtimes_that_are_not_installed_are_left_out(monkeypatch, missing, left):
     monkeypatch.setitem(sys.modules, missing, None)
     assert available_runtimes() in (left, [name for name in left if "bf16" not in name])
+
+
+def test_a_page_is_compared_by_its_model(tmp_path):
+    files = {"web": tmp_path / "web", "serving": tmp_path / "serving" / "1"}
+    assert _candidates(files) == [
+        ("web", "litert", tmp_path / "web" / web.MODEL),
+        ("serving", "tensorflow", tmp_path / "serving" / "1"),
+    ]
+
+
+def test_a_process_that_is_killed_is_one_line():
+    kill = Candidate("run", "keras", Fatal())
+    with pytest.raises(UserError) as error:
+        measure_in_own_process([kill], {}, [], 1)
+    assert str(error.value) == (
+        "the process that times 1 runtimes was killed, perhaps for lack of memory; compare fewer "
+        "with --format"
+    )
+
+
+class Fatal:
+    """Path whose use ends the process."""
+
+    def __reduce__(self):
+        return os._exit, (1,)

@@ -1,6 +1,7 @@
 """Exported models with each feature network give the detections of Keras."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 import tf_keras as keras
@@ -9,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from efficientdet_tf import anchors
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.data.records import LabelMap
-from export import saved_model, tflite
+from export import onnx_model, saved_model, tflite
 from keras_layers import pre_nms
 from keras_layers.feature_network import NETWORKS
 
@@ -65,3 +66,14 @@ def test_saved_model(detector, tmp_path):
     found = tf.saved_model.load(str(path)).signatures["serve_images"](images=image[None])
     np.testing.assert_allclose(found["scores"], scores, atol=1e-4)
     np.testing.assert_allclose(found["boxes"], np.clip(boxes, 0, 64), rtol=1e-3, atol=1e-2)
+
+
+# Those with attention only, as the conversion of all takes a minute.
+@pytest.mark.parametrize("detector", ["attention_fpn", "fpt"], indirect=True)
+def test_onnx(detector, tmp_path):
+    model, config, image, boxes, scores = detector
+    path = onnx_model.export(model, config, LABELS, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(["scores", "boxes"], {"images": image[None].astype(np.float32)})
+    np.testing.assert_allclose(found[0], scores, atol=1e-4)
+    np.testing.assert_allclose(found[1], boxes, rtol=1e-3, atol=1e-2)

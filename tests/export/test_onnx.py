@@ -1,6 +1,7 @@
 """ONNX files: inputs, outputs, operators, metadata, and the detections of Keras."""
 
 import json
+import os
 import pathlib
 import re
 import sys
@@ -174,6 +175,19 @@ def test_runtimes_that_are_unknown_or_not_for_the_model_are_one_line(exported):
     with pytest.raises(ModelError) as error:
         Detector.load(path, "openvino")
     assert str(error.value) == f"{path}: runtime 'openvino' is for .onnx files only; use auto"
+
+
+@pytest.mark.parametrize("value", [None, "1"])
+def test_the_converter_leaves_the_environment_as_it_was(monkeypatch, value):
+    name = "TF_CPP_MIN_LOG_LEVEL"
+    if value is None:
+        monkeypatch.delenv(name, raising=False)
+    else:
+        monkeypatch.setenv(name, value)
+    with onnx_model._quiet():
+        # As tf2onnx does.
+        os.environ[name] = "3"
+    assert os.environ.get(name) == value
 
 
 def test_missing_packages_are_one_line(exported, tiny_run, tmp_path, monkeypatch):

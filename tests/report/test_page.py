@@ -15,10 +15,10 @@ from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.coco import CocoEvaluator
-from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, RuntimeComparison
 from efficientdet_tf.evaluation.comparison import compare
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.files import WriteError
+from efficientdet_tf.inference.compared_runtimes import ComparedRuntime, RuntimeComparison
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory
 from keras_layers.feature_network import build_feature_network
@@ -357,11 +357,13 @@ def test_runtimes_are_listed_if_they_were_compared(tmp_path):
     (tmp_path / "run" / "export").mkdir()
     path = tmp_path / "run" / "export" / "runtimes.json"
     run = ComparedRuntime(
-        *("run", "keras", 2_710_000, 0.377, True, 192_000_000),
+        *("run", "keras", 2_710_000, 0.377, True, 192_000_000, "", ""),
         {1: (34.5, 40.3), 2: (14.5, 16.1)},
         {1: {1: 29.0, 8: 40.0}, 2: {1: 69.0, 8: 93.8}},
     )
-    path.write_text(RuntimeComparison("A processor", "data/val.json", 0.01, (run,)).to_json())
+    path.write_text(
+        RuntimeComparison("A processor", "0a1b", "data/val.json", 0.01, (run,)).to_json()
+    )
     text = written(tmp_path / "run", data, found(data)).text
     assert (
         "Speed run keras 2.71 0.377 yes 192 1: 34.5 / 40.3 ms, x1 29.0/s, x8 40.0/s; "

@@ -22,6 +22,8 @@ class ComparedRuntime:
       ap: COCO metric, 0..1.
       is_exact: whether the detections are those of the run, whose NMS may be soft.
       peak_memory: bytes by which the model lets a process grow that runs it once.
+      file: name of the file in the folder of the exports; "" for the run.
+      file_digest: SHA-256 of the file; "" for a folder and the run.
       latency_ms: {number of threads: (median, 95th percentile)} from pixels to detections of an
         image.
       throughput: {number of threads: {batch size: images per second}}.
@@ -33,6 +35,8 @@ class ComparedRuntime:
     ap: float
     is_exact: bool
     peak_memory: int
+    file: str
+    file_digest: str
     latency_ms: dict[int, tuple[float, float]]
     throughput: dict[int, dict[int, float]]
 
@@ -47,6 +51,11 @@ class ComparedRuntime:
         return min(median for median, _ in self.latency_ms.values())
 
     @property
+    def latency_with_most_threads(self) -> float:
+        """Median latency in milliseconds with as many threads as the processor has cores."""
+        return self.latency_ms[max(self.latency_ms)][0]
+
+    @property
     def best_throughput(self) -> float:
         """Images per second with the number of threads and the batch that are best for it."""
         return max(max(batches.values()) for batches in self.throughput.values())
@@ -57,13 +66,15 @@ class RuntimeComparison:
     """Runtimes of one model on one machine.
 
     Attributes:
-      machine: processor, number of cores and versions in words.
+      machine: `efficientdet_tf.inference.runtime_choice.describe_machine` of it.
+      run_digest: `efficientdet_tf.inference.runtime_choice.run_digest` of the run.
       source: data set of AP.
       max_ap_drop: largest loss of AP, 0..1, of what may be advised.
       runtimes: the run first.
     """
 
     machine: str
+    run_digest: str
     source: str
     max_ap_drop: float
     runtimes: tuple[ComparedRuntime, ...]

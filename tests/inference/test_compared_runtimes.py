@@ -2,8 +2,8 @@
 
 import pytest
 
-from efficientdet_tf.evaluation import compared_runtimes
-from efficientdet_tf.evaluation.compared_runtimes import ComparedRuntime, RuntimeComparison
+from efficientdet_tf.inference import compared_runtimes
+from efficientdet_tf.inference.compared_runtimes import ComparedRuntime, RuntimeComparison
 
 
 def runtime(format, name, size, ap, is_exact, latency, rate):
@@ -15,6 +15,8 @@ def runtime(format, name, size, ap, is_exact, latency, rate):
         ap,
         is_exact,
         peak_memory=12_000_000,
+        file="" if format == "run" else f"model.{format}",
+        file_digest="",
         latency_ms={1: (2 * latency, 3 * latency), 2: (latency, 1.5 * latency)},
         throughput={1: {1: rate / 4, 8: rate / 2}, 2: {1: rate / 2, 8: rate}},
     )
@@ -27,7 +29,9 @@ BAD = runtime("tflite_raw_int8", "litert", 900_000, 0.4, False, 1.0, 900.0)
 
 
 def comparison(*runtimes):
-    return RuntimeComparison("A processor, 2 cores", "data/val.json", 0.01, (RUN, *runtimes))
+    return RuntimeComparison(
+        "A processor, 2 cores", "0a1b", "data/val.json", 0.01, (RUN, *runtimes)
+    )
 
 
 def test_the_advice_names_what_is_best_of_those_with_the_ap():
