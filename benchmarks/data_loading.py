@@ -127,7 +127,7 @@ def _annotations(random: np.random.Generator, images: int, boxes: int, polygon: 
     ]
 
 
-def _measured(function: Callable, *arguments: object) -> tuple[float, float, float]:
+def measured(function: Callable, *arguments: object) -> tuple[float, float, float]:
     """Call a function: wall seconds, processor seconds, and the peak in bytes beyond imports."""
     before = resident("VmRSS")
     start, work = time.perf_counter(), time.process_time()
@@ -141,14 +141,14 @@ def measure_read(file: str) -> tuple[float, float, float]:
     """Measure the reader alone."""
     from efficientdet_tf.data import coco
 
-    return _measured(lambda: coco.read(file, images="", split="train"))
+    return measured(lambda: coco.read(file, images="", split="train"))
 
 
 def measure_load(file: str) -> tuple[float, float, float]:
     """Measure reading and validation, with the headers of the images."""
     from efficientdet_tf import data
 
-    return _measured(lambda: data.load(file, verify="header"))
+    return measured(lambda: data.load(file, verify="header"))
 
 
 def measure_first_batch(file: str) -> tuple[float, float, float]:
@@ -160,7 +160,7 @@ def measure_first_batch(file: str) -> tuple[float, float, float]:
     before = resident("VmRSS")
     loaded = data.load(file, verify="header")
     config = Config.for_model("efficientdet-lite0")
-    *spent, _ = _measured(lambda: next(iter(pipeline.training_dataset(loaded, config, 8))))
+    *spent, _ = measured(lambda: next(iter(pipeline.training_dataset(loaded, config, 8))))
     return spent[0], spent[1], resident("VmHWM") - before
 
 
@@ -222,7 +222,7 @@ def measure_images(folder: str, in_memory: bool) -> tuple[float, float, float]:
     config = Config.for_model("efficientdet-lite0")
     batches = iter(pipeline.training_dataset(loaded, config, 8))
     next(batches)
-    *spent, _ = _measured(lambda: collections.deque(itertools.islice(batches, 125), maxlen=0))
+    *spent, _ = measured(lambda: collections.deque(itertools.islice(batches, 125), maxlen=0))
     return spent[0], spent[1], resident("VmHWM") - before
 
 

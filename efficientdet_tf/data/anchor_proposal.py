@@ -6,6 +6,7 @@ range. A proposal never covers less than the config's anchors.
 """
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -15,9 +16,11 @@ from efficientdet_tf.boxes import sizes
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.anchor_recall import NetworkBoxes, best_ious, network_boxes
 from efficientdet_tf.data.records import LabelMap, Record
+from efficientdet_tf.data.statistics import SIZE_LIMITS, SIZES
 
 # COCO's sizes by area in pixels of the original image.
-COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+_AREAS = (0, *(side**2 for side in SIZE_LIMITS), np.inf)
+COCO_SIZES = dict(zip(SIZES, itertools.pairwise(_AREAS)))
 # Factors of the config's scale and of its input size that are tried.
 _SCALES = np.geomspace(1 / 4, 2, 25)
 _INPUT_SIZES = (0.5, 0.625, 0.75, 0.875, 1, 1.25, 1.5, 1.75, 2, 2.5, 3)

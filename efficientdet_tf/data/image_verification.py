@@ -189,7 +189,7 @@ def decode_unverified(
                 try:
                     header = before.header or _read_header(record.image)
                     _decode(record.image, record.apply_exif, (record.height, record.width))
-                except _BadImage as error:
+                except BadImage as error:
                     yield record, str(error)
                     continue
                 decoded = before.decoded | {record.apply_exif}

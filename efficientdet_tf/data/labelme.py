@@ -3,7 +3,8 @@
 Each shape with an area is an object: a rectangle, polygon, circle or mask, of which the
 box is used; lines and points are no objects, and are counted in a note. An image may be
 beside its JSON file or inside it. Categories are labels: sorted and numbered from 1, or
-in the order of a file labels.txt in the folder, one name per line. Folders "train" and
+in the order of a file labels.txt in the folder, one name per line; LabelMe's own label
+"__ignore__" is an unknown category, so that its regions are ignored. Folders "train" and
 "val" inside are splits. Images are ordered by JSON file and numbered from 1.
 """
 
@@ -32,6 +33,8 @@ from efficientdet_tf.data.records import DataError
 
 # Shapes without an area.
 _NO_OBJECTS = ("point", "points", "line", "linestrip")
+# Labels with a meaning of LabelMe's tools. Shapes with the first are ignored.
+_RESERVED = ("__ignore__", "_background_")
 # Number of JSON files read to recognise a folder.
 _PROBED = 3
 
@@ -65,7 +68,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     if not labelled:
         first = f"; the first problem: {problems[0]}" if problems else ""
         raise DataError(f"{folder}: no JSON file of LabelMe in it{first}")
-    label_map = label_map_of_folder(root, _used_labels(root, folder, labelled), folder)
+    used = _used_labels(root, folder, labelled)
+    label_map = label_map_of_folder(root, used, folder, _RESERVED)
     shapes: collections.Counter[str] = collections.Counter()
     annotated = [
         _annotated_image(image_id, file, content, Path(images) if images else folder, shapes)

@@ -12,9 +12,13 @@ list is optional. Images are ordered by ImageID and numbered from 1; listed imag
 are not in the folder are not used, because most users download a part.
 """
 
+import array
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from efficientdet_tf.data import split_names
 from efficientdet_tf.data.annotations import (
@@ -30,6 +34,7 @@ from efficientdet_tf.data.records import DataError, LabelMap
 _BOXES = "*bbox*.csv"
 _CORNERS = ("YMin", "XMin", "YMax", "XMax")
 _COLUMNS = ("ImageID", "LabelName", *_CORNERS)
+_OPTIONAL = ("IsGroupOf",)
 
 
 def recognises(path: str) -> bool:
@@ -64,17 +69,16 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     label_map, class_indices = _label_map(folder, files)
     listed = _listed_images(folder, files, split)
     found = _image_files(path, images, split, files, listed)
-    rows: dict[str, list[tuple[str, int, dict]]] = {name: [] for name in found}
+    rows = {name: _Rows(found[name]) for name in sorted(found)}
     for file in files:
-        for number, row in _rows(file, _COLUMNS):
-            if row["ImageID"] in rows:
-                rows[row["ImageID"]].append((str(file), number, row))
-    annotated = [
-        _annotated_image(image_id, found[name], rows[name], str(files[0]))
-        for image_id, name in enumerate(sorted(found), 1)
-    ]
+        for number, (name, *values) in _rows(file, _COLUMNS, _OPTIONAL):
+            if name in rows:
+                rows[name].add(file, number, *values)
     return Annotations(
-        images=annotated,
+        images=[
+            image.annotated(image_id, str(files[0]))
+            for image_id, image in enumerate(rows.values(), 1)
+        ],
         label_map=label_map,
         class_indices=class_indices,
         source=path if len(files) == 1 and str(files[0]) == path else f"{path} ({split})",
@@ -101,19 +105,73 @@ def box_files(path: str, split: str) -> list[Path]:
     return files
 
 
-def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
-    """Yield (line number, row by column) of a CSV file with a header."""
+class _Rows:
+    """Rows of an image, of which large sets have millions.
+
+    Args:
+      image: the image file.
+    """
+
+    def __init__(self, image: Path) -> None:
+        self._image = str(image)
+        self._file: Path | None = None
+        self._numbers = array.array("q")
+        self._labels: list[str] = []
+        self._boxes = array.array("d")
+        self._groups = bytearray()
+        self._unplaced: list[str] = []
+
+    def add(self, file: Path, number: int, label: str, *values: str) -> None:
+        """Add a row: its file, line number, LabelName, corners, and IsGroupOf."""
+        self._file = self._file or file
+        try:
+            box = [float(value) for value in values[:4]]
+            problem = pixels_among_fractions(box)
+        except ValueError:
+            problem = f"{', '.join(_CORNERS)}: must be numbers"
+        if problem:
+            self._unplaced.append(f"{file}: line {number}: {problem}")
+            return
+        self._numbers.append(number)
+        self._labels.append(sys.intern(label))
+        self._boxes.extend(box)
+        self._groups.append(values[4] == "1")
+
+    def annotated(self, image_id: int, file: str) -> AnnotatedImage:
+        """Make the annotated image; `file` is named if there is no row."""
+        return AnnotatedImage(
+            image_id=image_id,
+            image=self._image,
+            name=self._image,
+            annotation_file=str(self._file or file),
+            size=None,
+            boxes=boxes_array(np.array(self._boxes)),
+            labels=self._labels,
+            numbers=self._numbers,
+            is_crowd=[bool(flag) for flag in self._groups],
+            unplaced=self._unplaced,
+        )
+
+
+def _rows(
+    file: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, values of the columns) of a CSV file with a header; "" if missing."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            reader = csv.reader(opened)
+            header = next(reader, [])
+            missing = [name for name in columns if name not in header]
             if missing:
                 raise DataError(
                     f"{file}: line 1: column {missing[0]} is missing; Open Images' CSV has "
                     f"{', '.join(columns)}"
                 )
+            wanted = (*columns, *optional)
+            places = [header.index(name) if name in header else len(header) for name in wanted]
             for row in reader:
-                yield reader.line_num, row
+                if row:
+                    yield reader.line_num, [row[i] if i < len(row) else "" for i in places]
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -130,8 +188,8 @@ def _label_map(folder: Path, files: list[Path]) -> tuple[LabelMap, dict]:
     else:
         # All splits agree.
         every = {*files, *folder.glob(_BOXES)}
-        used = {row["LabelName"] for file in every for _, row in _rows(file, _COLUMNS)}
-        names = {name: name for name in sorted(used - {"", None})}
+        used = {label for file in every for _, (_, label, *_) in _rows(file, _COLUMNS)}
+        names = {name: name for name in sorted(used - {""})}
     if not names:
         raise DataError(f"{described or files[0]}: there is no class name")
     return numbered(names.values()), {name: index for index, name in enumerate(names)}
@@ -174,9 +232,9 @@ def _listed_images(folder: Path, files: list[Path], split: str) -> set[str]:
         for file in folder.glob("*images*.csv")
         if any(split_names.is_of_split(word, file.name) for word in words)
     ]
-    listed = {row["ImageID"] for file in files for _, row in _rows(file, _COLUMNS)}
-    listed |= {row["ImageID"] for file in lists for _, row in _rows(file, ("ImageID",))}
-    return listed - {"", None}
+    listed = {name for file in files for _, (name, *_) in _rows(file, _COLUMNS)}
+    listed |= {name for file in lists for _, (name,) in _rows(file, ("ImageID",))}
+    return listed - {""}
 
 
 def _image_files(
@@ -216,32 +274,3 @@ def _missing_note(path: str, listed: set[str], found: dict[str, Path]) -> list[s
         return []
     folder = next(iter(found.values())).parent
     return [f"{path}: {missing} of the {len(listed)} listed images are not in {folder}; not used"]
-
-
-def _annotated_image(
-    image_id: int, image: Path, rows: list[tuple[str, int, dict]], file: str
-) -> AnnotatedImage:
-    boxes, kept, unplaced = [], [], []
-    for source, number, row in rows:
-        try:
-            box = [float(row[corner]) for corner in _CORNERS]
-            problem = pixels_among_fractions(box)
-        except (TypeError, ValueError):
-            problem = f"{', '.join(_CORNERS)}: must be numbers"
-        if problem:
-            unplaced.append(f"{source}: line {number}: {problem}")
-        else:
-            boxes.append(box)
-            kept.append((number, row))
-    return AnnotatedImage(
-        image_id=image_id,
-        image=str(image),
-        name=str(image),
-        annotation_file=rows[0][0] if rows else file,
-        size=None,
-        boxes=boxes_array(boxes),
-        labels=[row["LabelName"] for _, row in kept],
-        numbers=[number for number, _ in kept],
-        is_crowd=[row.get("IsGroupOf") == "1" for _, row in kept],
-        unplaced=unplaced,
-    )

@@ -94,3 +94,10 @@ def test_complains_in_one_line(arguments, message, monkeypatch, tmp_path):
 
 def test_all_layouts_can_be_named():
     assert tuple(LAYOUTS) == data_convert.FORMATS
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = convert("--data=digits", "--to=voc", f"--output={tmp_path}/file/out", "--split=val")
+    assert done.returncode == 1
+    assert done.stderr == f"data: --output: {tmp_path}/file/out: Not a directory\n"

@@ -40,3 +40,10 @@ def test_complains_in_one_line(arguments, message, monkeypatch, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert line.startswith(f"data: {message}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = split("--data=digits", f"--output={tmp_path}/file/out", "--split=val")
+    assert done.returncode == 1
+    assert done.stderr == f"data: --output: {tmp_path}/file/out: Not a directory\n"

@@ -112,3 +112,14 @@ def test_a_bad_file_is_a_problem(tmp_path, write_image):
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path))
     assert str(error.value) == f"{tmp_path}: there is no object with a name"
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_regions_to_ignore_are_ignored(tmp_path, write_image, with_file):
+    if with_file:
+        (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\n")
+    write_image(tmp_path / "a.jpg")
+    write(tmp_path / "a.json", shape(), shape("__ignore__"))
+    loaded = data.load(str(tmp_path))
+    assert loaded.label_map.names == ("cat",)
+    assert loaded.records[0].is_ignored.tolist() == [False, True]

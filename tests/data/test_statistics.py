@@ -3,7 +3,7 @@
 import numpy as np
 
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
-from efficientdet_tf.data.statistics import count_objects, describe
+from efficientdet_tf.data.statistics import count_objects, count_sizes, describe, summarize
 
 
 def record(image_id, height, width, boxes, classes, is_crowd, is_ignored=None):
@@ -58,3 +58,20 @@ def test_ignored_objects_are_counted_by_themselves():
 def test_nothing_is_described_as_nothing():
     numbers = describe(DetectionData([], DATA.label_map), (100, 100))
     assert (numbers.num_images, numbers.num_empty, len(numbers.sizes)) == (0, 0, 0)
+
+
+def test_a_summary_counts_images_of_classes_and_scales_areas():
+    summary = summarize(DATA, (100, 100), "stretch")
+    assert summary.num_images.tolist() == [0, 2, 1, 0]
+    assert summary.per_image.tolist() == [1, 2, 0] and summary.num_crowd == 1
+    assert summary.image_sizes.tolist() == [[100, 200], [50, 50], [50, 50]]
+    # Areas are annotated as 1; the first image is half as wide, the second twice as large.
+    np.testing.assert_allclose(summary.sizes, [1, 1, 1])
+    np.testing.assert_allclose(summary.sizes_at_input, [0.5**0.5, 2, 2])
+    nothing = summarize(DetectionData([], DATA.label_map), (100, 100)).to_dict()
+    assert nothing["image_width"]["median"] is None and nothing["object_size"]["small"] == 0
+
+
+def test_coco_counts_sizes_by_area():
+    sizes = np.array([1, 31.9, 32, 95.9, 96, 1000])
+    assert count_sizes(sizes) == {"small": 2, "medium": 2, "large": 2}
