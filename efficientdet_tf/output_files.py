@@ -85,6 +85,17 @@ def naming_errors(path: pathlib.Path) -> Iterator[None]:
         raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error
 
 
+def write_image(image: PIL.Image.Image, path: pathlib.Path) -> None:
+    """Write an image as the file of --output; see `encode_image`.
+
+    Raises:
+      OutputError: when it cannot be written, or there is no writable format for the suffix.
+    """
+    content = encode_image(image, path.suffix)
+    with replacing_output(path) as partial:
+        partial.write_bytes(content)
+
+
 def image_format(suffix: str) -> str:
     """Return Pillow's image format for a file name's suffix.
 

@@ -8,13 +8,11 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
-from efficientdet_tf.errors import UserError
-from efficientdet_tf.files import WriteError, write_atomically
 from efficientdet_tf.output_files import (
     check_replaceable,
-    encode_image,
     image_format,
     is_own_image,
+    write_image,
 )
 
 if TYPE_CHECKING:
@@ -159,13 +157,7 @@ def _save(now: _Measured, proposed: _Measured | None, path: pathlib.Path) -> Non
             for name, each in drawn
         ],
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(image, path.suffix))
-    except WriteError as error:
-        raise UserError(f"--output: {error}") from error
-    except OSError as error:
-        raise UserError(f"--output: {path}: {error}") from error
+    write_image(image, path)
 
 
 COMMAND = command_line.Command(

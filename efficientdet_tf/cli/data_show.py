@@ -8,17 +8,15 @@ from absl import flags
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.files import WriteError, write_atomically
 from efficientdet_tf.output_files import (
     check_replaceable,
-    encode_image,
     image_format,
     is_own_image,
+    write_image,
 )
 
 if TYPE_CHECKING:
     import numpy as np
-    import PIL.Image
 
 
 def define_flags() -> flags.FlagValues:
@@ -91,7 +89,7 @@ def show(values: flags.FlagValues) -> None:
         columns=values.columns,
         colors=[_colors(*labels) for labels in zip(names, classes)],
     )
-    _save(grid, output)
+    write_image(grid, output)
     objects = sum(int((indices >= 0).sum()) for indices in classes)
     ignored = sum(map(len, classes)) - objects
     grey = f" and {ignored} ignored ones in grey" if ignored else ""
@@ -106,16 +104,6 @@ def _colors(names: list[str], class_indices: "np.ndarray") -> list[tuple[int, in
         drawing.class_color(name) if index >= 0 else drawing.IGNORED_COLOR
         for name, index in zip(names, class_indices)
     ]
-
-
-def _save(image: "PIL.Image.Image", path: pathlib.Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(image, path.suffix))
-    except WriteError as error:
-        raise UserError(f"--output: {error}") from error
-    except OSError as error:
-        raise UserError(f"--output: {path}: {error}") from error
 
 
 COMMAND = command_line.Command(
