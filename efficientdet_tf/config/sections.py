@@ -193,8 +193,9 @@ class DataConfig(Section):
     """Folder of the training images of a COCO annotation file; empty searches beside the file."""
     val_images: Measuring[str] = ""
     """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
-    verify: Literal["full", "header"] = "full"
-    """Verification of images before training: `full` decodes them, `header` reads headers."""
+    verify: Literal["full", "header", "background"] = "full"
+    """Verification of images before training: `full` decodes them, `header` reads headers, and so
+    does `background`, which decodes them beside the training. Results are cached."""
     strict: bool = False
     """Stop at the first bad record instead of skipping and counting it."""
     use_difficult: Measuring[bool] = False
@@ -205,6 +206,10 @@ class DataConfig(Section):
     published, such a region is background in training."""
     cache: bool = False
     """Cache decoded images in memory, for data sets much smaller than the memory."""
+    reduce_jpeg: bool = False
+    """Decode JPEG images for training at 1/2, 1/4 or 1/8 of their size where that is at least
+    `augmentation.scale_max` times the network's input: faster for photographs of many megapixels,
+    and smoother than the resizing of evaluation, which does not reduce them."""
 
 
 class AugmentationConfig(Section):

@@ -67,8 +67,8 @@ def load(
       format: a key of `FORMATS`, or "auto" to infer it from the path. Default "auto".
       images: image folder, for formats that separate it from the annotations; ""
         searches the usual places. Default "".
-      verify: "full" decodes every image once, "header" reads only its header.
-        Default "full".
+      verify: "full" decodes every image once, "header" reads only its header, and so
+        does "background", which leaves the decoding to training. Default "full".
       strict: whether to raise at the first bad record instead of excluding it.
         Default False.
       split: "train" or "val", for formats that hold several. Default "train".

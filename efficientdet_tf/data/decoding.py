@@ -3,7 +3,12 @@
 The same graph decodes in the input pipeline and inside an exported SavedModel.
 """
 
+import functools
+
 import tensorflow as tf
+
+# Factors by which a JPEG can be decoded smaller than it is, in part of the time.
+REDUCTIONS = (1, 2, 4, 8)
 
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION_TAG = 0x0112
@@ -12,7 +17,9 @@ _APP1 = b"\xff\xe1"
 _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 
 
-def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.Tensor:
+def decode_image(
+    encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True, reduction: tf.Tensor | None = None
+) -> tf.Tensor:
     """Decode a JPEG, PNG, GIF, BMP or WebP file to upright RGB pixels.
 
     Grey, palette and CMYK images are converted to RGB, 16-bit samples keep their
@@ -22,6 +29,8 @@ def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.
       encoded: string scalar, the bytes of the file.
       apply_exif: bool, Python or scalar tensor: whether to apply the EXIF
         orientation of a JPEG. Ignored for other formats.
+      reduction: index of `REDUCTIONS`, int32 scalar, the factor by which a JPEG is decoded
+        smaller, its sides rounded up; other formats have their size. None for none. Default None.
 
     Returns:
       uint8 [height, width, 3].
@@ -31,7 +40,9 @@ def decode_image(encoded: tf.Tensor, apply_exif: bool | tf.Tensor = True) -> tf.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
     image = tf.cond(
-        is_jpeg, lambda: _decode_jpeg(encoded), lambda: _decode_other_than_jpeg(encoded)
+        is_jpeg,
+        lambda: _decode_jpeg(encoded) if reduction is None else _reduced_jpeg(encoded, reduction),
+        lambda: _decode_other_than_jpeg(encoded),
     )
     image = tf.ensure_shape(image, [None, None, 3])
     orientation = tf.cond(
@@ -99,10 +110,15 @@ def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.cond(upside_down, lambda: tf.reverse(image, [0]), lambda: image)
 
 
-def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+def _decode_jpeg(encoded: tf.Tensor, ratio: int = 1) -> tf.Tensor:
     # Other readers use the accurate transform; the default differs from them by
     # several grey levels.
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
+def _reduced_jpeg(encoded: tf.Tensor, reduction: tf.Tensor) -> tf.Tensor:
+    branches = [functools.partial(_decode_jpeg, encoded, ratio) for ratio in REDUCTIONS]
+    return tf.switch_case(reduction, branches)
 
 
 def _decode_other_than_jpeg(encoded: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage
 from efficientdet_tf.data.decoding import decode_image
 from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes, read_encoded
 from efficientdet_tf.data.orientation import exif_orientation
+from efficientdet_tf.data.records import Record
 from efficientdet_tf.data.verified_images import (
     ImageHeader,
     VerifiedImage,
@@ -66,8 +67,8 @@ class ImageVerification:
     """Verification of images, block by block; a context manager.
 
     Args:
-      verify: "full" decodes every image once, "header" reads only its header; in
-        both cases only new or changed files, see `verified_images`.
+      verify: "full" decodes every image once, "header" and "background" read only its
+        header; in all cases only new or changed files, see `verified_images`.
       has_sizes: whether annotated sizes are those of the images, and to be compared.
     """
 
@@ -162,6 +163,37 @@ class ImageVerification:
             reason = f"image is {size_text(size)}, but annotated as {size_text(image.size)}"
             raise BadImage("image_size", reason, size)
         return UsableImage(size, apply_exif)
+
+
+def decode_unverified(
+    records: Sequence[Record], is_stopped: Callable[[], bool]
+) -> Iterator[tuple[Record, str]]:
+    """Decode the images that never were, one after the other, and cache which can be decoded.
+
+    Args:
+      records: the records, whose headers were verified.
+      is_stopped: called before each image; True ends the iteration.
+
+    Yields:
+      Each record whose image cannot be decoded, and the reason.
+    """
+    with VerifiedImages() as verified:
+        for begin in range(0, len(records), _PART):
+            part = records[begin : begin + _PART]
+            known = verified.find([image_key(record.image) for record in part])
+            for record, before in zip(part, known):
+                if is_stopped():
+                    return
+                if record.apply_exif in before.decoded:
+                    continue
+                try:
+                    header = before.header or _read_header(record.image)
+                    _decode(record.image, record.apply_exif, (record.height, record.width))
+                except BadImage as error:
+                    yield record, str(error)
+                    continue
+                decoded = before.decoded | {record.apply_exif}
+                verified.store(dataclasses.replace(before, header=header, decoded=decoded))
 
 
 def _read_header(image: ImageSource) -> ImageHeader:

@@ -72,7 +72,7 @@ def training_dataset(
     if not repeat and len(data) < batch_size:
         raise DataError(f"{data.source}: {len(data)} images are fewer than a batch of {batch_size}")
 
-    table = RecordTable.build(data, config.data.ignore_crowd)
+    table = _training_table(data, config)
 
     def element(example: Example) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         return example.image, _targets(example, config, table.has_ignored)
@@ -104,7 +104,7 @@ def training_examples(
       `targets.assign`: negative for ignored boxes.
     """
     reading = Reading.of(config, 1, None)
-    table = RecordTable.build(data, config.data.ignore_crowd)
+    table = _training_table(data, config)
     return _training_stream(table, config, lambda example: example, Order(repeat, seed), reading)
 
 
@@ -170,6 +170,17 @@ def evaluation_dataset(
     return _batches(stream, batch_size)
 
 
+def _training_table(data: DetectionData, config: Config) -> RecordTable:
+    """Build the table of the training images, decoded smaller where the config says so."""
+    needed_size = None
+    if config.data.reduce_jpeg:
+        # Scaled up by the largest factor of the scale jitter, an image must not be enlarged.
+        height, width = config.model.image_size
+        factor = config.augmentation.scale_max
+        needed_size = factor * height, factor * width
+    return RecordTable.build(data, config.data.ignore_crowd, needed_size)
+
+
 def _training_stream(
     table: RecordTable,
     config: Config,
@@ -195,7 +206,7 @@ def _training_stream(
         stream = reading.read(table, order.of(images, count), first, order.workers)
 
     def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
-        example = Example(pixels, *table.objects(position))
+        example = table.example(position, pixels)
 
         def another(seed: tf.Tensor) -> Example:
             return reading.partner(table, draw_partner(seed, count), example)

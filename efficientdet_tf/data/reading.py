@@ -115,14 +115,14 @@ class Reading:
     def partner(self, table: RecordTable, position: tf.Tensor, otherwise: Example) -> Example:
         """Read the example at a position; return `otherwise` if it cannot be read."""
         if self._strict:
-            return Example(table.read(position), *table.objects(position))
+            return table.example(position, table.read(position))
         pixels, is_read = table.read_or_not(position)
 
         def failed() -> Example:
             with tf.control_dependencies([self._notice_position(position)]):
                 return Example(*map(tf.identity, otherwise))
 
-        return tf.cond(is_read, lambda: Example(pixels, *table.objects(position)), failed)
+        return tf.cond(is_read, lambda: table.example(position, pixels), failed)
 
     def no_image_left(self, element_spec: Any) -> tf.data.Dataset:
         """Build a data set whose first element raises an error."""

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf import targets
-from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.decoding import REDUCTIONS, decode_image
 from efficientdet_tf.data.image_sources import FileRange, FileRanges, ImageSource, read_range
+from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
 from efficientdet_tf.data.records import DetectionData
 
@@ -28,6 +29,8 @@ class RecordTable:
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
       classes: int32 [m], class indices or negative codes, see `targets.assign`.
       has_ignored: whether any class is a negative code.
+      sizes: float32 [n, 2], original height and width; None without `reductions`.
+      reductions: int32 [n], see `decoding.decode_image`; None for full size.
     """
 
     files: tf.Tensor
@@ -40,14 +43,23 @@ class RecordTable:
     boxes: tf.Tensor
     classes: tf.Tensor
     has_ignored: bool
+    sizes: tf.Tensor | None = None
+    reductions: tf.Tensor | None = None
 
     @classmethod
-    def build(cls, data: DetectionData, ignore_crowd: bool) -> "RecordTable":
+    def build(
+        cls,
+        data: DetectionData,
+        ignore_crowd: bool,
+        needed_size: tuple[float, float] | None = None,
+    ) -> "RecordTable":
         """Build the table of the records and the objects that training needs.
 
         Args:
           data: the data set.
           ignore_crowd: whether to keep crowd regions, as `targets.IGNORED_REGION`.
+          needed_size: (height, width) in pixels; JPEG images that are still as large when
+            reduced are decoded so. None decodes all in full size. Default None.
         """
         records = RecordColumns.build(data.records)
         # Ignored boxes have a class code of their own, so that augmentation transforms them too.
@@ -64,6 +76,7 @@ class RecordTable:
             boxes=tf.constant(records.boxes[kept]),
             classes=tf.constant(classes[kept], tf.int32),
             has_ignored=bool((classes[kept] < 0).any()),
+            **_reductions(records.sizes, needed_size),
         )
 
     def __len__(self) -> int:
@@ -71,7 +84,9 @@ class RecordTable:
 
     def read(self, position: tf.Tensor) -> tf.Tensor:
         """Read and decode the image at `position`: uint8 [h, w, 3]."""
-        return decode_image(self._encoded(position), tf.gather(self.apply_exif, position))
+        reduction = None if self.reductions is None else tf.gather(self.reductions, position)
+        apply_exif = tf.gather(self.apply_exif, position)
+        return decode_image(self._encoded(position), apply_exif, reduction)
 
     def _encoded(self, position: tf.Tensor) -> tf.Tensor:
         index = tf.gather(self.file_indices, position)
@@ -104,10 +119,14 @@ class RecordTable:
         image = image.ignore_errors(log_warning=False).concatenate(none)
         return image.take(1).get_single_element()
 
-    def objects(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Look up the boxes float32 [n, 4] and classes int32 [n] at `position`."""
+    def example(self, position: tf.Tensor, pixels: tf.Tensor) -> Example:
+        """Return the image that was read at `position`, and its objects in pixels of it."""
         begin, end = self.offsets[position], self.offsets[position + 1]
-        return self.boxes[begin:end], self.classes[begin:end]
+        boxes, classes = self.boxes[begin:end], self.classes[begin:end]
+        if self.sizes is not None:
+            read_size = tf.cast(tf.shape(pixels)[:2], tf.float32)
+            boxes *= tf.tile(read_size / tf.gather(self.sizes, position), [2])
+        return Example(pixels, boxes, classes)
 
 
 def _places(images: Sequence[ImageSource]) -> dict[str, tf.Tensor | None]:
@@ -133,4 +152,18 @@ def _places(images: Sequence[ImageSource]) -> dict[str, tf.Tensor | None]:
         "file_indices": tf.range(len(images)),
         "file_offsets": None,
         "file_lengths": None,
+    }
+
+
+def _reductions(
+    sizes: np.ndarray, needed_size: tuple[float, float] | None
+) -> dict[str, tf.Tensor | None]:
+    """Return the fields of `RecordTable` that say by how much images are reduced."""
+    if needed_size is None:
+        return {}
+    surplus = (sizes / needed_size).min(axis=1)
+    indices = np.searchsorted(REDUCTIONS, surplus, side="right") - 1
+    return {
+        "sizes": tf.constant(sizes, tf.float32),
+        "reductions": tf.constant(np.maximum(indices, 0), tf.int32),
     }

@@ -242,8 +242,8 @@ def _explaining(path: str) -> Iterator[None]:
     except tf.errors.UnimplementedError as error:
         scheme = path.partition("://")[0]
         raise DataError(
-            f"{path}: TensorFlow cannot read {scheme}:// by itself; import tensorflow_io, which "
-            "adds it, or copy the files to a disk"
+            f"{path}: TensorFlow cannot read {scheme}:// by itself; mount it as a folder, or copy "
+            "the files to a disk or to gs://"
         ) from error
     except tf.errors.OpError as error:
         reason = " ".join(error.message.split())[:200]

@@ -41,8 +41,8 @@ def validate(
 
     Args:
       annotations: the data set as parsed by its reader.
-      verify: "full" decodes every image once, "header" reads only its header; in
-        both cases only new or changed files, see `verified_images`. Default "full".
+      verify: "full" decodes every image once, "header" and "background" read only its
+        header; in all cases only new or changed files, see `verified_images`. Default "full".
       strict: whether to raise at the first problem instead. Default False.
       use_difficult: whether to use objects marked as difficult in training and
         evaluation, which are otherwise ignored. Default False.

@@ -19,6 +19,7 @@ from efficientdet_tf.report.fusion_weights import fusion_weights
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, stopping, strategy
+from efficientdet_tf.training.background_verification import BackgroundVerification
 from efficientdet_tf.training.data_wait import DataWait, advise
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
@@ -82,7 +83,7 @@ class TrainingLoop:
                 "set a larger training.patience to resume"
             )
             return None
-        with stopping.StopRequests() as requests:
+        with stopping.StopRequests() as requests, self._verifying():
             stream = TrainingStream(
                 self.train_data,
                 self.config,
@@ -113,6 +114,12 @@ class TrainingLoop:
             # Ends prefetching threads; where a read blocks them, the watch ends the process.
             requests.end(error)
         raise error
+
+    def _verifying(self) -> contextlib.AbstractContextManager:
+        """Return the context of the verification beside the training, if it is configured."""
+        if self.config.data.verify != "background":
+            return contextlib.nullcontext()
+        return BackgroundVerification(self.train_data, self.val_data)
 
     def _explain(
         self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState

@@ -1,6 +1,7 @@
 """COCO reader: valid files, and messages about invalid ones."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_a_file_that_is_no_coco_file_is_an_error(write, values, message):
 
 
 def test_a_file_of_another_encoding_is_an_error(write):
-    path = Path(write(content()))
+    path = pathlib.Path(write(content()))
     path.write_bytes(path.read_bytes().replace(b'"file_name": "', b'"file_name": "\xe4', 1))
     with pytest.raises(DataError) as error:
         data.load(str(path))

@@ -376,3 +376,46 @@ def test_the_table_knows_whether_any_box_is_ignored(data):
     marked = dataclasses.replace(data.records[3], is_ignored=np.array([True, False]))
     with_ignored = dataclasses.replace(data, records=[*data.records[:3], marked])
     assert RecordTable.build(with_ignored, ignore_crowd=False).has_ignored
+
+
+def test_large_jpeg_files_are_decoded_smaller_with_their_boxes(tmp_path, config):
+    y, x = np.mgrid[:603, :1000]
+    pixels = np.stack([y * 255 // 603, x * 255 // 1000, (x + y) % 256 // 2 + 60], axis=2)
+    records = []
+    # PNG files have one size, and a small JPEG is not reduced.
+    for name, height in (("a.jpg", 603), ("b.png", 603), ("c.jpg", 200)):
+        image = Image.fromarray(pixels[:height].astype(np.uint8))
+        image.save(tmp_path / name)
+        records.append(
+            Record(
+                image_id=len(records),
+                image=str(tmp_path / name),
+                height=height,
+                width=1000,
+                boxes=np.array([[20, 100, 180, 900]], np.float32),
+                classes=np.zeros(1, np.int32),
+                is_crowd=np.zeros(1, bool),
+                area=np.ones(1, np.float32),
+            )
+        )
+    made = DetectionData(records, LabelMap((1,), ("thing",)))
+    table = RecordTable.build(made, False, (2.0 * 64, 2.0 * 64))
+    position = tf.constant(0, tf.int64)
+    assert table.reductions.numpy().tolist() == [2, 2, 0]
+    example = table.example(position, table.read(position))
+    assert example.image.shape == (151, 250, 3)
+    height = 151 / 603
+    np.testing.assert_allclose(example.boxes, [[20 * height, 25, 180 * height, 225]], rtol=1e-6)
+    assert table.read(position + 1).shape == (603, 1000, 3)
+    np.testing.assert_array_equal(
+        table.example(position + 1, table.read(position + 1)).boxes, records[1].boxes
+    )
+    assert table.read(position + 2).shape == (200, 1000, 3)
+
+    plain = still(config).override({"model.image_size": 64, "model.max_level": 6})
+    reduced = plain.override({"data.reduce_jpeg": True})
+    one, other = (next(iter(training_dataset(made, c, 3, seed=1))) for c in (plain, reduced))
+    # Smoother, but the same in the mean, and the same anchors are assigned.
+    assert 0 < np.abs(one[0] - other[0]).mean() < 3
+    np.testing.assert_allclose(one[1]["box_targets"], other[1]["box_targets"], atol=0.05)
+    np.testing.assert_array_equal(one[1]["class_targets"], other[1]["class_targets"])

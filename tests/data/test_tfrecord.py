@@ -382,8 +382,8 @@ def test_addresses_are_read_as_paths_are(shards):
     with pytest.raises(DataError) as error:
         data.load("nosuch://bucket/set/train.tfrecord")
     assert str(error.value) == (
-        "nosuch://bucket/set/train.tfrecord: TensorFlow cannot read nosuch:// by itself; import "
-        "tensorflow_io, which adds it, or copy the files to a disk"
+        "nosuch://bucket/set/train.tfrecord: TensorFlow cannot read nosuch:// by itself; mount it "
+        "as a folder, or copy the files to a disk or to gs://"
     )
 
 

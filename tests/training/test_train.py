@@ -121,7 +121,7 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, t
     weights, folder = tmp_path / "mine.weights.h5", tmp_path / "run"
     overrides = {"model.backbone_depth": 0.1, "optimizer.learning_rate": 0}
     # The first step is not measured.
-    overrides["training.steps_per_epoch"] = 2
+    overrides |= {"training.steps_per_epoch": 2, "data.verify": "background"}
     config = _config(coco_file, **overrides, **{"training.pretrained": str(weights)})
     trained = model_lib.build(config.override({"model.num_classes": 10}))
     trained.save_weights(str(weights))
@@ -129,6 +129,7 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(coco_file, t
     total = len(trained.weights)
     printed = capsys.readouterr()
     assert f"{weights}: {total} of {total} variables loaded\n" in printed.out
+    assert f"{coco_file}: 8 images verified: all can be decoded" in printed.err
     assert re.search(r"epoch 1: waited for data \d+ % of the time", printed.err)
     # The moving average, too, has only ever seen these weights.
     last = RunDirectory(folder).load_model("last").trainable_weights
