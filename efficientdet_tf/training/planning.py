@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.anchor_proposal import coverage
@@ -160,13 +161,15 @@ def plan(
         print(f"plan of {hours:g} h: as stored in {directory.path / FILE}")
         return config.override({key: stored[key] for key in stored if key not in given})
     began = time.monotonic()
-    planner = _Planner(config, data, devices, given)
+    planner = Planner(config, data, devices, given)
     if not has_recipe:
         planner.choose_recipe()
     planner.choose_input_size()
     planner.choose_cache()
-    startup = planner.fit_memory_and_time_step()
-    # The measured model is built once more.
+    built = time.monotonic()
+    model = planner.fit_memory()
+    # The model is built once more.
+    startup = time.monotonic() - built + planner.time_step(model)
     left = hours * 3600 * (1 - RESERVE) - (time.monotonic() - began) - startup
     planner.choose_length(hours, left)
     print("\n".join([f"plan of {hours:g} h:", *(f"  {line}" for line in planner.lines)]))
@@ -185,13 +188,14 @@ def _stored(directory: RunDirectory, hours: float) -> Mapping[str, Any]:
         return {}
 
 
-class _Planner:
+class Planner:
     """Collects settings and, for each, a line of why.
 
     Attributes:
       config: settings so far.
       settings: those that the plan has chosen.
       lines: reasons.
+      seconds: duration of a step; 0 before it was measured.
     """
 
     def __init__(
@@ -205,7 +209,7 @@ class _Planner:
         self.settings: dict[str, Any] = {}
         self._train, self._val = data
         self._devices, self._given = devices, given
-        self._step = 0.0
+        self.seconds = 0.0
 
     def choose_recipe(self) -> None:
         """Choose `finetune` for small data sets."""
@@ -248,13 +252,8 @@ class _Planner:
         else:
             self.lines.append(f"images: read in each epoch; decoded {memory.gigabytes(needed)}")
 
-    def fit_memory_and_time_step(self) -> float:
-        """Choose micro-batches that fit into memory, and run some real steps.
-
-        Returns:
-          Seconds from building the model to its first step.
-        """
-        began = time.monotonic()
+    def fit_memory(self) -> keras.Model:
+        """Choose micro-batches that fit into memory, and return the model."""
         model = self._model()
         available, needed = memory.available(self._devices), self._memory(model)
         while available and needed > available and self._more_micro_batches():
@@ -266,18 +265,27 @@ class _Planner:
             + (f" in {accumulation} micro-batches" if accumulation > 1 else "")
             + (f", of {memory.gigabytes(available)}" if available else "")
         )
+        return model
+
+    def time_step(self, model: keras.Model) -> float:
+        """Run some real steps.
+
+        Returns:
+          Seconds of the first step, with what is done only once.
+        """
+        began = time.monotonic()
         stream = TrainingStream(self._train, self.config, self._devices, 0)
         batches, step = iter(stream.batches(0)), model.make_train_function()
         for number in range(_WARM_UP + _TIMED):
             if number == 1:
-                startup = time.monotonic() - began
+                first = time.monotonic() - began
             if number == _WARM_UP:
                 timed = time.monotonic()
             # The value, because devices work asynchronously.
             float(step(batches)["loss"])
-        self._step = (time.monotonic() - timed) / _TIMED
-        self.lines.append(f"step: {self._step:.3g} s, mean of {_TIMED} real ones")
-        return startup
+        self.seconds = (time.monotonic() - timed) / _TIMED
+        self.lines.append(f"step: {self.seconds:.3g} s, mean of {_TIMED} real ones")
+        return first
 
     def choose_length(self, hours: float, budget: float) -> None:
         """Choose epochs and evaluations for a budget in seconds.
@@ -287,12 +295,12 @@ class _Planner:
         """
         training = self.config.training
         steps = train.steps_per_epoch(self.config, len(self._train))
-        image = _EVALUATION_SHARE * self._step / training.batch_size
-        found = length(budget, self._step, steps, image * len(self._val))
+        image = _EVALUATION_SHARE * self.seconds / training.batch_size
+        found = length(budget, self.seconds, steps, image * len(self._val))
         if found.epochs * found.steps < FEWEST_STEPS and "training.epochs" not in self._given:
-            needed = hours + (FEWEST_STEPS * self._step - budget) / 3600
+            needed = hours + (FEWEST_STEPS * self.seconds - budget) / 3600
             raise UserError(
-                f"--hours={hours:g}: too short for {FEWEST_STEPS} steps of {self._step:.3g} s; "
+                f"--hours={hours:g}: too short for {FEWEST_STEPS} steps of {self.seconds:.3g} s; "
                 f"use {needed:.2g} or more, a smaller --model or a smaller model.image_size"
             )
         chosen = {"training.epochs": found.epochs}
@@ -304,7 +312,7 @@ class _Planner:
         steps = train.steps_per_epoch(self.config, len(self._train))
         self.lines.append(
             f"length: {training.epochs} epochs of {steps:,} steps, about "
-            f"{training.epochs * steps * self._step / 3600:.2g} h"
+            f"{training.epochs * steps * self.seconds / 3600:.2g} h"
             + (" (more epochs would be learned by heart)" if found.epochs == MOST_EPOCHS else "")
         )
         self.lines.append(f"evaluations: every {training.eval_interval_epochs} epochs")
@@ -314,11 +322,11 @@ class _Planner:
         self.settings |= settings
         self.config = self.config.override(settings)
 
-    def _model(self) -> Any:
+    def _model(self) -> keras.Model:
         with self._devices.scope():
             return train.compiled_model(self.config, steps=1)
 
-    def _memory(self, model: Any) -> int:
+    def _memory(self, model: keras.Model) -> int:
         return memory.estimate(model, self.config).total * memory.num_shares(self._devices)
 
     def _more_micro_batches(self) -> bool:

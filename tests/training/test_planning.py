@@ -5,13 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tiny
+from efficientdet_tf import data as data_lib
 from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import Record
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import memory, planning
 from efficientdet_tf.training.planning import Length, input_size, length
@@ -108,7 +111,7 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     assert RunDirectory(tmp_path).config() == config
 
 
-def test_micro_batches_until_memory_suffices(coco_file, tmp_path, capsys, monkeypatch):
+def test_micro_batches_until_memory_suffices(coco_file, monkeypatch):
     asked = []
 
     def estimate(model, config):
@@ -117,16 +120,32 @@ def test_micro_batches_until_memory_suffices(coco_file, tmp_path, capsys, monkey
 
     monkeypatch.setattr(memory, "available", lambda devices: 3 * 10**11)
     monkeypatch.setattr(memory, "estimate", estimate)
-    assert call(coco_file, tmp_path, "--hours=0.00001", "--batch_size=8") == 1
+    monkeypatch.setattr(planning.train, "compiled_model", lambda config, steps: None)
+    data = data_lib.load(coco_file)
+    config = tiny.config(**{"training.batch_size": 8})
+    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), ())
+    planner.fit_memory()
     # 500 and 333 GB are too much, 250 are not.
     assert asked == [1, 2, 4]
-    message = capsys.readouterr().err
-    assert re.fullmatch(
-        r"train: --hours=1e-05: too short for 100 steps of \S+ s; use \S+ or more, a smaller "
-        r"--model or a smaller model.image_size\n",
-        message,
+    assert planner.settings == {"training.gradient_accumulation_steps": 4}
+    assert planner.lines == ["memory: 250.0 GB for batches of 8 in 4 micro-batches, of 300.0 GB"]
+    # Not where the user has chosen.
+    given = ("training.gradient_accumulation_steps",)
+    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), given)
+    planner.fit_memory()
+    assert planner.settings == {}
+
+
+def test_too_few_hours_are_one_line(coco_file):
+    data = data_lib.load(coco_file)
+    planner = planning.Planner(tiny.config(), (data, data), tf.distribute.get_strategy(), ())
+    planner.seconds = 2.0
+    with pytest.raises(UserError) as error:
+        planner.choose_length(0.1, 180)
+    assert str(error.value) == (
+        "--hours=0.1: too short for 100 steps of 2 s; use 0.11 or more, a smaller --model or a "
+        "smaller model.image_size"
     )
-    assert not (tmp_path / planning.FILE).exists()
 
 
 def test_hours_are_a_number(coco_file, tmp_path, capsys):
