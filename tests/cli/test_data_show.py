@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import commands as program
 from efficientdet_tf import output_files
 from efficientdet_tf.cli import command_line, data, data_show
 from efficientdet_tf.config import known_keys
@@ -32,7 +33,8 @@ def command(*arguments):
 def outputs(tmp_path_factory):
     """Written files and printed text of the command, without and with augmentation."""
     folder = tmp_path_factory.mktemp("show")
-    off = command("show", *SMALL, "--set=augmentation.mosaic=1", f"--output={folder}/new/off.png")
+    words = ("-m", "efficientdet_tf", "data", "show", *SMALL, "--set=augmentation.mosaic=1")
+    off = program.call(*words, f"--output={folder}/new/off.png")
     on = command(
         *("show", *SMALL, "--augmented", "--set=augmentation.mosaic=1"),
         f"--output={folder}/on.png",
