@@ -1,6 +1,7 @@
 """Command line: train a detector."""
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -82,6 +83,8 @@ def _plan(values: flags.FlagValues) -> "Plan | None":
     from efficientdet_tf.config import parse_assignments
     from efficientdet_tf.training.planning import plan
 
+    if not math.isfinite(values.hours):
+        raise UserError(f"--hours={values.hours:g}: must be a number of hours")
     given = {key for flag, key in _SETTINGS.items() if values[flag].value is not None}
     given |= parse_assignments(values.set).keys()
     return functools.partial(plan, hours=values.hours, given=given, has_recipe=bool(values.config))

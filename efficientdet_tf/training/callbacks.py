@@ -119,8 +119,9 @@ class StopOnDivergence(keras.callbacks.Callback):
       images_of_step: called without arguments, returns the image names of the last step.
     """
 
-    # Largest ratio of the mean loss of an epoch to that of the epoch before.
-    EXPLODED = 100.0
+    # Largest ratio of the mean loss of an epoch to that of the epoch before, and steps until it
+    # is one: fewer could be an outlier.
+    EXPLODED, LEAST_STEPS = 100.0, 10
 
     def __init__(self, images_of_step: Callable[[], list[str]]) -> None:
         super().__init__()
@@ -128,15 +129,16 @@ class StopOnDivergence(keras.callbacks.Callback):
         self._most = math.inf
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-        # The mean of the epoch so far, which a single outlier does not take there.
+        # The mean of the epoch so far.
         loss = logs["loss"]
-        if math.isfinite(loss) and loss <= self._most:
+        has_exploded = loss > self._most and batch + 1 >= self.LEAST_STEPS
+        if math.isfinite(loss) and not has_exploded:
             return
         step = int(self.model.optimizer.iterations.numpy())
         raise TrainingDiverged(
             f"the loss became {loss:.6g} at step {step}; "
             f"its images are {_some(self._images_of_step())}. "
-            "The last checkpoint is kept. Usual causes: a learning rate that is too high "
+            "Usual causes: a learning rate that is too high "
             "for the batch size (--set optimizer.learning_rate=...), or broken boxes",
             step,
         )

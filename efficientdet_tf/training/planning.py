@@ -21,20 +21,20 @@ from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import memory, train
+from efficientdet_tf.training import memory, state, strategy, train
 from efficientdet_tf.training.stream import TrainingStream
 
 FILE = "plan.json"
 # Up to this many images the recipe is `finetune`, which is made for hundreds to thousands.
 SMALL_DATA = 20_000
-# As many epochs as in the paper; with more, small data sets are learned by heart.
+# As many epochs as in the paper; with more, small data sets are overfitted.
 MOST_EPOCHS = 300
 MOST_EVALUATIONS = 20
-# Shares of the budget: kept for what is not foreseen, and the most for evaluations.
+# Shares of the budget: a reserve, and the most for evaluations.
 RESERVE, EVALUATIONS = 0.1, 0.1
 # Epochs, and as many evaluations, if the budget does not suffice for one pass over the data.
 PARTIAL_EPOCHS = 10
-# Fewest steps that can teach anything.
+# Fewest steps of a training.
 FEWEST_STEPS = 100
 # Sides of input sizes are multiples of this; factors of a size that objects may need; and the
 # least gain of best possible recall that is worth a larger one.
@@ -66,7 +66,14 @@ class Length:
     seconds: float
 
 
-def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
+def choose_length(
+    budget: float,
+    step: float,
+    steps: int,
+    evaluation: float,
+    epochs: int | None = None,
+    are_steps_fixed: bool = False,
+) -> Length:
     """Choose the longest training within a budget.
 
     Args:
@@ -74,6 +81,8 @@ def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
       step: seconds of one step.
       steps: steps of one pass over the training set.
       evaluation: seconds of one evaluation.
+      epochs: number of epochs; None to choose it. Default None.
+      are_steps_fixed: whether an epoch has `steps` steps in any case. Default False.
 
     Returns:
       The length; of one step at least, even beyond the budget.
@@ -81,9 +90,9 @@ def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
     share = budget * EVALUATIONS
     evaluations = max(1, min(MOST_EVALUATIONS, int(share / max(evaluation, 1e-9))))
     total = max(1, int((budget - evaluations * evaluation) / step))
-    if total >= steps:
-        epochs = min(MOST_EPOCHS, total // steps)
-    else:
+    if epochs is None and (total >= steps or are_steps_fixed):
+        epochs = max(1, min(MOST_EPOCHS, total // steps))
+    elif epochs is None:
         epochs = min(PARTIAL_EPOCHS, total)
         steps = total // epochs
     interval = math.ceil(epochs / evaluations)
@@ -91,14 +100,17 @@ def length(budget: float, step: float, steps: int, evaluation: float) -> Length:
     return Length(epochs, steps, interval, seconds)
 
 
-def input_size(config: Config, records: Sequence[Record]) -> tuple[int, int]:
+def choose_input_size(
+    config: Config, records: Sequence[Record], factors: Sequence[float] = _FACTORS
+) -> tuple[int, int]:
     """Choose the input size: the images' shape at the config's number of pixels, or larger.
 
-    It is larger, by up to 1.5 in each direction, if anchors then cover more of the objects.
+    It is larger, by one of the factors in each direction, if anchors then cover more objects.
 
     Args:
       config: config with anchors and input size.
       records: records of the training set.
+      factors: factors to try, ascending from 1. Default 1, 1.25, 1.5.
 
     Returns:
       (height, width) in pixels, multiples of 32.
@@ -107,7 +119,7 @@ def input_size(config: Config, records: Sequence[Record]) -> tuple[int, int]:
     aspect = float(np.median([record.width / record.height for record in records]))
     aspect = min(_MOST_ASPECT, max(1 / _MOST_ASPECT, aspect))
     height = math.sqrt(size[0] * size[1] / aspect)
-    tried = [(_rounded(factor * height), _rounded(factor * height * aspect)) for factor in _FACTORS]
+    tried = [(_rounded(factor * height), _rounded(factor * height * aspect)) for factor in factors]
     recalls = [_recall(config, records, each) for each in tried]
     needed = max(recalls[0] + _GAIN, max(recalls) - _GAIN)
     return next((each for each, recall in zip(tried, recalls) if recall >= needed), tried[0])
@@ -139,7 +151,7 @@ def plan(
 ) -> Config:
     """Plan a run, print the plan, and store it in the run directory.
 
-    A run that is resumed with the same hours keeps its plan.
+    A run that is resumed keeps its plan, and is only resumed with the same hours.
 
     Args:
       config: settings of the command line.
@@ -154,42 +166,52 @@ def plan(
       The planned settings.
 
     Raises:
-      UserError: when the budget is too short, or the run directory cannot be written to.
+      UserError: when the budget is too short or is not that of the run, there are several
+        workers, or the run directory cannot be written to.
     """
-    stored = _stored(directory, hours)
-    if stored:
+    if strategy.has_peers(devices):
+        raise UserError(
+            "--hours: several workers cannot plan together; give --epochs and the settings of "
+            f"a plan made on one machine ({FILE})"
+        )
+    if state.checkpoints(directory):
+        stored = _stored(directory, hours)
         print(f"plan of {hours:g} h: as stored in {directory.path / FILE}")
         return config.override({key: stored[key] for key in stored if key not in given})
-    began = time.monotonic()
+    print(f"plan of {hours:g} h:", flush=True)
     planner = Planner(config, data, devices, given)
-    if not has_recipe:
-        planner.choose_recipe()
-    planner.choose_input_size()
-    planner.choose_cache()
-    built = time.monotonic()
-    model = planner.fit_memory()
-    # The model is built once more.
-    startup = time.monotonic() - built + planner.time_step(model)
-    left = hours * 3600 * (1 - RESERVE) - (time.monotonic() - began) - startup
-    planner.choose_length(hours, left)
-    print("\n".join([f"plan of {hours:g} h:", *(f"  {line}" for line in planner.lines)]))
+    planner.choose_all(hours, has_recipe)
     directory.make()
     content = {"hours": hours, "settings": planner.settings, "reasons": planner.lines}
     write_atomically(directory.path / FILE, json.dumps(content, indent=1) + "\n")
     return planner.config
 
 
-def _stored(directory: RunDirectory, hours: float) -> Mapping[str, Any]:
-    """Read the settings of the plan of an earlier call; {} for none or of other hours."""
+def _stored(directory: RunDirectory, hours: float) -> dict[str, Any]:
+    """Read the settings of the plan of a run that has begun.
+
+    Raises:
+      UserError: if it has none, or one of other hours.
+    """
+    path = directory.path / FILE
     try:
-        content = json.loads((directory.path / FILE).read_text(encoding="utf-8"))
-        return dict(content["settings"]) if content["hours"] == hours else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        planned, settings = float(content["hours"]), dict(content["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--hours: {directory.path} is a run without a readable {FILE}; leave it out to "
+            "resume the run"
+        ) from error
+    if planned != hours:
+        raise UserError(
+            f"--hours={hours:g}: {directory.path} was planned for {planned:g} h; use "
+            f"--hours={planned:g} to resume the run, or another --model_dir"
+        )
+    return settings
 
 
 class Planner:
-    """Collects settings and, for each, a line of why.
+    """Chooses settings, and prints a line of why for each.
 
     Attributes:
       config: settings so far.
@@ -211,18 +233,41 @@ class Planner:
         self._devices, self._given = devices, given
         self.seconds = 0.0
 
+    def choose_all(self, hours: float, has_recipe: bool) -> None:
+        """Choose all settings; arguments as in `plan`."""
+        began = time.monotonic()
+        if not has_recipe:
+            self.choose_recipe()
+        training = self.config.training
+        # Again: the recipe may have another batch size.
+        strategy.check_batch(
+            self._devices, training.batch_size, training.gradient_accumulation_steps
+        )
+        self.choose_input_size()
+        self.choose_cache()
+        built = time.monotonic()
+        model = self.fit_memory()
+        # The model is built once more.
+        startup = time.monotonic() - built + self.time_step(model)
+        left = hours * 3600 * (1 - RESERVE) - (time.monotonic() - began) - startup
+        self.choose_length(hours, left)
+
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
+        print(f"  {line}", flush=True)
+
     def choose_recipe(self) -> None:
         """Choose `finetune` for small data sets."""
         count = len(self._train)
         if count > SMALL_DATA:
-            self.lines.append(f"recipe: as published, for {count:,} images")
+            self._say(f"recipe: as published, for {count:,} images")
             return
         defaults = Config.for_model(self.config.model.name)
         recipe = defaults.differences(Config.from_yaml("finetune", self.config.model.name))
         self._choose({key: value for key, (_, value) in recipe.items()})
-        self.lines.append(f"recipe: finetune, for {count:,} images")
+        self._say(f"recipe: finetune, for {count:,} images")
         if not self.config.training.pretrained:
-            self.lines.append("weights: random; --pretrained=imagenet or a model usually helps")
+            self._say("weights: random; --pretrained=imagenet or a model usually helps")
 
     def choose_input_size(self) -> None:
         """Choose the input size, unless the model's own is replaced already."""
@@ -230,14 +275,16 @@ class Planner:
         default = Config.for_model(model.name).model.image_size
         if "model.image_size" in self._given or model.image_size != default:
             return
-        chosen = input_size(self.config, self._train.records)
+        # Fitted anchors come later: they may cover what a larger input would.
+        factors = _FACTORS[:1] if self.config.anchors.auto else _FACTORS
+        chosen = choose_input_size(self.config, self._train.records, factors)
         recall = f"{_recall(self.config, self._train.records, chosen):.3f}"
         if chosen == default:
-            self.lines.append(f"input: {_text(chosen)} pixels; best possible recall {recall}")
+            self._say(f"input: {_text(chosen)} pixels; best possible recall {recall}")
             return
         self._choose({"model.image_size": chosen})
         before = _recall(self.config, self._train.records, default)
-        self.lines.append(
+        self._say(
             f"input: {_text(chosen)} pixels, in the shape of the images, instead of "
             f"{_text(default)}; best possible recall {recall} instead of {before:.3f}"
         )
@@ -245,12 +292,12 @@ class Planner:
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""
         needed = sum(3 * record.height * record.width for record in self._train.records)
-        available = memory.available(self._devices)
+        # That of the machine, whatever the devices.
+        available = memory.free_memory()
         if available and needed <= CACHE_SHARE * available:
             self._choose({"data.cache": True})
-            self.lines.append(f"images: kept decoded in memory, {memory.gigabytes(needed)}")
-        else:
-            self.lines.append(f"images: read in each epoch; decoded {memory.gigabytes(needed)}")
+        how = "kept decoded in memory" if self.config.data.cache else "read in each epoch; decoded"
+        self._say(f"images: {how}, {memory.gigabytes(needed)}")
 
     def fit_memory(self) -> keras.Model:
         """Choose micro-batches that fit into memory, and return the model."""
@@ -260,7 +307,7 @@ class Planner:
             model = self._model()
             needed = self._memory(model)
         accumulation = self.config.training.gradient_accumulation_steps
-        self.lines.append(
+        self._say(
             f"memory: {memory.gigabytes(needed)} for batches of {self.config.training.batch_size}"
             + (f" in {accumulation} micro-batches" if accumulation > 1 else "")
             + (f", of {memory.gigabytes(available)}" if available else "")
@@ -284,7 +331,7 @@ class Planner:
             # The value, because devices work asynchronously.
             float(step(batches)["loss"])
         self.seconds = (time.monotonic() - timed) / _TIMED
-        self.lines.append(f"step: {self.seconds:.3g} s, mean of {_TIMED} real ones")
+        self._say(f"step: {self.seconds:.3g} s, mean of {_TIMED} real ones")
         return first
 
     def choose_length(self, hours: float, budget: float) -> None:
@@ -295,27 +342,32 @@ class Planner:
         """
         training = self.config.training
         steps = train.steps_per_epoch(self.config, len(self._train))
-        image = _EVALUATION_SHARE * self.seconds / training.batch_size
-        found = length(budget, self.seconds, steps, image * len(self._val))
-        if found.epochs * found.steps < FEWEST_STEPS and "training.epochs" not in self._given:
-            needed = hours + (FEWEST_STEPS * self.seconds - budget) / 3600
+        evaluation = _EVALUATION_SHARE * self.seconds / training.batch_size * len(self._val)
+        has_epochs = "training.epochs" in self._given
+        found = choose_length(
+            *(budget, self.seconds, steps, evaluation),
+            epochs=training.epochs if has_epochs else None,
+            are_steps_fixed="training.steps_per_epoch" in self._given,
+        )
+        if found.epochs * found.steps < FEWEST_STEPS and not has_epochs:
+            missing = FEWEST_STEPS * self.seconds + evaluation - budget
+            needed = math.ceil(100 * (hours + missing / 3600 / (1 - RESERVE))) / 100
             raise UserError(
                 f"--hours={hours:g}: too short for {FEWEST_STEPS} steps of {self.seconds:.3g} s; "
-                f"use {needed:.2g} or more, a smaller --model or a smaller model.image_size"
+                f"use {needed:g} or more, a smaller --model or a smaller model.image_size"
             )
         chosen = {"training.epochs": found.epochs}
         chosen["training.eval_interval_epochs"] = found.eval_interval
         if found.steps != steps:
             chosen["training.steps_per_epoch"] = found.steps
         self._choose(chosen)
-        training = self.config.training
-        steps = train.steps_per_epoch(self.config, len(self._train))
-        self.lines.append(
-            f"length: {training.epochs} epochs of {steps:,} steps, about "
-            f"{training.epochs * steps * self.seconds / 3600:.2g} h"
-            + (" (more epochs would be learned by heart)" if found.epochs == MOST_EPOCHS else "")
+        is_longest = found.epochs == MOST_EPOCHS and not has_epochs
+        self._say(
+            f"length: {found.epochs} epochs of {found.steps:,} steps, about "
+            f"{found.seconds / 3600:.2g} h" + (" (more would overfit)" if is_longest else "")
         )
-        self.lines.append(f"evaluations: every {training.eval_interval_epochs} epochs")
+        interval = self.config.training.eval_interval_epochs
+        self._say(f"evaluations: every {interval} epochs")
 
     def _choose(self, settings: Mapping[str, Any]) -> None:
         settings = {key: value for key, value in settings.items() if key not in self._given}

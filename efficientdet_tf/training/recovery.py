@@ -43,7 +43,8 @@ class Recovery(NamedTuple):
 def recover(directory: RunDirectory, config: Config, error: TrainingDiverged) -> None:
     """Prepare a diverged run for another attempt, and print what changes.
 
-    A checkpoint to which an earlier recovery returned is deleted: its weights have diverged.
+    A checkpoint to which an earlier recovery returned is deleted if there is an older one: its
+    weights have diverged.
 
     Args:
       directory: run directory.
@@ -51,7 +52,7 @@ def recover(directory: RunDirectory, config: Config, error: TrainingDiverged) ->
       error: the divergence.
 
     Raises:
-      TrainingDiverged: when no recovery is left.
+      TrainingDiverged: when no recovery is left, or the only checkpoint has diverged.
       WriteError: when the folder cannot be written to.
     """
     earlier = recoveries(directory.path, config)
@@ -61,6 +62,11 @@ def recover(directory: RunDirectory, config: Config, error: TrainingDiverged) ->
         raise TrainingDiverged(f"{error}{tried if earlier else ''}", error.step) from error
     numbers = [state.number(path) for path in state.checkpoints(directory)]
     if earlier and numbers[:1] == [earlier[-1].checkpoint]:
+        if len(numbers) == 1:
+            raise TrainingDiverged(
+                f"{error}; so it did before from the only checkpoint, of step {numbers[0]}",
+                error.step,
+            ) from error
         state.delete_checkpoint(directory, numbers.pop(0))
     checkpoint = numbers[0] if numbers else 0
     after = [*earlier, Recovery(error.step, checkpoint, config.optimizer.learning_rate)]

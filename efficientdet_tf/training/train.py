@@ -77,6 +77,9 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
         config = config.override(class_weights.settings(config.loss, data[0]))
         if plan is not None:
             config = plan(config, data, devices, directory)
+            # The measured model; and the weights are those of a run without a plan.
+            gc.collect()
+            keras.utils.set_random_seed(config.training.seed)
         # After the plan, which may choose the input size.
         stored = directory.config() if directory.exists() else None
         config = config.override(anchor_fit.settings(config, data[0], stored))

@@ -17,7 +17,7 @@ from efficientdet_tf.data.records import Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import memory, planning
-from efficientdet_tf.training.planning import Length, input_size, length
+from efficientdet_tf.training.planning import Length, choose_input_size, choose_length
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from efficientdet_tf.training.planning import Length, input_size, length
     ],
 )
 def test_length(budget, step, steps, evaluation, expected):
-    assert length(budget, step, steps, evaluation) == expected
+    assert choose_length(budget, step, steps, evaluation) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,20 @@ def test_the_input_has_the_shape_of_the_images_and_is_larger_for_small_objects(
     boxes = np.concatenate([corners, corners + side], axis=1).astype(np.float32)
     zeros = np.zeros(len(boxes), bool)
     record = Record(1, "", height, width, boxes, zeros.astype(np.int32), zeros, areas(boxes), "")
-    assert input_size(config, [record]) == expected
+    assert choose_input_size(config, [record]) == expected
 
 
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
     return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8)
+
+
+def test_length_with_given_epochs_or_steps():
+    assert choose_length(360, 1, 20, 2, epochs=5) == Length(5, 20, 1, 110)
+    # Four evaluations are a tenth of the time.
+    assert choose_length(360, 1, 20, 9, epochs=10) == Length(10, 20, 3, 236)
+    # Not divided into parts, even beyond the budget.
+    assert choose_length(360, 1, 1000, 0, are_steps_fixed=True) == Length(1, 1000, 1, 1000)
 
 
 def call(coco_file, folder, *more):
@@ -94,8 +102,8 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
         r"images: kept decoded in memory, \d\.\d GB",
         r"memory: \d+\.\d GB for batches of 4, of \d+\.\d GB",
         r"step: \S+ s, mean of 8 real ones",
-        r"length: 1 epochs of 2 steps, about \S+ h \(more epochs would be learned by heart\)",
-        r"evaluations: every 15 epochs",
+        r"length: 1 epochs of 2 steps, about \S+ h",
+        r"evaluations: every 1 epochs",
     ]
     for pattern, line in zip(patterns, content["reasons"], strict=True):
         assert re.fullmatch(pattern, line), line
@@ -109,6 +117,17 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     assert f"plan of 0.5 h: as stored in {tmp_path}/plan.json\n" in printed
     assert f"{tmp_path}: all 1 epochs are done" in printed
     assert RunDirectory(tmp_path).config() == config
+    assert call(coco_file, tmp_path, "--hours=1", *short[1:]) == 1
+    assert capsys.readouterr().err == (
+        f"train: --hours=1: {tmp_path} was planned for 0.5 h; use --hours=0.5 to resume the run, "
+        "or another --model_dir\n"
+    )
+    (tmp_path / "plan.json").unlink()
+    assert call(coco_file, tmp_path, *short) == 1
+    assert capsys.readouterr().err == (
+        f"train: --hours: {tmp_path} is a run without a readable plan.json; leave it out to resume "
+        "the run\n"
+    )
 
 
 def test_micro_batches_until_memory_suffices(coco_file, monkeypatch):
@@ -151,3 +170,5 @@ def test_too_few_hours_are_one_line(coco_file):
 def test_hours_are_a_number(coco_file, tmp_path, capsys):
     assert call(coco_file, tmp_path, "--hours=two") == 1
     assert capsys.readouterr().err.startswith("train: flag --hours=two: could not convert string")
+    assert call(coco_file, tmp_path, "--hours=nan") == 1
+    assert capsys.readouterr().err == "train: --hours=nan: must be a number of hours\n"

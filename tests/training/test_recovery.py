@@ -29,8 +29,8 @@ def config(coco_file, **overrides):
             "data.val": coco_file,
             "training.batch_size": 2,
             "training.steps_per_epoch": 1,
-            "training.epochs": 2,
-            "training.eval_interval_epochs": 2,
+            "training.epochs": 3,
+            "training.eval_interval_epochs": 3,
             "optimizer.learning_rate": RATE,
         }
         | overrides
@@ -39,7 +39,7 @@ def config(coco_file, **overrides):
 
 @pytest.fixture
 def diverges_above(monkeypatch):
-    """A function that makes the loss NaN from the second step on, for learning rates above one."""
+    """A function that makes the loss NaN from the third step on, for learning rates above one."""
     from_config = run_lib.DetectionLoss.from_config
     steps = tf.Variable(0)
 
@@ -50,7 +50,7 @@ def diverges_above(monkeypatch):
                 return loss
 
             def nan(*args, **kwargs):
-                factor = tf.where(steps.assign_add(1) < 2, 1.0, np.nan)
+                factor = tf.where(steps.assign_add(1) < 3, 1.0, np.nan)
                 return {name: value * factor for name, value in loss(*args, **kwargs).items()}
 
             return nan
@@ -60,7 +60,9 @@ def diverges_above(monkeypatch):
     return set_limit
 
 
-def test_back_to_the_checkpoint_then_to_the_beginning(coco_file, tmp_path, diverges_above, capsys):
+def test_back_to_the_last_checkpoint_then_to_the_one_before(
+    coco_file, tmp_path, diverges_above, capsys
+):
     diverges_above(RATE / 4)
     result = run_lib.train(config(coco_file), str(tmp_path))
     assert 0 <= result.metrics["AP"] <= 1
@@ -72,26 +74,27 @@ def test_back_to_the_checkpoint_then_to_the_beginning(coco_file, tmp_path, diver
     file = tmp_path / "recoveries.json"
     note = f"after divergence ({file}); --set optimizer.learning_rate=... chooses another"
     assert lines == [
-        "the loss became nan at step 2",
-        "recovery 1 of 3: back to the checkpoint of step 1, half the learning rate",
+        "the loss became nan at step 3",
+        "recovery 1 of 3: back to the checkpoint of step 2, half the learning rate",
         f"learning rate: 0.032 instead of 0.064 {note}",
-        "the loss became nan at step 2",
+        "the loss became nan at step 3",
         # Its weights are at fault.
-        "recovery 2 of 3: back to the beginning, half the learning rate",
+        "recovery 2 of 3: back to the checkpoint of step 1, half the learning rate",
         f"learning rate: 0.016 instead of 0.064 {note}",
     ]
     assert json.loads(file.read_text()) == [
-        {"step": 2, "checkpoint": 1, "learning_rate": RATE},
-        {"step": 2, "checkpoint": 0, "learning_rate": RATE},
+        {"step": 3, "checkpoint": 2, "learning_rate": RATE},
+        {"step": 3, "checkpoint": 1, "learning_rate": RATE},
     ]
     with (tmp_path / "metrics.csv").open() as table:
         rows = list(csv.DictReader(table))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    # At the end of the one epoch of warm-up: the peak, of batches of 2.
-    assert float(rows[0]["learning_rate"]) == pytest.approx(RATE / 4 * 2 / 64)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    # At the end of the one epoch of warm-up the peak, of batches of 2; then half of a quarter.
+    assert float(rows[0]["learning_rate"]) == pytest.approx(RATE * 2 / 64)
+    assert float(rows[1]["learning_rate"]) == pytest.approx(RATE / 4 * 2 / 64 / 2)
     # The settings stay those of the user.
     assert RunDirectory(tmp_path).config().optimizer.learning_rate == RATE
-    assert [path.name for path in state.checkpoints(RunDirectory(tmp_path))] == ["ckpt-2", "ckpt-1"]
+    assert [path.name for path in state.checkpoints(RunDirectory(tmp_path))] == ["ckpt-3", "ckpt-2"]
 
 
 def test_the_last_divergence_ends_the_run(coco_file, tmp_path, capsys):
@@ -107,14 +110,25 @@ def test_the_last_divergence_ends_the_run(coco_file, tmp_path, capsys):
     assert str(last.value) == (
         "the loss became nan at step 7; recoveries with half the learning rate, without success: 1"
     )
-    with pytest.raises(TrainingDiverged) as only:
-        recovery.recover(directory, few.override({"training.max_recoveries": 0}), error)
-    assert str(only.value).startswith("the loss became nan at step 7")
     # Another learning rate is the user's choice.
     other = few.override({"optimizer.learning_rate": 0.01})
     assert recovery.with_halved_rate(other, tmp_path) == other
     halved = recovery.with_halved_rate(few, tmp_path)
     assert halved.optimizer.learning_rate == RATE / 2
+
+
+def test_the_only_checkpoint_is_kept(coco_file, tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.checkpoints.mkdir()
+    (directory.checkpoints / "ckpt-5.index").touch()
+    error = TrainingDiverged("the loss became nan at step 7", 7)
+    recovery.recover(directory, config(coco_file), error)
+    with pytest.raises(TrainingDiverged) as again:
+        recovery.recover(directory, config(coco_file), error)
+    assert str(again.value) == (
+        "the loss became nan at step 7; so it did before from the only checkpoint, of step 5"
+    )
+    assert (directory.checkpoints / "ckpt-5.index").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[{}]", "[1]", '{"step": 1}', '[{"step": "x"}]'])
@@ -130,6 +144,8 @@ def test_an_exploding_loss_is_compared_with_the_epoch_before():
     stop.set_model(model)
     stop.on_train_batch_end(0, {"loss": 1e6})
     stop.on_epoch_end(0, {"loss": 2.0})
-    stop.on_train_batch_end(0, {"loss": 200.0})
+    stop.on_train_batch_end(9, {"loss": 200.0})
+    # Not yet a mean.
+    stop.on_train_batch_end(8, {"loss": 201.0})
     with pytest.raises(TrainingDiverged, match="^the loss became 201 at step 0; its images are 17"):
-        stop.on_train_batch_end(1, {"loss": 201.0})
+        stop.on_train_batch_end(9, {"loss": 201.0})

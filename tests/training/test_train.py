@@ -355,7 +355,7 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     with pytest.raises(TrainingDiverged, match="^the loss became (nan|inf) at step ") as error:
         run_lib.train(config, str(tmp_path))
     step, images = re.search(
-        r"at step (\d+); its images are (.*?)\. The last", str(error.value)
+        r"at step (\d+); its images are (.*?)\. Usual", str(error.value)
     ).groups()
     data = data_lib.load(coco_file)
     order = stream_order.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
