@@ -61,6 +61,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         reason = f"no image has a subset {split}" if found else "there is no image"
         raise DataError(f"{file}: {reason}")
     label_map = _label_map(file, labels, found)
+    subsets = [item.get("subset", "") for item in found]
+    others = collections.Counter(name for name in subsets if not split_names.words_in(name))
     ids = _image_ids(found)
     shapes: collections.Counter[str] = collections.Counter()
     folder = Path(images) if images else None
@@ -77,6 +79,11 @@ def read(path: str, *, images: str, split: str) -> Annotations:
             f"{file}: {shapes[kind]} of kind {kind!r} are not used as objects"
             for kind in _NO_OBJECTS
             if shapes[kind]
+        ]
+        + [
+            f"{file}: {count} images of subset {name!r} belong to no split, and are not used"
+            for name, count in others.items()
+            if splits
         ],
         box_only={kind: shapes[kind] for kind in _OBJECTS[1:] if shapes[kind]},
     )

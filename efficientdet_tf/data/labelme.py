@@ -156,7 +156,7 @@ def _annotated_image(
             continue
         try:
             box, area = _box_and_area(shape)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             unplaced.append(f"{file}: shape {number}: {error}")
             continue
         boxes.append(box)

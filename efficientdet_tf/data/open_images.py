@@ -99,6 +99,8 @@ def box_files(path: str, split: str) -> list[Path]:
     if not Path(path).is_dir():
         return [Path(path)]
     every = sorted(Path(path).glob(_BOXES))
+    if not every:
+        raise DataError(f"{path}: no *bbox*.csv in it; name the CSV file of boxes")
     files = split_names.files_of_split(split, every)
     if not files:
         raise DataError(f"{path}: no {split}-annotations-bbox.csv in it, only {every[0].name}")

@@ -220,7 +220,12 @@ def _write_shard(
 
 
 def _serialized(record: Record, label_map: LabelMap) -> bytes:
-    return _example(record, label_map).SerializeToString()
+    try:
+        return _example(record, label_map).SerializeToString()
+    # Of Pillow, where the image is encoded again.
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = f"cannot be decoded: {error}; correct it or remove it from the data set"
+        raise DataError(f"{record.name}: {reason}") from error
 
 
 def _files(path: str, split: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Collection
 
 import numpy as np
 
@@ -80,12 +81,13 @@ class CocoEvaluator:
         image_ids = np.full(len(boxes), int(image_id), np.int64)
         self._detections.append(DetectionArrays(image_ids, boxes, scores, class_indices))
 
-    def add_results(self, path: str | os.PathLike) -> None:
+    def add_results(self, path: str | os.PathLike, left_out: Collection[int] = frozenset()) -> None:
         """Add all detections of a file in COCO's results format.
 
         Args:
           path: JSON file with a list of `image_id`, `category_id`, `bbox` (x, y,
             width, height in pixels) and `score`.
+          left_out: ids of images whose detections are passed over. Default none.
 
         Raises:
           DataError: for an invalid file; the message names the entry.
@@ -96,7 +98,7 @@ class CocoEvaluator:
             try:
                 x, y, width, height = (float(value) for value in item["bbox"])
                 category_id, image_id = int(item["category_id"]), int(item["image_id"])
-                scores.append(float(item["score"]))
+                score = float(item["score"])
             except KeyError as error:
                 raise DataError(f"{where}: has no {error.args[0]!r}") from error
             except (TypeError, ValueError, OverflowError) as error:
@@ -105,8 +107,11 @@ class CocoEvaluator:
                 ) from error
             if category_id not in self._index_of_id:
                 raise DataError(f"{where}: category_id {category_id} is not in {self._source}")
+            if image_id in left_out:
+                continue
             if image_id not in self._records:
                 raise DataError(f"{where}: image_id {image_id} is not in {self._source}")
+            scores.append(score)
             image_ids.append(image_id)
             boxes.append((y, x, y + height, x + width))
             class_indices.append(self._index_of_id[category_id])

@@ -83,6 +83,18 @@ def test_subsets_are_splits(photos):
     assert str(error.value) == f"{file}: no image has a subset test"
 
 
+def test_images_of_another_subset_are_counted(photos, warnings_of):
+    file = write(
+        photos,
+        image("a.jpg", BOX.format("", ""), subset="Train"),
+        image("deep/b.jpg", BOX.format("", ""), subset="Default", number=1),
+    )
+    assert len(data.load(str(file))) == 1
+    assert warnings_of() == [
+        f"{file}: 1 images of subset 'Default' belong to no split, and are not used"
+    ]
+
+
 def test_without_subsets_it_is_a_single_split(photos):
     file = write(photos, image("a.jpg", BOX.format("", "")), labels="")
     assert data.lacks_validation(str(file)) == "no image has the subset Validation"

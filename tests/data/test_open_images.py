@@ -107,6 +107,13 @@ def test_what_is_no_such_file_is_one_line(tmp_path, folder):
     assert str(error.value) == f"{descriptions}: line 2: LabelName occurs twice"
 
 
+def test_a_folder_without_a_file_of_boxes_is_one_line(tmp_path):
+    (tmp_path / "boxes.csv").write_text(HEADER)
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), format="csv")
+    assert str(error.value) == f"{tmp_path}: no *bbox*.csv in it; name the CSV file of boxes"
+
+
 def test_a_folder_without_its_images_names_where_it_looked(tmp_path):
     file = tmp_path / "some" / "test-annotations-bbox.csv"
     file.parent.mkdir()

@@ -433,3 +433,25 @@ def test_what_is_no_tfrecord_file_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
         data.load(missing)
     assert str(error.value) == f"{missing}: no such TFRecord file"
+
+
+def test_an_image_that_cannot_be_encoded_again_is_named(tmp_path):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True)
+    (tmp_path / "a.webp").write_bytes(file.getvalue()[:-200])
+    record = Record(
+        image_id=1,
+        image=str(tmp_path / "a.webp"),
+        height=20,
+        width=30,
+        boxes=np.zeros((0, 4), np.float32),
+        classes=np.zeros(0, np.int32),
+        is_crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
+        name="a.webp",
+    )
+    source = DetectionData([record], LabelMap((1,), ("thing",)))
+    with pytest.raises(DataError, match="^a.webp: cannot be decoded: .*; correct it or remove it"):
+        write_tfrecord(source, str(tmp_path / "train.tfrecord"))
+    assert not list(tmp_path.glob("*.tfrecord*"))

@@ -152,7 +152,7 @@ def _check_image(
         size = annotated or found.size
     record = None
     if size:
-        sizes, is_turned = np.array([size], np.int32), np.array([apply_exif])
+        sizes, is_turned = np.array([size], np.int64), np.array([apply_exif])
         objects = check_objects([image], annotations, sizes, use_difficult)
         if not (faults or objects.unplaced):
             record = make_records([image], sizes, is_turned, objects, np.array([True]))[0]

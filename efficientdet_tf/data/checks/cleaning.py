@@ -14,6 +14,7 @@ import numpy as np
 
 from efficientdet_tf.boxes import sizes
 from efficientdet_tf.data import conversion
+from efficientdet_tf.data.checks.between_images import repeated_images
 from efficientdet_tf.data.checks.box_order import reordered
 from efficientdet_tf.data.checks.checked_set import CheckedSet, check_set, repeated_objects
 from efficientdet_tf.data.checks.result import CheckResult
@@ -56,11 +57,14 @@ def write_cleaned(result: CheckResult, output: Path) -> list[Cleaned]:
       OutputError: if the folder holds something else.
       WriteError: if a file cannot be written.
     """
-    shared = {fault.other for _, fault in result.faults if fault.kind == "leakage"}
+    # Of the images that are written: a copy of an unusable one is the only one left.
+    faults = repeated_images([_usable(part) for part in result.sets])
+    every = [(split, fault) for split, found in faults.items() for fault in found]
+    shared = {fault.other for _, fault in every if fault.kind == "leakage"}
     # An entry that occurs twice has itself as the other.
     repeated = {
         (split, fault.image)
-        for split, fault in result.faults
+        for split, fault in every
         if fault.kind == "image_duplicate" and fault.image != fault.other
     }
     cleaned = []
@@ -73,6 +77,11 @@ def write_cleaned(result: CheckResult, output: Path) -> list[Cleaned]:
     for each in cleaned:
         conversion.write_split(each.data, str(each.data.source), each.split, "coco", output)
     return cleaned
+
+
+def _usable(part: CheckedSet) -> CheckedSet:
+    usable = [each for each in part.images if each.record is not None]
+    return dataclasses.replace(part, images=usable)
 
 
 def _in_order(part: CheckedSet) -> CheckedSet:

@@ -61,6 +61,22 @@ def test_what_can_be_corrected_is_and_the_rest_is_left_out(folder, tmp_path):
     assert write_cleaned(check(train=path), tmp_path / "clean")[0].data.records
 
 
+def test_the_copy_of_an_unusable_image_is_kept(folder, tmp_path):
+    """Within a set, and of an image of the other one."""
+    pixels = Image.effect_noise((64, 48), 80)
+    # Its box is outside.
+    folder.add("a.png", [90, 90, 5, 5], image=pixels)
+    folder.add("b.png", image=pixels)
+    folder.add("c.png")
+    train = folder.save("train.json")
+    val = type(folder)(folder.path)
+    val.add("d.png", [90, 90, 5, 5], image=Image.open(folder.path / "c.png"))
+    val.add("e.png")
+    cleaned = write_cleaned(check(train=train, val=val.save("val.json")), tmp_path / "clean")
+    names = [[record.name.rpartition("/")[2] for record in each.data.records] for each in cleaned]
+    assert names == [["b.png", "c.png"], ["e.png"]]
+
+
 def test_another_order_of_the_numbers_is_corrected(folder, tmp_path):
     corners = [[5, 5, 20, 30], [30, 10, 62, 40], [20, 2, 60, 46], [40, 30, 64, 48]]
     folder.add("a.png", *corners)

@@ -147,3 +147,9 @@ def test_an_image_that_some_programs_cannot_read(folder, faults_of):
     assert faults_of(folder.save()) == [
         ("image_partial", f"a.gif: can be decoded by TensorFlow, but not by Pillow: {reason}")
     ]
+
+
+def test_a_size_beyond_32_bits_is_a_fault(folder, faults_of):
+    folder.add("a.png", size=(2**32, 48))
+    kinds = [kind for kind, _ in faults_of(folder.save())]
+    assert "image_size" in kinds
