@@ -6,7 +6,7 @@
 # See docs/containers.md.
 FROM python:3.11-slim
 
-# Extras of setup.py, separated by commas: gpu brings CUDA; video, serving, pretrained.
+# Extras of setup.py, separated by commas: gpu brings CUDA; video, serving, pretrained, onnx, openvino.
 ARG EXTRAS=""
 
 WORKDIR /opt/efficientdet
@@ -17,7 +17,8 @@ COPY export export
 RUN pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 # Any user may write to the home folder, so that --user can name the one of the host.
-RUN useradd --create-home --home-dir /home/detector detector && chmod 777 /home/detector
+RUN useradd --create-home --home-dir /home/detector detector \
+    && mkdir /home/detector/.cache && chmod 777 /home/detector /home/detector/.cache
 ENV HOME=/home/detector \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

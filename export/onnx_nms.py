@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from official.vision.ops import box_ops
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.boxes import to_center
 from efficientdet_tf.config import Config
+from keras_layers.box_coder import LARGEST_SIZE_DELTA
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +126,7 @@ def _constants(config: Config) -> dict[str, np.ndarray]:
     }
     values = {
         "anchor_values": to_center(anchors),
-        "largest_size_delta": box_ops.BBOX_XFORM_CLIP,
+        "largest_size_delta": LARGEST_SIZE_DELTA,
         "half": 0.5,
         "zero": 0.0,
         "iou": [detection.iou_threshold],

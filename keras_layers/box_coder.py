@@ -13,7 +13,7 @@ import tensorflow as tf
 # Added to sizes, so that the logarithm of an empty box is finite.
 _EPSILON = 1e-8
 # Largest logarithm of the ratio of a box's size to its anchor's.
-_LARGEST = math.log(1000.0 / 16.0)
+LARGEST_SIZE_DELTA = math.log(1000.0 / 16.0)
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
@@ -52,8 +52,8 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
     ty, tx, th, tw = tf.split(tf.cast(deltas, y.dtype), 4, axis=-1)
     centers = [ty * height + y, tx * width + x]
     sizes = [
-        tf.exp(tf.minimum(th, _LARGEST)) * height,
-        tf.exp(tf.minimum(tw, _LARGEST)) * width,
+        tf.exp(tf.minimum(th, LARGEST_SIZE_DELTA)) * height,
+        tf.exp(tf.minimum(tw, LARGEST_SIZE_DELTA)) * width,
     ]
     low = [center - 0.5 * size for center, size in zip(centers, sizes)]
     return tf.concat([*low, *(corner + size for corner, size in zip(low, sizes))], axis=-1)

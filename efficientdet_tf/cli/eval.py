@@ -47,7 +47,11 @@ def define_flags() -> flags.FlagValues:
         "COCO's results format.",
     )
     text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
-    text("format", "auto", "Format of --data: auto, coco, voc, yolo or tfrecord.")
+    text(
+        "format",
+        "auto",
+        "Format of --data: auto, coco, voc, yolo, tfrecord, csv, cvat, labelme or tfds.",
+    )
     text("images", "", "Image folder, if --data does not contain it.")
     choice("split", "val", ["train", "val"], "Split of --data, if it holds several.")
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")

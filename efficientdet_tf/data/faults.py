@@ -79,7 +79,7 @@ KINDS = {
     "annotation_id_duplicate": Kind(
         "Annotation ids that occur more than once",
         "warning",
-        "number the annotations anew; pycocotools reads one of them in place of the others",
+        "renumber the annotation ids; pycocotools reads one of them in place of the others",
     ),
     "box_unreadable": Kind("Boxes that cannot be read", "error", "annotate the object again"),
     "box_not_finite": Kind("Boxes that are not finite", "error", "annotate the object again"),

@@ -33,7 +33,8 @@ class Choice(NamedTuple):
 def fastest_exact(run: RunDirectory) -> Choice | None:
     """Return the fastest file of a run whose detections are those of the run.
 
-    It is told by `python -m export --compare` of this machine, in the folder `export` of the run.
+    It is read from what `python -m export --compare` has measured on this machine, in the folder
+    `export` of the run.
 
     Returns:
       The file and its runtime; None if nothing was measured, if anything has changed since (the
@@ -44,7 +45,12 @@ def fastest_exact(run: RunDirectory) -> Choice | None:
         comparison = compared_runtimes.read(folder / compared_runtimes.FILE_NAME)
         if (comparison.machine, comparison.run_digest) != (describe_machine(), run_digest(run)):
             return None
-        exact = [runtime for runtime in comparison.runtimes if runtime.is_exact]
+        exact = [
+            runtime
+            for runtime in comparison.runtimes
+            # Folders are not chosen: whether they have changed is not known.
+            if runtime.is_exact and (runtime.file_digest or runtime.format == compared_runtimes.RUN)
+        ]
         fastest = min(exact, key=lambda runtime: runtime.latency_with_most_threads)
         path = folder / fastest.file
         if not fastest.file_digest or file_digest(path) != fastest.file_digest:

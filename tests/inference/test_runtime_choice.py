@@ -54,6 +54,15 @@ def compared(run, *more, **changes):
     (run.path / "export" / "runtimes.json").write_text(comparison.to_json())
 
 
+def test_a_faster_folder_is_passed_over(run):
+    path = run.path / "export" / "model_raw.onnx"
+    saved_model = dataclasses.replace(
+        row(path, "tensorflow", True, 1.0), format="saved_model", file="saved_model", file_digest=""
+    )
+    compared(run, saved_model)
+    assert fastest_exact(run) == Choice(path, "openvino")
+
+
 def test_the_fastest_file_with_the_detections_of_the_run_is_chosen(run, photograph):
     assert fastest_exact(run) is None
     compared(run)
