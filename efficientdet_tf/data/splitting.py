@@ -8,6 +8,7 @@ csv       the rows of the source, and hard links of the images
 others    `layouts`: TFRecord as TFRecord, CVAT, LabelMe and digits as COCO
 """
 
+import collections
 import csv
 import dataclasses
 import os
@@ -29,7 +30,7 @@ from efficientdet_tf.data.conversion import load, write_split
 from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.image_copies import in_threads, link_or_copy
 from efficientdet_tf.data.layouts import OPEN_IMAGES_SPLITS, Written
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.files import flush_all, write_atomically
 from efficientdet_tf.output_files import MARK
 
@@ -163,6 +164,15 @@ def _write_voc(written: Written, annotation_files: dict[str, str]) -> None:
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     files = [(annotation_files[str(record.image)], str(record.image)) for record in records]
+    for kind, of_kind in zip(("annotation", "image"), zip(*files)):
+        # Otherwise one would take the place of the other.
+        counts = collections.Counter(Path(file).name for file in of_kind)
+        name, count = counts.most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f"{written.data.source}: {count} images have an {kind} file named {name}; convert "
+                "the data set to COCO before, with 'data convert --to=coco'"
+            )
 
     def place(index: int) -> None:
         for kind, file in zip(("Annotations", "JPEGImages"), files[index]):

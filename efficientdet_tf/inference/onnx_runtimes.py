@@ -97,7 +97,9 @@ def load_onnx(
     try:
         session = RUNTIMES[runtime](path, threads or os.cpu_count() or 1)
     except ImportError as error:
-        raise ArtifactError(f"{path}: {error.name} is not installed; {_INSTALL}") from error
+        # Without a name: one of its libraries is missing.
+        missing = f"{error.name} is not installed" if error.name else f"{runtime}: {error}"
+        raise ArtifactError(f"{path}: {missing}; {_INSTALL}") from error
     try:
         metadata = Metadata.from_json(session.metadata[ENTRY])
     except (KeyError, MetadataError) as error:
@@ -109,10 +111,14 @@ def available_runtimes() -> list[str]:
     """Return the keys of `RUNTIMES` that are installed, and that this processor can do."""
     names = [name for name in _PACKAGES if importlib.util.find_spec(name)]
     if "openvino" in names:
-        import openvino
-
-        if _has_bfloat16(openvino.Core()):
-            names.append("openvino_bf16")
+        try:
+            import openvino
+        except ImportError:
+            # One of its libraries is missing.
+            names.remove("openvino")
+        else:
+            if _has_bfloat16(openvino.Core()):
+                names.append("openvino_bf16")
     return names
 
 

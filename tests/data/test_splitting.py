@@ -181,6 +181,20 @@ def test_voc_files_keep_all_their_fields(source, tmp_path):
     assert written.read_bytes() == file.read_bytes() and not written.samefile(file)
 
 
+def test_two_voc_files_of_one_image_are_refused(source, tmp_path):
+    convert(str(source), "voc", tmp_path / "in", ["train"])
+    file = min((tmp_path / "in" / "Annotations").iterdir())
+    file.with_name("twin.xml").write_bytes(file.read_bytes())
+    names = tmp_path / "in" / "ImageSets" / "Main" / "train.txt"
+    names.write_text(names.read_text() + "twin\n")
+    with pytest.raises(DataError) as error:
+        split(str(tmp_path / "in"), tmp_path / "out", val_fraction=0.25)
+    assert str(error.value).endswith(
+        ": 2 images have an annotation file named twin.xml; convert the data set to COCO before, "
+        "with 'data convert --to=coco'"
+    )
+
+
 def test_csv_rows_keep_all_their_columns(source, tmp_path):
     convert(str(source), "csv", tmp_path / "in", ["train"])
     file = tmp_path / "in" / "train-annotations-bbox.csv"
