@@ -2,7 +2,7 @@
 
     python -m benchmarks.fuzzing --inputs=10000
 
-For each format a small data set is written, and then, as often as asked, a file of it is
+For each format a small data set is written, and then, `--inputs` times, a file of it is
 mutated: bits flipped, bytes replaced, parts cut, repeated or moved, numbers replaced by extreme
 ones. It must load, or be refused by one line; any other exception, a load that takes longer than
 `--seconds`, or memory that grows beyond `--megabytes` is a failure, printed with the path of the

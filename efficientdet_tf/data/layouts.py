@@ -65,7 +65,7 @@ class Layout(NamedTuple):
       crowd, difficult: whether it has these flags of an object.
       area: whether it has areas besides those of the boxes.
       unknown: whether it can hold an ignored object without a category.
-      by_name: whether its categories are told by name, see `check_names`.
+      by_name: whether its categories are identified by name, see `check_names`.
     """
 
     write: Callable[[Written], None]

@@ -69,7 +69,7 @@ def _compare(
     Args:
       checked: the image.
       part: its set.
-      confident: its m confident predictions, surest first.
+      confident: its m confident predictions, by descending score.
       i: position of the prediction.
       ious: float [m, n], overlaps of the predictions with the n objects.
     """
@@ -88,7 +88,7 @@ def _compare(
         ious[i, best] < _FOUND_IOU
         or not record.is_counted[best]
         or _any_found(ious[i, record.classes == index])
-        # A surer prediction agrees with the label.
+        # A prediction of a higher score agrees with the label.
         or _any_found(ious[:i, best][confident.class_indices[:i] == label])
     ):
         return None

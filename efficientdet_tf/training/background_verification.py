@@ -17,9 +17,9 @@ _MOST_LINES = 10
 class BackgroundVerification:
     """Context that decodes every image once, in a thread, and names those that cannot be decoded.
 
-    Training goes on: it skips such an image whenever it meets it. The order of the training does
-    not depend on what is found, so that it can be resumed. Results are cached: a later start goes
-    on where the last one ended.
+    Training skips such an image whenever it reads it. The order of images does not depend on what
+    is found, so that a run can be resumed. Results are cached: a later start resumes after the last
+    verified image.
 
     Args:
       data_sets: the data sets, in the order in which they are verified.

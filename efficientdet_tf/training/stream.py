@@ -83,7 +83,7 @@ class TrainingStream:
     def next_delivery(self) -> float:
         """Return when the batches of a step had been delivered, in seconds of `time.monotonic`.
 
-        To be called once for every step, after it; it answers for one step after the other.
+        Call it once after every step: each call returns the time of the next step.
         """
         count = min(self._local_batches, len(self._deliveries))
         delivered = [self._deliveries.popleft() for _ in range(count)]

@@ -58,7 +58,7 @@ def test_every_object_is_unfound_without_predictions(checked):
     assert kinds == ["suspect_unfound"] * 2 and places == ["annotation 1", "annotation 2"]
 
 
-def test_predictions_where_no_object_is_are_listed_once_and_the_surest_first(checked):
+def test_predictions_where_no_object_is_are_listed_once_by_descending_score(checked):
     first, second = (2, 1, 0.7, 50, 50, 30, 30), (2, 0, 0.8, 150, 50, 30, 30)
     again = (2, 1, 0.6, 52, 50, 30, 30)
     assert suspects(checked, CAT, DOG, first, again, second) == [
