@@ -56,19 +56,16 @@ def convert(values: flags.FlagValues) -> None:
     format = data_lib.format_name(values.data, values.format)
     print(f"{values.data}: format {format}", flush=True)
     splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
-    try:
-        converted = conversion.convert(
-            values.data,
-            values.to,
-            pathlib.Path(values.output),
-            splits,
-            source_format=format,
-            images=values.images,
-            copy=values.copy,
-            num_shards=values.num_shards,
-        )
-    except OSError as error:
-        raise UserError(f"--output: {error.filename or values.output}: {error.strerror}") from error
+    converted = conversion.convert(
+        values.data,
+        values.to,
+        pathlib.Path(values.output),
+        splits,
+        source_format=format,
+        images=values.images,
+        copy=values.copy,
+        num_shards=values.num_shards,
+    )
     for part in converted:
         for line in part.lost:
             print(f"{part.split}: not kept: {line}")

@@ -62,20 +62,17 @@ def split(values: flags.FlagValues) -> None:
 
     format = data_lib.format_name(values.data, values.format)
     print(f"{values.data}: format {format}", flush=True)
-    try:
-        divided = splitting.split(
-            values.data,
-            pathlib.Path(values.output),
-            val_fraction=values.val_fraction,
-            seed=values.seed,
-            by="" if values.by == "image" else values.by,
-            part=values.split,
-            format=format,
-            images=values.images,
-            copy=values.copy,
-        )
-    except OSError as error:
-        raise UserError(f"--output: {error.filename or values.output}: {error.strerror}") from error
+    divided = splitting.split(
+        values.data,
+        pathlib.Path(values.output),
+        val_fraction=values.val_fraction,
+        seed=values.seed,
+        by="" if values.by == "image" else values.by,
+        part=values.split,
+        format=format,
+        images=values.images,
+        copy=values.copy,
+    )
     print(*_summary(divided), sep="\n")
     print(f"Written to {values.output} as {divided.format}")
 

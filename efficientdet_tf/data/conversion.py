@@ -115,6 +115,7 @@ def write_split(
     copy: bool = False,
     num_shards: int = 1,
     write: Callable[[Written], None] | None = None,
+    flag: str = "output",
 ) -> None:
     """Write a split to a folder, or continue an interrupted call of the same arguments.
 
@@ -123,28 +124,50 @@ def write_split(
       source: path or name of the data set, for the manifest.
       split, format, output, copy, num_shards: see `convert`.
       write: function that writes it; None for that of the format's layout. Default None.
+      flag: flag that names the folder, for messages. Default "output".
 
     Raises:
       DataError, OutputError, WriteError: see `convert`.
     """
-    check_replaceable(output, _is_own)
+    check_replaceable(output, _is_own, flag)
+    try:
+        _write_split(
+            Written(data, split, output, (), copy, num_shards), source, format, write, flag
+        )
+    except OSError as error:
+        # Of TensorFlow and Pillow they may have no number, and so no text of it.
+        reason = error.strerror or error
+        raise OutputError(f"--{flag}: {error.filename or output}: {reason}") from error
+
+
+def _write_split(
+    written: Written,
+    source: str,
+    format: str,
+    write: Callable[[Written], None] | None,
+    flag: str,
+) -> None:
+    """Write a split; `written.splits` is replaced by those of the folder."""
+    data, split, output = written.data, written.split, written.folder
     if LAYOUTS[format].by_name:
         check_names(data.label_map)
     manifest = _manifest(output) or {"written_by": MARK, "format": format, "splits": {}}
     entry = {"source": str(source), "digest": _digest(data)}
     if format == "tfrecord":
-        entry["num_shards"] = str(num_shards)
+        entry["num_shards"] = str(written.num_shards)
     classes = json.loads(data.label_map.to_json())
-    _check_same(manifest, {"format": format, "classes": classes}, output)
-    _check_same(manifest["splits"].get(split, {}), entry, output, f" (split {split})")
+    _check_same(manifest, {"format": format, "classes": classes}, f"--{flag}: {output}")
+    _check_same(
+        manifest["splits"].get(split, {}), entry, f"--{flag}: {output}", f" (split {split})"
+    )
     # Readers would take them for images and annotations.
     remove_partial_files(output)
     manifest = {**manifest, "format": format, "classes": classes}
     manifest["splits"] = {**manifest["splits"], split: {**entry, "complete": False}}
     output.mkdir(parents=True, exist_ok=True)
     _write_manifest(output, manifest)
-    splits = list(manifest["splits"])
-    (write or LAYOUTS[format].write)(Written(data, split, output, splits, copy, num_shards))
+    written = dataclasses.replace(written, splits=list(manifest["splits"]))
+    (write or LAYOUTS[format].write)(written)
     manifest["splits"][split]["complete"] = True
     _write_manifest(output, manifest)
 
@@ -166,12 +189,12 @@ def _write_manifest(folder: Path, manifest: dict) -> None:
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _check_same(there: dict, wanted: dict, folder: Path, where: str = "") -> None:
+def _check_same(there: dict, wanted: dict, subject: str, where: str = "") -> None:
     """Check that a folder's conversion is the wanted one, in the fields that it names."""
     for key, value in wanted.items():
         if key in there and there[key] != value:
             raise OutputError(
-                f"--output: {folder} holds a conversion {_DIFFERENCES[key].format(there[key])}"
+                f"{subject} holds a conversion {_DIFFERENCES[key].format(there[key])}"
                 f"{where}; choose another folder"
             )
 

@@ -47,7 +47,7 @@ def write_cleaned(result: CheckResult, output: Path) -> list[Cleaned]:
 
     Args:
       result: result of the check.
-      output: folder to write to: empty, missing, or of an earlier call.
+      output: folder to write to: empty, missing, or of an earlier call for the same data.
 
     Returns:
       The written splits.
@@ -75,7 +75,8 @@ def write_cleaned(result: CheckResult, output: Path) -> list[Cleaned]:
             unwanted |= shared
         cleaned.append(_clean(_in_order(part), unwanted))
     for each in cleaned:
-        conversion.write_split(each.data, str(each.data.source), each.split, "coco", output)
+        source = str(each.data.source)
+        conversion.write_split(each.data, source, each.split, "coco", output, flag="fix")
     return cleaned
 
 

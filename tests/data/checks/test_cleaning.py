@@ -109,5 +109,9 @@ def test_a_set_without_an_image_left_and_files_of_the_user_are_refused(folder, t
     assert str(error.value) == f"{path}: no image is left to write to --fix"
     assert not (tmp_path / "clean").exists()
     folder.add("b.png")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError) as refused:
         write_cleaned(check(train=folder.save()), folder.path)
+    assert str(refused.value).startswith(f"--fix: {folder.path} exists and was not written by this")
+    with pytest.raises(OutputError) as impossible:
+        write_cleaned(check(train=path), folder.path / "b.png" / "clean")
+    assert str(impossible.value) == f"--fix: {folder.path / 'b.png' / 'clean'}: Not a directory"
