@@ -23,7 +23,7 @@ def select_images(path: str, files: Mapping[int, str], folder: Path) -> bytes:
     """Return a COCO file with the entries of some images.
 
     The entries stay as they are written, but for the file names of the images, which become
-    relative to the folder.
+    relative to the folder. Of image entries with the same id the first is taken, as by `coco.read`.
 
     Args:
       path: the COCO file.
@@ -37,7 +37,10 @@ def select_images(path: str, files: Mapping[int, str], folder: Path) -> bytes:
     parts = []
     for key, value in content.items():
         if key == "images":
-            images = [_image(entry, files, folder) for entry in _entries(value)]
+            first: dict[int | None, bytes] = {}
+            for entry in _entries(value):
+                first.setdefault(_owner(entry).id, entry)
+            images = [_image(entry, files, folder) for entry in first.values()]
             value = b"[" + b",".join(image for image in images if image) + b"]"
         elif key == "annotations":
             kept = [entry for entry in _entries(value) if _owner(entry).image_id in files]

@@ -198,12 +198,12 @@ def _write_csv(written: Written, path: str, part: str) -> None:
     in_threads(place, len(images), f"Writing {folder} ({written.split})")
     ids = {image.stem for image in images}
     files = open_images.box_files(path, part)
-    rows = [row for file in files for row in _csv_rows(file, ids)]
+    columns, rows = _csv_rows(files, ids)
     flush_all()
     described = open_images.description_file(files[0].parent)
     contents = {
         f"{name}-images.csv": [["ImageID"], *([i] for i in sorted(ids))],
-        f"{name}-annotations-bbox.csv": [_csv_header(files[0]), *rows],
+        f"{name}-annotations-bbox.csv": [columns, *rows],
     }
     if described:
         text = described.read_text(encoding="utf-8-sig")
@@ -212,14 +212,14 @@ def _write_csv(written: Written, path: str, part: str) -> None:
         write_atomically(folder / file_name, open_images_writer.csv_text(content))
 
 
-def _csv_header(file: Path) -> list[str]:
-    with open(file, encoding="utf-8-sig", newline="") as opened:
-        return next(csv.reader(opened))
-
-
-def _csv_rows(file: Path, ids: set[str]) -> list[list[str]]:
-    """Return the rows of images."""
-    with open(file, encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        column = next(reader).index("ImageID")
-        return [row for row in reader if len(row) > column and row[column] in ids]
+def _csv_rows(files: Sequence[Path], ids: set[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of all files, and the rows of some images with these columns."""
+    # Each file has an order of its own, and may have further ones.
+    columns: dict[str, None] = {}
+    found = []
+    for file in files:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened, restval="")
+            columns |= dict.fromkeys(reader.fieldnames or ())
+            found += [row for row in reader if row["ImageID"] in ids]
+    return list(columns), [[row.get(column, "") for column in columns] for row in found]

@@ -1,5 +1,6 @@
 """Splitting: stratified, reproducible, with groups on one side, in the source's own format."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -206,6 +207,45 @@ def test_csv_rows_keep_all_their_columns(source, tmp_path):
     ]
     assert rows[0][0] == rows[1][0] == file.read_text().splitlines()[0]
     assert sorted(rows[0][1:] + rows[1][1:]) == sorted(file.read_text().splitlines()[1:])
+
+
+def test_csv_files_of_other_columns_are_joined(source, tmp_path):
+    convert(str(source), "csv", tmp_path / "in", ["train"])
+    file = tmp_path / "in" / "train-annotations-bbox.csv"
+    with file.open() as opened:
+        rows = list(csv.DictReader(opened))
+    other = file.with_name("more-train-annotations-bbox.csv")
+    with other.open("w") as opened:
+        columns = ["Mine", *reversed(rows[0])]
+        writer = csv.DictWriter(opened, columns, restval="7")
+        writer.writeheader()
+        writer.writerows(rows[:10])
+    with file.open("w") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows[10:])
+    before = data.load(str(tmp_path / "in"))
+    split(str(tmp_path / "in"), tmp_path / "out", val_fraction=0.25)
+    parts = [data.load(str(tmp_path / "out"), split=part) for part in ("train", "val")]
+    boxes = {r.name.rpartition("/")[2]: r.boxes for part in parts for r in part.records}
+    for record in before.records:
+        np.testing.assert_array_equal(boxes[record.name.rpartition("/")[2]], record.boxes)
+
+
+def test_the_first_of_repeated_image_ids_is_kept(source, tmp_path):
+    content = json.loads(source.read_text())
+    first = content["images"][0]
+    content["images"].append({**first, "file_name": content["images"][1]["file_name"]})
+    copy = source.with_name("repeated.json")
+    copy.write_text(json.dumps(content))
+    split(str(copy), tmp_path / "out", val_fraction=0.25)
+    entries = [
+        entry
+        for part in ("train", "val")
+        for entry in json.loads((tmp_path / "out" / f"{part}.json").read_text())["images"]
+        if entry["id"] == first["id"]
+    ]
+    assert [Path(entry["file_name"]).name for entry in entries] == [first["file_name"]]
 
 
 def test_what_has_no_writer_is_written_as_coco(tmp_path):
