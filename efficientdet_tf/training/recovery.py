@@ -93,15 +93,20 @@ def recoveries(folder: pathlib.Path, config: Config) -> list[Recovery]:
 
 def with_halved_rate(config: Config, folder: pathlib.Path) -> Config:
     """Return the settings with the learning rate after the recoveries of a run so far."""
-    count = len(recoveries(folder, config))
-    if not count:
-        return config
-    rate = config.optimizer.learning_rate / 2**count
-    print(
-        f"learning rate: {rate:g} instead of {config.optimizer.learning_rate:g} after divergence "
-        f"({folder / FILE}); --set optimizer.learning_rate=... chooses another"
-    )
+    rate = config.optimizer.learning_rate / 2 ** len(recoveries(folder, config))
     return config.override({"optimizer.learning_rate": rate})
+
+
+def describe(config: Config, folder: pathlib.Path) -> str:
+    """Describe the learning rate after the recoveries of a run in one line; "" without any."""
+    given = config.optimizer.learning_rate
+    rate = with_halved_rate(config, folder).optimizer.learning_rate
+    if rate == given:
+        return ""
+    return (
+        f"learning rate: {rate:g} instead of {given:g} after divergence ({folder / FILE}); "
+        "--set optimizer.learning_rate=... chooses another"
+    )
 
 
 def _write(folder: pathlib.Path, found: list[Recovery]) -> None:

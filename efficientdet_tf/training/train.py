@@ -107,6 +107,8 @@ def _train(
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     stored = directory.config() if directory.exists() else config
     steps = steps_per_epoch(config, len(train_data))
+    if line := recovery.describe(config, directory.path):
+        print(line)
     with devices.scope():
         model = compiled_model(recovery.with_halved_rate(config, directory.path), steps)
         if pretrained:
@@ -148,7 +150,8 @@ def _changes(
     if settings and step:
         change = resuming.Change(int(progress.epochs_done), step, settings)
         changes.append(change)
-        before, after = (_learning_rate(each, num_images, step) for each in (stored, config))
+        halved = (recovery.with_halved_rate(each, directory.path) for each in (stored, config))
+        before, after = (_learning_rate(each, num_images, step) for each in halved)
         best_ap = float(progress.best_ap)
         for line in resuming.describe(
             change, (before, after), best_ap, config.training.patience > 0

@@ -113,6 +113,7 @@ def test_the_last_divergence_ends_the_run(coco_file, tmp_path, capsys):
     # Another learning rate is the user's choice.
     other = few.override({"optimizer.learning_rate": 0.01})
     assert recovery.with_halved_rate(other, tmp_path) == other
+    assert recovery.describe(other, tmp_path) == ""
     halved = recovery.with_halved_rate(few, tmp_path)
     assert halved.optimizer.learning_rate == RATE / 2
 
