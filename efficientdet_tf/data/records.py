@@ -1,5 +1,6 @@
 """Records and label map: the common form of all data sets."""
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,15 @@ class LabelMap:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def distinct_names(self) -> tuple[str, ...]:
+        """The class names, with the category id where several classes have the same name."""
+        counts = collections.Counter(self.names)
+        return tuple(
+            f"{name} ({id_})" if counts[name] > 1 else name
+            for id_, name in zip(self.ids, self.names)
+        )
 
     def to_json(self) -> str:
         """Serialise as `[{"id": 1, "name": "person"}, ...]` in order of class index."""

@@ -71,7 +71,7 @@ def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
       data: images and ground truth.
       detections: detections in these images.
     """
-    records, names = data.records, data.label_map.names
+    records, names = data.records, data.label_map.distinct_names
     matcher = Matcher(records, detections)
     loose = Matcher(records, detections, min_iou=0.1)
     some, found = _sample(records, detections)

@@ -93,7 +93,7 @@ def compare(
       resamples: number of resamples. Default 1000.
       seed: seed of the resamples. Default 0.
     """
-    records, names = data.records, data.label_map.names
+    records, names = data.records, data.label_map.distinct_names
     ids = np.sort(np.array([record.image_id for record in records], np.int64))
     detectors = [
         ResampledPrecision(Matcher(records, found), ids, len(names)) for found in (first, second)

@@ -63,13 +63,13 @@ def class_thresholds(
       iou_threshold: minimum IoU of a match. Default 0.5.
 
     Returns:
-      {class name: threshold}, by class index.
+      {class name: threshold}, by class index; see `LabelMap.distinct_names`.
     """
     matches = matcher.match(np.array([iou_threshold]))
     objects = matcher.truth.class_indices[matches.counted_objects]
     found = matcher.detections
     thresholds = {}
-    for index, name in enumerate(label_map.names):
+    for index, name in enumerate(label_map.distinct_names):
         count = int((objects == index).sum())
         rows = np.flatnonzero((found.class_indices == index) & matches.is_counted[0])
         if count:
