@@ -223,6 +223,13 @@ def test_the_best_threshold_has_the_best_f1():
     assert math.isnan(best_threshold(np.array([0.5]), np.array([False]), 1).score)
 
 
+def test_classes_of_one_name_have_a_threshold_each():
+    records = DATA.records[:1]
+    label_map = LabelMap(DATA.label_map.ids, ("same",) * len(NAMES))
+    thresholds = class_thresholds(Matcher(records, FOUND.taken(np.arange(3))), label_map)
+    assert set(thresholds) == {f"same ({label_map.ids[i]})" for i in records[0].classes}
+
+
 def test_thresholds_are_by_class_with_objects():
     records = DATA.records[:1]
     data = DetectionData(records, DATA.label_map)
