@@ -1,7 +1,7 @@
 """Annotations as parsed by the reader of a data format, before any check."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ class Annotations:
       box_form: the order of its numbers: "xywh", "cxcywh", or "" for
         named corners. Default "".
       label_field: the format's field of an object's category.
+      ignored_labels: labels of regions to ignore, which are no categories.
       fractions: whether boxes are fractions of the image's size.
       problems: one line for each entry that the reader excluded; a `faults.Fault` if
         its kind is more than that.
@@ -93,6 +94,7 @@ class Annotations:
     label_field: str
     fractions: bool = False
     box_form: str = ""
+    ignored_labels: Collection[Hashable] = ()
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
     box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -173,7 +173,7 @@ def _annotated_image(
         try:
             box, area = _box_and_area(item)
         except ValueError:
-            unplaced.append(f"{file}: {name}: shape {number}: {item.tag}: has invalid numbers")
+            unplaced.append(f"{file}: shape {number} of {name}: {item.tag}: has invalid numbers")
             continue
         boxes.append(box)
         kept.append((number, item, area))
@@ -182,11 +182,11 @@ def _annotated_image(
         image_id=image_id,
         image=path,
         name=path,
-        annotation_file=f"{file}: {name}",
+        annotation_file=str(file),
         size=_size(image),
         boxes=boxes_array(boxes),
         labels=[item.get("label", "") for _, item, _ in kept],
-        numbers=[number for number, _, _ in kept],
+        numbers=[f"{number} of {name}" for number, _, _ in kept],
         is_crowd=[_has_mark(item, "is_crowd") for _, item, _ in kept],
         area=[area for _, _, area in kept],
         is_difficult=[_has_mark(item, "difficult") for _, item, _ in kept],

@@ -242,5 +242,5 @@ class Fault(str):
         return text
 
 
-_PLACE = r"((?:line|row|record|image|annotation|object|shape) \S+?(?: of the list)?): "
+_PLACE = r"((?:line|row|record|image|annotation|object|shape) \S+?(?: of [^:]+)?): "
 _FIELD = r"([\w/.]+): "

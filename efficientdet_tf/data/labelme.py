@@ -3,9 +3,9 @@
 Each shape with an area is an object: a rectangle, polygon, circle or mask, of which the
 box is used; lines and points are no objects, and are counted in a note. An image may be
 beside its JSON file or inside it. Categories are labels: sorted and numbered from 1, or
-in the order of a file labels.txt in the folder, one name per line; LabelMe's own label
-"__ignore__" is an unknown category, so that its regions are ignored. Folders "train" and
-"val" inside are splits. Images are ordered by JSON file and numbered from 1.
+in the order of a file labels.txt in the folder, one name per line. Regions with LabelMe's
+own label "__ignore__" are ignored. Folders "train" and "val" inside are splits. Images are
+ordered by JSON file and numbered from 1.
 """
 
 import base64
@@ -83,6 +83,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         object_word="shape",
         box_field="points",
         label_field="label",
+        ignored_labels=_RESERVED[:1],
         problems=problems,
         notes=_notes(folder, shapes),
         box_only={name: n for name, n in shapes.items() if name not in ("rectangle", *_NO_OBJECTS)},

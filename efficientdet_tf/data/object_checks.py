@@ -88,6 +88,10 @@ def check_objects(
         [annotations.class_indices.get(label, -1) for image in images for label in image.labels],
         np.int32,
     )
+    is_unknown = classes < 0
+    if annotations.ignored_labels:
+        labels = [label for image in images for label in image.labels]
+        is_unknown &= np.array([x not in annotations.ignored_labels for x in labels], bool)
     is_difficult = _per_object([image.is_difficult for image in images], counts, bool)
     annotated_area = _per_object([image.area for image in images], counts, np.float32)
     box, label = annotations.box_field, annotations.label_field
@@ -102,7 +106,7 @@ def check_objects(
     not_used = [
         _Check((given[:, 2:] < given[:, :2]).any(axis=1), "box_negative", box, flat),
         _Check(~has_area, "box_empty", box, flat),
-        _Check(classes < 0, "category_unknown", label, "{label!r} is not a known category"),
+        _Check(is_unknown, "category_unknown", label, "{label!r} is not a known category"),
     ]
     is_beyond = (np.abs(boxes - clipped) > _CLIPPED_PIXELS).any(axis=1)
     is_far = is_beyond & ((given < -limits) | (given > 2 * limits)).any(axis=1)

@@ -115,7 +115,8 @@ def test_without_subsets_it_is_a_single_split(photos):
 def test_a_bad_shape_is_named(photos, bad, reason):
     file = write(photos, image("a.jpg", BOX.format("", ""), bad), image("deep/b.jpg", number=1))
     [problem] = data.load(str(photos)).problems
-    assert problem.startswith(f"{file}: a.jpg: shape 2: {reason}")
+    assert problem.startswith(f"{file}: shape 2 of a.jpg: {reason}")
+    assert (problem.file, problem.place) == (str(file), "shape 2 of a.jpg")
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,5 @@ def test_regions_to_ignore_are_ignored(tmp_path, write_image, with_file):
     loaded = data.load(str(tmp_path))
     assert loaded.label_map.names == ("cat",)
     assert loaded.records[0].is_ignored.tolist() == [False, True]
+    # As it is meant.
+    assert loaded.problems == ()
