@@ -25,12 +25,9 @@ def draw_histograms(summaries: dict[str, DataSummary]) -> bytes:
     Returns:
       A PNG file with the mark of `output_files.is_own_image`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not pyplot, which would use a window system if available.
     figure = Figure(figsize=(13, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     classes, at_input, original, aspects, per_image, images = figure.subplots(2, 3).ravel()
     _draw_classes(classes, summaries)
     first = next(iter(summaries.values()))

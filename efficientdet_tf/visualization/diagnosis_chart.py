@@ -21,12 +21,9 @@ def diagnosis_chart(checks: "Checks", path: str | os.PathLike) -> None:
     Raises:
       WriteError: when it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not pyplot, which would use a window system if available.
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     errors, scores = figure.subplots(1, 2)
     shares = checks.errors.shares
     bars = errors.barh(list(shares), np.nan_to_num(list(shares.values())))

@@ -121,12 +121,9 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
     Raises:
       WriteError: when it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not pyplot, which would use a window system if available.
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     by_threshold, by_class = figure.subplots(1, 2, sharey=True)
     for i in range(0, len(result.iou_thresholds), 2):
         # Mean over classes with objects.
