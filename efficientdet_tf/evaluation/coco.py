@@ -99,6 +99,8 @@ class CocoEvaluator:
                 x, y, width, height = (float(value) for value in item["bbox"])
                 category_id, image_id = int(item["category_id"]), int(item["image_id"])
                 score = float(item["score"])
+                if not all(map(math.isfinite, (x, y, width, height, score))):
+                    raise ValueError("not finite")
             except KeyError as error:
                 raise DataError(f"{where}: has no {error.args[0]!r}") from error
             except (TypeError, ValueError, OverflowError) as error:

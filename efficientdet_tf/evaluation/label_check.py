@@ -10,7 +10,7 @@ def likely_classes(matcher: Matcher, num_classes: int, min_iou: float = 0.5) -> 
     """Find the class of the objects that the detections of each class lie on.
 
     Each detection votes with its score for the class of the object with the highest IoU. No two
-    classes get the same: the pair with most votes first.
+    classes with votes get the same: the pair with most votes first.
 
     Args:
       matcher: detections and objects.
@@ -19,7 +19,7 @@ def likely_classes(matcher: Matcher, num_classes: int, min_iou: float = 0.5) -> 
 
     Returns:
       int64 [num_classes], class index of the objects for each class index of detections; its own
-      for a class without votes, if no other has it.
+      for a class without votes.
     """
     truth, found = matcher.truth, matcher.detections
     pairs = overlaps(truth, found, min_iou)
@@ -33,7 +33,7 @@ def likely_classes(matcher: Matcher, num_classes: int, min_iou: float = 0.5) -> 
     votes += np.eye(num_classes) * np.finfo(float).tiny
     chosen = np.arange(num_classes)
     left = np.ones_like(votes, bool)
-    for place in np.argsort(-votes, axis=None, kind="stable"):
+    for place in np.argsort(-votes, axis=None, kind="stable")[: np.count_nonzero(votes)]:
         row, column = np.unravel_index(place, votes.shape)
         if left[row, column]:
             chosen[row] = column

@@ -87,7 +87,7 @@ def _class_precision(
       weights: int64 [resamples, images].
       objects: int64 [resamples], number of objects, above 0.
     """
-    needed = _needed_hits(int(objects.max()))[objects]
+    needed = _needed_hits(objects)
     drawn = weights[:, matches.images]
     counted, values = np.zeros(0), []
     for threshold in range(len(IOU_THRESHOLDS)):
@@ -119,11 +119,10 @@ def _interpolated(hits: np.ndarray, counted: np.ndarray, needed: np.ndarray) -> 
     return np.take_along_axis(highest, places, axis=1).mean(axis=1)
 
 
-def _needed_hits(most: int) -> np.ndarray:
-    """Compute how many true positives reach each recall: int64 [most + 1 objects, recalls]."""
-    objects = np.arange(most + 1)[:, None]
+def _needed_hits(objects: np.ndarray) -> np.ndarray:
+    """Compute how many true positives reach each recall: int64 [resamples, recalls]."""
+    objects = objects[:, None]
     needed = np.ceil(RECALLS * objects).astype(np.int64)
     # Rounding: a recall is reached if hits / objects is at least as much.
-    safe = np.maximum(objects, 1)
-    needed += needed / safe < RECALLS
-    return needed - ((needed > 0) & ((needed - 1) / safe >= RECALLS))
+    needed += needed / objects < RECALLS
+    return needed - ((needed > 0) & ((needed - 1) / objects >= RECALLS))

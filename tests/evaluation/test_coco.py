@@ -387,6 +387,10 @@ GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 40], "score": 0.5}
         (json.dumps({"a": 1}), "must hold a list of detections"),
         (json.dumps([GOOD, {**GOOD, "image_id": 4}]), "entry 1: image_id 4 is not in toy.json"),
         (json.dumps([{**GOOD, "category_id": 1}]), "entry 0: category_id 1 is not in toy.json"),
+        (
+            json.dumps([{**GOOD, "score": float("nan")}]),
+            "entry 0: needs image_id, category_id, bbox [x, y, width, height] and score",
+        ),
         (json.dumps([{"image_id": 1}]), "entry 0: has no 'bbox'"),
         (
             json.dumps([{**GOOD, "bbox": [0, 0, 40]}]),
