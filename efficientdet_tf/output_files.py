@@ -62,27 +62,28 @@ def check_not_input(path: pathlib.Path, *inputs: str | os.PathLike | None) -> No
 
 
 @contextlib.contextmanager
-def replacing_output(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def replacing_output(path: pathlib.Path, flag: str = "output") -> Iterator[pathlib.Path]:
     """Replace an output file as `files.replacing` does; its folder is made.
 
     Raises:
       OutputError: for any `OSError` within the context, which should only write.
     """
-    with naming_errors(path):
+    with naming_errors(path, flag):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
 
 
 @contextlib.contextmanager
-def naming_errors(path: pathlib.Path) -> Iterator[None]:
+def naming_errors(path: pathlib.Path, flag: str = "output") -> Iterator[None]:
     """Raise an `OutputError` that names `path` for any `OSError` within the context."""
     try:
         yield
     except WriteError as error:
-        raise OutputError(f"--output: {error}") from error
+        raise OutputError(f"--{flag}: {error}") from error
     except OSError as error:
-        raise OutputError(f"--output: {path}: cannot be written: {error.strerror}") from error
+        reason = error.strerror or error
+        raise OutputError(f"--{flag}: {path}: cannot be written: {reason}") from error
 
 
 def write_image(image: PIL.Image.Image, path: pathlib.Path) -> None:

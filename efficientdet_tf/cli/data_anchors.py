@@ -8,6 +8,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
+from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.output_files import (
     check_replaceable,
     image_format,
@@ -31,9 +32,7 @@ def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
     define_config_flags(values)
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
-    )
+    define_source_flags(values)
     flags.DEFINE_enum(
         "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
     )
@@ -64,7 +63,14 @@ def fit_anchors(values: flags.FlagValues) -> None:
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.data import anchor_proposal, parts
 
-    data = parts.load_split(config, values.split, path=values.data)
+    data = parts.load_split(
+        # No pixels are needed.
+        config.override({"data.verify": "header"}),
+        values.split,
+        path=values.data,
+        format=values.format,
+        images=values.images,
+    )
     parts.require_objects(data)
     now = _measure(data, config)
     _print_coverage(now, data)

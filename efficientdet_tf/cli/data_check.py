@@ -92,27 +92,25 @@ def check(values: flags.FlagValues) -> None:
     output = _made(pathlib.Path(values.output))
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.data.checks.result import check_sets
+    from efficientdet_tf.data.conversion import check_output
+    from efficientdet_tf.report.data_check_page import data_check_page
 
+    if values.fix:
+        check_output(pathlib.Path(values.fix), "fix")
     annotations = read_splits(config)
     # A model that cannot be loaded is reported before the images are read.
     detector = _load_detector(values.model_path)
     result = check_sets(annotations, config)
-    _write(result, output)
+    write_atomically(output / "check.json", result.to_json())
     if values.model_path:
         result = _with_suspects(result, detector or values.model_path, values.min_score)
-        _write(result, output)
+        write_atomically(output / "check.json", result.to_json())
+    write_atomically(output / "check.html", data_check_page(result, "check.json"))
     _print(result)
     print(f"\nWritten to {output}: check.html, check.json")
     if values.fix:
         _fix(result, pathlib.Path(values.fix))
     _fail(result, values.fail_on)
-
-
-def _write(result: "CheckResult", output: pathlib.Path) -> None:
-    from efficientdet_tf.report.data_check_page import data_check_page
-
-    write_atomically(output / "check.json", result.to_json())
-    write_atomically(output / "check.html", data_check_page(result, "check.json"))
 
 
 def read_splits(config: "Config") -> "dict[str, Annotations]":
@@ -131,10 +129,7 @@ def read_splits(config: "Config") -> "dict[str, Annotations]":
     if data.val:
         read["val"] = data_lib.read_annotations(data.val, data.format, data.val_images, "val")
     elif not data_lib.lacks_validation(data.train, data.format):
-        try:
-            read["val"] = data_lib.read_annotations(data.train, data.format, data.val_images, "val")
-        except DataError as error:
-            print(f"only the training split is checked: {error}")
+        read["val"] = data_lib.read_annotations(data.train, data.format, data.val_images, "val")
     return read
 
 

@@ -53,7 +53,7 @@ def convert(values: flags.FlagValues) -> None:
     from efficientdet_tf import data as data_lib
     from efficientdet_tf.data import conversion
 
-    format = data_lib.format_name(values.data, values.format)
+    format = data_lib.format_name(values.data, values.format or "auto")
     print(f"{values.data}: format {format}", flush=True)
     splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
     converted = conversion.convert(
@@ -62,7 +62,7 @@ def convert(values: flags.FlagValues) -> None:
         pathlib.Path(values.output),
         splits,
         source_format=format,
-        images=values.images,
+        images=values.images or "",
         copy=values.copy,
         num_shards=values.num_shards,
     )

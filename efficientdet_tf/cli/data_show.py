@@ -7,6 +7,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
+from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.output_files import (
     check_replaceable,
@@ -29,9 +30,7 @@ def define_flags() -> flags.FlagValues:
         )
 
     define_config_flags(values)
-    flags.DEFINE_string(
-        "data", None, "Data set: a path, or 'digits' (built in).", flag_values=values
-    )
+    define_source_flags(values)
     flags.DEFINE_enum(
         "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
     )
@@ -72,7 +71,14 @@ def show(values: flags.FlagValues) -> None:
     from efficientdet_tf.data import parts, pipeline
     from efficientdet_tf.visualization import drawing
 
-    data = parts.load_split(config, values.split, path=values.data)
+    data = parts.load_split(
+        # What is drawn is read later.
+        config.override({"data.verify": "header"}),
+        values.split,
+        path=values.data,
+        format=values.format,
+        images=values.images,
+    )
     config = config if values.augmented else config.override(_NOT_AUGMENTED)
     examples = pipeline.training_examples(
         data, config, repeat=values.augmented, seed=config.training.seed

@@ -30,7 +30,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "val_fraction", 0.2, "Fraction of the images for validation.", flag_values=values
     )
-    flags.DEFINE_integer("seed", 0, "Seed of the division.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Seed of the division.", lower_bound=0, flag_values=values)
     text(
         "by",
         "image",
@@ -60,7 +60,7 @@ def split(values: flags.FlagValues) -> None:
     from efficientdet_tf import data as data_lib
     from efficientdet_tf.data import splitting
 
-    format = data_lib.format_name(values.data, values.format)
+    format = data_lib.format_name(values.data, values.format or "auto")
     print(f"{values.data}: format {format}", flush=True)
     divided = splitting.split(
         values.data,
@@ -70,7 +70,7 @@ def split(values: flags.FlagValues) -> None:
         by="" if values.by == "image" else values.by,
         part=values.split,
         format=format,
-        images=values.images,
+        images=values.images or "",
         copy=values.copy,
     )
     print(*_summary(divided), sep="\n")

@@ -10,8 +10,12 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import config_from_flags, define_config_flags
 from efficientdet_tf.cli.data_flags import define_source_flags
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.files import WriteError, write_atomically
-from efficientdet_tf.output_files import OutputError, check_replaceable, is_own_image
+from efficientdet_tf.output_files import (
+    OutputError,
+    check_replaceable,
+    is_own_image,
+    replacing_output,
+)
 
 if TYPE_CHECKING:
     from efficientdet_tf.data.statistics import DataSummary
@@ -50,8 +54,7 @@ def stats(values: flags.FlagValues) -> None:
     from efficientdet_tf.data import conversion, parts
     from efficientdet_tf.data.statistics import summarize
 
-    given = config.data.format if values.format == "auto" else values.format
-    format = data_lib.format_name(values.data, given)
+    format = data_lib.format_name(values.data, values.format or config.data.format)
     print(f"{values.data}: format {format}", flush=True)
     # No pixels are needed.
     config = config.override({"data.verify": "header"})
@@ -59,7 +62,7 @@ def stats(values: flags.FlagValues) -> None:
     splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
     for split in splits:
         data = parts.load_split(
-            config, split, path=values.data, format=format, images=values.images or None
+            config, split, path=values.data, format=format, images=values.images
         )
         summary = summarize(data, config.model.image_size, config.model.resize)
         summaries[split] = summary
@@ -69,6 +72,8 @@ def stats(values: flags.FlagValues) -> None:
         content = json.dumps({"format": format, "splits": numbers}, ensure_ascii=False, indent=1)
         _write("json", values.json, content + "\n")
     if values.plot:
+        if len({summary.label_map for summary in summaries.values()}) > 1:
+            raise UserError("--plot: the splits have different classes; choose one with --split")
         from efficientdet_tf.visualization.data_charts import draw_histograms
 
         _write("plot", values.plot, draw_histograms(summaries))
@@ -90,11 +95,9 @@ def _is_own_json(path: pathlib.Path) -> bool:
 
 
 def _write(flag: str, path: str, content: str | bytes) -> None:
-    try:
-        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except (WriteError, OSError) as error:
-        raise UserError(f"--{flag}: {error}") from error
+    data = content.encode() if isinstance(content, str) else content
+    with replacing_output(pathlib.Path(path), flag) as partial:
+        partial.write_bytes(data)
     print(f"Written to {path}")
 
 

@@ -80,11 +80,24 @@ def convert(
       WriteError: if a file cannot be written.
     """
     source = data_lib.format_name(path, source_format)
-    check_replaceable(output, _is_own)
+    check_output(output)
     loaded = {split: load(path, split, images, source) for split in splits}
     for split, data in loaded.items():
         write_split(data, path, split, format, output, copy=copy, num_shards=num_shards)
     return [Converted(split, data, losses(data, source, format)) for split, data in loaded.items()]
+
+
+def check_output(folder: Path, flag: str = "output") -> None:
+    """Check that a folder is missing, empty, or holds a conversion.
+
+    Args:
+      folder: the folder.
+      flag: flag that names it, for the message. Default "output".
+
+    Raises:
+      OutputError: if it holds something else.
+    """
+    check_replaceable(folder, _is_own, flag)
 
 
 def load(path: str, split: str, images: str = "", format: str = "auto") -> DetectionData:
@@ -129,7 +142,7 @@ def write_split(
     Raises:
       DataError, OutputError, WriteError: see `convert`.
     """
-    check_replaceable(output, _is_own, flag)
+    check_output(output, flag)
     try:
         _write_split(
             Written(data, split, output, (), copy, num_shards), source, format, write, flag

@@ -190,6 +190,25 @@ def test_complains_in_one_line(arguments, message, capsys, tmp_path):
     assert line.startswith(f"data: {message}")
 
 
+def test_a_split_that_cannot_be_read_is_an_error(tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text("train: images\nval: nowhere\nnames: [cat]\n")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    arguments = (f"--data={tmp_path / 'data.yaml'}", f"--output={tmp_path / 'out'}")
+    assert call(*arguments, "--fail_on=never") == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_user_for_the_copy_is_refused_before_the_check(tmp_path, capsys):
+    path = write_set(tmp_path / "set", [10, 10, 200, 300])
+    arguments = (f"--data={path}", f"--output={tmp_path / 'out'}", f"--fix={path.parent}")
+    assert call(*arguments) == 1
+    assert capsys.readouterr().err.startswith(f"data: --fix: {path.parent} exists and was not ")
+    assert not (tmp_path / "out" / "check.json").exists()
+
+
 def test_files_of_the_user_are_kept(tmp_path, capsys):
     path = write_set(tmp_path / "set", [10, 10, 200, 300])
     (tmp_path / "check.html").write_text("mine")

@@ -31,6 +31,7 @@ def test_prints_the_format_and_the_parts(shared_data, tmp_path):
         (["--data=digits"], "--output is missing: Folder to write to."),
         (["--data=digits", "--output=x", "--val_fraction=1"], "--val_fraction: 1 is not between "),
         (["--data=no", "--output=x"], "no: no such file or folder"),
+        (["--data=digits", "--output=x", "--seed=-1"], "flag --seed=-1: -1 is not a non-negative"),
     ],
 )
 def test_complains_in_one_line(arguments, message, monkeypatch, tmp_path):
