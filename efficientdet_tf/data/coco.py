@@ -233,7 +233,7 @@ def _image_folder(path: str, images: str, entries: list[_ImageEntry], split: str
         return Path(images)
     candidates = _candidate_folders(Path(path))
     for folder in candidates:
-        if any((folder / entry.file_name).is_file() for entry in entries[:_PROBED]):
+        if any(os.path.isfile(folder / entry.file_name) for entry in entries[:_PROBED]):
             return folder
     looked_in = ", ".join(str(folder) for folder in candidates)
     setting = "data.train_images" if split == "train" else "data.val_images"

@@ -9,6 +9,7 @@ to it. Image ids are those of the file, or count the images from 1 if these are 
 
 import collections
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -238,4 +239,4 @@ def _image_file(file: Path, image: ElementTree.Element, folder: Path | None) -> 
     places = [folder] if folder else [file.parent / "images", file.parent]
     names = [name, f"{subset}/{name}" if subset else name, Path(name).name]
     guesses = [place / guess for place in places for guess in names]
-    return next((guess for guess in guesses if guess.is_file()), guesses[0])
+    return next((guess for guess in guesses if os.path.isfile(guess)), guesses[0])

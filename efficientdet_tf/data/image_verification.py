@@ -17,7 +17,13 @@ from PIL import Image
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS, AnnotatedImage
 from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.image_sources import ImageSource, file_or_bytes, read_encoded
+from efficientdet_tf.data.image_sources import (
+    FileRange,
+    ImageSource,
+    file_or_bytes,
+    is_remote,
+    read_encoded,
+)
 from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.data.verified_images import (
@@ -204,16 +210,24 @@ def _read_header(image: ImageSource) -> ImageHeader:
                 raise BadImage("image_format", reason)
             stored = (opened.height, opened.width)
             orientation = exif_orientation(opened)
-    except FileNotFoundError as error:
-        raise BadImage("image_missing", "image file is missing") from error
     except Image.DecompressionBombError as error:
         reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
         raise BadImage("image_bomb", reason) from error
     except (OSError, SyntaxError, ValueError) as error:
+        if _is_missing(image, error):
+            raise BadImage("image_missing", "image file is missing") from error
         kind = "image_empty" if _is_empty(image) else "image_unreadable"
         raise BadImage(kind, f"image file cannot be read; it must be {IMAGE_FORMATS}") from error
     upright = stored[::-1] if orientation in _SIDEWAYS else stored
     return ImageHeader(stored, upright, is_turned=orientation != 1)
+
+
+def _is_missing(image: ImageSource, error: Exception) -> bool:
+    path = image.file if isinstance(image, FileRange) else image
+    if isinstance(path, bytes):
+        return False
+    # Not by the error alone: a name may be too long for any file.
+    return isinstance(error, FileNotFoundError) or not (is_remote(path) or os.path.exists(path))
 
 
 def _is_empty(image: ImageSource) -> bool:

@@ -13,6 +13,7 @@ import binascii
 import collections
 import json
 import math
+import os
 import reprlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -215,7 +216,7 @@ def _image(file: Path, content: dict, folder: Path) -> tuple[str | bytes, str]:
     if not file_name_problem(named):
         guesses = [folder / named, folder / Path(named).name, *guesses]
     for guess in guesses:
-        if guess.is_file():
+        if os.path.isfile(guess):
             return str(guess), str(guess)
     if content["imageData"]:
         try:

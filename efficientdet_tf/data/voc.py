@@ -7,6 +7,7 @@ original Pascal data's offset of one pixel, which tools that write this format
 today do not have.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -160,4 +161,4 @@ def _image_file(folder: Path, stem: str, file_name: str | None) -> Path:
     guesses = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     if file_name:
         guesses.insert(0, folder / file_name.strip())
-    return next((guess for guess in guesses if guess.is_file()), guesses[0])
+    return next((guess for guess in guesses if os.path.isfile(guess)), guesses[0])

@@ -1,5 +1,6 @@
 """Search for the image files of a YOLO split, in folders and lists of images."""
 
+import os
 from pathlib import Path
 
 from efficientdet_tf.data.annotations import (
@@ -79,10 +80,10 @@ def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
     other lines are tried against each root.
     """
     beside = list_file.parent / line
-    if line.startswith("./") or beside.is_file():
+    if line.startswith("./") or os.path.isfile(beside):
         return beside
     guesses = (root / line for root in roots)
-    return next((guess for guess in guesses if guess.is_file()), beside)
+    return next((guess for guess in guesses if os.path.isfile(guess)), beside)
 
 
 def _problem(image: Path) -> str:

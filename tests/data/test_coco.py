@@ -228,6 +228,15 @@ def test_a_file_that_is_no_coco_file_is_an_error(write, values, message):
     assert str(error.value) == f"{path}: {message}"
 
 
+def test_an_image_name_that_is_too_long_is_one_of_a_missing_file(write):
+    values = content()
+    values["images"][0]["file_name"] = "a" * 300 + ".jpg"
+    loaded = data.load(write(values))
+    assert len(loaded.records) == 1
+    [problem] = loaded.problems
+    assert problem.endswith("a.jpg: image file is missing")
+
+
 def test_a_file_of_another_encoding_is_an_error(write):
     path = pathlib.Path(write(content()))
     path.write_bytes(path.read_bytes().replace(b'"file_name": "', b'"file_name": "\xe4', 1))
