@@ -154,10 +154,10 @@ def propose(boxes: np.ndarray, config: Config, fit_ratios: bool = True) -> dict[
     return best if after.recall >= before.recall and gain >= _GAIN else {}
 
 
-def _score(boxes: np.ndarray, config: Config) -> float:
+def _score(boxes: np.ndarray, config: Config) -> tuple[float, float]:
     """Return what a proposal maximises: recall, and mean IoU between equal recalls."""
     found = coverage("", best_ious(boxes, config), config)
-    return found.recall + found.mean_iou
+    return found.recall, found.mean_iou
 
 
 def _cluster(

@@ -6,14 +6,16 @@ YOLO's check of anchors, with the true positions of the anchors.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
 from efficientdet_tf import anchors
 from efficientdet_tf.boxes import areas, sizes
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import Record
+from efficientdet_tf.data.statistics import input_scales
 
 # Boxes compared at once.
 _CHUNK = 1 << 14
@@ -38,7 +40,7 @@ class NetworkBoxes:
 
 
 def network_boxes(
-    records: Iterable[Record], image_size: tuple[int, int], resize: str
+    records: Sequence[Record], image_size: tuple[int, int], resize: str
 ) -> NetworkBoxes:
     """Scale the boxes of records as their images are, without augmentation.
 
@@ -47,16 +49,14 @@ def network_boxes(
       image_size: (height, width) of the network's input in pixels.
       resize: "pad" or "stretch", see `data.preprocessing.resize`.
     """
-    boxes, classes, original = [np.zeros((0, 4))], [np.zeros(0, int)], [np.zeros(0)]
-    for record in records:
-        scale = np.array(image_size) / (record.height, record.width)
-        if resize == "pad":
-            scale[:] = scale.min()
-        counted = record.is_counted
-        boxes.append(record.boxes[counted] * np.tile(scale, 2))
-        classes.append(record.classes[counted])
-        original.append(record.area[counted])
-    return NetworkBoxes(np.concatenate(boxes), np.concatenate(classes), np.concatenate(original))
+    columns = RecordColumns.build(records)
+    counted = columns.is_counted
+    scales = input_scales(columns, image_size, resize)[columns.owners[counted]]
+    return NetworkBoxes(
+        columns.boxes[counted] * np.tile(scales, (1, 2)),
+        columns.classes[counted].astype(np.int64),
+        columns.area[counted].astype(np.float64),
+    )
 
 
 def best_ious(

@@ -56,7 +56,7 @@ def describe(
       resize: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`. Default "pad".
     """
     records = RecordColumns.build(data.records)
-    scales = _scales(records, image_size, resize)
+    scales = input_scales(records, image_size, resize)
     owners = records.owners[records.is_counted]
     boxes = records.boxes[records.is_counted].astype(np.float64)
     height, width = (scales[owners] * sizes(boxes)).T
@@ -70,7 +70,7 @@ def describe(
     )
 
 
-def _scales(records: RecordColumns, image_size: tuple[int, int], resize: str) -> np.ndarray:
+def input_scales(records: RecordColumns, image_size: tuple[int, int], resize: str) -> np.ndarray:
     """Return the factors from each image's pixels to the network's input: [images, 2], y, x."""
     scales = np.array(image_size) / records.sizes
     if resize == "pad":
@@ -149,7 +149,7 @@ def summarize(data: DetectionData, image_size: tuple[int, int], resize: str = "p
     records = RecordColumns.build(data.records)
     counted = records.is_counted
     owners, area = records.owners[counted], records.area[counted].astype(np.float64)
-    scales = _scales(records, image_size, resize).prod(axis=1)
+    scales = input_scales(records, image_size, resize).prod(axis=1)
     of_image = np.unique(np.column_stack([owners, records.classes[counted]]), axis=0)
     return DataSummary(
         label_map=data.label_map,
