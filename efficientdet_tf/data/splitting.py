@@ -22,6 +22,7 @@ from PIL import Image
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo
+from efficientdet_tf.data.annotations import AnnotatedImage
 from efficientdet_tf.data.checks.duplicates import find_duplicates
 from efficientdet_tf.data.checks.image_properties import read_fingerprint
 from efficientdet_tf.data.class_names import LABEL_FILE
@@ -126,13 +127,33 @@ def _writer(path: str, format: str, part: str, images: str) -> Callable[[Written
     if format == "yolo":
         content = yolo.load(yolo.yaml_file(path))
         return lambda written: _write_yolo(written, content)
-    if format in ("voc", "csv"):
+    if format == "voc":
         annotated = data_lib.read_annotations(path, format, images, part).images
+        _check_names(path, annotated)
         files = {str(image.image): image.annotation_file for image in annotated}
-        if format == "voc":
-            return lambda written: _write_voc(written, files)
+        return lambda written: _write_voc(written, files)
+    if format == "csv":
         return lambda written: _write_csv(written, path, part)
     return None
+
+
+def _check_names(path: str, images: Sequence[AnnotatedImage]) -> None:
+    """Check that no file would take the place of another in the folders of Pascal VOC.
+
+    Raises:
+      DataError: if two images have an annotation or image file of the same name.
+    """
+    names = {
+        "annotation": [Path(image.annotation_file).name for image in images],
+        "image": [Path(str(image.image)).name for image in images],
+    }
+    for kind, of_kind in names.items():
+        name, count = collections.Counter(of_kind).most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f"{path}: {count} images have an {kind} file named {name}; convert the data set to "
+                "COCO before, with 'data convert --to=coco'"
+            )
 
 
 def _write_coco(written: Written, path: str) -> None:
@@ -164,15 +185,6 @@ def _write_voc(written: Written, annotation_files: dict[str, str]) -> None:
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     files = [(annotation_files[str(record.image)], str(record.image)) for record in records]
-    for kind, of_kind in zip(("annotation", "image"), zip(*files)):
-        # Otherwise one would take the place of the other.
-        counts = collections.Counter(Path(file).name for file in of_kind)
-        name, count = counts.most_common(1)[0]
-        if count > 1:
-            raise DataError(
-                f"{written.data.source}: {count} images have an {kind} file named {name}; convert "
-                "the data set to COCO before, with 'data convert --to=coco'"
-            )
 
     def place(index: int) -> None:
         for kind, file in zip(("Annotations", "JPEGImages"), files[index]):

@@ -97,7 +97,7 @@ def divide(
       DataError: if one part would have no image.
     """
     numbers, members = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(numbers), classes.shape[1] + 1), np.int64)
+    counts = np.zeros((len(numbers), classes.shape[1] + 1), np.int32)
     # The last column counts the images, of which those without objects have nothing else.
     np.add.at(counts, members, np.column_stack([classes, np.ones(len(classes), np.int64)]))
     is_val = _share_out(counts, val_fraction, np.random.default_rng(seed))[members]
@@ -114,8 +114,9 @@ def _share_out(counts: np.ndarray, val_fraction: float, random: np.random.Genera
     fractions = np.array([1 - val_fraction, val_fraction])
     wanted = fractions[:, None] * counts.sum(axis=0)
     part = np.full(len(counts), -1)
-    while (part < 0).any():
-        left = counts[part < 0].sum(axis=0)
+    left = counts.sum(axis=0)
+    # Each group has an image.
+    while left[-1]:
         # All columns but that of the images, while they have any left.
         rare = np.where(left[:-1] > 0, left[:-1], np.iinfo(np.int64).max)
         column = int(rare.argmin()) if (left[:-1] > 0).any() else len(left) - 1
@@ -125,4 +126,5 @@ def _share_out(counts: np.ndarray, val_fraction: float, random: np.random.Genera
             chosen = max((0, 1), key=lambda p: (wanted[p, column], wanted[p, -1]))
             part[group] = chosen
             wanted[chosen] -= counts[group]
+        left = left - counts[having].sum(axis=0)
     return part == 1

@@ -190,10 +190,11 @@ def test_two_voc_files_of_one_image_are_refused(source, tmp_path):
     names.write_text(names.read_text() + "twin\n")
     with pytest.raises(DataError) as error:
         split(str(tmp_path / "in"), tmp_path / "out", val_fraction=0.25)
-    assert str(error.value).endswith(
-        ": 2 images have an annotation file named twin.xml; convert the data set to COCO before, "
-        "with 'data convert --to=coco'"
+    assert str(error.value) == (
+        f"{tmp_path / 'in'}: 2 images have an image file named {file.stem}.png; convert the data "
+        "set to COCO before, with 'data convert --to=coco'"
     )
+    assert not list((tmp_path / "out").rglob("*.xml"))
 
 
 def test_csv_rows_keep_all_their_columns(source, tmp_path):
