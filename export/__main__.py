@@ -126,9 +126,12 @@ def main(values: flags.FlagValues) -> None:
     exporter = formats.Exporter(model, config, label_map, folder, images)
     data = _measured_data(values, config) if values.verify or values.compare else None
     verification = _verification(values, exporter, data) if values.verify and data else None
-    files, failures = _write_all(values, exporter, verification)
-    if verification:
-        _write_verification(verification, folder)
+    try:
+        files, failures = _write_all(values, exporter, verification)
+    finally:
+        # Also when a later format cannot be written: measuring took long.
+        if verification and verification.results:
+            _write_verification(verification, folder)
     if values.compare and data:
         _write_comparison(values, run_directory, files, settings, data, folder)
     if data and folder == run_directory.path / "export":
@@ -181,7 +184,7 @@ def _write_comparison(
     from efficientdet_tf.inference import compared_runtimes
     from export.comparison import compare_runtimes
 
-    comparison = compare_runtimes(run_directory, files, settings, data, values.max_ap_drop)
+    comparison = compare_runtimes(run_directory, files, folder, settings, data, values.max_ap_drop)
     path = folder / compared_runtimes.FILE_NAME
     write_atomically(path, comparison.to_json())
     print(f"\n{comparison.machine}\n{comparison.table()}", end="\n\n")

@@ -27,6 +27,7 @@ _SAME_BOX, _SAME_SCORE, _LEAST_SCORE = 0.05, 1e-4, 0.01
 def compare_runtimes(
     run_directory: RunDirectory,
     files: Mapping[str, pathlib.Path],
+    folder: pathlib.Path,
     settings: dict[str, str],
     data: DetectionData,
     max_ap_drop: float,
@@ -36,6 +37,7 @@ def compare_runtimes(
     Args:
       run_directory: the run; its best weights are measured.
       files: {key of `export.formats.FORMATS`: exported file or folder}.
+      folder: folder of the exports.
       settings: settings of the postprocessing by which the run's own are overridden.
       data: images and ground truth.
       max_ap_drop: largest loss of AP, 0..1, of what may be advised.
@@ -54,7 +56,9 @@ def compare_runtimes(
         print(f"Timing {len(candidates)} runtimes with {threads} threads", flush=True)
         speeds[threads] = measure_in_own_process(candidates, settings, images, threads)
     runtimes = [
-        _row(candidate, accuracy, {threads: rows[index] for threads, rows in speeds.items()})
+        _row(
+            candidate, folder, accuracy, {threads: rows[index] for threads, rows in speeds.items()}
+        )
         for index, (candidate, accuracy) in enumerate(zip(candidates, accuracies))
     ]
     digest = run_digest(run_directory, settings)
@@ -109,7 +113,10 @@ def _detector(candidate: Candidate, settings: dict[str, str]) -> Detector:
 
 
 def _row(
-    candidate: Candidate, accuracy: tuple[float, bool], speeds: Mapping[int, Speed]
+    candidate: Candidate,
+    folder: pathlib.Path,
+    accuracy: tuple[float, bool],
+    speeds: Mapping[int, Speed],
 ) -> ComparedRuntime:
     ap, is_exact = accuracy
     path, is_run = candidate.path, candidate.format == RUN
@@ -120,7 +127,7 @@ def _row(
         ap,
         is_exact,
         peak_memory(path, candidate.runtime),
-        "" if is_run else path.name,
+        "" if is_run else path.relative_to(folder).as_posix(),
         file_digest(path) if path.is_file() else "",
         {threads: speed.latency_ms for threads, speed in speeds.items()},
         {threads: speed.throughput for threads, speed in speeds.items()},

@@ -131,9 +131,9 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise OnnxError(
-            f"--format=onnx: {error.name} is not installed; pip install 'efficientdet-tf[onnx]'"
-        ) from error
+        # Without a name: one of its libraries is missing.
+        missing = f"{error.name} is not installed" if error.name else f"{name}: {error}"
+        raise OnnxError(f"--format=onnx: {missing}; pip install 'efficientdet-tf[onnx]'") from error
 
 
 def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":
