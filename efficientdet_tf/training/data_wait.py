@@ -11,13 +11,11 @@ from tqdm import tqdm
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DetectionData
-from efficientdet_tf.training.memory import free_memory
+from efficientdet_tf.training.memory import CACHE_SHARE, decoded_size, free_memory
 from efficientdet_tf.training.stream import TrainingStream
 
 # Below this share, faster input would hardly shorten the training.
 _WORTH_ADVICE = 0.1
-# The decoded images may take this share of the free memory.
-_CACHE_SHARE = 0.5
 # Images of more times the network's input in height and width cost more to decode than to use.
 _LARGE = 2.0
 
@@ -73,16 +71,19 @@ def describe_wait(share: float, advice: str) -> str:
 
 def advise(config: Config, data: DetectionData) -> str:
     """Advise how to make the input of a training faster."""
-    sizes = RecordColumns.build(data.records).sizes.astype(np.float64)
-    decoded = 3 * sizes.prod(axis=1).sum()
+    sizes, decoded = RecordColumns.build(data.records).sizes, decoded_size(data.records)
     options = []
-    if not config.data.cache and decoded < _CACHE_SHARE * (free_memory() or 0):
+    if not config.data.cache and decoded < CACHE_SHARE * (free_memory() or 0):
         options.append(
             f"keep the decoded images in memory (--set data.cache=true, {decoded / 1e9:.1f} GB)"
         )
     height, width = config.model.image_size
-    if not config.data.cache and np.median(sizes.max(axis=1)) > _LARGE * max(height, width):
-        options.append(f"store the images smaller, at about {int(_LARGE * max(height, width))} px")
+    is_large = np.median(sizes.max(axis=1)) > _LARGE * max(height, width)
+    if is_large and not (config.data.cache or config.data.reduce_jpeg):
+        options.append(
+            "decode JPEG files at a part of their size (--set data.reduce_jpeg=true) or store the "
+            f"images at about {int(_LARGE * max(height, width))} px"
+        )
     if config.augmentation.policy != "none":
         options.append("choose a cheaper augmentation than augmentation.policy")
     options.append("give it more processor cores")

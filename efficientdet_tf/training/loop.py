@@ -117,7 +117,9 @@ class TrainingLoop:
 
     def _verifying(self) -> contextlib.AbstractContextManager:
         """Return the context of the verification beside the training, if it is configured."""
-        if self.config.data.verify != "background":
+        # One process is enough for the images of all.
+        is_chief = strategy.is_chief(self.model.distribute_strategy)
+        if self.config.data.verify != "background" or not is_chief:
             return contextlib.nullcontext()
         return BackgroundVerification(self.train_data, self.val_data)
 

@@ -9,13 +9,17 @@ TensorFlow and cuDNN manage differently, it is a rough guess.
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf import anchors
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.record_columns import RecordColumns
+from efficientdet_tf.data.records import Record
 from efficientdet_tf.training import optimizers, saved_tensors
 from keras_layers.batch_norm import statistics_kept
 
@@ -24,6 +28,8 @@ from keras_layers.batch_norm import statistics_kept
 _BYTES_OF_OPERATION = 250_000
 # Batches between the input pipeline and the step: one in use, two prefetched.
 _BATCHES = 3
+# Decoded images may take this share of the free memory.
+CACHE_SHARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +185,16 @@ def available(strategy: tf.distribute.Strategy) -> int | None:
     if not _are_cpus(devices):
         return None
     return free_memory()
+
+
+def decoded_size(records: Sequence[Record]) -> int:
+    """Return the bytes of all decoded images, as `data.cache` keeps them."""
+    return int(3 * RecordColumns.build(records).sizes.astype(np.int64).prod(axis=1).sum())
+
+
+def is_in_host(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a training step is in the memory of the machine, as decoded images are."""
+    return _are_cpus(_devices(strategy))
 
 
 def free_memory() -> int | None:

@@ -17,6 +17,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.anchor_proposal import coverage
 from efficientdet_tf.data.anchor_recall import best_ious, network_boxes
+from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
@@ -40,8 +41,6 @@ FEWEST_STEPS = 100
 # least gain of best possible recall that is worth a larger one.
 _INPUT_STEP, _FACTORS, _GAIN = 32, (1.0, 1.25, 1.5), 0.005
 _MOST_ASPECT = 3.0
-# Decoded images may take this share of the memory that is left.
-CACHE_SHARE = 0.25
 # Steps that are run before and while the time is taken.
 _WARM_UP, _TIMED = 3, 8
 # An image of an evaluation takes about this share of one in a training step: the forward pass
@@ -102,7 +101,7 @@ def choose_length(
 
 def choose_input_size(
     config: Config, records: Sequence[Record], factors: Sequence[float] = _FACTORS
-) -> tuple[int, int]:
+) -> tuple[tuple[int, int], float]:
     """Choose the input size: the images' shape at the config's number of pixels, or larger.
 
     It is larger, by one of the factors in each direction, if anchors then cover more objects.
@@ -113,16 +112,18 @@ def choose_input_size(
       factors: factors to try, ascending from 1. Default 1, 1.25, 1.5.
 
     Returns:
-      (height, width) in pixels, multiples of 32.
+      (height, width) in pixels, multiples of 32, and the best possible recall there.
     """
     size = config.model.image_size
-    aspect = float(np.median([record.width / record.height for record in records]))
+    sizes = RecordColumns.build(records).sizes
+    aspect = float(np.median(sizes[:, 1] / sizes[:, 0]))
     aspect = min(_MOST_ASPECT, max(1 / _MOST_ASPECT, aspect))
     height = math.sqrt(size[0] * size[1] / aspect)
     tried = [(_rounded(factor * height), _rounded(factor * height * aspect)) for factor in factors]
     recalls = [_recall(config, records, each) for each in tried]
     needed = max(recalls[0] + _GAIN, max(recalls) - _GAIN)
-    return next((each for each, recall in zip(tried, recalls) if recall >= needed), tried[0])
+    found = list(zip(tried, recalls))
+    return next((pair for pair in found if pair[1] >= needed), found[0])
 
 
 def _recall(config: Config, records: Sequence[Record], size: tuple[int, int]) -> float:
@@ -232,6 +233,8 @@ class Planner:
         self._train, self._val = data
         self._devices, self._given = devices, given
         self.seconds = 0.0
+        # Bytes of decoded images that will be in memory.
+        self._cached = 0
 
     def choose_all(self, hours: float, has_recipe: bool) -> None:
         """Choose all settings; arguments as in `plan`."""
@@ -277,8 +280,8 @@ class Planner:
             return
         # Fitted anchors come later: they may cover what a larger input would.
         factors = _FACTORS[:1] if self.config.anchors.auto else _FACTORS
-        chosen = choose_input_size(self.config, self._train.records, factors)
-        recall = f"{_recall(self.config, self._train.records, chosen):.3f}"
+        chosen, reached = choose_input_size(self.config, self._train.records, factors)
+        recall = f"{reached:.3f}"
         if chosen == default:
             self._say(f"input: {_text(chosen)} pixels; best possible recall {recall}")
             return
@@ -291,11 +294,12 @@ class Planner:
 
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""
-        needed = sum(3 * record.height * record.width for record in self._train.records)
+        needed = memory.decoded_size(self._train.records)
         # That of the machine, whatever the devices.
         available = memory.free_memory()
-        if available and needed <= CACHE_SHARE * available:
+        if available and needed <= memory.CACHE_SHARE * available:
             self._choose({"data.cache": True})
+        self._cached = needed if self.config.data.cache else 0
         how = "kept decoded in memory" if self.config.data.cache else "read in each epoch; decoded"
         self._say(f"images: {how}, {memory.gigabytes(needed)}")
 
@@ -303,6 +307,8 @@ class Planner:
         """Choose micro-batches that fit into memory, and return the model."""
         model = self._model()
         available, needed = memory.available(self._devices), self._memory(model)
+        if available and memory.is_in_host(self._devices):
+            available = max(1, available - self._cached)
         while available and needed > available and self._more_micro_batches():
             model = self._model()
             needed = self._memory(model)

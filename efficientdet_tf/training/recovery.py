@@ -69,10 +69,12 @@ def recover(directory: RunDirectory, config: Config, error: TrainingDiverged) ->
             ) from error
         state.delete_checkpoint(directory, numbers.pop(0))
     checkpoint = numbers[0] if numbers else 0
-    after = [*earlier, Recovery(error.step, checkpoint, config.optimizer.learning_rate)]
-    _write(directory.path, after)
+    latest = Recovery(error.step, checkpoint, config.optimizer.learning_rate)
+    _write(directory.path, [*_read(directory.path), latest])
     source = f"the checkpoint of step {checkpoint}" if checkpoint else "the beginning"
-    print(f"{error}\nrecovery {len(after)} of {most}: back to {source}, half the learning rate")
+    print(
+        f"{error}\nrecovery {len(earlier) + 1} of {most}: back to {source}, half the learning rate"
+    )
 
 
 def recoveries(folder: pathlib.Path, config: Config) -> list[Recovery]:
@@ -80,15 +82,20 @@ def recoveries(folder: pathlib.Path, config: Config) -> list[Recovery]:
 
     Another `optimizer.learning_rate` is a decision of the user, and applies unhalved.
     """
+    rate = config.optimizer.learning_rate
+    return [each for each in _read(folder) if each.learning_rate == rate]
+
+
+def _read(folder: pathlib.Path) -> list[Recovery]:
+    """Read all recoveries of a run; [] for a missing or damaged file."""
     try:
         items = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        found = [
+        return [
             Recovery(int(item["step"]), int(item["checkpoint"]), float(item["learning_rate"]))
             for item in items
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [each for each in found if each.learning_rate == config.optimizer.learning_rate]
 
 
 def with_halved_rate(config: Config, folder: pathlib.Path) -> Config:

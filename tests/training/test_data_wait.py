@@ -53,7 +53,12 @@ def test_advice_depends_on_the_images_and_the_config(data):
     large = np.full_like(columns.sizes, 2_000_000)
     records = RecordColumns(**{**vars(columns), "sizes": large})
     huge = DetectionData(records, data.label_map)
-    assert advise(config, huge) == f"store the images smaller, at about 640 px, or {cores}"
+    smaller = (
+        "decode JPEG files at a part of their size (--set data.reduce_jpeg=true) or store the "
+        "images at about 640 px"
+    )
+    assert advise(config, huge) == f"{smaller}, or {cores}"
+    assert advise(config.override({"data.reduce_jpeg": True}), huge) == cores
 
 
 class Deliveries:

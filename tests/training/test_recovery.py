@@ -114,6 +114,8 @@ def test_the_last_divergence_ends_the_run(coco_file, tmp_path, capsys):
     other = few.override({"optimizer.learning_rate": 0.01})
     assert recovery.with_halved_rate(other, tmp_path) == other
     assert recovery.describe(other, tmp_path) == ""
+    recovery.recover(directory, other, error)
+    # That of the first learning rate is kept.
     halved = recovery.with_halved_rate(few, tmp_path)
     assert halved.optimizer.learning_rate == RATE / 2
 
