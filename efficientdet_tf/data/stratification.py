@@ -5,11 +5,13 @@ Data"): the class with the fewest images left is shared out first, each of its i
 the part that lacks most of this class. Images that belong together stay together.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.data.image_groups import first_of_groups
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
 
@@ -65,18 +67,8 @@ def join_groups(*numberings: Sequence[int]) -> list[int]:
     Returns:
       The same, for the joined groups.
     """
-    first = list(range(len(numberings[0])))
-
-    def root(position: int) -> int:
-        while first[position] != position:
-            first[position] = position = first[first[position]]
-        return position
-
-    for numbering in numberings:
-        for position, other in enumerate(numbering):
-            low, high = sorted((root(position), root(other)))
-            first[high] = low
-    return [root(position) for position in range(len(first))]
+    pairs = itertools.chain.from_iterable(map(enumerate, numberings))
+    return first_of_groups(len(numberings[0]), pairs)
 
 
 def divide(

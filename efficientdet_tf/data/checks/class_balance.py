@@ -1,11 +1,9 @@
 """Classes without objects, and classes that are much rarer than the others."""
 
-import collections
-
-import numpy as np
-
 from efficientdet_tf.data.checks.checked_set import CheckedSet
 from efficientdet_tf.data.faults import Fault
+from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.statistics import count_objects
 
 # Share of the mean number of objects per class below which a class is rare.
 _RARE = 0.1
@@ -20,17 +18,13 @@ def class_balance(part: CheckedSet) -> list[Fault]:
     Returns:
       A fault for each such class, in order of class index.
     """
-    names, counts = part.label_map.names, np.zeros(len(part.label_map), np.int64)
-    for each in part.images:
-        if each.record is not None:
-            found = collections.Counter(each.record.classes[each.record.is_counted].tolist())
-            for index, count in found.items():
-                counts[index] += count
+    records = [each.record for each in part.images if each.record is not None]
+    counts = count_objects(DetectionData(records, part.label_map, source=part.source))
     if not counts.any():
         return []
     mean = counts[counts > 0].mean()
     faults = []
-    for name, count in zip(names, counts.tolist()):
+    for name, count in zip(part.label_map.names, counts.tolist()):
         if count >= _RARE * mean:
             continue
         kind = "class_rare" if count else "class_empty"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from efficientdet_tf.data.checks.image_properties import Fingerprint
+from efficientdet_tf.data.image_groups import first_of_groups
 
 # Most different bits of the codes of equal images, and mean difference in grey levels.
 _BITS, _GREY_LEVELS = 5, 6.0
@@ -27,29 +28,25 @@ def find_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[int]:
     Returns:
       n positions: of the first image of the same content, which may be the image itself.
     """
-    first = list(range(len(fingerprints)))
+    return first_of_groups(len(fingerprints), _pairs(fingerprints))
+
+
+def _pairs(fingerprints: Sequence[Fingerprint | None]) -> Iterator[tuple[int, int]]:
+    """Yield positions of two images of equal content, of each such group enough to join it."""
     # Copies of a file are many pairs, so only the first of them is compared.
     distinct: dict[tuple[int, bytes], int] = {}
     for i, fingerprint in enumerate(fingerprints):
         if fingerprint:
             key = fingerprint.code, fingerprint.grey.tobytes()
-            first[i] = distinct.setdefault(key, i)
+            yield i, distinct.setdefault(key, i)
     known = list(distinct.values())
     found = [fingerprints[i] for i in known]
     codes = np.array([each.code for each in found if each], np.uint64)
     grey = np.array([each.grey for each in found if each], np.int16)
-
-    def root(position: int) -> int:
-        while first[position] != position:
-            position = first[position]
-        return position
-
     for left, right in _candidates(codes):
         near = np.bitwise_count(codes[left] ^ codes[right]) <= _BITS
         for i, j in _equal_pairs(left[near], right[near], grey):
-            low, high = sorted((root(known[i]), root(known[j])))
-            first[high] = low
-    return [root(position) for position in range(len(first))]
+            yield known[i], known[j]
 
 
 def _equal_pairs(
