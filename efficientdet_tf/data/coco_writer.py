@@ -2,13 +2,14 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
 
 import numpy as np
 
 from efficientdet_tf.data.decimals import shortest
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
-from efficientdet_tf.files import write_atomically
+from efficientdet_tf.files import replacing
 from efficientdet_tf.output_files import MARK, check_replaceable
 
 
@@ -66,11 +67,56 @@ def _shortest_xywh(boxes: np.ndarray) -> list[list[float]]:
     ]
 
 
+def write_annotation_file(
+    file: pathlib.Path, label_map: LabelMap, images: Iterable[dict], objects: Iterable[Record]
+) -> None:
+    """Write an annotation file entry by entry: all of them take many times their text.
+
+    Args:
+      file: the file to write.
+      label_map: the categories.
+      images: entries of the images, see `image_entry`.
+      objects: records whose objects are written; each has a category.
+
+    Raises:
+      WriteError: if the file cannot be written.
+    """
+    head = {"info": {"description": MARK}, "categories": category_entries(label_map)}
+    with replacing(file) as partial, open(partial, "w", encoding="utf-8") as text:
+        text.write(f'{json.dumps(head)[:-1]}, "images": [')
+        _write_entries(text, images)
+        text.write('], "annotations": [')
+        _write_entries(text, _entries_of_all(objects, label_map))
+        text.write("]}\n")
+
+
+def _write_entries(text: IO[str], entries: Iterable[dict]) -> None:
+    for index, entry in enumerate(entries):
+        text.write(f"{',' if index else ''}\n{json.dumps(entry)}")
+
+
+def _entries_of_all(records: Iterable[Record], label_map: LabelMap) -> Iterator[dict]:
+    next_id = 1
+    for record in records:
+        entries = annotation_entries(
+            record.image_id,
+            record.boxes,
+            [label_map.ids[index] for index in record.classes],
+            record.area,
+            record.is_crowd,
+            record.is_difficult,
+            next_id,
+        )
+        yield from entries
+        next_id += len(entries)
+
+
 def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
     """Write records as JPEG files with `annotations.json`.
 
     Args:
-      data: a data set whose records hold JPEG bytes, as those of `digits.load`.
+      data: a data set whose records hold JPEG bytes, and whose objects have a category, as
+        those of `digits.load`.
       folder: the output folder; created if missing.
 
     Raises:
@@ -81,29 +127,13 @@ def write_coco(data: DetectionData, folder: pathlib.Path) -> None:
     for name in ("annotations.json", *map(_file_name, data.records)):
         check_replaceable(folder / name, lambda path: path.name in own)
     folder.mkdir(parents=True, exist_ok=True)
-    images: list[dict] = []
-    annotations: list[dict] = []
+    images = []
     for record in data.records:
         name = _file_name(record)
         assert isinstance(record.image, bytes), name
         (folder / name).write_bytes(record.image)
         images.append(image_entry(record.image_id, name, (record.height, record.width)))
-        annotations += annotation_entries(
-            record.image_id,
-            record.boxes,
-            [data.label_map.ids[index] for index in record.classes],
-            record.area,
-            record.is_crowd,
-            record.is_difficult,
-            first_id=len(annotations) + 1,
-        )
-    content = {
-        "info": {"description": MARK},
-        "images": images,
-        "annotations": annotations,
-        "categories": category_entries(data.label_map),
-    }
-    write_atomically(folder / "annotations.json", json.dumps(content))
+    write_annotation_file(folder / "annotations.json", data.label_map, images, data.records)
 
 
 def _file_name(record: Record) -> str:

@@ -12,14 +12,13 @@ split is not taken for a complete one. Images that are there already are kept.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from efficientdet_tf.data.class_names import LABEL_FILE
-from efficientdet_tf.data.coco_writer import annotation_entries, category_entries, image_entry
+from efficientdet_tf.data.coco_writer import image_entry, write_annotation_file
 from efficientdet_tf.data.image_copies import image_names, in_threads, place_image
 from efficientdet_tf.data.open_images_writer import BOX_COLUMNS, box_rows, csv_text
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
@@ -27,7 +26,6 @@ from efficientdet_tf.data.tfrecord import write_tfrecord
 from efficientdet_tf.data.voc_writer import annotation_xml
 from efficientdet_tf.data.yolo_writer import data_yaml, label_lines
 from efficientdet_tf.files import flush_all, replacing, write_atomically
-from efficientdet_tf.output_files import MARK
 
 # Splits in the names of Open Images' files.
 OPEN_IMAGES_SPLITS = {"val": "validation"}
@@ -109,36 +107,11 @@ def _write_coco(written: Written) -> None:
 
     in_threads(place, len(data), _title(written))
     flush_all()
-    _write_coco_file(data, names, written.folder / f"{written.split}.json")
-
-
-def _write_coco_file(data: DetectionData, names: Sequence[str], file: Path) -> None:
-    """Write the annotation file image by image: its entries take many times their text."""
-    head = {"info": {"description": MARK}, "categories": category_entries(data.label_map)}
-    with replacing(file) as partial, open(partial, "w", encoding="utf-8") as text:
-        text.write(f'{json.dumps(head)[:-1]}, "images": [')
-        for index, (record, name) in enumerate(zip(data.records, names)):
-            entry = image_entry(record.image_id, name, _size(record))
-            text.write(f"{',' if index else ''}\n{json.dumps(entry)}")
-        text.write('], "annotations": [')
-        number = 0
-        for record in data.records:
-            for entry in _coco_entries(record, data.label_map, number + 1):
-                text.write(f"{',' if number else ''}\n{json.dumps(entry)}")
-                number += 1
-        text.write("]}\n")
-
-
-def _coco_entries(record: Record, label_map: LabelMap, first_id: int) -> list[dict]:
-    objects = objects_to_write(record, LAYOUTS["coco"])
-    return annotation_entries(
-        record.image_id,
-        objects.boxes,
-        [label_map.ids[index] for index in objects.classes],
-        objects.area,
-        objects.is_crowd,
-        objects.is_difficult,
-        first_id,
+    write_annotation_file(
+        written.folder / f"{written.split}.json",
+        data.label_map,
+        (image_entry(r.image_id, name, _size(r)) for r, name in zip(data.records, names)),
+        (objects_to_write(record, LAYOUTS["coco"]) for record in data.records),
     )
 
 
