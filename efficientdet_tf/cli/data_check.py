@@ -184,6 +184,8 @@ def _fix(result: "CheckResult", folder: pathlib.Path) -> None:
     from efficientdet_tf.data.checks.cleaning import write_cleaned
 
     for each in write_cleaned(result, folder):
+        for line in each.lost:
+            print(f"{each.split}: not kept: {line}")
         print(
             f"Written to {folder / each.split}.json: {len(each.data):,} images; "
             f"{each.num_images_left_out:,} images and {each.num_objects_left_out:,} objects "

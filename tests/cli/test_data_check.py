@@ -111,6 +111,20 @@ def test_fix_writes_a_cleaned_copy(tmp_path, capsys):
     assert call(f"--data={clean / 'train.json'}", f"--output={output}", "--fail_on=warning") == 0
 
 
+def test_fix_tells_what_the_copy_does_not_hold(tmp_path, capsys):
+    path = write_set(tmp_path / "set", [10, 10, 200, 300], [10, 10, 0, 300])
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [[10, 10, 210, 10, 210, 310, 10, 310]]
+    path.write_text(json.dumps(content))
+    places = f"--output={tmp_path / 'out'}", f"--fix={tmp_path / 'clean'}"
+    assert call(f"--data={path}", *places, "--fail_on=never") == 0
+    lines = capsys.readouterr().out.splitlines()[-3:-1]
+    assert lines == [
+        "train: not kept: segmentation: 1; only the box is written",
+        "train: not kept: objects without a valid box: 1; written as difficult objects",
+    ]
+
+
 def test_predictions_of_a_model_add_suspects(tmp_path, capsys):
     path = write_set(tmp_path / "set", [10, 10, 200, 300], num_images=2)
     results = [

@@ -7,6 +7,7 @@ be background otherwise.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from efficientdet_tf.data.checks.between_images import repeated_images
 from efficientdet_tf.data.checks.box_order import reordered
 from efficientdet_tf.data.checks.checked_set import CheckedSet, check_set, repeated_objects
 from efficientdet_tf.data.checks.result import CheckResult
+from efficientdet_tf.data.conversion_losses import losses
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
 
@@ -30,12 +32,14 @@ class Cleaned(NamedTuple):
       num_images_left_out: number of images of the original that it lacks.
       num_objects_left_out: number of objects of its images that it lacks: those annotated
         twice, and those of an unknown category.
+      lost: one line for each kind of thing that the copy does not hold, e.g. masks.
     """
 
     split: str
     data: DetectionData
     num_images_left_out: int
     num_objects_left_out: int
+    lost: Sequence[str]
 
 
 def write_cleaned(result: CheckResult, output: Path) -> list[Cleaned]:
@@ -104,8 +108,15 @@ def _clean(part: CheckedSet, unwanted: set[str]) -> Cleaned:
         num_objects += len(each.record.boxes) - len(records[name].boxes)
     if not records:
         raise DataError(f"{part.source}: no image is left to write to --fix")
-    data = DetectionData(list(records.values()), part.label_map, source=part.source)
-    return Cleaned(part.split, data, len(part.images) - len(records), num_objects)
+    data = DetectionData(
+        list(records.values()),
+        part.label_map,
+        source=part.source,
+        box_only=part.annotations.box_only,
+    )
+    num_images = len(part.images) - len(records)
+    # The copy is in COCO's format with the ids of its source.
+    return Cleaned(part.split, data, num_images, num_objects, losses(data, "coco", "coco"))
 
 
 def _clean_record(record: Record, annotated: np.ndarray) -> Record:
