@@ -18,7 +18,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
@@ -34,17 +34,14 @@ from efficientdet_tf.inference.sources import Frame, Source
 from efficientdet_tf.output_files import MARK, OutputError, encode_image, naming_errors
 
 
-def check_new(folder: pathlib.Path, sources: Sequence[Source]) -> None:
-    """Check that a folder does not exist.
+def check_nested(folder: pathlib.Path, sources: Sequence[Source]) -> None:
+    """Check that a folder of `writing_coco` can be written.
 
     Raises:
-      OutputError: when it does.
+      OutputError: when it exists, or two images would have the same file.
     """
-    if os.path.lexists(folder):
-        raise OutputError(
-            f"--output: {folder} exists, and its labels may have been corrected; move it away, "
-            "or choose another folder"
-        )
+    _check_new(folder)
+    _check_names(folder, sources, lambda name: name, "image")
 
 
 def check_flat(folder: pathlib.Path, sources: Sequence[Source]) -> None:
@@ -53,15 +50,30 @@ def check_flat(folder: pathlib.Path, sources: Sequence[Source]) -> None:
     Raises:
       OutputError: when it exists, or two images would have the same label file.
     """
-    check_new(folder, sources)
+    _check_new(folder)
+    _check_names(folder, sources, lambda name: pathlib.PurePath(_flat(name)).stem, "label")
+
+
+def _check_new(folder: pathlib.Path) -> None:
+    if os.path.lexists(folder):
+        raise OutputError(
+            f"--output: {folder} exists, and its labels may have been corrected; move it away, "
+            "or choose another folder"
+        )
+
+
+def _check_names(
+    folder: pathlib.Path, sources: Sequence[Source], key: Callable[[str], str], kind: str
+) -> None:
+    """Check that the names of the image files lead to different files of a kind."""
     named: dict[str, str] = {}
-    for source in sources:
-        stem = pathlib.PurePath(_flat(source.name)).stem
-        other = named.setdefault(stem, source.name)
-        if source.kind == "image" and other != source.name:
+    for name in (source.name for source in sources if source.kind == "image"):
+        file = key(_file_name(name))
+        other = named.setdefault(file, name)
+        if other != name:
             raise OutputError(
-                f"--output: {folder}: {other} and {source.name} would have one label file, "
-                f"{stem}; rename one"
+                f"--output: {folder}: {other} and {name} would have one {kind} file, {file}; "
+                "rename one"
             )
 
 
@@ -181,10 +193,14 @@ def _append(file: IO[str], entries: Sequence[dict], is_first: bool) -> None:
 
 
 def _image_name(frame: Frame) -> str:
-    """Return the name of an image file: of an image its own, with a suffix where it has none."""
     if frame.index is not None:
         return f"{frame.source.name}_{frame.index:06}.jpg"
-    return frame.source.name + ("" if _has_image_suffix(frame.source.name) else ".png")
+    return _file_name(frame.source.name)
+
+
+def _file_name(image: str) -> str:
+    """Return the name of an image's file: its own, with a suffix where it has none."""
+    return image + ("" if _has_image_suffix(image) else ".png")
 
 
 def _has_image_suffix(name: str) -> bool:

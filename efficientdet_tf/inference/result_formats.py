@@ -38,7 +38,7 @@ FORMATS = {
         "detections.jsonl", result_files.is_own_json_lines, result_files.writing_json_lines
     ),
     "csv": _file("detections.csv", result_files.is_own_csv, result_files.writing_csv),
-    "coco": ResultFormat("coco", labelled_data_sets.check_new, labelled_data_sets.writing_coco),
+    "coco": ResultFormat("coco", labelled_data_sets.check_nested, labelled_data_sets.writing_coco),
     "yolo": ResultFormat("yolo", labelled_data_sets.check_flat, labelled_data_sets.writing_yolo),
     "voc": ResultFormat("voc", labelled_data_sets.check_flat, labelled_data_sets.writing_voc),
 }

@@ -143,6 +143,27 @@ def test_two_images_of_one_label_file_are_named(detector, tmp_path, name):
     plan(str(tmp_path / "in"), tmp_path / "out", ["coco"])
 
 
+def test_images_that_would_have_one_file_are_named(tmp_path):
+    # As "a" gets the suffix of its format.
+    for name in ("a", "a.png"):
+        PIL.Image.fromarray(grey(1)).save(tmp_path / name, "PNG")
+    (tmp_path / "list.txt").write_text("a\na.png\n")
+    with pytest.raises(OutputError) as error:
+        plan(str(tmp_path / "list.txt"), tmp_path / "out", ["coco"])
+    assert str(error.value) == (
+        f"--output: {tmp_path}/out/coco: a and a.png would have one image file, a.png; rename one"
+    )
+
+
+def test_an_image_may_have_the_name_of_a_video(detector, tmp_path):
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "clip.mp4", [grey(1)])
+    PIL.Image.fromarray(grey(1)).save(tmp_path / "in" / "clip.png")
+    predict(detector, plan(str(tmp_path / "in"), tmp_path / "out", ["yolo"]), 0.3)
+    names = sorted(path.name for path in (tmp_path / "out" / "yolo" / "images").iterdir())
+    assert names == ["clip.mp4_000000.jpg", "clip.png"]
+
+
 def test_nothing_is_left_of_a_prediction_that_fails(folder, tmp_path):
     class Failing(Brightness):
         def detect(self, images):
