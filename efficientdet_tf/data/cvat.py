@@ -27,6 +27,8 @@ from efficientdet_tf.data.records import DataError, LabelMap
 
 _OBJECTS = ("box", "polygon", "ellipse", "mask")
 _NO_OBJECTS = ("polyline", "points", "cuboid", "skeleton", "tag")
+# Kind of the boxes that are turned by an angle.
+_TURNED = "rotated box"
 _FILE = "annotations.xml"
 
 
@@ -86,7 +88,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
             for name, count in others.items()
             if splits
         ],
-        box_only={kind: shapes[kind] for kind in _OBJECTS[1:] if shapes[kind]},
+        box_only={kind: shapes[kind] for kind in (*_OBJECTS[1:], _TURNED) if shapes[kind]},
     )
 
 
@@ -95,7 +97,7 @@ def _file(path: str) -> Path:
 
 
 def _elements(file: Path) -> Iterator[ElementTree.Element]:
-    """Yield each image and label of the file, which need not fit in memory as a tree."""
+    """Yield each image and label of the file; those that the caller drops take no memory."""
     try:
         # Entities of a file or the network are not read by this parser.
         events = ElementTree.iterparse(file, events=("start", "end"))
@@ -176,6 +178,7 @@ def _annotated_image(
         except ValueError:
             unplaced.append(f"{file}: shape {number} of {name}: {item.tag}: has invalid numbers")
             continue
+        shapes[_TURNED] += item.tag == "box" and not math.isnan(area)
         boxes.append(box)
         kept.append((number, item, area))
     path = str(_image_file(file, image, folder))

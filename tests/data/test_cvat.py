@@ -58,7 +58,10 @@ def test_reads_shapes_with_an_area(photos, warnings_of):
     np.testing.assert_allclose(record.area, [610, 610, 200, 100, 50 * math.pi, 5], rtol=1e-6)
     assert record.classes.tolist() == [1, 1, 0, 0, 0, 1]
     assert record.is_difficult.tolist() == record.is_crowd.tolist() == [False, True] + [False] * 4
-    assert loaded.box_only == {"polygon": 1, "ellipse": 1, "mask": 1} and loaded.problems == ()
+    assert (
+        loaded.box_only == {"polygon": 1, "ellipse": 1, "mask": 1, "rotated box": 1}
+        and loaded.problems == ()
+    )
     file = photos / "annotations.xml"
     assert warnings_of()[:2] == [
         f"{file}: 1 of kind 'points' are not used as objects",
