@@ -41,7 +41,7 @@ def read_encoded(image: ImageSource) -> bytes:
     """Read the encoded bytes of an image.
 
     Raises:
-      OSError: if they cannot be read, or are no longer where they were.
+      OSError: if they cannot be read, or their file is shorter than when it was indexed.
     """
     if isinstance(image, bytes):
         return image
@@ -56,7 +56,7 @@ def file_or_bytes(image: ImageSource) -> str | io.BytesIO:
     Of a path, only as much is read as is needed.
 
     Raises:
-      OSError: if the bytes cannot be read, or are no longer where they were.
+      OSError: if the bytes cannot be read, or their file is shorter than when it was indexed.
     """
     return image if isinstance(image, str) else io.BytesIO(read_encoded(image))
 
