@@ -28,6 +28,11 @@ def pytest_configure(config):
         del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
+def pytest_collection_finish():
+    """Exempt what is imported now from every later search for garbage."""
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     """Start with the files that take longest, so that no process ends long after the other."""
     items.sort(key=lambda item: "training" not in item.path.parts)
@@ -72,6 +77,8 @@ def _models_of_a_file_are_freed():
 
     keras.backend.clear_session()
     gc.collect()
+    # What is left stays for good: searching it again after each file took a second and a half.
+    gc.freeze()
 
 
 @pytest.fixture
