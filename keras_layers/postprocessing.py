@@ -1,5 +1,6 @@
 """Postprocessing of the network's raw outputs to detections, in the graph."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,7 @@ class Postprocessing(keras.layers.Layer):
         anchors: tf.Tensor,
         scale_to_original: tf.Tensor,
         original_size: tf.Tensor | None = None,
+        with_anchors: bool = False,
     ) -> dict[str, tf.Tensor]:
         """Compute detections.
 
@@ -71,12 +73,14 @@ class Postprocessing(keras.layers.Layer):
             and horizontally.
           original_size: int [B, 2], height and width of the original images in pixels,
             to which boxes are clipped; None for no clipping. Default None.
+          with_anchors: whether the anchor of each detection is returned. Default False.
 
         Returns:
           Dict of `boxes` float32 [B, max_detections, 4], ymin, xmin, ymax, xmax in
           original pixels, `scores` float32 [B, max_detections] in 0..1, descending,
           `classes` int32 [B, max_detections], class indices from 0, and
-          `num_detections` int32 [B]. Rows after `num_detections` are zero.
+          `num_detections` int32 [B]; `with_anchors` also `anchors`, int32
+          [B, max_detections], indices of `anchors`. Rows after `num_detections` are zero.
         """
         logits, deltas = by_anchor(outputs)
         maxima = [tf.reduce_max(level, axis=-1) for level in logits]
@@ -85,10 +89,12 @@ class Postprocessing(keras.layers.Layer):
 
         def detect_one(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
             candidates = self._candidates(index, logits, maxima, floors[index])
-            return self._detect(index, candidates, deltas, anchors)
+            return self._detect(index, candidates, deltas, anchors, with_anchors)
 
-        found = self._for_each(detect_one, tf.range(tf.shape(scale_to_original)[0]))
-        return self._in_original_pixels(found, scale_to_original, original_size)
+        images = tf.range(tf.shape(scale_to_original)[0])
+        found = self._for_each(detect_one, images, with_anchors)
+        result = self._in_original_pixels(found[:4], scale_to_original, original_size)
+        return {**result, "anchors": found[4]} if with_anchors else result
 
     def suppress_candidates(
         self,
@@ -113,8 +119,10 @@ class Postprocessing(keras.layers.Layer):
         found = self._for_each(detect_one, tuple(candidates[name] for name in names))
         return self._in_original_pixels(found, scale_to_original, original_size)
 
-    def _for_each(self, detect_one: Callable, elements: Any) -> tuple[tf.Tensor, ...]:
-        """Map each image to its boxes, scores, classes and number of detections."""
+    def _for_each(
+        self, detect_one: Callable, elements: Any, with_anchors: bool = False
+    ) -> tuple[tf.Tensor, ...]:
+        """Map each image to its boxes, scores, classes, number of detections, and anchors."""
         size = self.suppress.max_detections
         return tf.map_fn(
             detect_one,
@@ -124,6 +132,7 @@ class Postprocessing(keras.layers.Layer):
                 tf.TensorSpec([size], tf.float32),
                 tf.TensorSpec([size], tf.int32),
                 tf.TensorSpec([], tf.int32),
+                *([tf.TensorSpec([size], tf.int32)] if with_anchors else []),
             ),
         )
 
@@ -191,19 +200,36 @@ class Postprocessing(keras.layers.Layer):
         return kept, pairs[:, 0], values, pairs[:, 1]
 
     def _detect(
-        self, index: tf.Tensor, candidates: tuple, deltas: list[tf.Tensor], anchors: list[tf.Tensor]
+        self,
+        index: tf.Tensor,
+        candidates: tuple,
+        deltas: list[tf.Tensor],
+        anchors: list[tf.Tensor],
+        with_anchors: bool,
     ) -> tuple[tf.Tensor, ...]:
         """Decode and suppress the candidates of image `index`; boxes in network pixels."""
         kept, rows, logits, classes = candidates
         deltas = tf.concat([tf.gather(x[index], i) for x, i in zip(deltas, kept)], axis=0)
-        anchors = tf.concat([tf.gather(x, i) for x, i in zip(anchors, kept)], axis=0)
-        boxes = tf.gather(decode(deltas, anchors), rows)
-        return self._suppressed(boxes, logits, classes)
+        kept_anchors = tf.concat([tf.gather(x, i) for x, i in zip(anchors, kept)], axis=0)
+        boxes = tf.gather(decode(deltas, kept_anchors), rows)
+        if not with_anchors:
+            return self._suppressed(boxes, logits, classes)
+        starts = itertools.accumulate((level.shape[0] for level in anchors), initial=0)
+        numbers = [start + tf.cast(i, tf.int32) for start, i in zip(starts, kept)]
+        numbers = tf.gather(tf.concat(numbers, axis=0), rows)
+        return self._suppressed(boxes, logits, classes, numbers)
 
     def _suppressed(
-        self, boxes: tf.Tensor, logits: tf.Tensor, classes: tf.Tensor
+        self, boxes: tf.Tensor, logits: tf.Tensor, classes: tf.Tensor, *anchors: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Apply NMS to boxes [n, 4] in network pixels, logits [n] and classes [n] of an image."""
+        """Apply NMS to the candidates of an image.
+
+        Args:
+          boxes: float32 [n, 4] in network pixels.
+          logits: float32 [n].
+          classes: int32 [n].
+          *anchors: int32 [n], indices of their anchors, if the kept ones are to be returned.
+        """
         best, scores, count = self.suppress(boxes, tf.sigmoid(logits), classes)
         is_kept = tf.range(self.suppress.max_detections) < count
         # An extra row for the padding if there are no candidates.
@@ -212,7 +238,8 @@ class Postprocessing(keras.layers.Layer):
             boxes = tf.clip_by_value(boxes, 0.0, tf.constant(self.image_size * 2, tf.float32))
         classes = tf.gather(tf.pad(classes, [[0, 1]]), best)
         boxes = tf.where(is_kept[:, None], boxes, 0.0)
-        return boxes, scores, tf.where(is_kept, classes, 0), count
+        kept = (tf.where(is_kept, tf.gather(tf.pad(x, [[0, 1]]), best), 0) for x in anchors)
+        return boxes, scores, tf.where(is_kept, classes, 0), count, *kept
 
 
 def _logit(score: float) -> float:

@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from efficientdet_tf import anchors
 from keras_layers import pre_nms
+from keras_layers.box_coder import decode
 from keras_layers.postprocessing import Postprocessing
 
 IMAGE_SIZE = (512, 512)
@@ -189,6 +190,35 @@ def test_scales_and_clips_to_the_original_image():
     assert (expected < 0).any() and (expected > 100).any()
     limits = np.tile(sizes, 2)[:, None]
     np.testing.assert_allclose(clipped, np.clip(expected, 0, limits), atol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [0, 50])
+@pytest.mark.parametrize("scope", ["global", "per_class"])
+@pytest.mark.parametrize("method", ["hard", "gaussian"])
+def test_the_anchor_of_a_detection_has_its_box_and_class(method, scope, top_k):
+    outputs, boxes = random_outputs(seed=7)
+    layer = Postprocessing((64, 64), method, scope, score_threshold=0.01, pre_nms_top_k=top_k)
+    plain = layer(outputs, boxes, tf.ones([2, 2]))
+    found = layer(outputs, boxes, tf.ones([2, 2]), with_anchors=True)
+    assert found.keys() - plain.keys() == {"anchors"}
+    for name, value in plain.items():
+        np.testing.assert_array_equal(found[name], value)
+    deltas = np.concatenate(
+        [outputs[f"box_{level}"].numpy().reshape(2, -1, 4) for level in (3, 4)], 1
+    )
+    for image, count in enumerate(found["num_detections"].numpy()):
+        assert count > 20
+        sources, classes = found["anchors"][image].numpy(), found["classes"][image].numpy()
+        assert not sources[count:].any()
+        decoded = decode(deltas[image][sources[:count]], boxes[sources[:count]]).numpy()
+        decoded = np.clip(decoded, 0, 64) if scope == "global" else decoded
+        np.testing.assert_allclose(found["boxes"][image, :count], decoded, atol=1e-5)
+        scores = flat_scores(outputs)[image, sources, classes][:count]
+        lowered = found["scores"][image, :count].numpy() / scores
+        assert (lowered < 1 + 1e-6).all()
+        assert (lowered.min() > 1 - 1e-6) == (method == "hard")
+        # A pair of anchor and class is detected once.
+        assert len(set(zip(sources[:count], classes[:count]))) == count
 
 
 def test_global_scope_clips_to_the_network_image_and_per_class_does_not():
