@@ -40,3 +40,22 @@ def by_anchor(outputs: dict[str, tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.T
         logits.append(tf.reshape(cls, [-1, height * width * num_anchors, num_classes]))
         deltas.append(tf.reshape(box, [-1, height * width * num_anchors, 4]))
     return [tf.cast(x, tf.float32) for x in logits], [tf.cast(x, tf.float32) for x in deltas]
+
+
+def class_logits_by_anchor(outputs: dict[str, tf.Tensor], num_classes: int) -> tf.Tensor:
+    """Reshape the class maps alone to one row for each anchor, in the order of `by_anchor`.
+
+    Args:
+      outputs: for each level L `cls_L`, float [B, h, w, A * classes]; all but B are static.
+      num_classes: number of classes.
+
+    Returns:
+      float32 [B, N, classes] of the anchors of all levels, from the finest.
+    """
+    names = (name for name in outputs if name.startswith(_CLASSES))
+    rows = []
+    for level in sorted(int(name.removeprefix(_CLASSES)) for name in names):
+        height, width, channels = outputs[class_map(level)].shape[1:]
+        shape = [-1, height * width * channels // num_classes, num_classes]
+        rows.append(tf.cast(tf.reshape(outputs[class_map(level)], shape), tf.float32))
+    return tf.concat(rows, axis=1)
