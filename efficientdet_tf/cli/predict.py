@@ -1,12 +1,16 @@
 """Command line: detect objects in images and videos; see `inference.result_files`."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from efficientdet_tf.detector import Detector
 
 
 def define_flags() -> flags.FlagValues:
@@ -42,6 +46,13 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_bool(
         "save_images", True, "Draw images and videos with their detections.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "explain",
+        False,
+        "Also draw, for each image, heat maps of where the network looked for its best detections. "
+        "For a run directory.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "score_threshold",
         0.3,
@@ -70,18 +81,25 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "input", "output")
     if bool(values.model_path) == bool(values.server):
         raise UserError("--model_path or --server is needed, and not both")
+    if values.explain and values.server:
+        raise UserError(
+            "--explain: heat maps need gradients, which no server has; use --model_path with the "
+            "run directory"
+        )
     # Imported here, so that --help and flag errors are fast.
-    from efficientdet_tf.detector import Detector
     from efficientdet_tf.inference import prediction
+    from efficientdet_tf.inference.explanation import Explainer
 
     # Before the model is loaded, to fail early for a wrong folder.
     files = prediction.plan(
-        values.input, pathlib.Path(values.output), values.format, values.save_images
+        values.input,
+        pathlib.Path(values.output),
+        values.format,
+        values.save_images,
+        values.explain,
     )
-    if values.server:
-        detector = Detector.from_server(values.server, values.server_model)
-    else:
-        detector = Detector.load(values.model_path, values.runtime)
+    explainer = Explainer.load(values.model_path) if values.explain else None
+    detector = _load_detector(values)
     if detector.description:
         print(f"{detector.description}: the fastest here with the detections of the run")
     counts = prediction.predict(
@@ -91,13 +109,28 @@ def main(values: flags.FlagValues) -> None:
         batch_size=values.batch_size,
         stride=values.stride,
         num_frames=values.num_frames,
+        explainer=explainer,
     )
     print(f"{counts}, written to {values.output}")
+    without = len(files.sources) - len(files.explained)
+    if values.explain and without:
+        what = f"{without} of {len(files.sources)} inputs"
+        print(f"--explain: heat maps are for images only; none for {what}")
     if counts.unreadable:
         what = f"{counts.unreadable} of {len(files.sources)}"
         if any(source.kind != "image" for source in files.sources):
             raise UserError(f"{what} images and videos could not be read completely")
         raise UserError(f"{what} images could not be read")
+
+
+def _load_detector(values: flags.FlagValues) -> "Detector":
+    from efficientdet_tf.detector import Detector
+
+    if values.server:
+        return Detector.from_server(values.server, values.server_model)
+    # The network that is explained, not a faster file that was exported from it.
+    is_explained = values.explain and values.runtime == "auto"
+    return Detector.load(values.model_path, "keras" if is_explained else values.runtime)
 
 
 COMMAND = command_line.Command(

@@ -35,10 +35,7 @@ def side_by_side(
       DataError: when the image cannot be read.
     """
     record = outcome.record
-    image = PIL.Image.fromarray(read_record(record))
-    scale = min(1.0, longest_side / max(image.size))
-    size = [max(1, round(side * scale)) for side in image.size]
-    image = image.resize(size, PIL.Image.Resampling.LANCZOS)
+    image, scale = drawing.shrink(PIL.Image.fromarray(read_record(record)), longest_side)
     truth = drawing.draw_detections(
         image,
         record.boxes * scale,

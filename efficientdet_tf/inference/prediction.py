@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from efficientdet_tf.data.image_files import ImageError
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference import drawn_files, labelled_data_sets
+from efficientdet_tf.inference import drawn_files, explained_files, labelled_data_sets
 from efficientdet_tf.inference.detections import Detections
+from efficientdet_tf.inference.explanation import Explainer
 from efficientdet_tf.inference.result_files import Write
 from efficientdet_tf.inference.result_formats import FORMATS, check_names
 from efficientdet_tf.inference.sources import (
@@ -38,11 +39,13 @@ class PredictionFiles:
       sources: images, videos, or a camera.
       drawn: name of the source -> path of the image or video with detections; empty for none.
       results: name of the format -> path of the file or folder of results.
+      explained: name of the image -> path of the image with its heat maps; empty for none.
     """
 
     sources: Sequence[Source]
     drawn: dict[str, pathlib.Path]
     results: dict[str, pathlib.Path]
+    explained: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -75,7 +78,11 @@ class Counts:
 
 
 def plan(
-    given: str, output: pathlib.Path, formats: Sequence[str] = ("json",), with_images: bool = True
+    given: str,
+    output: pathlib.Path,
+    formats: Sequence[str] = ("json",),
+    with_images: bool = True,
+    with_heat_maps: bool = False,
 ) -> PredictionFiles:
     """Find the sources, and check that no user file would be overwritten.
 
@@ -87,10 +94,12 @@ def plan(
       output: folder to write to; it need not exist.
       formats: names of `result_formats.FORMATS`. Default JSON.
       with_images: whether drawn images and videos are written. Default True.
+      with_heat_maps: whether heat maps of the detections in images are written. Default False.
 
     Raises:
       UserError: for an unknown format.
-      SourceError: when there is no source, or two have the same output file.
+      SourceError: when there is no source, or none with heat maps, or two have the same output
+        file.
       VideoError: for a video or a camera, when PyAV is not installed.
       OutputError: when a file not written by predict would be overwritten.
     """
@@ -99,27 +108,30 @@ def plan(
     drawn = {}
     if with_images:
         drawn = {source.name: drawn_files.drawn_path(source, output) for source in sources}
+    explained = explained_files.explained_paths(sources, output) if with_heat_maps else {}
     results = {name: output / FORMATS[name].file_name for name in formats}
     for name, path in results.items():
         FORMATS[name].check(path, sources)
-    _check_drawn(drawn, results)
-    return PredictionFiles(sources, drawn, results)
+    files = PredictionFiles(sources, drawn, results, explained)
+    _check_drawn(files)
+    return files
 
 
-def _check_drawn(drawn: dict[str, pathlib.Path], results: dict[str, pathlib.Path]) -> None:
+def _check_drawn(files: PredictionFiles) -> None:
     """Check that drawn files overwrite neither a user's file, nor each other, nor results."""
     names: dict[pathlib.Path, str] = {}
-    for name, path in drawn.items():
+    for name, path in itertools.chain(files.drawn.items(), files.explained.items()):
         check_replaceable(path, drawn_files.is_own)
         if path in names:
             raise SourceError(
                 f"--input: {names[path]} and {name} would both be written to {path}; rename one"
             )
         names[path] = name
-        for result in {path, *path.parents} & set(results.values()):
+        for result in {path, *path.parents} & set(files.results.values()):
+            flag = "save_images" if name in files.drawn else "explain"
             raise SourceError(
                 f"--input: {name} would be drawn to {path}, where results are: {result}; use "
-                "--save_images=false"
+                f"--{flag}=false"
             )
 
 
@@ -142,6 +154,7 @@ def predict(
     batch_size: int = 8,
     stride: int = 1,
     num_frames: int = 0,
+    explainer: Explainer | None = None,
 ) -> Counts:
     """Write detections, and images with them.
 
@@ -155,6 +168,7 @@ def predict(
       batch_size: number of images per call of the network. Default 8.
       stride: distance of the frames of a video that are read. Default 1.
       num_frames: largest number of frames that are read of each video; 0 for all. Default 0.
+      explainer: network of `detector`, for `files.explained`. Default None, without heat maps.
 
     Raises:
       OutputError: when a file cannot be written.
@@ -162,6 +176,9 @@ def predict(
     counts = Counts()
     with contextlib.ExitStack() as stack:
         writers = _opened(files, detector.label_map, stack)
+        if explainer is not None:
+            explaining = explained_files.writing(files.explained, explainer, score_threshold)
+            writers.append(stack.enter_context(explaining))
         total = count_frames(files.sources, stride, num_frames)
         # Closed at the end, so that later output starts on a new line.
         bar = stack.enter_context(

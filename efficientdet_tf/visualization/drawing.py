@@ -109,6 +109,17 @@ def draw_batch(
     return grid
 
 
+def shrink(image: PIL.Image.Image, longest_side: int) -> tuple[PIL.Image.Image, float]:
+    """Scale an image down to a longest side in pixels; a smaller one stays as it is.
+
+    Returns:
+      The image, and its scale: new pixels for each old one, 1 or less.
+    """
+    scale = min(1.0, longest_side / max(image.size))
+    size = [max(1, round(side * scale)) for side in image.size]
+    return image.resize(size, PIL.Image.Resampling.LANCZOS), scale
+
+
 def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
     """Write precision-recall curves: by IoU threshold, and by class at IoU 0.50.
 

@@ -258,3 +258,83 @@ def test_a_damaged_video_is_counted(tmp_path, tiny_run, image_folder):
         f"skipped {tmp_path}/in/broken.png: not a readable JPEG, PNG, GIF, BMP or WebP image",
         "predict: 2 of 3 images and videos could not be read completely",
     ]
+
+
+def test_heat_maps_are_drawn_beside_the_images(tmp_path, tiny_run, image_folder):
+    given = tmp_path / "in"
+    shutil.copytree(image_folder, given)
+    (given / "broken.png").unlink()
+    write_clip(given / "clip.mp4", [grey(number) for number in range(2)])
+    arguments = [f"--model_path={tiny_run}", f"--input={given}", f"--output={tmp_path}/out"]
+    done = commands.call("-m", "efficientdet_tf", "predict", *arguments, "--explain")
+    assert (done.returncode, done.stderr) == (0, "")
+    # A later call may replace them.
+    plan(str(given), tmp_path / "out", with_heat_maps=True)
+    assert done.stdout.splitlines()[1:] == [
+        "--explain: heat maps are for images only; none for 1 of 3 inputs"
+    ]
+    assert paths_in(tmp_path / "out") == [
+        *("a.JPG", "a.explained.JPG", "clip.mp4"),
+        *("deep/b.gif.explained.png", "deep/b.gif.png", "detections.json"),
+    ]
+    for index, name, size in (
+        (0, "a.explained.JPG", (480, 320)),
+        (-1, "deep/b.gif.explained.png", (64, 40)),
+    ):
+        found = min(8, len(entries_in(tmp_path / "out")[index]["detections"]))
+        columns = int(np.ceil(np.sqrt(found)))
+        rows = -(-found // columns)
+        with PIL.Image.open(tmp_path / "out" / name) as drawn:
+            assert drawn.size == (columns * (size[0] + 4) - 4, rows * (size[1] + 4) - 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--server=localhost:1"],
+            "--explain: heat maps need gradients, which no server has; use --model_path with the "
+            "run directory",
+        ),
+        (
+            ["--model_path={folder}/model.tflite"],
+            "{folder}/model.tflite: heat maps need gradients, which only a run has; use the run "
+            "directory (with config.yaml)",
+        ),
+        (
+            ["--model_path={folder}/model.tflite", "--input={folder}/clip.mp4"],
+            "--input: {folder}/clip.mp4: a video has no heat maps, only images have; leave "
+            "--explain out",
+        ),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(tmp_path, photograph, capsys, arguments, message):
+    for name in ("model.tflite", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    given = ["--explain", f"--input={photograph}", f"--output={tmp_path}/out", *given]
+    assert command_line.call(predict_command.COMMAND, given) == 1
+    assert capsys.readouterr().err == f"predict: {message.format(folder=tmp_path)}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_heat_maps_overwrite_neither_images_nor_results(tmp_path, photograph):
+    small = PIL.Image.open(photograph).resize((64, 40))
+    (tmp_path / "in" / "coco").mkdir(parents=True)
+    for name in ("a.jpg", "a.explained.jpg"):
+        small.save(tmp_path / "in" / name)
+    with pytest.raises(SourceError) as error:
+        plan(str(tmp_path / "in"), tmp_path / "out", with_heat_maps=True)
+    assert str(error.value) == (
+        f"--input: a.explained.jpg and a.jpg would both be written to "
+        f"{tmp_path}/out/a.explained.jpg; rename one"
+    )
+    small.save(tmp_path / "in" / "coco" / "b.jpg")
+    (tmp_path / "in" / "a.explained.jpg").unlink()
+    with pytest.raises(SourceError) as error:
+        plan(str(tmp_path / "in"), tmp_path / "out", ["coco"], False, with_heat_maps=True)
+    assert str(error.value).endswith(f"where results are: {tmp_path}/out/coco; use --explain=false")
+    (tmp_path / "out").mkdir()
+    small.save(tmp_path / "out" / "a.explained.jpg")
+    with pytest.raises(OutputError, match=f"^--output: {tmp_path}/out/a.explained.jpg exists and"):
+        plan(str(tmp_path / "in"), tmp_path / "out", with_heat_maps=True)
