@@ -17,16 +17,19 @@ from efficientdet_tf.data.statistics import DataStatistics, describe
 from efficientdet_tf.evaluation import verified_files
 from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.comparison import Comparison
-from efficientdet_tf.evaluation.confusion import Confusion, confusion
+from efficientdet_tf.evaluation.confusion import Confusion, ImageOutcome, confusion
 from efficientdet_tf.evaluation.diagnosis import Diagnosis, diagnose
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.inference.compared_runtimes import RuntimeComparison
+from efficientdet_tf.inference.explanation import Explanation
 from efficientdet_tf.metrics_history import read_history, read_skipped_images
+from efficientdet_tf.report.false_positive_maps import explain_false_positives
 from efficientdet_tf.report.fusion_weights import NodeWeights, fusion_weights
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
+_MOST_WORST = 12
 _T = TypeVar("_T")
 
 
@@ -50,6 +53,8 @@ class Contents:
       problems: lines on skipped or ignored items of both sets and of the history.
       notes: further notes on both sets.
       fusion_weights: learned weights of the feature network's fusion nodes.
+      worst_images: the images with most errors, see `Confusion.worst_images`.
+      explanations: explanation of a false positive in each of these images, by image id.
       exported: measurements of the files in the run's folder `export`.
       comparison: comparison with another run; None without any.
       runtimes: comparison of runtimes in the same folder; None if there is none.
@@ -70,6 +75,8 @@ class Contents:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     fusion_weights: list[NodeWeights]
+    worst_images: list[ImageOutcome]
+    explanations: dict[int, Explanation]
     exported: list[VerifiedFile]
     comparison: Comparison | None
     runtimes: RuntimeComparison | None
@@ -113,7 +120,8 @@ def gather(
       train_data: training set; None when it is no longer readable.
       val_data: validation set.
       measured: evaluation of the run's weights on the validation set.
-      model: network with these weights; None to leave out its fusion weights. Default None.
+      model: network with these weights; None to leave out its fusion weights and heat maps.
+        Default None.
       comparison: comparison with another run. Default None.
 
     Raises:
@@ -132,6 +140,8 @@ def gather(
         folder / compared_runtimes.FILE_NAME, compared_runtimes.read
     )
     problems += unreadable + also_unreadable
+    matched = confusion(val_data, measured.detections)
+    worst = matched.worst_images(_MOST_WORST)
     return Contents(
         config=config,
         environment=_environment(directory),
@@ -141,7 +151,7 @@ def gather(
         if seconds
         else datetime.datetime.now().astimezone(),
         result=measured.result,
-        confusion=confusion(val_data, measured.detections),
+        confusion=matched,
         diagnosis=diagnose(val_data, measured.detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
@@ -150,6 +160,10 @@ def gather(
         problems=(*problems, *(line for data in datasets for line in data.problems)),
         notes=tuple(f"{data.source}: {note}" for data in datasets for note in data.notes),
         fusion_weights=[] if model is None else fusion_weights(model),
+        worst_images=worst,
+        explanations={}
+        if model is None
+        else explain_false_positives(model, config, val_data.label_map, worst),
         exported=exported or [],
         comparison=comparison,
         runtimes=runtimes,

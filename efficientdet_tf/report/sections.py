@@ -23,11 +23,12 @@ from efficientdet_tf.report.charts import (
 )
 from efficientdet_tf.report.contents import Contents
 from efficientdet_tf.report.document import data_uri, section
+from efficientdet_tf.report.false_positive_maps import draw_false_positive
 from efficientdet_tf.report.fusion_weights import NodeWeights
 from efficientdet_tf.visualization.elements import Element, bar, element, number, table
 from keras_layers.fusion import fusion_operation
 
-_MOST_WORST, _LONGEST_SIDE = 12, 560
+_LONGEST_SIDE = 560
 _MOST_CONFUSED = 10
 _MOST_PROBLEMS = 20
 # Limits of the histogram bins: sizes in pixels, and aspect ratios, width / height.
@@ -167,13 +168,12 @@ def confusion_matrix(contents: Contents) -> Element:
 
 
 def worst_images(contents: Contents) -> Element:
-    """Show the images with the most errors, ground truth beside predictions."""
-    worst = contents.confusion.worst_images(_MOST_WORST)
-    if not worst:
+    """Show the images with the most errors: ground truth, predictions, and a heat map."""
+    if not contents.worst_images:
         return section("Worst images", element("p", "No errors.", class_="quiet"))
     key = element(
         "p",
-        "Left: ground truth. Right: predictions. ",
+        "First: ground truth. Second: predictions. ",
         element("i", class_="right"),
         "correct ",
         element("i", class_="wrong"),
@@ -182,8 +182,15 @@ def worst_images(contents: Contents) -> Element:
         "crowd or ignored, not counted",
         class_="quiet key",
     )
-    shown = [_worst_image(outcome, contents) for outcome in worst]
-    return section("Worst images", key, element("div", *shown, class_="column"))
+    parts = [key]
+    if contents.explanations:
+        note = (
+            "Third: where the network looked for the false positive with the highest score. Bright "
+            "places raised the logit of its class most."
+        )
+        parts.append(element("p", note, class_="quiet"))
+    shown = [_worst_image(outcome, contents) for outcome in contents.worst_images]
+    return section("Worst images", *parts, element("div", *shown, class_="column"))
 
 
 def data(contents: Contents) -> Element:
@@ -357,15 +364,21 @@ def _worst_image(outcome: ImageOutcome, contents: Contents) -> Element:
     counts = f"FN {outcome.false_negatives}, FP {outcome.false_positives}, F1 {outcome.f1:.2f}"
     text = f"{name}: {counts}"
     caption = element("figcaption", text, title=record.name)
+    explanation = contents.explanations.get(record.image_id)
     try:
-        images = side_by_side(outcome, contents.label_map, _LONGEST_SIDE)
+        images = [*side_by_side(outcome, contents.label_map, _LONGEST_SIDE)]
+        if explanation is not None:
+            images.append(
+                draw_false_positive(record, explanation, contents.label_map, _LONGEST_SIDE)
+            )
     except DataError as error:
         return element("figure", element("p", str(error)), caption, class_="card")
     elements = [
         element("img", src=data_uri(image), alt=f"{name}, {what}", loading="lazy")
-        for image, what in zip(images, ("ground truth", "predictions"))
+        for image, what in zip(images, ("ground truth", "predictions", "heat map"))
     ]
-    return element("figure", element("div", *elements, class_="pair"), caption, class_="card")
+    pair = element("div", *elements, class_="pair three" if explanation else "pair")
+    return element("figure", pair, caption, class_="card")
 
 
 def _describe_weights(contents: Contents) -> str:

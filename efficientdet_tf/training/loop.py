@@ -15,7 +15,6 @@ from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.files import WriteError
-from efficientdet_tf.report.fusion_weights import fusion_weights
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import callbacks, stopping, strategy
@@ -186,9 +185,9 @@ class TrainingLoop:
         return evaluation.latest.result
 
     def _best_model(self) -> keras.Model | None:
-        """Return a model with the best weights if the report shows any of its weights."""
+        """Return a model with the best weights, which the report shows and explains."""
         is_saved = (self.output.path / "best.weights.h5").is_file()
-        return self.output.load_model("best") if is_saved and fusion_weights(self.model) else None
+        return self.output.load_model("best") if is_saved else None
 
     def _metrics_callbacks(
         self, evaluation: CachedEvaluation, requests: StopRequests
