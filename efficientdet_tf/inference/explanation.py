@@ -13,7 +13,8 @@ outputs, of which the logit reads one level within a few cells, would always sho
 
 import dataclasses
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -122,17 +123,11 @@ class Explainer:
         class_maps = {class_map(level): model.output[class_map(level)] for level in levels}
         self._network = keras.Model(model.inputs, (features, model.output))
         self._class_network = keras.Model(features, class_maps)
-        self._detect = tf.function(
-            self._detect_in_image,
-            input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
-            autograph=False,
-        )
-        specs = {level: tf.TensorSpec([1, *x.shape[1:]], x.dtype) for level, x in features.items()}
-        self._contribute = tf.function(
-            self._contributions,
-            input_signature=[specs, *[tf.TensorSpec([None], tf.int32)] * 2],
-            autograph=False,
-        )
+        # Traced once, and not at the first call, as several threads may share an explainer.
+        image = tf.TensorSpec([None, None, 3], tf.uint8)
+        self._detect = _trace(self._detect_in_image, image)
+        maps = {level: tf.TensorSpec([1, *x.shape[1:]], x.dtype) for level, x in features.items()}
+        self._contribute = _trace(self._contributions, maps, *[tf.TensorSpec([None], tf.int32)] * 2)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Explainer":
@@ -195,7 +190,7 @@ class Explainer:
 
     def _see(self, image: Image) -> "_SeenImage":
         pixels = read_image(image)
-        features, part, *found = self._detect(pixels)
+        features, part, *found = self._detect(tf.constant(pixels))
         height, width = pixels.shape[:2]
         rows, columns = part.numpy()
         return _SeenImage(
@@ -209,7 +204,8 @@ class Explainer:
         explanations = []
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
-            maps = self._contribute(seen.features, seen.anchors[part], seen.class_indices[part])
+            anchors, classes = (tf.constant(x[part]) for x in (seen.anchors, seen.class_indices))
+            maps = self._contribute(seen.features, anchors, classes)
             arrays = {level: cells.numpy() for level, cells in maps.items()}
             explanations += [
                 Explanation(
@@ -320,6 +316,10 @@ def explain(
       UserError: when the run is damaged, or the image cannot be read.
     """
     return Explainer.load(path).explain(image, score_threshold, max_detections)
+
+
+def _trace(function: Callable, *signature: Any) -> Callable:
+    return tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
 def _resize(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
