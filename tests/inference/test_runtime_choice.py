@@ -91,8 +91,10 @@ def test_predict_says_which_it_takes(run, photograph, tmp_path):
         f"{run.path}/export/model_raw.onnx in openvino: the fastest here with the detections of "
         "the run"
     )
-    done = commands.call(*predict, *arguments, "--runtime=keras")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    # Heat maps are of the network itself, and so are the detections beside them.
+    for flag in ("--runtime=keras", "--explain"):
+        done = commands.call(*predict, *arguments, flag)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
     with pytest.raises(ModelError) as error:
         Detector.load(run.path, "openvino")
     assert str(error.value) == (
