@@ -104,14 +104,12 @@ class EfficientDet(keras.Model):
         gradients = _sum_over_replicas(gradients)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
-        if self.clip_norm:
-            gradients = clip_gradients(gradients, self.clip_norm)
+        gradients, norm = clip_gradients(gradients, self.clip_norm)
         self.optimizer.apply_gradients(
             zip(gradients, self.trainable_variables, strict=True), skip_gradients_aggregation=True
         )
         if self.moving_average is not None:
             self.moving_average.update(self.optimizer.iterations)
-        norm = tf.linalg.global_norm(gradients)
         # Not finite when the loss scale was too large: such a step changes no weight.
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         return self._track({**losses, "gradient_norm": norm})

@@ -74,11 +74,42 @@ class _ScaledBackboneSteps(keras.optimizers.Optimizer):
         variable.assign(before + self._factor * (variable - before))
 
 
-class _Adam(_ScaledBackboneSteps, keras.optimizers.Adam):
+# Keras' own steps are the same, but of 15 operations for each variable, which read and write its
+# values as often.
+class _FusedAdam(keras.optimizers.Adam):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        index = self._index_dict[self._var_key(variable)]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].handle,
+            v=self._velocities[index].handle,
+            beta1_power=tf.cast(self.beta_1, variable.dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, variable.dtype) ** step,
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class _FusedSGD(keras.optimizers.SGD):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._index_dict[self._var_key(variable)]].handle,
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            grad=gradient,
+            momentum=self.momentum,
+        )
+
+
+class _Adam(_ScaledBackboneSteps, _FusedAdam):
     pass
 
 
-class _SGD(_ScaledBackboneSteps, keras.optimizers.SGD):
+class _SGD(_ScaledBackboneSteps, _FusedSGD):
     pass
 
 
@@ -95,16 +126,30 @@ def loss_decay(config: OptimizerConfig) -> float:
     return 0.0 if decays_kernels(config) else config.weight_decay
 
 
-def clip_gradients(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
-    """Clip every gradient to an L2 norm, then all of them together to the same norm."""
-    clipped, _ = tf.clip_by_global_norm([_clip(g, norm) for g in gradients], norm)
-    return clipped
+def clip_gradients(
+    gradients: Sequence[tf.Tensor], norm: float
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Clip every gradient to an L2 norm, then all of them together to the same norm.
 
+    Both are one product for each gradient, of which one norm is computed: `tf.clip_by_norm` and
+    `tf.clip_by_global_norm` read each five times.
 
-def _clip(gradient: tf.Tensor, norm: float) -> tf.Tensor:
-    """Compute `tf.clip_by_norm` with one product instead of two and a third of the operations."""
-    squares = 2 * tf.nn.l2_loss(gradient)
-    return gradient * (norm / tf.maximum(tf.sqrt(squares), norm))
+    Args:
+      gradients: float32 tensors.
+      norm: the largest L2 norm; 0 is no clipping.
+
+    Returns:
+      The gradients, and their global norm, float32 scalar. All are NaN when a gradient has a value
+      that is not finite.
+    """
+    norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
+    if not norm:
+        return list(gradients), tf.norm(norms)
+    factors = norm / tf.maximum(norms, norm)
+    total = tf.norm(norms * factors)
+    factor = norm / tf.maximum(total, norm)
+    factors = tf.unstack(factors * factor)
+    return [gradient * scale for gradient, scale in zip(gradients, factors)], total * factor
 
 
 def is_kernel(name: str) -> bool:

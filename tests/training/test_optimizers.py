@@ -50,7 +50,8 @@ def test_adam_by_name():
 
 def test_each_gradient_is_clipped_before_all_of_them():
     gradients = [tf.constant([300.0, 400.0]), tf.constant([[0.0, 10.0]]), tf.constant([0.0])]
-    clipped = optimizers.clip_gradients(gradients, 10.0)
+    clipped, norm = optimizers.clip_gradients(gradients, 10.0)
+    np.testing.assert_allclose(norm, 10, rtol=1e-6)
     np.testing.assert_allclose(clipped[0], np.array([6, 8]) / 2**0.5, rtol=1e-6)
     np.testing.assert_allclose(clipped[1], np.array([[0, 10]]) / 2**0.5, rtol=1e-6)
     np.testing.assert_array_equal(clipped[2], [0])
@@ -58,9 +59,49 @@ def test_each_gradient_is_clipped_before_all_of_them():
 
 def test_small_gradients_are_not_touched():
     gradients = [tf.constant([3.0, 4.0]), tf.constant([1.0])]
-    clipped = optimizers.clip_gradients(gradients, 10.0)
+    clipped, norm = optimizers.clip_gradients(gradients, 10.0)
     np.testing.assert_array_equal(clipped[0], [3, 4])
     np.testing.assert_array_equal(clipped[1], [1])
+    np.testing.assert_allclose(norm, 26**0.5, rtol=1e-6)
+
+
+def test_without_clipping_the_norm_is_computed():
+    gradients = [tf.constant([30.0, 40.0]), tf.constant([[120.0]])]
+    unclipped, norm = optimizers.clip_gradients(gradients, 0.0)
+    assert unclipped == gradients
+    np.testing.assert_allclose(norm, 130, rtol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_leaves_none_finite():
+    for value in (np.inf, np.nan):
+        clipped, _ = optimizers.clip_gradients([tf.constant([value, 1.0]), tf.ones([2])], 10.0)
+        assert np.isnan(clipped[0][0]) and np.all(np.isnan(clipped[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", keras.optimizers.Adam), ("sgd", keras.optimizers.SGD)]
+)
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_steps_are_those_of_keras(name, kind, factor):
+    config = OptimizerConfig(
+        name=name, momentum=0.8, backbone_factor=factor, warmup_epochs=0.0, schedule="polynomial"
+    )
+    ours = optimizers.build(config, total_steps=10, steps_per_epoch=10, batch_size=64)
+    own = {"beta_1": 0.8} if name == "adam" else {"momentum": 0.8}
+    theirs = kind(ours._learning_rate, **own)
+    start = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    names = ("backbone/kernel", "head/kernel")
+    weights, expected = ([tf.Variable(start, name=name) for name in names] for _ in range(2))
+    for step in range(5):
+        gradient = np.random.default_rng([1, step]).normal(size=(4, 5)).astype(np.float32)
+        for optimizer, variables in ((ours, weights), (theirs, expected)):
+            pairs = [(tf.constant(gradient), variable) for variable in variables]
+            optimizer.apply_gradients(pairs)
+    np.testing.assert_allclose(weights[1], expected[1], rtol=1e-5, atol=1e-6)
+    moved = start + factor * (expected[0] - start)
+    np.testing.assert_allclose(weights[0], moved, rtol=1e-5, atol=1e-6)
+    for slot, other in zip(ours.variables, theirs.variables, strict=True):
+        np.testing.assert_allclose(slot, other, rtol=1e-5, atol=1e-6)
 
 
 def test_only_kernels_are_decayed(model):
