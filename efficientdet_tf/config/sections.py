@@ -325,6 +325,9 @@ class TrainingConfig(Section):
     pretrained: str = Field("", examples=["imagenet", "efficientdet-d0", "runs/mine"])
     """Weights to start from: a published model by name, a published checkpoint, a run directory or
     its weights file, `imagenet` or a weights file for the backbone. Empty is random weights."""
+    batch_norm_momentum: Fraction = 0.99
+    """BatchNorm: share of its moving statistics that a training step keeps; a lower one follows the
+    data faster, with more noise."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seed of initial weights, image order and augmentation."""
 

@@ -28,6 +28,7 @@ from efficientdet_tf.training import (
     strategy,
     summary,
 )
+from efficientdet_tf.training.batch_norm import set_momentum
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.freezing import freeze
@@ -210,6 +211,7 @@ def compiled_model(config: Config, steps: int) -> keras.Model:
         model = EfficientDet.create(config)
     model.get_layer("backbone").recompute = training.gradient_checkpointing
     freeze(model, config.model.freeze)
+    set_momentum(model, training.batch_norm_momentum)
     optimizer = optimizers.build(
         settings,
         total_steps=steps * training.epochs,
