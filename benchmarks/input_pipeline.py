@@ -74,6 +74,7 @@ AUGMENTATIONS = {
     "GridMask": {"augmentation.grid_mask": 1.0},
     "mosaic": {"augmentation.mosaic": 1.0},
     "mixup": {"augmentation.mixup": 1.0},
+    "copy-paste": {"augmentation.copy_paste": 1.0},
 }
 
 

@@ -40,6 +40,10 @@ def _jitter(least: float, most: float) -> Settings:
     return {"augmentation.scale_min": least, "augmentation.scale_max": most}
 
 
+def _plain_end(base: Config) -> Settings:
+    return {"augmentation.plain_epochs": max(1, round(base.training.epochs / 5))}
+
+
 def _iou_loss(kind: str, weight: float, box_weight: float | None = None) -> Settings:
     settings = {"loss.iou_loss": kind, "loss.iou_weight": weight}
     return settings if box_weight is None else settings | {"loss.box_weight": box_weight}
@@ -69,6 +73,10 @@ FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
     "jitter-0.1-2": _jitter(0.1, 2.0),
     "mosaic": {"augmentation.mosaic": 0.5},
     "mixup": {"augmentation.mixup": 0.3},
+    "copy-paste": {"augmentation.copy_paste": 0.5},
+    # Of what the other factors have on.
+    "plain-end": _plain_end,
+    "mosaic-plain-end": lambda base: {"augmentation.mosaic": 0.5} | _plain_end(base),
     "rand-augment": {"augmentation.policy": "rand"},
     "autoaugment-v1": {"augmentation.policy": "v1"},
     "color": {"augmentation.color": 0.4},
@@ -90,8 +98,8 @@ FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
 # Factors of the screening design: none sets what another sets, and none is so bad in a short
 # training that it would hide the others.
 SCREENED = (
-    *("bn-momentum-0.9", "bn-frozen", "backbone-lr-0.3", "survival-1", "ema-0.99"),
-    *("rate-double", "weight-decay-4e-4", "jitter-0.8-1.25", "mosaic", "mixup"),
+    *("bn-momentum-0.9", "bn-frozen", "backbone-lr-0.3", "ema-0.99", "rate-double"),
+    *("weight-decay-4e-4", "jitter-0.8-1.25", "mosaic", "mixup", "copy-paste", "plain-end"),
     *("rand-augment", "color", "giou", "label-smoothing-0.1", "anchors-auto"),
 )
 

@@ -11,8 +11,8 @@ interrupted, and `--report` prints what there is.
 Two designs:
 
 - `plackett_burman`, the default, has half of the factors on in each run, and each pair in a
-  quarter. Every run counts for the effect of every factor, so that 20 runs measure 15 factors with
-  the error of a comparison of 10 runs with 10; it takes 160 runs to do so one factor at a time. Odd
+  quarter. Every run counts for the effect of every factor, so that 20 runs measure 16 factors with
+  the error of a comparison of 10 runs with 10; it takes 170 runs to do so one factor at a time. Odd
   seeds have the mirror image of the design, with which interactions of two factors do not distort
   effects any more. The tables have each factor's effect and its standard error, by least squares
   over all runs so far.

@@ -52,6 +52,7 @@ _NOT_AUGMENTED = {
     "augmentation.sharpness": 0.0,
     "augmentation.mosaic": 0.0,
     "augmentation.mixup": 0.0,
+    "augmentation.copy_paste": 0.0,
     "augmentation.grid_mask": 0.0,
 }
 

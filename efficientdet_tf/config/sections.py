@@ -238,8 +238,14 @@ class AugmentationConfig(Section):
     """Probability of mosaic: an input composed of four images."""
     mixup: Fraction = 0.0
     """Probability of MixUp: another image and its objects are blended in."""
+    copy_paste: Fraction = 0.0
+    """Probability of copy-paste: objects of another image are pasted in with their boxes, where
+    these cover little of other objects."""
     grid_mask: Fraction = 0.0
     """Probability of GridMask: a grid of squares, a quarter of the input, is blanked out."""
+    plain_epochs: NonNegativeInt = 0
+    """Number of last epochs without mosaic, MixUp, copy-paste and policy, as evaluation sees no
+    such images; 15 of 300 in YOLOX (https://arxiv.org/abs/2107.08430); 0 is off."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "AugmentationConfig":

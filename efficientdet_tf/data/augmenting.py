@@ -9,6 +9,13 @@ from efficientdet_tf.data import augmentation, mixing, preprocessing
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.records import DetectionData
 
+# Settings without strong augmentation, as in the last `augmentation.plain_epochs`.
+_PLAIN = {
+    "augmentation.policy": "none",
+    "augmentation.mosaic": 0.0,
+    "augmentation.mixup": 0.0,
+    "augmentation.copy_paste": 0.0,
+}
 # Seed offsets of the steps besides flip and scale: enabling one does not change
 # the draws of the others.
 _POLICY, _COLOR, _GRID_MASK, _BLUR, _SHARPNESS = range(5)
@@ -65,27 +72,40 @@ def augment(
 
 
 def augment_example(
-    example: Example, another: Callable[[tf.Tensor], Example], config: Config, seed: tf.Tensor
+    example: Example,
+    another: Callable[[tf.Tensor], Example],
+    config: Config,
+    seed: tf.Tensor,
+    is_plain: tf.Tensor | None = None,
 ) -> Example:
-    """Augment a decoded example, including mosaic and MixUp with other examples.
+    """Augment a decoded example, with others in mosaic, MixUp and copy-paste.
 
     Args:
       example: the image, its boxes in pixels of it, and their classes.
       another: function from a seed to another decoded example.
       config: config of the model's input and augmentation.
       seed: int [2].
+      is_plain: bool scalar, whether mosaic, MixUp, copy-paste and the policy are off; None for
+        as in the config. Default None.
 
     Returns:
       An example of the network's input size, see `pipeline.training_examples`.
     """
+    if is_plain is not None and config != (plain := config.override(_PLAIN)):
+        # Both in the graph: no stream has to be started again in the middle of a training.
+        return tf.cond(
+            is_plain,
+            lambda: augment_example(example, another, plain, seed),
+            lambda: augment_example(example, another, config, seed),
+        )
     settings, size = config.augmentation, config.model.image_size
 
     def prepare(example: Example, image_size: tuple[int, int], seed: tf.Tensor) -> Example:
         image, boxes, kept = augment(example.image, example.boxes, config, seed, image_size)
         return Example(image, boxes, tf.gather(example.classes, kept))
 
-    if settings.mosaic or settings.mixup:
-        # In the graph once instead of for each of up to ten images: faster to start.
+    if has_partners(config):
+        # In the graph once instead of for each of up to nine images: faster to start.
         prepare = tf.function(prepare, autograph=False, experimental_attributes={"_noinline": True})
         example = mixing.combine(example, another, prepare, size, settings, seed)
     else:
@@ -100,13 +120,19 @@ def augment_example(
     return example
 
 
+def has_partners(config: Config) -> bool:
+    """Return whether other images can be part of an image: mosaic, MixUp or copy-paste is on."""
+    settings = config.augmentation
+    return bool(settings.mosaic or settings.mixup or settings.copy_paste)
+
+
 def draw_partner(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Draw the position of a mosaic or MixUp partner: int64 scalar below `count`."""
+    """Draw the position of another image that becomes part of one: int64 scalar below `count`."""
     return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
 
 
 def training_partners(data: DetectionData, config: Config, *, seed: int, number: int) -> list[int]:
-    """List the other records in the mosaic or MixUp of an image.
+    """List the other records in the mosaic, MixUp or copy-paste of an image.
 
     Args:
       data: the data set.

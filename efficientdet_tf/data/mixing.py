@@ -1,4 +1,4 @@
-"""Mosaic and MixUp: training examples composed of several images.
+"""Mosaic, MixUp and copy-paste: training examples composed of several images.
 
 Pure functions of tensors: all randomness is determined by the seed.
 """
@@ -8,12 +8,17 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from efficientdet_tf.boxes import intersection_and_union, sizes
 from efficientdet_tf.config import AugmentationConfig
 
 # Least distance of the mosaic's centre from each side, as a fraction of the side.
 _MOSAIC_MARGIN = 0.25
 # Least MixUp weight of either image, so that the labels of both hold.
 _LEAST_SHARE = 0.35
+# Largest share of an object's box that pasted boxes cover.
+_MOST_COVERED = 0.3
+# Probability with which an object of the other image is pasted.
+_PASTED = 0.5
 
 
 class Example(NamedTuple):
@@ -42,7 +47,7 @@ def combine(
     settings: AugmentationConfig,
     seed: tf.Tensor,
 ) -> Example:
-    """Augment an example to the network's input size, with mosaic and MixUp.
+    """Augment an example to the network's input size, with mosaic, MixUp and copy-paste.
 
     Args:
       example: the example as decoded.
@@ -51,13 +56,13 @@ def combine(
       prepare: function that augments an example to a size, two int32 scalars,
         and fills all of it.
       image_size: (height, width) of the network's input.
-      settings: the augmentation settings; the probabilities `mosaic` and `mixup`
-        are used.
+      settings: the augmentation settings; the probabilities `mosaic`, `mixup` and
+        `copy_paste` are used.
       seed: int [2].
 
     Returns:
       An example with a float32 [height, width, 3] image and the ground truth of
-      all source images.
+      all source images; of a pasted one, that of the pasted objects.
     """
     first_seed, mix_seed = tf.unstack(tf.random.split(seed))
     # Tensors, as for the parts of a mosaic, so that `prepare` is traced only once.
@@ -73,6 +78,16 @@ def combine(
         )
 
     first = single_or_mosaic(example, first_seed)
+    # Seeds of its own: whether it is on does not change the draws of the others.
+    paste_seeds = tf.unstack(tf.random.split(tf.random.fold_in(mix_seed, 0), 4))
+    first = _sometimes(
+        settings.copy_paste,
+        paste_seeds[0],
+        lambda: copy_paste(
+            first, prepare(another(paste_seeds[1]), size, paste_seeds[2]), paste_seeds[3]
+        ),
+        lambda: first,
+    )
     decision_seed, choice_seed, second_seed, share_seed = tf.unstack(tf.random.split(mix_seed, 4))
     mixed = _sometimes(
         settings.mixup,
@@ -123,6 +138,60 @@ def mixup(first: Example, second: Example, seed: tf.Tensor) -> Example:
         tf.concat([first.boxes, second.boxes], axis=0),
         tf.concat([first.classes, second.classes], axis=0),
     )
+
+
+def copy_paste(first: Example, second: Example, seed: tf.Tensor) -> Example:
+    """Paste objects of one example into another, as the rectangles of their boxes.
+
+    After Simple Copy-Paste (https://arxiv.org/abs/2012.07177), which has masks. Half of the
+    objects are pasted at random, at their place and size. Pasted boxes together cover at most
+    0.3 of each box of `first`, so that its objects stay, and each at most 0.3 of another box of
+    `second`, whose parts would be seen without a label; others are left out, as are ignored
+    objects.
+
+    Args:
+      first: an example with a float32 image.
+      second: an example whose float32 image has the same size.
+      seed: int [2].
+
+    Returns:
+      `first` with the pixels of the pasted boxes, to whole pixels, and the ground truth of
+      `first`, then of the pasted objects in random order.
+    """
+    whole = tf.concat([tf.floor(second.boxes[:, :2]), tf.math.ceil(second.boxes[:, 2:])], axis=1)
+    draws = tf.random.stateless_uniform(tf.shape(second.classes), seed)
+    of_others = tf.linalg.set_diag(_covered(whole, second.boxes), tf.zeros_like(draws))
+    is_candidate = (draws < _PASTED) & (second.classes >= 0)
+    is_candidate &= tf.reduce_all(of_others <= _MOST_COVERED, axis=1)
+    order = tf.argsort(draws)
+    order = tf.boolean_mask(order, tf.gather(is_candidate, order))
+
+    of_first = _covered(tf.gather(whole, order), first.boxes)
+    is_alone = tf.reduce_all(of_first <= _MOST_COVERED, axis=1)
+    of_first = tf.where(is_alone[:, tf.newaxis], of_first, 0.0)
+    is_together = tf.reduce_all(tf.cumsum(of_first) <= _MOST_COVERED, axis=1)
+    pasted = tf.boolean_mask(order, is_alone & is_together)
+    inside = _inside(tf.gather(whole, pasted), tf.shape(first.image)[:2])
+    return Example(
+        tf.where(inside[:, :, tf.newaxis], second.image, first.image),
+        tf.concat([first.boxes, tf.gather(second.boxes, pasted)], axis=0),
+        tf.concat([first.classes, tf.gather(second.classes, pasted)], axis=0),
+    )
+
+
+def _covered(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Return the share of each other box that each box covers: float32 [boxes, others]."""
+    intersection, _ = intersection_and_union(boxes[:, tf.newaxis], others[tf.newaxis])
+    return tf.math.divide_no_nan(intersection, tf.reduce_prod(sizes(others), axis=-1))
+
+
+def _inside(boxes: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
+    """Return which pixels are in any of the boxes, whose sides are whole: bool [height, width]."""
+    y, x = (tf.range(tf.cast(side, tf.float32)) for side in tf.unstack(image_size))
+    rows = (y >= boxes[:, :1]) & (y < boxes[:, 2:3])
+    columns = (x >= boxes[:, 1:2]) & (x < boxes[:, 3:])
+    rows, columns = tf.cast(rows, tf.float32), tf.cast(columns, tf.float32)
+    return tf.matmul(rows, columns, transpose_a=True) > 0
 
 
 def _mosaic_of_four(

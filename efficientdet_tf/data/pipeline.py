@@ -31,6 +31,7 @@ def training_dataset(
     repeat: bool = True,
     seed: int = 0,
     first_image: int = 0,
+    plain_from: int | None = None,
     worker: tf.distribute.InputContext | None = None,
     failures: ReadFailures | None = None,
     deliveries: MutableSequence[float] | None = None,
@@ -39,7 +40,7 @@ def training_dataset(
 
     Crowd regions are background, or with `config.data.ignore_crowd` excluded from the class
     loss, as ignored objects always are. An image that has become unreadable is skipped,
-    unless `config.data.strict`; in a mosaic or MixUp another replaces it. If no image is
+    unless `config.data.strict`; as a part of another image, that one replaces it. If no image is
     readable, iteration eventually raises `tf.errors.InvalidArgumentError`.
 
     Args:
@@ -50,6 +51,8 @@ def training_dataset(
       seed: seed of the order and of the augmentation. Default 0.
       first_image: number of images at the start of the stream to skip without reading, for a
         resumed training. Default 0.
+      plain_from: number of the first image in the stream, counted from 0, that is augmented without
+        mosaic, MixUp, copy-paste and policy; None for no such image. Default None.
       worker: share of the stream to return, in batches of one device, as passed by
         `Strategy.distribute_datasets_from_function`; None for all of it. The devices' batches
         of a step together equal the batch of a single device. Default None.
@@ -82,7 +85,7 @@ def training_dataset(
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
         order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
-    stream = _training_stream(table, config, element, order, reading)
+    stream = _training_stream(table, config, element, order, reading, plain_from)
     return _batches(stream, batch_size, deliveries)
 
 
@@ -187,6 +190,7 @@ def _training_stream(
     finish: Callable[[Example], Any],
     order: Order,
     reading: Reading,
+    plain_from: int | None = None,
 ) -> tf.data.Dataset:
     """Build the stream of shuffled, augmented examples; `finish` runs in the same map."""
     count = len(table)
@@ -211,7 +215,9 @@ def _training_stream(
         def another(seed: tf.Tensor) -> Example:
             return reading.partner(table, draw_partner(seed, count), example)
 
-        return finish(augment_example(example, another, config, tf.stack([number, order.seed])))
+        is_plain = None if plain_from is None else number >= plain_from
+        seed = tf.stack([number, order.seed])
+        return finish(augment_example(example, another, config, seed, is_plain))
 
     return parallel_map(stream, augmented)
 

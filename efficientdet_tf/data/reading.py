@@ -25,7 +25,7 @@ class ReadFailures:
         skipped image and of the next image read; in order, and recorded before the batch
         after the gap is returned.
       positions: indices of `data.records` of other unreadable images: those not cached, and
-        partners in a mosaic or MixUp.
+        partners in a mosaic, MixUp or copy-paste.
       has_ended: whether the stream has ended after too many consecutive failures.
     """
 

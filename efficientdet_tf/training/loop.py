@@ -66,6 +66,13 @@ class TrainingLoop:
         # More when steps per epoch were reduced: then the epoch is complete.
         return min(self.steps, int(self.progress.steps_into_epoch))
 
+    @property
+    def _first_plain_step(self) -> int | None:
+        """Number of the first step of the last epochs, without strong augmentation; None if off."""
+        plain_epochs = self.config.augmentation.plain_epochs
+        epochs = max(0, self.config.training.epochs - plain_epochs)
+        return epochs * self.steps if plain_epochs else None
+
     def finish(self) -> EvaluationResult | None:
         """Train the remaining epochs.
 
@@ -88,6 +95,7 @@ class TrainingLoop:
                 self.config,
                 self.model.distribute_strategy,
                 int(self.progress.images_skipped),
+                self._first_plain_step,
             )
             saver = callbacks.SaveState(
                 self.progress,

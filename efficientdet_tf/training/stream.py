@@ -21,6 +21,8 @@ class TrainingStream:
       config: resolved config.
       devices: distribution strategy.
       num_skipped: number of unreadable images in the stream before this process.
+      plain_from: number of the first step without strong augmentation, counted from 0 over the
+        whole run; None for no such step. Default None.
     """
 
     def __init__(
@@ -29,10 +31,13 @@ class TrainingStream:
         config: Config,
         devices: tf.distribute.Strategy,
         num_skipped: int,
+        plain_from: int | None = None,
     ) -> None:
         self._data = data
         self._config = config
         self._devices = devices
+        # In images of the stream, where skipped ones count: a resumed run switches at the same one.
+        self._plain_from = None if plain_from is None else plain_from * self._batch_size
         self._skipped_before = num_skipped
         self._unread_before = 0
         self._named: set[int] = set()
@@ -103,7 +108,7 @@ class TrainingStream:
                 yield record, why_unreadable(record) or "unreadable earlier, readable now"
 
     def images_of_last_step(self) -> list[str]:
-        """Name the images of the last step, including mosaic and MixUp partners."""
+        """Name the images of the last step, including partners in mosaics and others."""
         positions = self._positions_among(self._images_done - self._share)
         return [_name(self._data.records[position]) for position in positions]
 
@@ -166,6 +171,7 @@ class TrainingStream:
             batch_size,
             seed=self._config.training.seed,
             first_image=self._first_image,
+            plain_from=self._plain_from,
             worker=worker,
             failures=self._failures,
             deliveries=self._deliveries,
@@ -208,7 +214,7 @@ class TrainingStream:
 
     def _positions_among(self, first: int) -> list[int]:
         """Return the record positions of a step with `first` images before it, with partners."""
-        seed, settings = self._config.training.seed, self._config.augmentation
+        seed = self._config.training.seed
         numbers = [self._number(index) for index in range(first, first + self._share)]
         missing = self._missing()
         order = stream_order.training_positions(
@@ -216,10 +222,11 @@ class TrainingStream:
         )
         position_of_number = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
         positions = [position_of_number[number] for number in numbers]
-        if settings.mosaic or settings.mixup:
+        if augmenting.has_partners(self._config):
             partners = (
                 augmenting.training_partners(self._data, self._config, seed=seed, number=number)
                 for number in numbers
+                if self._plain_from is None or number < self._plain_from
             )
             unread = set(self._failures.positions)
             drawn = itertools.chain.from_iterable(partners)

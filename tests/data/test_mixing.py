@@ -1,4 +1,4 @@
-"""Mosaic and MixUp: every visible object has its box, and no other."""
+"""Mosaic, MixUp and copy-paste: every visible object has its box, and no other."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from PIL import Image
 
 from efficientdet_tf import targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import mixing, pipeline
+from efficientdet_tf.data import augmenting, mixing, pipeline
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 
 SIZE = (128, 160)
@@ -153,6 +153,89 @@ def test_mixup_in_the_pipeline_has_the_objects_of_two_images(data):
         assert example.classes[2] == example.classes[3]
 
 
+def scene(value, boxes, classes):
+    """An image of one grey level, 40 by 60 pixels, with objects."""
+    return mixing.Example(
+        tf.fill([40, 60, 3], float(value)),
+        tf.reshape(tf.constant(boxes, tf.float32), [-1, 4]),
+        tf.constant(classes, tf.int32),
+    )
+
+
+def pastes(first, second, count=40):
+    """Copy-paste with several seeds, and the positions of the pasted objects in `second`."""
+    for seed in range(count):
+        mixed = mixing.copy_paste(first, second, tf.constant([seed, 0]))
+        np.testing.assert_array_equal(mixed.boxes[: len(first.boxes)], first.boxes)
+        np.testing.assert_array_equal(mixed.classes[: len(first.boxes)], first.classes)
+        boxes = second.boxes.numpy().tolist()
+        pasted = [boxes.index(box.tolist()) for box in mixed.boxes.numpy()[len(first.boxes) :]]
+        classes = [int(second.classes[place]) for place in pasted]
+        assert mixed.classes[len(first.boxes) :].numpy().tolist() == classes
+        yield mixed, pasted
+
+
+def test_pasted_objects_bring_their_pixels_and_boxes():
+    second = scene(200, [[2, 3, 10, 12], [20.5, 30.25, 29, 40]], [1, 2])
+    seen = set()
+    for mixed, pasted in pastes(scene(50, [], []), second):
+        expected = np.full((40, 60, 3), 50.0)
+        if 0 in pasted:
+            expected[2:10, 3:12] = 200
+        if 1 in pasted:
+            # To whole pixels outwards.
+            expected[20:29, 30:40] = 200
+        np.testing.assert_array_equal(mixed.image, expected)
+        seen.add(tuple(pasted))
+    assert seen == {(), (0,), (1,), (0, 1), (1, 0)}
+
+
+def test_pasted_boxes_together_cover_little_of_each_object():
+    first = scene(50, [[0, 0, 20, 20], [20, 40, 40, 60]], [0, -2])
+    # Of the first object 0.25, 0.25 and 0.5; of the second, which is ignored, 0.35 in whole pixels.
+    boxes = [
+        [0, 0, 10, 10],
+        [10, 10, 20, 20],
+        [0, 10, 20, 20],
+        [33.9, 40, 39.2, 60],
+        [0, 30, 9, 40],
+    ]
+    seen = set()
+    for mixed, pasted in pastes(first, scene(200, boxes, [1, 1, 2, 1, 1])):
+        covered = (mixed.image[:20, :20, 0].numpy() == 200).mean()
+        assert covered <= 0.3 and not {2, 3} & set(pasted)
+        seen |= set(pasted)
+    assert {4} < seen
+
+
+def test_objects_that_hold_others_and_ignored_ones_are_not_pasted():
+    boxes = [[0, 0, 30, 30], [5, 5, 10, 10], [0, 40, 10, 50], [30, 40, 40, 50]]
+    second = scene(200, boxes, [0, 1, -2, 2])
+    found = {place for _, pasted in pastes(scene(50, [], []), second) for place in pasted}
+    assert found == {1, 3}
+
+
+def test_copy_paste_in_the_pipeline_shows_pasted_objects_in_their_boxes(data):
+    still = dict(scale_min=1.0, scale_max=1.0, horizontal_flip=False)
+    before = examples(data, config_with(**still), 24)
+    numbers = []
+    for example, alone in zip(examples(data, config_with(copy_paste=1, **still), 24), before):
+        np.testing.assert_array_equal(example.boxes[:2], alone.boxes)
+        for box, index in zip(example.boxes[2:], example.classes[2:]):
+            ymin, xmin, ymax, xmax = np.rint(box).astype(int)
+            assert in_colour(example.image, index)[ymin:ymax, xmin:xmax].mean() > 0.8
+        numbers.append(len(example.boxes) - 2)
+    assert set(numbers) <= {0, 1, 2} and sum(numbers) >= 3
+
+
+def test_copy_paste_leaves_the_draws_of_other_steps_as_they_are(data):
+    """Where nothing is pasted, the image is the same to the bit."""
+    off = examples(data, config_with(mixup=0.5, color=0.5), 16)
+    on = examples(data, config_with(mixup=0.5, color=0.5, copy_paste=0.2), 16)
+    same = [np.array_equal(a.image, b.image) for a, b in zip(off, on)]
+    assert 8 < sum(same) < 16
+
+
 @pytest.mark.parametrize(("name", "most"), [("mosaic", 2), ("mixup", 2)])
 def test_a_probability_is_how_often(data, name, most):
     still = dict(scale_min=1.0, scale_max=1.0, horizontal_flip=False)
@@ -172,7 +255,7 @@ def test_mosaics_follow_the_seed(data, cache):
 
 
 def test_all_together_follow_the_seed(data):
-    config = config_with(mosaic=0.5, mixup=0.5, color=0.5, grid_mask=0.5)
+    config = config_with(mosaic=0.5, mixup=0.5, copy_paste=0.5, color=0.5, grid_mask=0.5)
     first, again = examples(data, config, 10, seed=1), examples(data, config, 10, seed=1)
     for example, same in zip(first, again):
         for tensor, same_tensor in zip(example, same):
@@ -184,7 +267,7 @@ def test_all_together_follow_the_seed(data):
 
 def test_batches_have_static_shapes_still(data):
     off, on = (
-        pipeline.training_dataset(data, config_with(mosaic=share, mixup=share), 4)
+        pipeline.training_dataset(data, config_with(mosaic=share, mixup=share, copy_paste=share), 4)
         for share in (0, 0.5)
     )
     assert on.element_spec == off.element_spec
@@ -198,3 +281,37 @@ def test_a_file_deleted_later_spoils_only_what_it_is_part_of(data):
     strict = config.override({"data.strict": True})
     with pytest.raises(tf.errors.NotFoundError, match="0.png"):
         list(pipeline.training_examples(data, strict, repeat=False))
+
+
+def test_from_a_number_on_a_stream_is_that_without_strong_augmentation(data):
+    config, plain = config_with(mosaic=0.5, color=0.5), config_with(color=0.5)
+
+    def batches(config, count, **arguments):
+        stream = pipeline.training_dataset(data, config, 2, seed=3, **arguments)
+        return list(stream.take(count).as_numpy_iterator())
+
+    strong, plain = batches(config, 4), batches(plain, 4)
+    expected = [*strong[:3], plain[3]]
+    assert_equal(batches(config, 4, plain_from=6), expected)
+    # Wherever it starts.
+    assert_equal(batches(config, 2, plain_from=6, first_image=4), expected[2:])
+    assert not all(np.array_equal(a[0], b[0]) for a, b in zip(strong[:3], plain[:3]))
+
+
+def assert_equal(batches, expected):
+    for batch, other in zip(batches, expected, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, other)
+
+
+def test_strong_augmentation_is_all_that_is_not_in_plain_examples():
+    example = scene(200, [[2, 3, 10, 12]], [1])
+    example = example._replace(image=tf.cast(example.image, tf.uint8))
+    strong = dict(policy="rand", mosaic=1, mixup=1, copy_paste=1)
+    expected = augmenting.augment_example(
+        example, lambda seed: example, config_with(color=0.5), tf.constant([1, 2])
+    )
+    found = augmenting.augment_example(
+        *(example, lambda seed: example, config_with(color=0.5, **strong), tf.constant([1, 2])),
+        is_plain=tf.constant(True),
+    )
+    tf.nest.map_structure(np.testing.assert_array_equal, found, expected)

@@ -100,6 +100,28 @@ def test_partners_in_mosaics_are_among_the_images_of_a_step(data, config):
     mixed = config.override({"augmentation.mixup": 1.0})
     # Three of its own mosaic; the MixUp partner and its three.
     assert len(training_partners(data, mixed, seed=1, number=0)) == 7
+    pasted = config.override({"augmentation.mosaic": 0.0, "augmentation.copy_paste": 1.0})
+    assert len(training_partners(data, pasted, seed=1, number=0)) == 1
+
+
+def test_steps_without_strong_augmentation_have_no_partners(data, config):
+    config = config.override({"augmentation.mosaic": 1.0})
+    plain = TrainingStream(data, config.override({"augmentation.mosaic": 0.0}), DEVICE, 0)
+    expected = iter(plain.batches(0))
+    for first_step in (0, 2):
+        stream = TrainingStream(data, config, DEVICE, 0, plain_from=2)
+        batches = iter(stream.batches(first_step))
+        for step in range(first_step, 4):
+            images, _ = next(batches)
+            stream.step_done()
+            named = stream.images_of_last_step()
+            if step < 2:
+                assert len(named) > 2
+            else:
+                assert names(images, data) == named and len(named) <= 2
+    for _ in range(4):
+        plain_images, _ = next(expected)
+    np.testing.assert_array_equal(images, plain_images)
 
 
 def test_the_end_of_a_stream_is_explained(data, config):
