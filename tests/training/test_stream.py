@@ -12,6 +12,7 @@ from efficientdet_tf.data.augmenting import training_partners
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.metrics_history import read_skipped_images
 from efficientdet_tf.training.callbacks import SkippedImages
+from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.stream import TrainingStream
 
 DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
@@ -122,6 +123,13 @@ def test_steps_without_strong_augmentation_have_no_partners(data, config):
     for _ in range(4):
         plain_images, _ = next(expected)
     np.testing.assert_array_equal(images, plain_images)
+
+
+@pytest.mark.parametrize(("plain_epochs", "first"), [(0, None), (2, 30), (5, 0), (9, 0)])
+def test_the_last_epochs_are_those_without_strong_augmentation(config, plain_epochs, first):
+    config = config.override({"training.epochs": 5, "augmentation.plain_epochs": plain_epochs})
+    nothing = dict.fromkeys(("model", "train_data", "val_data", "progress", "output", "patience"))
+    assert TrainingLoop(config=config, steps=10, **nothing)._first_plain_step == first
 
 
 def test_the_end_of_a_stream_is_explained(data, config):
