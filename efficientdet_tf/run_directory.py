@@ -35,7 +35,8 @@ class RunDirectory:
     - `config.yaml`, `label_map.json`, `environment.json`: settings, classes and versions;
       `changes.json`: changes of settings when resumed; `recoveries.json`: recoveries from
       divergence.
-    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: progress.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: progress;
+      `pictures/learning_rate.png`: the learning-rate range test.
     - `plan.json`: the plan of `--hours`.
     - `checkpoints/`: the training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: weights for inference, i.e. their

@@ -24,6 +24,14 @@ _SETTINGS = {
 }
 
 
+class _NumberOrAuto(flags.IntegerParser):
+    """Parser of a whole number or `auto`."""
+
+    def parse(self, argument: str | int) -> int | str:
+        """Return the number, or "auto"."""
+        return "auto" if argument == "auto" else super().parse(argument)
+
+
 def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
@@ -32,21 +40,26 @@ def define_flags() -> flags.FlagValues:
         flags.DEFINE_string(name, None, meaning, flag_values=values)
 
     def number(name: str, meaning: str) -> None:
-        flags.DEFINE_integer(name, None, meaning, lower_bound=1, flag_values=values)
+        parser = _NumberOrAuto(lower_bound=1)
+        flags.DEFINE(parser, name, None, meaning, flag_values=values)
 
     define_config_flags(values)
     text("model_dir", "Run directory to write; the same command resumes it.")
     text("train_data", "Training data: a path, or 'digits' (built in).")
     text("val_data", "Validation data. Default: those in --train_data, if it holds both.")
-    number("epochs", "Passes over the training data.")
-    number("batch_size", "Global batch size: images per step, over all devices.")
+    number("epochs", "Passes over the training data. auto, with --hours, is what fits.")
+    number(
+        "batch_size",
+        "Global batch size: images per step, over all devices. auto is what training data and "
+        "memory allow, at most that of the recipe.",
+    )
     text("strategy", "auto, cpu, gpu, mirrored, multi_worker or tpu.")
     text("tpu", "Name or grpc:// address of the TPU, for --strategy=tpu.")
     flags.DEFINE_float(
         "hours",
         None,
-        "Plan the run for this many hours: recipe, epochs, evaluations, micro-batches and cache "
-        "that no other flag gives; steps are measured first.",
+        "Plan the run for this many hours: recipe, input size, batch, epochs, evaluations and "
+        "cache that no other flag gives; steps are measured first.",
         lower_bound=0.0,
         flag_values=values,
     )
@@ -61,6 +74,11 @@ def main(values: flags.FlagValues) -> None:
       UserError: if a setting, the data or the run directory cannot be used.
     """
     command_line.require(values, "model_dir")
+    if values.epochs == "auto":
+        if values.hours is None:
+            raise UserError("--epochs=auto: needs --hours; or give a number")
+        # The plan chooses what is not given.
+        values["epochs"].value = None
     config = config_from_flags(values, _SETTINGS)
     if not config.data.train:
         raise UserError(
@@ -80,13 +98,16 @@ def _plan(values: flags.FlagValues) -> "Plan | None":
     """Return the planner that --hours asks for."""
     if values.hours is None:
         return None
-    from efficientdet_tf.config import parse_assignments
+    from efficientdet_tf.config import auto_switch, known_keys, parse_assignments
     from efficientdet_tf.training.planning import plan
 
     if not math.isfinite(values.hours):
         raise UserError(f"--hours={values.hours:g}: must be a number of hours")
-    given = {key for flag, key in _SETTINGS.items() if values[flag].value is not None}
-    given |= parse_assignments(values.set).keys()
+    settings = {key: values[flag].value for flag, key in _SETTINGS.items()}
+    settings = parse_assignments(values.set) | {k: v for k, v in settings.items() if v is not None}
+    # What is `auto` may be replaced.
+    given = {key for key, value in settings.items() if value != "auto"}
+    given -= set(map(auto_switch, known_keys()))
     return functools.partial(plan, hours=values.hours, given=given, has_recipe=bool(values.config))
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "NeckConfig",
     "OptimizerConfig",
     "TrainingConfig",
+    "auto_switch",
     "compound_model",
     "compound_scaling",
     "format_value",
@@ -171,13 +172,16 @@ class Config(BaseModel):
         Args:
           values: dotted keys and values, e.g. `{"optimizer.learning_rate": 0.04,
             "model.image_size": "384x640"}`. Strings are parsed as YAML, so values
-            may be passed on from a command line. A single option of the neck is
+            may be passed on from a command line. `auto` as a value of `<section>.<name>`
+            sets `<section>.auto_<name>` where there is such a setting, and another value
+            unsets it, unless `values` contains it. A single option of the neck is
             `neck.options.<option>`. Another `model.backbone` also sets its pixel
             statistics and survival probability, unless `values` contains them.
 
         Raises:
           ConfigError: if a key is unknown or a value invalid.
         """
+        values = _with_switches(values)
         backbone = str(values.get("model.backbone", self.model.backbone))
         if backbone != self.model.backbone and backbone in BACKBONES:
             values = {**_needs(BACKBONES[backbone]), **values}
@@ -267,6 +271,25 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--set {assignment}: expected key=value")
         values[key.strip()] = value.strip()
     return values
+
+
+def auto_switch(key: str) -> str:
+    """Return the key of the setting that asks for the choice of another one, if it is there."""
+    return key.replace(".", ".auto_", 1)
+
+
+def _with_switches(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace `auto` by the setting that turns it on, which another value turns off."""
+    known, replaced = settings(), {}
+    for key, value in values.items():
+        switch = auto_switch(key)
+        if switch in known and value == "auto":
+            replaced[switch] = True
+            continue
+        replaced[key] = value
+        if switch in known:
+            replaced[switch] = values.get(switch, False)
+    return replaced
 
 
 def _needs(backbone: Backbone) -> dict[str, Any]:

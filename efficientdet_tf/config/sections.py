@@ -49,7 +49,12 @@ class ModelConfig(Section):
     num_classes: Derived[Shaping[PositiveInt]] = 90
     """Number of classes of the data set; there is no background class."""
     image_size: Shaping[tuple[Pixels, Pixels]] = Field((512, 512), examples=["512", "384x640"])
-    """Height and width of the network's input in pixels; one number is a square."""
+    """Height and width of the network's input in pixels; one number is a square, and `auto` is
+    `auto_image_size`."""
+    auto_image_size: bool = False
+    """Choose `image_size` from the training set when a run starts: the shape of its images at the
+    number of pixels of `image_size`, and up to half more in each direction where anchors then cover
+    more of the objects. The run's config has the result."""
     resize: Shaping[Literal["pad", "stretch"]] = "pad"
     """How an image gets the input's shape: scaled with its aspect ratio kept and padded, or
     stretched, as MediaPipe does."""
@@ -265,7 +270,10 @@ class OptimizerConfig(Section):
     weights; 0 is off; needs tensorflow-addons."""
     learning_rate: NonNegativeFloat = 0.08
     """Peak learning rate at `reference_batch_size` images per step, scaled linearly with
-    `training.batch_size`."""
+    `training.batch_size`; `auto` is `auto_learning_rate`."""
+    auto_learning_rate: bool = False
+    """Choose `learning_rate` by a learning-rate range test (https://arxiv.org/abs/1506.01186) of up
+    to 100 steps when a run starts. The run's config has the result."""
     reference_batch_size: PositiveInt = 64
     """Batch size for which `learning_rate` is given, in images per step."""
     backbone_factor: NonNegativeFloat = 1.0
@@ -294,7 +302,11 @@ class TrainingConfig(Section):
     epochs: PositiveInt = 300
     """Passes over the training set, or over `steps_per_epoch` steps."""
     batch_size: PositiveInt = 64
-    """Global batch size: images per step, over all devices."""
+    """Global batch size: images per step, over all devices; `auto` is `auto_batch_size`."""
+    auto_batch_size: bool = False
+    """Choose `batch_size`, `gradient_accumulation_steps` and `gradient_checkpointing` when a run
+    starts: at most `batch_size` images, fewer for a small training set, and what the memory needs
+    by its estimate and a real step. The run's config has the result."""
     steps_per_epoch: NonNegativeInt = 0
     """Steps in an epoch; 0 is one pass over the training set."""
     eval_interval_epochs: PositiveInt = 1

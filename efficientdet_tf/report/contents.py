@@ -58,6 +58,7 @@ class Contents:
       exported: measurements of the files in the run's folder `export`.
       comparison: comparison with another run; None without any.
       runtimes: comparison of runtimes in the same folder; None if there is none.
+      range_test: PNG file of the chart of the learning-rate range test; None if there is none.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class Contents:
     exported: list[VerifiedFile]
     comparison: Comparison | None
     runtimes: RuntimeComparison | None
+    range_test: bytes | None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -167,7 +169,15 @@ def gather(
         exported=exported or [],
         comparison=comparison,
         runtimes=runtimes,
+        range_test=_range_test(directory, config),
     )
+
+
+def _range_test(directory: RunDirectory, config: Config) -> bytes | None:
+    """Read the chart of the learning-rate range test of a run."""
+    path = directory.pictures / "learning_rate.png"
+    has_test = config.optimizer.auto_learning_rate and path.is_file()
+    return path.read_bytes() if has_test else None
 
 
 def _measurements(

@@ -40,4 +40,13 @@ def data_uri(image: PIL.Image.Image) -> str:
     """Encode an RGB image as JPEG for an `img` element."""
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+    return _data_uri(encoded.getvalue(), "jpeg")
+
+
+def png_uri(content: bytes) -> str:
+    """Encode a PNG file for an `img` element."""
+    return _data_uri(content, "png")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -22,7 +22,7 @@ from efficientdet_tf.report.charts import (
     weights_chart,
 )
 from efficientdet_tf.report.contents import Contents
-from efficientdet_tf.report.document import data_uri, section
+from efficientdet_tf.report.document import data_uri, png_uri, section
 from efficientdet_tf.report.false_positive_maps import draw_false_positive
 from efficientdet_tf.report.fusion_weights import NodeWeights
 from efficientdet_tf.visualization.elements import Element, bar, element, number, table
@@ -90,6 +90,10 @@ def curves(contents: Contents) -> Element:
         chart("Learning rate", "learning_rate"),
         chart("Gradient norm", "gradient_norm"),
     ]
+    if contents.range_test:
+        title = "Learning-rate range test"
+        image = element("img", src=png_uri(contents.range_test), alt=title, loading="lazy")
+        charts.append(element("figure", element("h3", title), image, class_="card"))
     return section("Training", element("div", *charts, class_="grid"))
 
 

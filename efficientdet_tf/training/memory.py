@@ -103,7 +103,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
         1.3 if training.gradient_accumulation_steps > 1 else 1
     )
     saved = saved_tensors.find_saved_tensors(graph, graph.outputs[0], model.trainable_variables)
-    on_cpu = _are_cpus(_devices(model.distribute_strategy))
+    on_cpu = _are_cpus(device_names(model.distribute_strategy))
     # Gradients, clipped gradients, accumulated gradients.
     copies = 1 + bool(config.optimizer.clip_norm) + (training.gradient_accumulation_steps > 1)
     return Memory(
@@ -153,7 +153,7 @@ def size_of(tensors: Any) -> int:
     return sum((x.shape.num_elements() or 0) * x.dtype.size for x in tensors)
 
 
-def _devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
+def device_names(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
     """Return the names of the training devices of this machine."""
     try:
         return strategy.extended.worker_devices
@@ -169,7 +169,7 @@ def _are_cpus(devices: tuple[str, ...]) -> bool:
 
 def num_shares(strategy: tf.distribute.Strategy) -> int:
     """Return the number of devices that share one memory: CPU devices that of the machine."""
-    devices = _devices(strategy)
+    devices = device_names(strategy)
     return len(devices) if _are_cpus(devices) else 1
 
 
@@ -179,7 +179,7 @@ def available(strategy: tf.distribute.Strategy) -> int | None:
     For a GPU the memory limit of TensorFlow; else the free memory of this machine or of
     the container of the process.
     """
-    devices = _devices(strategy)
+    devices = device_names(strategy)
     if any("gpu" in device.lower() for device in devices):
         return _gpu_memory()
     if not _are_cpus(devices):
@@ -194,7 +194,7 @@ def decoded_size(records: Sequence[Record]) -> int:
 
 def is_in_host(strategy: tf.distribute.Strategy) -> bool:
     """Whether a training step is in the memory of the machine, as decoded images are."""
-    return _are_cpus(_devices(strategy))
+    return _are_cpus(device_names(strategy))
 
 
 def free_memory() -> int | None:

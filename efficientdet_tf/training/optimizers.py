@@ -29,6 +29,13 @@ def build(
       batch_size: images per step over all replicas.
     """
     schedule = learning_rates(config, total_steps, steps_per_epoch, batch_size)
+    return build_with_schedule(config, schedule)
+
+
+def build_with_schedule(
+    config: OptimizerConfig, schedule: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Build the optimizer of a config with a learning rate by step."""
     if config.lookahead or decays_kernels(config):
         # Late: it imports this module, and its own imports take seconds.
         from efficientdet_tf.training import legacy_optimizers

@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras as keras
@@ -16,22 +16,21 @@ from efficientdet_tf.data import parts
 from efficientdet_tf.data.leakage import warn_of_shared_images
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
-from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import (
     anchor_fit,
+    auto_settings,
     class_weights,
     memory,
     optimizers,
+    range_test,
     recovery,
     state,
     strategy,
     summary,
 )
-from efficientdet_tf.training.batch_norm import set_momentum
-from efficientdet_tf.training.detection_model import EfficientDet
+from efficientdet_tf.training.compiling import compiled_model, steps_per_epoch
 from efficientdet_tf.training.early_stopping import EarlyStopping
-from efficientdet_tf.training.freezing import freeze
 from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.run_lock import RunLock
 
@@ -76,14 +75,7 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
         data = load_data(config)
         config = config.override({"model.num_classes": len(data[0].label_map)})
         config = config.override(class_weights.settings(config.loss, data[0]))
-        if plan is not None:
-            config = plan(config, data, devices, directory)
-            # The measured model; and the weights are those of a run without a plan.
-            gc.collect()
-            keras.utils.set_random_seed(config.training.seed)
-        # After the plan, which may choose the input size.
-        stored = directory.config() if directory.exists() else None
-        config = config.override(anchor_fit.settings(config, data[0], stored))
+        config = _choose_settings(config, directory, devices, data, plan)
         while True:
             try:
                 return _train(config, directory, devices, data)
@@ -94,6 +86,32 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
                 recovery.recover(directory, config, error)
             # The model of the failed attempt; its traceback referenced it until here.
             gc.collect()
+
+
+def _choose_settings(
+    config: Config,
+    directory: RunDirectory,
+    devices: tf.distribute.Strategy,
+    data: tuple[DetectionData, DetectionData],
+    plan: Plan | None,
+) -> Config:
+    """Resolve the settings that a plan or `auto` leaves to the data and the devices."""
+    stored = directory.config() if directory.exists() else None
+    if plan is not None:
+        config = plan(config, data, devices, directory)
+    config = auto_settings.keep(config, stored)
+    if stored is None:
+        config = auto_settings.choose(config, data[0], devices)
+    # After the choice of the input size.
+    config = config.override(anchor_fit.settings(config, data[0], stored))
+    if stored is None:
+        config = range_test.choose_learning_rate(config, data[0], devices, directory)
+    if plan is not None or config.training.auto_batch_size or config.optimizer.auto_learning_rate:
+        # The measured models.
+        gc.collect()
+    # The weights are those of a run that was given these settings.
+    keras.utils.set_random_seed(config.training.seed)
+    return config
 
 
 def _train(
@@ -192,54 +210,3 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     parts.require_objects(val_data)
     warn_of_shared_images(train_data, val_data)
     return train_data, val_data
-
-
-def steps_per_epoch(config: Config, num_images: int) -> int:
-    """Return the steps in an epoch: as configured, or one pass rounded down, at least 1."""
-    return config.training.steps_per_epoch or max(1, num_images // config.training.batch_size)
-
-
-def compiled_model(config: Config, steps: int) -> keras.Model:
-    """Build and compile the network of a config for `fit`.
-
-    Args:
-      config: config of the run.
-      steps: number of steps in an epoch.
-    """
-    training, settings = config.training, config.optimizer
-    with _precision(training.precision):
-        model = EfficientDet.create(config)
-    model.get_layer("backbone").recompute = training.gradient_checkpointing
-    freeze(model, config.model.freeze)
-    set_momentum(model, training.batch_norm_momentum)
-    optimizer = optimizers.build(
-        settings,
-        total_steps=steps * training.epochs,
-        steps_per_epoch=steps,
-        batch_size=training.batch_size,
-    )
-    if training.precision == "mixed_float16":
-        # Small gradients would underflow in float16.
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
-        DetectionLoss.from_config(config),
-        weight_decay=optimizers.loss_decay(settings),
-        clip_norm=settings.clip_norm,
-        ema_decay=settings.ema_decay,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        seed=training.seed,
-        jit_compile=training.xla,
-    )
-    return model
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Set the Keras precision policy of layers created in this context."""
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)

@@ -10,6 +10,7 @@ from efficientdet_tf.config import (
     MODELS,
     Config,
     ConfigError,
+    auto_switch,
     known_keys,
     parse_assignments,
 )
@@ -50,6 +51,21 @@ def test_a_config_survives_dict_and_file(tmp_path, name):
     )
     assert Config.from_dict(config.to_dict()) == config
     assert Config.from_yaml(write(tmp_path, config.to_yaml())) == config
+
+
+def test_auto_is_a_setting_of_its_own_until_a_value_is_given(tmp_path):
+    for key in ("model.image_size", "training.batch_size", "optimizer.learning_rate"):
+        switch = auto_switch(key)
+        auto = Config().override({key: "auto"})
+        assert auto == Config().override({switch: True})
+        assert auto.differences(Config()) == {switch: (True, False)}
+        assert Config.from_yaml(write(tmp_path, auto.to_yaml())) == auto
+        assert Config.from_yaml(write(tmp_path, "{}: {{{}: auto}}".format(*key.split(".")))) == auto
+        # A later value wins, unless it is the one that was chosen.
+        section, name = key.split(".")
+        value = Config().to_dict()[section][name]
+        assert auto.override({key: value}) == Config()
+        assert auto.override({key: value, switch: True}) == auto
 
 
 @pytest.mark.parametrize("key", known_keys())

@@ -16,8 +16,9 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import memory, planning
-from efficientdet_tf.training.planning import Length, choose_input_size, choose_length
+from efficientdet_tf.training import planning
+from efficientdet_tf.training.input_size import InputSize, choose_input_size, describe
+from efficientdet_tf.training.run_length import Length, choose_length
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,20 @@ def test_the_input_has_the_shape_of_the_images_and_is_larger_for_small_objects(
     boxes = np.concatenate([corners, corners + side], axis=1).astype(np.float32)
     zeros = np.zeros(len(boxes), bool)
     record = Record(1, "", height, width, boxes, zeros.astype(np.int32), zeros, areas(boxes), "")
-    size, recall = choose_input_size(config, [record])
-    assert size == expected and 0 <= recall <= 1
+    chosen = choose_input_size(config, [record])
+    assert chosen.size == expected and 0 <= chosen.recall <= 1
+    scale = min(expected[0] / height, expected[1] / width)
+    assert chosen.median_side == pytest.approx(side * scale, rel=0.01)
+
+
+def test_the_line_of_the_input_size_says_gain_and_cost():
+    before, chosen = InputSize((320, 320), 0.9314, 20.4), InputSize((384, 512), 0.984, 30.6)
+    assert describe(before, before) == "input: 320x320 pixels; best possible recall 0.931"
+    assert describe(chosen, before) == (
+        "input: 384x512 pixels, in the shape of the images, instead of 320x320; best possible "
+        "recall 0.984 instead of 0.931, median object 31 pixels instead of 20, 1.9 times the "
+        "computation"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +114,7 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
         "recipe: finetune, for 8 images",
         r"weights: random; --pretrained=imagenet or a model usually helps",
         r"images: kept decoded in memory, \d\.\d GB",
-        r"memory: \d+\.\d GB for batches of 4, of \d+\.\d GB",
+        r"memory: \d+\.\d GB in a real step of 4 images, \d+\.\d GB estimated, of \d+\.\d GB",
         r"step: \S+ s, mean of 8 real ones",
         r"length: 1 epochs of 2 steps, about \S+ h",
         r"evaluations: every 1 epochs",
@@ -131,29 +144,30 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     )
 
 
-def test_micro_batches_until_memory_suffices(coco_file, monkeypatch):
-    asked = []
-
-    def estimate(model, config):
-        asked.append(config.training.gradient_accumulation_steps)
-        return memory.Memory(10**12 // (1 + len(asked)), 0, 0, 0, 0)
-
-    monkeypatch.setattr(memory, "available", lambda devices: 3 * 10**11)
-    monkeypatch.setattr(memory, "estimate", estimate)
-    monkeypatch.setattr(planning.train, "compiled_model", lambda config, steps: None)
-    data = data_lib.load(coco_file)
-    config = tiny.config(**{"training.batch_size": 8})
-    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), ())
-    planner.fit_memory()
-    # 500 and 333 GB are too much, 250 are not.
-    assert asked == [1, 2, 4]
-    assert planner.settings == {"training.gradient_accumulation_steps": 4}
-    assert planner.lines == ["memory: 250.0 GB for batches of 8 in 4 micro-batches, of 300.0 GB"]
-    # Not where the user has chosen.
-    given = ("training.gradient_accumulation_steps",)
-    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), given)
-    planner.fit_memory()
-    assert planner.settings == {}
+def test_auto_leaves_the_choice_to_the_plan(coco_file, tmp_path, capsys, monkeypatch):
+    # Shorter than it is.
+    monkeypatch.setattr(planning.range_test, "STEPS", 25)
+    auto = ("--epochs=auto", "--batch_size=auto", "--set=optimizer.learning_rate=auto")
+    limits = ("--hours=0.5", "--set=training.steps_per_epoch=1")
+    # The 300 epochs of the plan would take long, so only this is run of it.
+    monkeypatch.setattr(planning.run_length, "MOST_EPOCHS", 1)
+    monkeypatch.setattr(planning, "FEWEST_STEPS", 1)
+    assert call(coco_file, tmp_path, *limits, *auto) == 0
+    reasons = json.loads((tmp_path / "plan.json").read_text())["reasons"]
+    assert [line.split(":")[0] for line in reasons] == [
+        *("recipe", "weights", "images", "batch", "memory", "step", "learning rate", "length"),
+        "evaluations",
+    ]
+    assert reasons[3] == "batch: 8 images"
+    assert reasons[6] == "learning rate: by a range test of up to 25 steps, next"
+    config = RunDirectory(tmp_path).config()
+    assert config.optimizer.auto_learning_rate and config.optimizer.name == "adam"
+    assert (tmp_path / "pictures" / "learning_rate.png").is_file()
+    capsys.readouterr()
+    assert call(coco_file, tmp_path, *limits, *auto) == 0
+    printed = capsys.readouterr().out
+    assert "range test" not in printed and "changed since" not in printed
+    assert RunDirectory(tmp_path).config() == config
 
 
 def test_too_few_hours_are_one_line(coco_file):

@@ -1,0 +1,63 @@
+"""Length of a training for a budget of seconds: epochs, steps and evaluations."""
+
+import dataclasses
+import math
+
+# As many epochs as in the paper; with more, small data sets are overfitted.
+MOST_EPOCHS = 300
+MOST_EVALUATIONS = 20
+# Largest share of the budget for evaluations.
+EVALUATIONS = 0.1
+# Epochs, and as many evaluations, if the budget does not suffice for one pass over the data.
+PARTIAL_EPOCHS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """Length of a training.
+
+    Attributes:
+      epochs: number of epochs.
+      steps: steps in an epoch.
+      eval_interval: epochs between evaluations.
+      seconds: expected duration.
+    """
+
+    epochs: int
+    steps: int
+    eval_interval: int
+    seconds: float
+
+
+def choose_length(
+    budget: float,
+    step: float,
+    steps: int,
+    evaluation: float,
+    epochs: int | None = None,
+    are_steps_fixed: bool = False,
+) -> Length:
+    """Choose the longest training within a budget.
+
+    Args:
+      budget: seconds for steps and evaluations.
+      step: seconds of one step.
+      steps: steps of one pass over the training set.
+      evaluation: seconds of one evaluation.
+      epochs: number of epochs; None to choose it. Default None.
+      are_steps_fixed: whether an epoch has `steps` steps in any case. Default False.
+
+    Returns:
+      The length; of one step at least, even beyond the budget.
+    """
+    share = budget * EVALUATIONS
+    evaluations = max(1, min(MOST_EVALUATIONS, int(share / max(evaluation, 1e-9))))
+    total = max(1, int((budget - evaluations * evaluation) / step))
+    if epochs is None and (total >= steps or are_steps_fixed):
+        epochs = max(1, min(MOST_EPOCHS, total // steps))
+    elif epochs is None:
+        epochs = min(PARTIAL_EPOCHS, total)
+        steps = total // epochs
+    interval = math.ceil(epochs / evaluations)
+    seconds = epochs * steps * step + math.ceil(epochs / interval) * evaluation
+    return Length(epochs, steps, interval, seconds)

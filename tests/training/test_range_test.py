@@ -1,0 +1,160 @@
+"""Learning-rate range test: its choice, its restored weights, and a run that starts with one."""
+
+import base64
+
+import numpy as np
+import PIL.Image
+import pytest
+import tf_keras as keras
+
+import tiny
+from efficientdet_tf import data as data_lib
+from efficientdet_tf.metrics_history import read_history
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import range_test, train
+from efficientdet_tf.training.compiling import compiled_model
+from efficientdet_tf.training.range_test import ExponentialGrowth, RangeTest, run_range_test
+from efficientdet_tf.visualization.range_test_chart import draw_range_test
+
+RATES = np.geomspace(1e-6, 1, 100)
+
+
+def losses_with_valley(at):
+    """Losses that fall by 5 % and rise by 5 % in a step, with the lowest at a step."""
+    return 1.05 ** np.abs(np.arange(100) - at)
+
+
+@pytest.mark.parametrize("at", [30, 60, 99])
+def test_a_tenth_of_the_rate_of_the_lowest_loss_is_chosen(at):
+    noise = np.random.default_rng(0).uniform(0.95, 1.05, 100)
+    test = RangeTest(RATES, losses_with_valley(at) * noise)
+    assert test.lowest == pytest.approx(RATES[at], rel=0.5)
+    assert test.suggestion == 0.1 * test.lowest
+    assert RangeTest(RATES, losses_with_valley(at)).lowest == RATES[at]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        np.ones(100),
+        # Rises at once, or falls by 4 % only.
+        losses_with_valley(0),
+        np.linspace(1, 0.96, 100),
+        # Too few steps.
+        np.linspace(1, 0.1, 19),
+        np.zeros(0),
+    ],
+    ids=len,
+)
+def test_nothing_is_chosen_where_the_loss_does_not_fall(losses):
+    test = RangeTest(RATES[: len(losses)], losses)
+    assert test.lowest is None and test.suggestion is None
+
+
+def test_the_rate_grows_by_the_same_factor_each_step():
+    schedule = ExponentialGrowth(1e-4, 10.0, 6)
+    rates = [float(schedule(step)) for step in range(6)]
+    np.testing.assert_allclose(rates, [1e-4, 1e-3, 1e-2, 0.1, 1, 10], rtol=1e-5)
+    assert ExponentialGrowth.from_config(schedule.get_config()).get_config() == {
+        **{"first": 1e-4, "last": 10.0, "steps": 6}
+    }
+
+
+@pytest.mark.parametrize("chosen", [0.003, None])
+def test_the_chart_is_an_image(tmp_path, chosen):
+    test = RangeTest(RATES, losses_with_valley(60))
+    draw_range_test(RATES, test.losses, test.smoothed, chosen, tmp_path / "rate.png")
+    image = np.asarray(PIL.Image.open(tmp_path / "rate.png").convert("RGB")).astype(int)
+    reds = (image[..., 0] > 200) & (image[..., 1] < 60)
+    assert reds.any() == (chosen is not None)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8)
+    return tiny.config(
+        **{
+            **{"data.train": path, "data.val": path, "optimizer.name": "adam"},
+            **{"optimizer.learning_rate": 0.002, "optimizer.reference_batch_size": 8},
+            **{"training.batch_size": 4, "training.epochs": 1, "training.deterministic": False},
+        }
+    )
+
+
+def test_weights_are_restored_bit_for_bit_after_a_divergence(config):
+    data = data_lib.load(config.data.train)
+    config = config.override({"model.num_classes": len(data.label_map), "optimizer.ema_decay": 0})
+    schedule = ExponentialGrowth(1e-6, 1e9, 40)
+    model = compiled_model(config, 1, schedule)
+    before = [variable.numpy() for variable in model.variables]
+    test = run_range_test(model, data, config, schedule)
+    # It steps at least as often as it can be judged, unless a loss is infinite.
+    assert 2 < len(test.losses) < 40
+    assert np.isfinite(test.losses).all() and len(set(test.losses)) > 2
+    np.testing.assert_allclose(test.rates[1:] / test.rates[:-1], 1e15 ** (1 / 39))
+    after = [variable.numpy() for variable in model.variables]
+    assert [x.tobytes() for x in after] == [x.tobytes() for x in before]
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """Run directory of a run that starts with a short range test."""
+    directory = RunDirectory(tmp_path_factory.mktemp("run") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_test, "STEPS", 30)
+        train.train(config.override({"optimizer.learning_rate": "auto"}), str(directory.path))
+    return directory
+
+
+def test_the_run_has_the_chosen_rate_and_its_chart(run):
+    settings = run.config().optimizer
+    assert settings.auto_learning_rate
+    # A tenth of those of the steps, at 8 instead of 4 images.
+    lowest, highest = (2 * 0.1 * rate for rate in range_test.RANGE)
+    assert lowest < settings.learning_rate <= highest and settings.learning_rate != 0.002
+    chart = (run.pictures / "learning_rate.png").read_bytes()
+    page = (run.path / "report.html").read_text()
+    assert f'src="data:image/png;base64,{base64.b64encode(chart).decode()}"' in page
+    assert 'alt="Learning-rate range test"' in page
+
+
+def test_the_test_changes_nothing_but_the_rate(run, config, tmp_path):
+    rate = run.config().optimizer.learning_rate
+    train.train(config.override({"optimizer.learning_rate": rate}), str(tmp_path))
+    (with_test, _), (without, _) = (
+        read_history(path / "metrics.csv") for path in (run.path, tmp_path)
+    )
+    assert with_test[0]["loss"] == pytest.approx(without[0]["loss"], rel=1e-4)
+    assert not (tmp_path / "pictures" / "learning_rate.png").exists()
+
+
+def test_resuming_does_not_repeat_it(run, config, capsys):
+    rate, chart = run.config().optimizer.learning_rate, run.pictures / "learning_rate.png"
+    written = chart.stat().st_mtime_ns
+    auto = {"optimizer.learning_rate": "auto", "training.epochs": 2}
+    train.train(config.override(auto), str(run.path))
+    printed = capsys.readouterr().out
+    assert "range test" not in printed and "changed since: optimizer" not in printed
+    assert run.config().optimizer.learning_rate == rate
+    assert chart.stat().st_mtime_ns == written
+
+
+def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
+    tests = iter([RangeTest(RATES, losses_with_valley(50)), RangeTest(RATES, np.ones(100))])
+    monkeypatch.setattr(range_test, "_test", lambda *arguments: next(tests))
+    auto = config.override({"optimizer.learning_rate": "auto"})
+    arguments = (auto, None, None, RunDirectory(tmp_path))
+    assert range_test.choose_learning_rate(config, *arguments[1:]) is config
+    chosen = range_test.choose_learning_rate(*arguments)
+    # The 51st rate is 0.00107; twice a tenth of it, as batches are half of the reference.
+    assert chosen == auto.override(
+        {"optimizer.learning_rate": 0.00021, "optimizer.auto_learning_rate": True}
+    )
+    assert range_test.choose_learning_rate(*arguments) == auto
+    assert capsys.readouterr().out == (
+        "learning rate: 0.00021 at 8 images instead of 0.002, a tenth of the rate of the lowest "
+        "loss in the 100 steps of a range test\n"
+        "learning rate: 0.002 at 8 images, kept; the loss did not fall in the 100 steps of a range "
+        "test\n"
+    )
+    keras.backend.clear_session()
