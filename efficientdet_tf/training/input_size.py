@@ -12,11 +12,13 @@ from efficientdet_tf.data.anchor_proposal import coverage
 from efficientdet_tf.data.anchor_recall import best_ious, network_boxes
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import Record
+from efficientdet_tf.data.statistics import SIZE_LIMITS
 
 # Sides of input sizes are multiples of this; factors of a size that objects may need; and the
 # least gain of best possible recall that is worth a larger one.
 _INPUT_STEP, _FACTORS, _GAIN = 32, (1.0, 1.25, 1.5), 0.005
 _MOST_ASPECT = 3.0
+_SMALL = SIZE_LIMITS[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,13 @@ class InputSize:
     Attributes:
       size: height and width in pixels.
       recall: best possible recall, 0..1.
-      median_side: median of the objects' square roots of area, in pixels of the input.
+      small: share of the objects that are small as COCO defines it, in pixels of the input: whose
+        area is below 32 x 32 pixels.
     """
 
     size: tuple[int, int]
     recall: float
-    median_side: float
+    small: float
 
 
 def choose_input_size(config: Config, records: Sequence[Record]) -> InputSize:
@@ -65,7 +68,7 @@ def measure(config: Config, records: Sequence[Record], size: tuple[int, int]) ->
     """Measure the objects of a training set and the coverage of anchors at an input size."""
     boxes = network_boxes(records, size, config.model.resize).boxes
     recall = coverage("", best_ious(boxes, config, size), config).recall
-    return InputSize(size, recall, float(np.median(np.sqrt(areas(boxes)))) if len(boxes) else 0.0)
+    return InputSize(size, recall, float(np.mean(areas(boxes) < _SMALL**2)) if len(boxes) else 0.0)
 
 
 def describe(chosen: InputSize, before: InputSize) -> str:
@@ -77,13 +80,16 @@ def describe(chosen: InputSize, before: InputSize) -> str:
     """
     line = f"input: {_text(chosen.size)} pixels"
     if chosen.size == before.size:
-        return f"{line}; best possible recall {chosen.recall:.3f}"
+        return (
+            f"{line}; best possible recall {chosen.recall:.3f}, {chosen.small:.0%} of the objects "
+            f"below {_SMALL} pixels"
+        )
     cost = math.prod(chosen.size) / math.prod(before.size)
     return (
         f"{line}, in the shape of the images, instead of {_text(before.size)}; best possible "
-        f"recall {chosen.recall:.3f} instead of {before.recall:.3f}, median object "
-        f"{chosen.median_side:.0f} pixels instead of {before.median_side:.0f}, "
-        f"{cost:.1f} times the computation"
+        f"recall {chosen.recall:.3f} instead of {before.recall:.3f}, {chosen.small:.0%} of the "
+        f"objects below {_SMALL} pixels instead of {before.small:.0%}, {cost:.1f} times the "
+        "computation"
     )
 
 

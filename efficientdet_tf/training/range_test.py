@@ -6,6 +6,8 @@ section 3.3, with a learning rate that grows exponentially.
 
 import dataclasses
 import math
+import sys
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -119,7 +121,7 @@ def run_range_test(
     steps, losses = TrialSteps(model, data, config), list[float]()
     average, lowest = 0.0, math.inf
     try:
-        for number in tqdm(range(schedule.steps), desc="range test", unit="step", leave=False):
+        for number in _with_progress(range(schedule.steps)):
             loss = steps.run()
             if not math.isfinite(loss):
                 break
@@ -135,6 +137,12 @@ def run_range_test(
     growth = schedule.last / schedule.first
     rates = schedule.first * growth ** (np.arange(len(losses)) / (schedule.steps - 1))
     return RangeTest(rates, np.array(losses))
+
+
+def _with_progress(steps: range) -> Iterable[int]:
+    # Frequent updates would bloat a log file.
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(steps, "range test", unit="step", leave=False, mininterval=interval)
 
 
 def choose_learning_rate(
