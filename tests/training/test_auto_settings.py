@@ -1,5 +1,8 @@
-"""Input size and batch that are `auto`: chosen for a new run, kept when it is resumed."""
+"""Settings that are `auto`: chosen for a new run, kept when it is resumed."""
 
+import base64
+import contextlib
+import io
 import re
 
 import pytest
@@ -9,9 +12,11 @@ import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
+from efficientdet_tf.config import auto_switch
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.metrics_history import read_history
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import auto_settings
+from efficientdet_tf.training import auto_settings, range_test, train
 
 AUTO = {
     "model.image_size": "auto",
@@ -20,21 +25,12 @@ AUTO = {
 }
 
 
+CHOSEN = ("input: ", "batch: ", "memory: ", "learning rate: ")
+
+
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
     return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8)
-
-
-def call(coco_file, folder, *more):
-    settings = tiny.NETWORK | {"data.val": coco_file, "model.auto_image_size": "true"}
-    return command_line.call(
-        train_command.COMMAND,
-        [
-            *("--model=efficientdet-lite0", f"--model_dir={folder}", f"--train_data={coco_file}"),
-            *(f"--set={key}={value}" for key, value in settings.items()),
-            *more,
-        ],
-    )
 
 
 def test_a_run_is_kept_as_chosen():
@@ -58,30 +54,83 @@ def test_a_run_is_kept_as_chosen():
     assert auto_settings.keep(tiny.config(), stored) == tiny.config()
 
 
-def test_auto_is_resolved_once(coco_file, tmp_path, capsys):
-    short = ("--batch_size=auto", "--epochs=1", "--set=training.steps_per_epoch=1")
-    assert call(coco_file, tmp_path, *short) == 0
-    printed = capsys.readouterr().out.splitlines()
-    config = RunDirectory(tmp_path).config()
+@pytest.fixture(scope="module")
+def asked(coco_file):
+    """Config of a run of one step in which all is `auto`."""
+    return tiny.config(
+        **{
+            **{"data.train": coco_file, "data.val": coco_file, "optimizer.name": "adam"},
+            **{"optimizer.learning_rate": 0.002, "optimizer.reference_batch_size": 16},
+            **{"training.batch_size": 64, "training.epochs": 1, "model.auto_image_size": True},
+            **{"training.auto_batch_size": True, "optimizer.auto_learning_rate": True},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(asked, tmp_path_factory):
+    """Run directory, and what was printed."""
+    directory = RunDirectory(tmp_path_factory.mktemp("run") / "run")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(range_test, "STEPS", 30)
+        train.train(asked, str(directory.path))
+    return directory, printed.getvalue().splitlines()
+
+
+def test_a_run_has_what_was_chosen_and_says_why(run):
+    directory, printed = run
+    config = directory.config()
     assert config.model.auto_image_size and config.training.auto_batch_size
+    size = "x".join(map(str, config.model.image_size))
+    lines = [line for line in printed if line.startswith(CHOSEN)]
+    assert re.match(f"input: {size} pixels[;,] .*best possible recall", lines[0])
     # Halved from 64, as there are 8 images.
     assert config.training.batch_size == 8
-    assert (
+    assert lines[1] == (
         "batch: 8 images instead of 64, which makes 1 step of an epoch; the learning rate follows"
-        in printed
     )
-    size = "x".join(map(str, config.model.image_size))
-    chosen = ("input: ", "batch: ", "memory: ")
-    first = [line for line in printed if line.startswith(chosen)]
-    assert re.match(f"input: {size} pixels[;,] .*best possible recall", first[0])
-    assert " GB in a real step of 8 images, " in first[2]
-    assert call(coco_file, tmp_path, *short, "--epochs=2") == 0
-    printed = capsys.readouterr().out.splitlines()
-    again = [line for line in printed if line.startswith(chosen) or "changed" in line]
-    # The second is the estimate that every run prints.
-    assert again[0] == "changed since: training.epochs 1 -> 2"
-    assert len(again) == 2 and again[1].startswith("memory: about ")
-    assert RunDirectory(tmp_path).config() == config.override({"training.epochs": 2})
+    measured = r"memory: \d\.\d GB in a real step of 8 images, \d\.\d GB estimated, of \d+\.\d GB"
+    assert re.fullmatch(measured, lines[2])
+    rate = config.optimizer.learning_rate
+    assert lines[3].startswith(f"learning rate: {rate:g} at 16 images instead of 0.002, a tenth of")
+    # A tenth of those of the steps, at 16 instead of 8 images.
+    lowest, highest = (2 * 0.1 * each for each in range_test.RANGE)
+    assert lowest < rate <= highest and rate != 0.002
+
+
+def test_the_report_shows_the_range_test(run):
+    directory, _ = run
+    chart = (directory.pictures / "learning_rate.png").read_bytes()
+    page = (directory.path / "report.html").read_text()
+    assert f'src="data:image/png;base64,{base64.b64encode(chart).decode()}"' in page
+    assert 'alt="Learning-rate range test"' in page
+
+
+def test_a_run_is_that_with_the_chosen_settings(run, tmp_path):
+    directory, _ = run
+    switches = dict.fromkeys(map(auto_switch, AUTO), False)
+    given = directory.config().override(switches)
+    train.train(given, str(tmp_path))
+    (chosen, _), (same, _) = (
+        read_history(path / "metrics.csv") for path in (directory.path, tmp_path)
+    )
+    assert chosen[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-4)
+    assert not (tmp_path / "pictures" / "learning_rate.png").exists()
+
+
+def test_resuming_chooses_nothing_again(run, asked, capsys):
+    directory, _ = run
+    before, chart = directory.config(), directory.pictures / "learning_rate.png"
+    written = chart.stat().st_mtime_ns
+    train.train(asked, str(directory.path))
+    printed = capsys.readouterr().out
+    assert f"{directory.path}: all 1 epochs are done" in printed
+    assert "changed since" not in printed
+    # The estimate that every run prints.
+    lines = [line for line in printed.splitlines() if line.startswith(CHOSEN)]
+    assert len(lines) == 1 and lines[0].startswith("memory: about ")
+    assert directory.config() == before and chart.stat().st_mtime_ns == written
 
 
 def test_several_workers_cannot_measure(coco_file, monkeypatch):
@@ -111,6 +160,8 @@ def test_several_workers_cannot_measure(coco_file, monkeypatch):
     ],
 )
 def test_bad_values_are_one_line(coco_file, tmp_path, capsys, flag, message):
-    assert call(coco_file, tmp_path / "run", flag) == 1
+    arguments = ["--model=efficientdet-lite0", f"--train_data={coco_file}", flag]
+    arguments.append(f"--model_dir={tmp_path / 'run'}")
+    assert command_line.call(train_command.COMMAND, arguments) == 1
     assert capsys.readouterr().err == f"train: {message}\n"
     assert not (tmp_path / "run").exists()

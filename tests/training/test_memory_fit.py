@@ -1,7 +1,5 @@
 """Batches that fit into memory: their size, micro-batches, gradient checkpointing."""
 
-import re
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,15 +82,6 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(data):
     return tiny.config(**{"training.batch_size": 8, "model.num_classes": len(data.label_map)})
-
-
-def test_a_real_step_is_measured(data, config):
-    fit = fit_memory(config, data, tf.distribute.get_strategy())
-    assert fit.saving == MemorySaving(1, False) and fit.without_saving == fit.estimated
-    assert 10**6 < fit.measured < 0.9 * fit.available
-    pattern = r"memory: \d\.\d GB in a real step of 8 images, \d\.\d GB estimated, of \d+\.\d GB"
-    assert re.fullmatch(pattern, str(fit))
-    assert np.isfinite(fit.steps.run())
 
 
 @pytest.fixture

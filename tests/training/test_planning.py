@@ -146,30 +146,23 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     )
 
 
-def test_auto_leaves_the_choice_to_the_plan(coco_file, tmp_path, capsys, monkeypatch):
-    # Shorter than it is.
-    monkeypatch.setattr(planning.range_test, "STEPS", 25)
-    auto = ("--epochs=auto", "--batch_size=auto", "--set=optimizer.learning_rate=auto")
-    limits = ("--hours=0.5", "--set=training.steps_per_epoch=1")
-    # The 300 epochs of the plan would take long, so only this is run of it.
-    monkeypatch.setattr(planning.run_length, "MOST_EPOCHS", 1)
-    monkeypatch.setattr(planning, "FEWEST_STEPS", 1)
-    assert call(coco_file, tmp_path, *limits, *auto) == 0
-    reasons = json.loads((tmp_path / "plan.json").read_text())["reasons"]
-    assert [line.split(":")[0] for line in reasons] == [
-        *("recipe", "weights", "images", "batch", "memory", "step", "learning rate", "length"),
-        "evaluations",
-    ]
-    assert reasons[3] == "batch: 8 images"
-    assert reasons[6] == "learning rate: by a range test of up to 25 steps, next"
-    config = RunDirectory(tmp_path).config()
-    assert config.optimizer.auto_learning_rate and config.optimizer.name == "adam"
-    assert (tmp_path / "pictures" / "learning_rate.png").is_file()
-    capsys.readouterr()
-    assert call(coco_file, tmp_path, *limits, *auto) == 0
-    printed = capsys.readouterr().out
-    assert "range test" not in printed and "changed since" not in printed
-    assert RunDirectory(tmp_path).config() == config
+def test_auto_leaves_the_choice_to_the_plan(coco_file):
+    values = train_command.define_flags()
+    given = ["--set=optimizer.learning_rate=auto", "--set=model.image_size=64", "--epochs=3"]
+    values(["train", "--hours=1", "--batch_size=auto", *given])
+    assert train_command._plan(values).keywords["given"] == {
+        *("model.image_size", "training.epochs")
+    }
+    config = tiny.config(**{"optimizer.learning_rate": "auto", "training.batch_size": "auto"})
+    data = data_lib.load(coco_file)
+    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), ())
+    planner.choose_recipe()
+    planner.choose_batch_size()
+    assert planner.lines[0] == "recipe: finetune, for 8 images"
+    assert planner.lines[2:] == ["batch: 8 images"]
+    # The rate of the recipe until the range test.
+    assert planner.config.optimizer.auto_learning_rate
+    assert planner.config.optimizer.learning_rate == 0.002
 
 
 def test_too_few_hours_are_one_line(coco_file):

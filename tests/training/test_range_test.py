@@ -1,17 +1,13 @@
-"""Learning-rate range test: its choice, its restored weights, and a run that starts with one."""
-
-import base64
+"""Learning-rate range test: its choice, its line, and its restored weights."""
 
 import numpy as np
 import PIL.Image
 import pytest
-import tf_keras as keras
 
 import tiny
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.metrics_history import read_history
 from efficientdet_tf.run_directory import RunDirectory
-from efficientdet_tf.training import range_test, train
+from efficientdet_tf.training import range_test
 from efficientdet_tf.training.compiling import compiled_model
 from efficientdet_tf.training.range_test import ExponentialGrowth, RangeTest, run_range_test
 from efficientdet_tf.visualization.range_test_chart import draw_range_test
@@ -76,7 +72,7 @@ def config(tmp_path_factory):
         **{
             **{"data.train": path, "data.val": path, "optimizer.name": "adam"},
             **{"optimizer.learning_rate": 0.002, "optimizer.reference_batch_size": 8},
-            **{"training.batch_size": 4, "training.epochs": 1, "training.deterministic": False},
+            "training.batch_size": 4,
         }
     )
 
@@ -94,49 +90,6 @@ def test_weights_are_restored_bit_for_bit_after_a_divergence(config):
     np.testing.assert_allclose(test.rates[1:] / test.rates[:-1], 1e15 ** (1 / 39))
     after = [variable.numpy() for variable in model.variables]
     assert [x.tobytes() for x in after] == [x.tobytes() for x in before]
-
-
-@pytest.fixture(scope="module")
-def run(config, tmp_path_factory):
-    """Run directory of a run that starts with a short range test."""
-    directory = RunDirectory(tmp_path_factory.mktemp("run") / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(range_test, "STEPS", 30)
-        train.train(config.override({"optimizer.learning_rate": "auto"}), str(directory.path))
-    return directory
-
-
-def test_the_run_has_the_chosen_rate_and_its_chart(run):
-    settings = run.config().optimizer
-    assert settings.auto_learning_rate
-    # A tenth of those of the steps, at 8 instead of 4 images.
-    lowest, highest = (2 * 0.1 * rate for rate in range_test.RANGE)
-    assert lowest < settings.learning_rate <= highest and settings.learning_rate != 0.002
-    chart = (run.pictures / "learning_rate.png").read_bytes()
-    page = (run.path / "report.html").read_text()
-    assert f'src="data:image/png;base64,{base64.b64encode(chart).decode()}"' in page
-    assert 'alt="Learning-rate range test"' in page
-
-
-def test_the_test_changes_nothing_but_the_rate(run, config, tmp_path):
-    rate = run.config().optimizer.learning_rate
-    train.train(config.override({"optimizer.learning_rate": rate}), str(tmp_path))
-    (with_test, _), (without, _) = (
-        read_history(path / "metrics.csv") for path in (run.path, tmp_path)
-    )
-    assert with_test[0]["loss"] == pytest.approx(without[0]["loss"], rel=1e-4)
-    assert not (tmp_path / "pictures" / "learning_rate.png").exists()
-
-
-def test_resuming_does_not_repeat_it(run, config, capsys):
-    rate, chart = run.config().optimizer.learning_rate, run.pictures / "learning_rate.png"
-    written = chart.stat().st_mtime_ns
-    auto = {"optimizer.learning_rate": "auto", "training.epochs": 2}
-    train.train(config.override(auto), str(run.path))
-    printed = capsys.readouterr().out
-    assert "range test" not in printed and "changed since: optimizer" not in printed
-    assert run.config().optimizer.learning_rate == rate
-    assert chart.stat().st_mtime_ns == written
 
 
 def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
@@ -157,4 +110,3 @@ def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
         "learning rate: 0.002 at 8 images, kept; the loss did not fall in the 100 steps of a range "
         "test\n"
     )
-    keras.backend.clear_session()
