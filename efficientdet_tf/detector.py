@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tf_keras as keras
@@ -16,6 +16,8 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import onnx_runtimes, runtime_choice, runtimes
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.frozen_network import freeze_network
+from efficientdet_tf.inference.test_time_augmentation import FusedBackend, check_classes
+from efficientdet_tf.inference.views import build_views
 from efficientdet_tf.run_directory import RunDirectory
 
 
@@ -101,14 +103,34 @@ class Detector:
 
     @classmethod
     def _load_run(cls, run: RunDirectory, runtime: str) -> "Detector":
-        config = run.config()
         chosen = runtime_choice.fastest_exact(run) if runtime == "auto" else None
         if chosen is not None:
             chosen_runtime = chosen.runtime if chosen.path.suffix == ".onnx" else "auto"
             detector = cls.load(chosen.path, chosen_runtime)
             detector.description = f"{chosen.path} in {chosen.runtime}"
             return detector
-        network = freeze_network(run.load_model(), config.model.image_size)
+        return cls.from_run(run)
+
+    @classmethod
+    def from_run(
+        cls,
+        run: RunDirectory,
+        weights: str = "best",
+        overrides: Mapping[str, object] | None = None,
+    ) -> "Detector":
+        """Make a detector of a run, in Keras.
+
+        Args:
+          run: the run.
+          weights: "best" or "last". Default "best".
+          overrides: dotted keys -> values of settings of `detection`. Default none.
+
+        Raises:
+          RunDirectoryError: when the weights are missing or do not fit the config.
+          ConfigError: for an unknown setting or an invalid value.
+        """
+        config = run.config().override(overrides or {})
+        network = freeze_network(run.load_model(weights), config.model.image_size)
         return cls(runtimes.KerasBackend(network, config), run.label_map())
 
     @classmethod
@@ -126,6 +148,48 @@ class Detector:
 
         connection = server.connect(address, model)
         return cls(server.ServerBackend(connection), server.label_map(connection))
+
+    @classmethod
+    def ensemble(cls, detectors: Mapping[str, "Detector"], views: Sequence[str] = ()) -> "Detector":
+        """Make a detector that fuses the detections of several models, and of views of an image.
+
+        Scores are lower than those of one model where only some of the models or views detect an
+        object, see `efficientdet_tf.inference.box_fusion`.
+
+        Examples:
+          paths = ["runs/a", "runs/b"]
+          detector = Detector.ensemble({path: Detector.load(path) for path in paths}, ["flip"])
+
+        Args:
+          detectors: name of each, for messages -> detector with the same classes; at least one.
+          views: of "flip" and "scale": in which views of an image each model detects, see
+            `efficientdet_tf.inference.views`. Default (), the image as it is.
+
+        Raises:
+          EnsembleError: when two have different classes.
+          ViewError: for an unknown view.
+        """
+        label_map = check_classes({name: one.label_map for name, one in detectors.items()})
+        chosen_views = build_views(views)
+        first, *others = detectors.values()
+        if not others and len(chosen_views) == 1:
+            return first
+        backends = [one._backend for one in (first, *others)]
+        return cls(FusedBackend(backends, chosen_views), label_map)
+
+    def augmented(self, views: Sequence[str]) -> "Detector":
+        """Make a detector with test-time augmentation.
+
+        Examples:
+          detector = Detector.load("runs/bccd").augmented(["flip", "scale"])
+
+        Args:
+          views: see `ensemble`.
+
+        Raises:
+          ViewError: for an unknown view.
+        """
+        return Detector.ensemble({"": self}, views)
 
     def detect(self, images: Image | Iterable[Image], batch_size: int = 8) -> list[Detections]:
         """Detect in images. Thread-safe.
