@@ -8,6 +8,7 @@ from absl import flags
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
+from efficientdet_tf.cli.fusion_flags import define_tta_flag, model_paths
 from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
@@ -16,10 +17,10 @@ from efficientdet_tf.output_files import check_not_input, check_replaceable
 
 if TYPE_CHECKING:
     from efficientdet_tf.data.records import DetectionData
+    from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
     from efficientdet_tf.evaluation.diagnosis import Diagnosis
     from efficientdet_tf.evaluation.result import EvaluationResult
-    from efficientdet_tf.run_directory import RunDirectory
 
 # The first identifies the others as files of this command.
 _FILES = (
@@ -44,7 +45,7 @@ def define_flags() -> flags.FlagValues:
         "model_path",
         None,
         "Run directory, SavedModel folder, .tflite or .onnx file, or .json file of detections in "
-        "COCO's results format.",
+        "COCO's results format; several models with commas between them are an ensemble.",
     )
     text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
     text(
@@ -58,7 +59,12 @@ def define_flags() -> flags.FlagValues:
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
     define_runtime_flag(values)
-    text("output", None, "Output folder. Default: beside the model, or in its run.")
+    define_tta_flag(values)
+    text(
+        "output",
+        None,
+        "Output folder. Default: beside the model, or in its run; an ensemble needs it.",
+    )
     return values
 
 
@@ -79,21 +85,13 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, p
     from efficientdet_tf.evaluation.diagnosis import diagnose
     from efficientdet_tf.run_directory import RunDirectory
 
-    path = pathlib.Path(options.model_path)
-    run_directory = RunDirectory(path)
-    is_run = run_directory.exists()
-    # A run is evaluated in Keras anyway.
-    known = ("auto", "keras") if is_run else ("auto",)
-    if options.runtime not in known and path.suffix != ".onnx":
-        raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
-    config = _config(options, run_directory if is_run else None)
-    default = path / "evaluation" if is_run else f"{path}-evaluation"
+    paths = model_paths(options.model_path)
+    is_run = RunDirectory(paths[0]).exists()
+    _check_models(options, paths)
+    config = _config(options, paths)
     data = _data(options, config, is_run)
-    output = _made(pathlib.Path(options.output or default), options.model_path, options.data)
-    if is_run:
-        evaluator = _evaluate_run(run_directory, options.weights, data, config)
-    else:
-        evaluator = _evaluate_artifact(path, options.runtime, data, config.data.strict)
+    output = _made(_output(options, paths[0], is_run), *map(str, paths), options.data)
+    evaluator = _detect(options, paths, data, config)
     result = evaluator.result()
     diagnosis = diagnose(data, evaluator.arrays())
     _write(output, result, diagnosis, evaluator)
@@ -103,8 +101,6 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, p
 def main(values: flags.FlagValues) -> None:
     """Evaluate, and print the metrics and the paths of the files."""
     command_line.require(values, "model_path")
-    if not pathlib.Path(values.model_path).exists():
-        raise UserError(f"{values.model_path}: no such file or folder")
     result, diagnosis, output = evaluate(values)
     print(f"{result.table()}\n\n{diagnosis.summary()}")
     print(f"\nWritten to {output}: {', '.join(_FILES)}")
@@ -120,18 +116,42 @@ def run() -> None:
     command_line.run(COMMAND)
 
 
-def _config(options: flags.FlagValues, run_directory: "RunDirectory | None") -> Config:
-    """Return the run's config with --nms and --set; the defaults for an exported model."""
+def _check_models(options: flags.FlagValues, paths: list[pathlib.Path]) -> None:
+    """Check --runtime, --tta and --output against the models, before anything is loaded."""
+    from efficientdet_tf.inference.views import build_views
+    from efficientdet_tf.run_directory import RunDirectory
+
+    build_views(options.tta)
+    for path in paths:
+        # A run is evaluated in Keras anyway.
+        known = ("auto", "keras") if RunDirectory(path).exists() else ("auto",)
+        if options.runtime not in known and path.suffix != ".onnx":
+            raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
+        if path.suffix == ".json" and (options.tta or len(paths) > 1):
+            raise UserError(f"{path}: is no model; --tta and ensembles need models")
+    if len(paths) > 1 and not options.output:
+        raise UserError("--output is missing: an ensemble has no folder of its own")
+
+
+def _overrides(options: flags.FlagValues) -> dict[str, object]:
+    """Return the settings of --nms and --set."""
     overrides = parse_assignments(options.set)
-    if options.nms:
-        overrides["detection.nms"] = options.nms
-    config = run_directory.config() if run_directory else Config()
+    return overrides | ({"detection.nms": options.nms} if options.nms else {})
+
+
+def _config(options: flags.FlagValues, paths: list[pathlib.Path]) -> Config:
+    """Return the first run's config with --nms and --set; the defaults for an exported model."""
+    from efficientdet_tf.run_directory import RunDirectory
+
+    overrides = _overrides(options)
     baked_in = [key for key in overrides if not key.startswith("data.")]
-    if baked_in and not run_directory:
+    exported = [path for path in paths if not RunDirectory(path).exists()]
+    if baked_in and exported:
         raise UserError(
-            f"{options.model_path}: {baked_in[0]} is only for a run directory; an exported model "
+            f"{exported[0]}: {baked_in[0]} is only for a run directory; an exported model "
             "has fixed settings"
         )
+    config = Config() if paths[0] in exported else RunDirectory(paths[0]).config()
     return config.override(overrides)
 
 
@@ -150,27 +170,40 @@ def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "Detection
     return loaded
 
 
-def _evaluate_run(
-    run_directory: "RunDirectory", weights: str, data: "DetectionData", config: Config
+def _output(options: flags.FlagValues, path: pathlib.Path, is_run: bool) -> pathlib.Path:
+    default = path / "evaluation" if is_run else f"{path}-evaluation"
+    return pathlib.Path(options.output or default)
+
+
+def _detect(
+    options: flags.FlagValues, paths: list[pathlib.Path], data: "DetectionData", config: Config
 ) -> "CocoEvaluator":
-    from efficientdet_tf.evaluation.runner import Evaluation
-
-    model = run_directory.load_model(weights)
-    return Evaluation(model, data, config, run_directory.label_map()).detect()
-
-
-def _evaluate_artifact(
-    path: pathlib.Path, runtime: str, data: "DetectionData", strict: bool
-) -> "CocoEvaluator":
+    """Detect in all images with the model, its views, or the ensemble."""
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.evaluation.coco import CocoEvaluator
-    from efficientdet_tf.evaluation.runner import run_detector
+    from efficientdet_tf.evaluation.runner import Evaluation, run_detector
+    from efficientdet_tf.run_directory import RunDirectory
 
-    if path.suffix == ".json":
+    run = RunDirectory(paths[0])
+    if run.exists() and len(paths) == 1 and not options.tta:
+        model = run.load_model(options.weights)
+        return Evaluation(model, data, config, run.label_map()).detect()
+    if paths[0].suffix == ".json":
         evaluator = CocoEvaluator(data)
-        evaluator.add_results(path)
+        evaluator.add_results(paths[0])
         return evaluator
-    return run_detector(Detector.load(path, runtime), data, strict)
+    detectors = {str(path): _load_detector(path, options) for path in paths}
+    return run_detector(Detector.ensemble(detectors, options.tta), data, config.data.strict)
+
+
+def _load_detector(path: pathlib.Path, options: flags.FlagValues) -> "Detector":
+    from efficientdet_tf.detector import Detector
+    from efficientdet_tf.run_directory import RunDirectory
+
+    run = RunDirectory(path)
+    if run.exists():
+        return Detector.from_run(run, options.weights, _overrides(options))
+    return Detector.load(path, options.runtime)
 
 
 def _is_own_evaluation(path: pathlib.Path) -> bool:

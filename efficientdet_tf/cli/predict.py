@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from efficientdet_tf.cli import command_line
+from efficientdet_tf.cli.fusion_flags import define_tta_flag, model_paths
 from efficientdet_tf.cli.runtime_flag import define_runtime_flag
 from efficientdet_tf.errors import UserError
 
@@ -20,8 +21,13 @@ def define_flags() -> flags.FlagValues:
     def text(name: str, meaning: str) -> None:
         flags.DEFINE_string(name, None, meaning, flag_values=values)
 
-    text("model_path", "Run directory, SavedModel folder, .tflite or .onnx file.")
+    text(
+        "model_path",
+        "Run directory, SavedModel folder, .tflite or .onnx file; several with commas between "
+        "them are an ensemble.",
+    )
     define_runtime_flag(values)
+    define_tta_flag(values)
     text(
         "server",
         "Instead of --model_path: TensorFlow Serving, host:port for gRPC or http://host:port.",
@@ -81,16 +87,15 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "input", "output")
     if bool(values.model_path) == bool(values.server):
         raise UserError("--model_path or --server is needed, and not both")
-    if values.explain and values.server:
-        raise UserError(
-            "--explain: heat maps need gradients, which no server has; use --model_path with the "
-            "run directory"
-        )
+    if values.explain:
+        _check_explained(values)
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.inference import prediction
     from efficientdet_tf.inference.explanation import Explainer
+    from efficientdet_tf.inference.views import build_views
 
-    # Before the model is loaded, to fail early for a wrong folder.
+    # Before the model is loaded, to fail early for an unknown view or a wrong folder.
+    build_views(values.tta)
     files = prediction.plan(
         values.input,
         pathlib.Path(values.output),
@@ -100,8 +105,6 @@ def main(values: flags.FlagValues) -> None:
     )
     explainer = Explainer.load(values.model_path) if values.explain else None
     detector = _load_detector(values)
-    if detector.description:
-        print(f"{detector.description}: the fastest here with the detections of the run")
     counts = prediction.predict(
         detector,
         files,
@@ -123,14 +126,34 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"{what} images could not be read")
 
 
+def _check_explained(values: flags.FlagValues) -> None:
+    """Check that the detections to explain are those of one network with gradients."""
+    if values.server:
+        raise UserError(
+            "--explain: heat maps need gradients, which no server has; use --model_path with the "
+            "run directory"
+        )
+    if values.tta or len(model_paths(values.model_path)) > 1:
+        raise UserError(
+            "--explain: heat maps are of the detections of one network in the image as it is; use "
+            "one run directory, without --tta"
+        )
+
+
 def _load_detector(values: flags.FlagValues) -> "Detector":
+    """Load the models of the flags, and fuse them and the views of --tta."""
     from efficientdet_tf.detector import Detector
 
     if values.server:
-        return Detector.from_server(values.server, values.server_model)
+        return Detector.from_server(values.server, values.server_model).augmented(values.tta)
     # The network that is explained, not a faster file that was exported from it.
     is_explained = values.explain and values.runtime == "auto"
-    return Detector.load(values.model_path, "keras" if is_explained else values.runtime)
+    detectors = {}
+    for path in model_paths(values.model_path):
+        detectors[str(path)] = Detector.load(path, "keras" if is_explained else values.runtime)
+        if description := detectors[str(path)].description:
+            print(f"{description}: the fastest here with the detections of the run")
+    return Detector.ensemble(detectors, values.tta)
 
 
 COMMAND = command_line.Command(

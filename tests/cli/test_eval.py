@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -77,6 +78,7 @@ def options(model_dir, **values):
         "nms": None,
         "set": [],
         "runtime": "auto",
+        "tta": [],
         "output": None,
     }
     return types.SimpleNamespace(model_path=str(model_dir), **{**defaults, **values})
@@ -238,7 +240,8 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
         (
             [],
             "--model_path is missing: Run directory, SavedModel folder, .tflite or .onnx file, or "
-            ".json file of detections in COCO's results format.",
+            ".json file of detections in COCO's results format; several models with commas between "
+            "them are an ensemble.",
         ),
         (["--model_path=x", "y"], "unexpected argument 'y'; see --help"),
         (["--nms=soft"], "flag --nms=soft: value should be one of <gaussian|hard>; see --help"),
@@ -247,11 +250,68 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
             "Unknown command line flag 'modelpath'. Did you mean: model_path ?; see --help",
         ),
         (["--model_path=nowhere"], "nowhere: no such file or folder"),
+        (["--model_path=docs,docs"], "--model_path: docs is given twice; use distinct models"),
+        (["--model_path=docs,nowhere"], "nowhere: no such file or folder"),
+        (
+            ["--model_path=docs,tests", "--data=digits"],
+            "--output is missing: an ensemble has no folder of its own",
+        ),
+        (["--model_path=docs", "--tta=turn"], "view 'turn': unknown; use flip or scale, or both"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments, message, capsys):
     assert command_line.call(command.COMMAND, arguments) == 1
     assert capsys.readouterr() == ("", f"eval: {message}\n")
+
+
+def test_test_time_augmentation_fuses_views(folder, measured, tmp_path):
+    given = options(folder / "run", weights="last", tta=["flip"], output=str(tmp_path / "flip"))
+    result, _, output = command.evaluate(given)
+    assert result.num_images == 3 and output == tmp_path / "flip"
+    plain, _, other = command.evaluate(
+        options(folder / "run", weights="last", output=str(tmp_path / "plain"))
+    )
+    fused, single = (
+        json.loads((folder / "detections.json").read_text()) for folder in (output, other)
+    )
+    # Objects that only one of two views has are in the result, too.
+    assert len(fused) > 20 * 3 >= len(single)
+    assert max(item["score"] for item in fused) <= max(item["score"] for item in single) + 0.05
+    for item in fused:
+        x, y, width, height = item["bbox"]
+        assert x >= 0 and y >= 0 and x + width <= 80.01 and y + height <= 48.01
+
+
+def test_an_ensemble_has_the_settings_of_the_command(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "other")
+    paths = f"{folder / 'run'},{tmp_path / 'other'}"
+    settings = {"nms": "hard", "set": ["detection.max_detections=2"], "weights": "last"}
+    command.evaluate(options(paths, output=str(tmp_path / "out"), **settings))
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    # Twice the same model has the same two detections in each image, with the same scores.
+    assert len(found) == 3 * 2
+    assert min(item["score"] for item in found) > 0.1
+
+
+def test_an_ensemble_of_other_classes_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "other")
+    label_map = LabelMap((4, 9), ("disc", "ring"))
+    (tmp_path / "other" / "label_map.json").write_text(label_map.to_json())
+    first, second = folder / "run", tmp_path / "other"
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(f"{first},{second}", output=str(tmp_path / "out")))
+    assert str(error.value) == (
+        f"{second}: class 'ring' (id 9) instead of 'square' (id 9) of {first}; an ensemble needs "
+        "models of the same classes"
+    )
+
+
+def test_detections_in_a_file_have_no_views(folder):
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "val.json", tta=["flip"]))
+    assert (
+        str(error.value) == f"{folder / 'val.json'}: is no model; --tta and ensembles need models"
+    )
 
 
 def test_help_lists_the_flags():

@@ -103,12 +103,34 @@ def test_json_has_what_the_detector_found(done, photograph, tiny_run):
         (["--model_path=x", "--input=y"], "--output is missing: Folder to write images and "),
         (["--model_path=nowhere", f"--input={__file__}", "--output=z"], "nowhere: no such file or"),
         (["--score_threshold=2"], "flag --score_threshold=2: "),
+        (
+            [
+                "--model_path=x",
+                f"--input={REPOSITORY}/docs/detections.png",
+                "--output=z",
+                "--tta=up",
+            ],
+            "view 'up': unknown; use flip or scale, or both",
+        ),
     ],
 )
 def test_complains_in_one_line(arguments, message, capsys):
     assert command_line.call(predict_command.COMMAND, arguments) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"predict: {message}")
+
+
+def test_detects_in_views_of_each_image(tmp_path, tiny_run, photograph, detector):
+    done = commands.call(
+        *("-m", "efficientdet_tf", "predict", f"--model_path={tiny_run}", "--tta=flip,scale"),
+        *(f"--input={photograph}", f"--output={tmp_path}/out", "--score_threshold=0.1"),
+    )
+    [entry] = entries_in(tmp_path / "out")
+    count = len(entry["detections"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{count} detections in 1 images, written to {tmp_path}/out\n"
+    [found] = detector.augmented(["scale", "flip"]).detect(photograph)
+    assert count == len(found.above(0.1)) > 0
 
 
 def entries_in(output):
@@ -305,6 +327,16 @@ def test_heat_maps_are_drawn_beside_the_images(tmp_path, tiny_run, image_folder)
             ["--model_path={folder}/model.tflite", "--input={folder}/clip.mp4"],
             "--input: {folder}/clip.mp4: a video has no heat maps, only images have; leave "
             "--explain out",
+        ),
+        (
+            ["--model_path={folder}/model.tflite", "--tta=flip"],
+            "--explain: heat maps are of the detections of one network in the image as it is; use "
+            "one run directory, without --tta",
+        ),
+        (
+            ["--model_path={folder}/model.tflite,{folder}/clip.mp4"],
+            "--explain: heat maps are of the detections of one network in the image as it is; use "
+            "one run directory, without --tta",
         ),
     ],
 )
