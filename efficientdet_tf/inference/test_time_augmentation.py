@@ -81,7 +81,7 @@ def check_classes(label_maps: Mapping[str, LabelMap]) -> LabelMap:
 def _difference(label_map: LabelMap, expected: LabelMap) -> str:
     """Say what is different in a label map."""
     if len(label_map) != len(expected):
-        return f"{len(label_map)} classes instead of the {len(expected)}"
+        return f"the number of classes is {len(label_map)} instead of the {len(expected)}"
     pairs = zip(zip(label_map.names, label_map.ids), zip(expected.names, expected.ids))
     (name, id_), (other, other_id) = next(pair for pair in pairs if pair[0] != pair[1])
     return f"class {name!r} (id {id_}) instead of {other!r} (id {other_id})"

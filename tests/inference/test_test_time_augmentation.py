@@ -95,7 +95,7 @@ def test_an_ensemble_is_that_of_its_models(detector, exported, pixels):
             LabelMap((3, 900, 7), ("bee", "ant", "Kuh ä")),
             "class 'bee' (id 3) instead of 'ant' (id 900)",
         ),
-        (LabelMap((1,), ("ant",)), "1 classes instead of the 3"),
+        (LabelMap((1,), ("ant",)), "the number of classes is 1 instead of the 3"),
     ],
 )
 def test_other_classes_are_refused(detector, other, difference):
