@@ -163,17 +163,22 @@ def test_int8_that_never_holds_is_refused(int8_exporter, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_format_holds(int8_exporter, data_path, tmp_path):
+def test_every_format_holds(int8_exporter, exported, data_path, tmp_path):
     exporter = int8_exporter(tmp_path)
     verification = Verification(
         exporter.model, exporter.config, exporter.label_map, load(data_path), max_ap_drop=1.0
     )
-    for name in formats.FORMATS:
-        exporter.write(name, verification.check)
+    for name, file in ((name, formats.FORMATS[name].file) for name in formats.FORMATS):
+        # Of the same run, where it is written already.
+        if (exported / file).exists():
+            path = exported / file
+            verification.check(name, path, formats.size_of(path))
+        else:
+            exporter.write(name, verification.check)
     found = {result.format: result for result in verification.results}
     assert list(found) == list(formats.FORMATS)
     for name, result in found.items():
-        if not formats.FORMATS[name].has_versions:
+        if (tmp_path / formats.FORMATS[name].file).exists() and name != "serving":
             assert result.size == formats.size_of(tmp_path / formats.FORMATS[name].file)
         # The network is untrained: rounding changes much more than in a trained one.
         is_rounded = name.endswith(("_dynamic", "_int8"))
