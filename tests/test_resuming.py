@@ -82,7 +82,7 @@ def test_settings_that_shape_the_checkpoint():
         key
         for key in known_keys()
         if key.startswith(("model.", "neck.", "anchors."))
-        and key not in ("model.backbone_survival_prob", "anchors.auto")
+        and key not in ("model.backbone_survival_prob", "model.auto_image_size", "anchors.auto")
         and not key.endswith("_iou_threshold")
     }
     expected |= {"optimizer.name", "optimizer.lookahead", "optimizer.momentum"}

@@ -55,7 +55,8 @@ def trained(coco_file, tmp_path_factory):
             "optimizer.ema_decay": 0.95,
             "training.batch_size": 4,
             "training.epochs": 1,
-            "training.steps_per_epoch": 350,
+            # Half as many leave boxes so rough that AP75 is chance.
+            "training.steps_per_epoch": 600,
             # The TFLite operator has no soft-NMS.
             "detection.nms": "hard",
         }

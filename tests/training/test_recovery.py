@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tiny
+from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import callbacks, recovery, state
 from efficientdet_tf.training import train as run_lib
@@ -40,7 +41,7 @@ def config(coco_file, **overrides):
 @pytest.fixture
 def diverges_above(monkeypatch):
     """A function that makes the loss NaN from the third step on, for learning rates above one."""
-    from_config = run_lib.DetectionLoss.from_config
+    from_config = DetectionLoss.from_config
     steps = tf.Variable(0)
 
     def set_limit(rate):
@@ -55,7 +56,7 @@ def diverges_above(monkeypatch):
 
             return nan
 
-        monkeypatch.setattr(run_lib.DetectionLoss, "from_config", broken)
+        monkeypatch.setattr(DetectionLoss, "from_config", broken)
 
     return set_limit
 
