@@ -233,8 +233,11 @@ TWO_REPLICAS = """
 
 @pytest.mark.parametrize(
     "names",
-    [[("lamb", 0)], pytest.param([("lamb", 2), ("sgdw", 2), ("radam", 2)], marks=needs_addons)],
-    ids=["lamb", "addons"],
+    [
+        [("lamb", 0), ("adam", 0), ("sgd", 0)],
+        pytest.param([("lamb", 2), ("sgdw", 2), ("radam", 2)], marks=needs_addons),
+    ],
+    ids=["own", "addons"],
 )
 def test_two_replicas(names):
     program = f"OPTIMIZERS = {names}\n{textwrap.dedent(TWO_REPLICAS)}"
