@@ -81,8 +81,8 @@ class _ScaledBackboneSteps(keras.optimizers.Optimizer):
         variable.assign(before + self._factor * (variable - before))
 
 
-# Keras' own steps are the same, but of 15 operations for each variable, which read and write its
-# values as often.
+# Keras computes the same with an operation for each sum and product: for each variable of Adam the
+# graph has 36 operations, and 14 here; of SGD 11, and 4 here.
 class _FusedAdam(keras.optimizers.Adam):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         index = self._index_dict[self._var_key(variable)]
@@ -138,8 +138,8 @@ def clip_gradients(
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Clip every gradient to an L2 norm, then all of them together to the same norm.
 
-    Both are one product for each gradient, of which one norm is computed: `tf.clip_by_norm` and
-    `tf.clip_by_global_norm` read each five times.
+    Unlike with `tf.clip_by_norm` and then `tf.clip_by_global_norm`, both are one product for each
+    gradient, and its norm is computed once.
 
     Args:
       gradients: float32 tensors.
