@@ -1,6 +1,6 @@
 """Test-time augmentation and ensembles: one detector made of views of the image, and of models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,30 +30,24 @@ class FusedBackend:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         """Detect in images; `efficientdet_tf.inference.runtimes.Backend.detect`."""
-        sets = [
-            self._detect_in_view(backend, view, images)
-            for backend in self._backends
-            for view in self._views
-        ]
+        sets = [found for view in self._views for found in self._detect_in_view(view, images)]
         fused = map(weighted_box_fusion, zip(*sets, strict=True))
         return [(found.boxes, found.scores, found.class_indices) for found in fused]
 
-    @staticmethod
     def _detect_in_view(
-        backend: Backend, view: View, images: Sequence[np.ndarray]
-    ) -> list[Detections]:
-        found = []
-        # The images of a view come one after the other, in batches of as many as were given.
+        self, view: View, images: Sequence[np.ndarray]
+    ) -> Iterator[list[Detections]]:
+        """Yield the detections of each runtime: those in each image."""
         in_views = [view.images(image) for image in images]
+        # The images of a view come one after the other, in batches of as many as were given.
         pixels = [one for several in in_views for one in several]
-        for start in range(0, len(pixels), len(images)):
-            batch = pixels[start : start + len(images)]
-            found += [Detections(*one) for one in backend.detect(batch)]
-        rest = iter(found)
-        return [
-            view.detections([next(rest) for _ in several], image.shape[:2])
-            for several, image in zip(in_views, images)
-        ]
+        batches = [pixels[i : i + len(images)] for i in range(0, len(pixels), len(images))]
+        for backend in self._backends:
+            found = (Detections(*one) for batch in batches for one in backend.detect(batch))
+            yield [
+                view.detections([next(found) for _ in several], image.shape[:2])
+                for several, image in zip(in_views, images)
+            ]
 
 
 def check_classes(label_maps: Mapping[str, LabelMap]) -> LabelMap:
