@@ -1,5 +1,6 @@
 """Fixtures for the tests of the data formats."""
 
+import json
 import logging
 
 import numpy as np
@@ -16,6 +17,21 @@ def write_image():
         ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
         Image.fromarray(ramp.astype(np.uint8)).save(path, **options)
         return path
+
+    return write
+
+
+@pytest.fixture
+def write_coco(tmp_path, write_image):
+    """Write the annotations, and the two images into the folder "images"."""
+
+    def write(values, folder="images"):
+        write_image(tmp_path / folder / "a.jpg")
+        write_image(tmp_path / folder / "b.png")
+        path = tmp_path / "annotations" / "instances_val.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(values if isinstance(values, str) else json.dumps(values))
+        return str(path)
 
     return write
 
