@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	@echo "How it went, for a browser:             $(DEMO_DIR)/report.html"
 	@echo "The evaluation, with its curves:        $(DEMO_DIR)/evaluation"
 	@echo "A SavedModel and a TFLite file:         $(DEMO_DIR)/export"
-	@echo "Pictures with detections:               $(DEMO_DIR)/detections"
+	@echo "Images with detections:                 $(DEMO_DIR)/detections"
 	@echo "A page that detects in the browser: run"
 	@echo "  $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory $(DEMO_DIR)/export/web 8000"
 	@echo "and open http://127.0.0.1:8000; images of digits are in $(DEMO_DIR)/images"

@@ -35,8 +35,9 @@ class RunDirectory:
     - `config.yaml`, `label_map.json`, `environment.json`: settings, classes and versions;
       `changes.json`: changes of settings when resumed; `recoveries.json`: recoveries from
       divergence.
-    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `pictures/`, `report.html`: progress;
-      `pictures/learning_rate.png`: the learning-rate range test.
+    - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `report.html`: progress.
+    - `training_images/`: `training_batch.png`, the first batch, and `learning_rate.png`, the
+      learning-rate range test.
     - `plan.json`: the plan of `--hours`.
     - `checkpoints/`: the training state, to resume from.
     - `best.weights.h5`, `last.weights.h5`: weights for inference, i.e. their
@@ -55,9 +56,9 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
-    def pictures(self) -> pathlib.Path:
-        """Folder of PNG images."""
-        return self.path / "pictures"
+    def training_images(self) -> pathlib.Path:
+        """Folder of images of the training: its first batch, and charts."""
+        return self.path / "training_images"
 
     def exists(self) -> bool:
         """Whether a run has been started here."""
@@ -70,7 +71,7 @@ class RunDirectory:
           WriteError: when it cannot be created.
         """
         try:
-            self.pictures.mkdir(parents=True, exist_ok=True)
+            self.training_images.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 

@@ -175,7 +175,7 @@ def gather(
 
 def _range_test(directory: RunDirectory, config: Config) -> bytes | None:
     """Read the chart of the learning-rate range test of a run."""
-    path = directory.pictures / "learning_rate.png"
+    path = directory.training_images / "learning_rate.png"
     has_test = config.optimizer.auto_learning_rate and path.is_file()
     return path.read_bytes() if has_test else None
 

@@ -245,5 +245,5 @@ class TrainingLoop:
             stream.first_batch(first_step, MOST_IMAGES),
             self.config,
             self.train_data.label_map,
-            self.output.pictures / "training_batch.png",
+            self.output.training_images / "training_batch.png",
         )

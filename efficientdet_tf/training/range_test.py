@@ -154,7 +154,7 @@ def choose_learning_rate(
       config: config of a new run; without `optimizer.auto_learning_rate` it is returned as it is.
       data: training set.
       devices: distribution strategy.
-      directory: run directory, where `pictures/learning_rate.png` is written.
+      directory: run directory, where `training_images/learning_rate.png` is written.
 
     Returns:
       The config, with another `optimizer.learning_rate` if the loss fell in the test.
@@ -170,7 +170,7 @@ def choose_learning_rate(
     if len(test.losses):
         draw_range_test(
             *(test.rates, test.losses, test.smoothed, test.suggestion),
-            directory.pictures / "learning_rate.png",
+            directory.training_images / "learning_rate.png",
         )
     given, reference = config.optimizer.learning_rate, config.optimizer.reference_batch_size
     if test.suggestion is None:

@@ -52,9 +52,9 @@ def test_reads_shapes_with_an_area(tmp_path, write_image, warnings_of):
 
 
 def test_an_image_may_be_elsewhere_or_inside(tmp_path, write_image):
-    image = write_image(tmp_path / "pictures" / "x.jpg")
+    image = write_image(tmp_path / "photos" / "x.jpg")
     inside = base64.b64encode(image.read_bytes()).decode()
-    write(tmp_path / "set" / "a.json", shape(), image="..\\pictures\\x.jpg")
+    write(tmp_path / "set" / "a.json", shape(), image="..\\photos\\x.jpg")
     write(tmp_path / "set" / "b.json", shape(), imageData=inside)
     write(tmp_path / "set" / "c.json", shape(), imageData="no base64!")
     loaded = data.load(str(tmp_path / "set"))

@@ -101,7 +101,7 @@ def test_a_run_has_what_was_chosen_and_says_why(run):
 
 def test_the_report_shows_the_range_test(run):
     directory, _ = run
-    chart = (directory.pictures / "learning_rate.png").read_bytes()
+    chart = (directory.training_images / "learning_rate.png").read_bytes()
     page = (directory.path / "report.html").read_text()
     assert f'src="data:image/png;base64,{base64.b64encode(chart).decode()}"' in page
     assert 'alt="Learning-rate range test"' in page
@@ -116,12 +116,12 @@ def test_a_run_is_that_with_the_chosen_settings(run, tmp_path):
         read_history(path / "metrics.csv") for path in (directory.path, tmp_path)
     )
     assert chosen[0]["loss"] == pytest.approx(same[0]["loss"], rel=1e-4)
-    assert not (tmp_path / "pictures" / "learning_rate.png").exists()
+    assert not (tmp_path / "training_images" / "learning_rate.png").exists()
 
 
 def test_resuming_chooses_nothing_again(run, asked, capsys):
     directory, _ = run
-    before, chart = directory.config(), directory.pictures / "learning_rate.png"
+    before, chart = directory.config(), directory.training_images / "learning_rate.png"
     written = chart.stat().st_mtime_ns
     train.train(asked, str(directory.path))
     printed = capsys.readouterr().out

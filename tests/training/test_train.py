@@ -1,4 +1,4 @@
-"""Training runs on a handful of pictures."""
+"""Training runs on a handful of images."""
 
 import csv
 import itertools
@@ -34,7 +34,7 @@ METRICS = ("AP", "AP50", "AP75")
 
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):
-    """Eight built-in pictures as a COCO file with sparse ids."""
+    """Eight built-in images as a COCO file with sparse ids."""
     # Ids with gaps, as in COCO itself.
     return tiny.write_coco_file(tmp_path_factory.mktemp("coco"), 8, tuple(range(10, 40, 3)))
 
@@ -67,7 +67,7 @@ def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
     names = {path.name for path in folder.iterdir()}
     assert names >= {
         *("config.yaml", "label_map.json", "environment.json", "metrics.csv"),
-        *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "pictures"),
+        *("best.weights.h5", "last.weights.h5", "checkpoints", "tensorboard", "training_images"),
     }
     assert not [name for name in names if "partial" in name]
     with h5py.File(folder / "best.weights.h5") as file:
@@ -76,8 +76,8 @@ def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
         # Layers of a list go by the name of their class: another name, and no older file fits.
         assert set(file["layers/prediction_head"]) == {"convs", "norms", "predict", "vars"}
         assert "batch_normalization_1" in file["layers/prediction_head/norms"]
-    with PIL.Image.open(folder / "pictures" / "training_batch.png") as picture:
-        assert picture.width >= 4 * 64
+    with PIL.Image.open(folder / "training_images" / "training_batch.png") as image:
+        assert image.width >= 4 * 64
     directory = RunDirectory(folder)
     assert directory.config().model.num_classes == 10
     assert directory.label_map().ids == tuple(range(10, 40, 3))
