@@ -10,7 +10,7 @@ from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli.config_flags import define_set_flag
 from efficientdet_tf.cli.fusion_flags import define_tta_flag, model_paths
 from efficientdet_tf.cli.runtime_flag import define_runtime_flag
-from efficientdet_tf.config import Config, parse_assignments
+from efficientdet_tf.config import Config, auto_switch, known_keys, parse_assignments
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.output_files import check_not_input, check_replaceable
@@ -136,6 +136,11 @@ def _check_models(options: flags.FlagValues, paths: list[pathlib.Path]) -> None:
 def _overrides(options: flags.FlagValues) -> dict[str, object]:
     """Return the settings of --nms and --set."""
     overrides = parse_assignments(options.set)
+    for key, value in overrides.items():
+        # The switches are `auto_<name>`, and `anchors.auto`.
+        is_switch = key.partition(".")[2].startswith("auto")
+        if is_switch or (value == "auto" and auto_switch(key) in known_keys()):
+            raise UserError(f"--set {key}={value}: training alone chooses it; give a value")
     return overrides | ({"detection.nms": options.nms} if options.nms else {})
 
 

@@ -29,7 +29,12 @@ class _NumberOrAuto(flags.IntegerParser):
 
     def parse(self, argument: str | int) -> int | str:
         """Return the number, or "auto"."""
-        return "auto" if argument == "auto" else super().parse(argument)
+        if argument == "auto":
+            return "auto"
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError("neither auto nor a whole number above 0") from error
 
 
 def define_flags() -> flags.FlagValues:

@@ -257,6 +257,13 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
             "--output is missing: an ensemble has no folder of its own",
         ),
         (["--model_path=docs", "--tta=turn"], "view 'turn': unknown; use flip or scale, or both"),
+        *[
+            (
+                ["--model_path=docs", "--data=digits", f"--set={setting}"],
+                f"--set {setting}: training alone chooses it; give a value",
+            )
+            for setting in ("model.image_size=auto", "anchors.auto=true")
+        ],
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments, message, capsys):

@@ -150,8 +150,12 @@ def test_several_workers_cannot_measure(coco_file, monkeypatch):
     [
         ("--epochs=auto", "--epochs=auto: needs --hours; or give a number"),
         (
+            "--batch_size=many",
+            "flag --batch_size=many: neither auto nor a whole number above 0; see --help",
+        ),
+        (
             "--batch_size=0",
-            "flag --batch_size=0: 0 is not a positive integer; see --help",
+            "flag --batch_size=0: neither auto nor a whole number above 0; see --help",
         ),
         (
             "--set=training.epochs=auto",
