@@ -198,9 +198,10 @@ class DataConfig(Section):
     """Folder of the training images of a COCO annotation file; empty searches beside the file."""
     val_images: Measuring[str] = ""
     """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
-    verify: Literal["full", "header", "background"] = "full"
+    verify: Literal["auto", "full", "header", "background"] = "auto"
     """Verification of images before training: `full` decodes them, `header` reads headers, and so
-    does `background`, which decodes them beside the training. Results are cached."""
+    does `background`, which decodes them beside the training; `auto` is `full` for sets of up to
+    2,000 images, and `background` for larger ones. Results are cached."""
     strict: bool = False
     """Stop at the first bad record instead of skipping and counting it."""
     use_difficult: Measuring[bool] = False

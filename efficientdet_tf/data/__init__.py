@@ -52,7 +52,7 @@ def load(
     path: str,
     format: str = "auto",
     images: str = "",
-    verify: str = "full",
+    verify: str = "auto",
     strict: bool = False,
     split: str = "train",
     use_difficult: bool = False,
@@ -68,7 +68,8 @@ def load(
       images: image folder, for formats that separate it from the annotations; ""
         searches the usual places. Default "".
       verify: "full" decodes every image once, "header" reads only its header, and so
-        does "background", which leaves the decoding to training. Default "full".
+        does "background", which leaves the decoding to training; "auto" is "full" for up
+        to 2,000 images, and "background" for more. Default "auto".
       strict: whether to raise at the first bad record instead of excluding it.
         Default False.
       split: "train" or "val", for formats that hold several. Default "train".

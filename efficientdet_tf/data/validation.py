@@ -14,7 +14,12 @@ from tqdm import tqdm
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations
 from efficientdet_tf.data.faults import Fault
 from efficientdet_tf.data.image_sources import image_column
-from efficientdet_tf.data.image_verification import BadImage, ImageVerification, UsableImage
+from efficientdet_tf.data.image_verification import (
+    BadImage,
+    ImageVerification,
+    UsableImage,
+    is_decoded_first,
+)
 from efficientdet_tf.data.object_checks import CheckedObjects, check_objects
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
 from efficientdet_tf.data.records import DataError, DetectionData
@@ -26,7 +31,7 @@ BLOCK = 1024
 
 def validate(
     annotations: Annotations,
-    verify: str = "full",
+    verify: str = "auto",
     strict: bool = False,
     use_difficult: bool = False,
 ) -> DetectionData:
@@ -42,7 +47,8 @@ def validate(
     Args:
       annotations: the data set as parsed by its reader.
       verify: "full" decodes every image once, "header" and "background" read only its
-        header; in all cases only new or changed files, see `verified_images`. Default "full".
+        header, "auto" decodes small sets; in all cases only new or changed files, see
+        `image_verification`. Default "auto".
       strict: whether to raise at the first problem instead. Default False.
       use_difficult: whether to use objects marked as difficult in training and
         evaluation, which are otherwise ignored. Default False.
@@ -92,8 +98,9 @@ def _check_all(
 ) -> Iterator[tuple[RecordColumns, list[Fault]]]:
     """Check the images block by block: usable records, and all problems, in order."""
     images = annotations.images
+    decodes = is_decoded_first(verify, len(images))
     with (
-        ImageVerification(verify, has_sizes=not annotations.fractions) as verification,
+        ImageVerification(decodes, has_sizes=not annotations.fractions) as verification,
         progress_bar(annotations) as bar,
     ):
         for begin in range(0, len(images), BLOCK):

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.image_verification import is_decoded_first
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
@@ -123,12 +124,14 @@ class TrainingLoop:
         raise error
 
     def _verifying(self) -> contextlib.AbstractContextManager:
-        """Return the context of the verification beside the training, if it is configured."""
+        """Return the context that decodes, beside the training, what was not decoded before."""
+        verify = self.config.data.verify
+        sets = [x for x in (self.train_data, self.val_data) if not is_decoded_first(verify, len(x))]
         # One process is enough for the images of all.
         is_chief = strategy.is_chief(self.model.distribute_strategy)
-        if self.config.data.verify != "background" or not is_chief:
+        if verify == "header" or not sets or not is_chief:
             return contextlib.nullcontext()
-        return BackgroundVerification(self.train_data, self.val_data)
+        return BackgroundVerification(*sets)
 
     def _explain(
         self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState

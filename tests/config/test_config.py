@@ -261,7 +261,7 @@ def test_an_unknown_key(key, expected):
             "model.freeze: '(' is not a regular expression: missing ), unterminated subpattern at "
             "position 0",
         ),
-        ("data.verify", "no", "data.verify: 'no' is not one of full, header, background"),
+        ("data.verify", "no", "data.verify: 'no' is not one of auto, full, header, background"),
         ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
         (
             "neck.name",

@@ -6,6 +6,7 @@ import pytest
 
 import tiny
 from efficientdet_tf import data
+from efficientdet_tf.data import image_verification
 from efficientdet_tf.training.background_verification import BackgroundVerification
 
 DAMAGED = "image file cannot be decoded; it may be damaged"
@@ -50,6 +51,13 @@ def test_images_are_decoded_after_loading_and_damaged_ones_named(cache, coco_fil
     assert len(data.load(coco_file, verify="background")) == 4
     full = data.load(coco_file, verify="full")
     assert list(full.problems) == [f"{bad}: {DAMAGED}"]
+
+
+def test_by_default_only_large_sets_are_decoded_beside_the_training(cache, coco_file, monkeypatch):
+    monkeypatch.setattr(image_verification, "MOST_DECODED_FIRST", 3)
+    assert len(data.load(coco_file)) == 4 and decoded(cache) == [False] * 4
+    monkeypatch.setattr(image_verification, "MOST_DECODED_FIRST", 4)
+    assert len(data.load(coco_file)) == 3 and decoded(cache) == [True, False, True, True]
 
 
 def test_it_ends_with_the_training(cache, coco_file, capsys):

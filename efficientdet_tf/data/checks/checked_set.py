@@ -116,7 +116,7 @@ def _check_images(annotations: Annotations, use_difficult: bool) -> list[Checked
     images = annotations.images
     checked: list[CheckedImage] = []
     with (
-        ImageVerification("full", has_sizes=not annotations.fractions) as verification,
+        ImageVerification(decodes=True, has_sizes=not annotations.fractions) as verification,
         progress_bar(annotations) as bar,
         warnings.catch_warnings(),
     ):
