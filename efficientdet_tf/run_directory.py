@@ -137,7 +137,7 @@ class RunDirectory:
         Raises:
           RunDirectoryError: when the weights are missing or do not fit the config.
         """
-        path = self.path / f"{weights}.weights.h5"
+        path = self._weights_path(weights)
         model = model_lib.build(self.config())
         if not path.is_file():
             raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
@@ -156,7 +156,15 @@ class RunDirectory:
         """
         # Without optimizer and metrics, which inference does not need.
         inference_model = keras.Model(model.inputs, model.outputs)
-        write_atomically(self.path / f"{name}.weights.h5", _weights_file(inference_model))
+        write_atomically(self._weights_path(name), _weights_file(inference_model))
+
+    def copy_weights(self, source: str, name: str) -> None:
+        """Write `<name>.weights.h5` with the weights of `<source>.weights.h5`.
+
+        Raises:
+          WriteError: when it cannot be written.
+        """
+        write_atomically(self._weights_path(name), self._weights_path(source).read_bytes())
 
     def check(self, config: Config, label_map: LabelMap) -> None:
         """Check that there is no run here yet, or one that these settings and classes can resume.
@@ -180,6 +188,9 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path}: contains a run with other classes; use another --model_dir"
             )
+
+    def _weights_path(self, name: str) -> pathlib.Path:
+        return self.path / f"{name}.weights.h5"
 
 
 def _weights_file(model: keras.Model) -> bytes:

@@ -15,11 +15,14 @@ from efficientdet_tf.inference.explanation import Explainer, Explanation
 from efficientdet_tf.visualization.drawing import draw_detections, shrink
 from efficientdet_tf.visualization.heat_maps import overlay_heat_map
 
+# Of a detection that anyone would show; the scores of an untrained network are lower.
+LEAST_SCORE = 0.05
+
 
 def explain_false_positives(
     model: keras.Model, config: Config, label_map: LabelMap, outcomes: Iterable[ImageOutcome]
 ) -> dict[int, Explanation]:
-    """Explain the false positive with the highest score in each image.
+    """Explain the false positive with the highest score in each image, if it is 0.05 or more.
 
     Args:
       model: network that made the detections.
@@ -28,14 +31,14 @@ def explain_false_positives(
       outcomes: images with their matched detections.
 
     Returns:
-      Explanation by image id, without images that have no false positive or cannot be read, and
+      Explanation by image id, without images that have no such detection or cannot be read, and
       those whose false positive the network does not make again, e.g. in another precision.
     """
     explained = {}
     explainer = None
     for outcome in outcomes:
         wrong = np.flatnonzero(~outcome.is_true_positive & ~outcome.is_ignored)
-        if not len(wrong):
+        if not len(wrong) or outcome.scores[wrong[0]] < LEAST_SCORE:
             continue
         # Made only where it is needed, because it takes seconds.
         explainer = explainer or Explainer(model, config, label_map)

@@ -198,7 +198,7 @@ class CocoMetrics(keras.callbacks.Callback):
             if not logs["AP"] <= float(self._best_ap):
                 self._best_ap.assign(logs["AP"])
                 with self._requests.writing():
-                    self._directory.save_weights(self.model, "best")
+                    self._directory.copy_weights("last", "best")
         shown = [
             f"{name} {logs[name]:.3f}" for name in ("loss", "AP", "AP50", "AP75") if name in logs
         ]

@@ -192,11 +192,16 @@ class TrainingLoop:
         if evaluation.latest is None or evaluation.best is None:
             return None
         data = self.train_data, self.val_data
-        write_report(self.output, *data, evaluation.best, self._best_model())
+        with self.model.averaged_weights():
+            write_report(self.output, *data, evaluation.best, self._best_model(evaluation))
         return evaluation.latest.result
 
-    def _best_model(self) -> keras.Model | None:
+    def _best_model(self, evaluation: CachedEvaluation) -> keras.Model | None:
         """Return a model with the best weights, which the report shows and explains."""
+        # With several replicas, each read of a statistic of BatchNorm is a reduction.
+        is_single = self.model.distribute_strategy.num_replicas_in_sync == 1
+        if evaluation.best is evaluation.latest and is_single:
+            return self.model
         is_saved = (self.output.path / "best.weights.h5").is_file()
         return self.output.load_model("best") if is_saved else None
 

@@ -15,7 +15,11 @@ from efficientdet_tf.evaluation.cached_evaluation import Measured
 from efficientdet_tf.evaluation.confusion import confusion
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.evaluation.side_by_side import WRONG
-from efficientdet_tf.report.false_positive_maps import draw_false_positive, explain_false_positives
+from efficientdet_tf.report.false_positive_maps import (
+    LEAST_SCORE,
+    draw_false_positive,
+    explain_false_positives,
+)
 from efficientdet_tf.report.page import write_report
 from efficientdet_tf.run_directory import RunDirectory
 
@@ -46,6 +50,9 @@ def evaluated():
     config = tiny.config(**{"model.num_classes": 2, "data.train": "digits", "data.val": "digits"})
     keras.utils.set_random_seed(0)
     model = model_lib.build(config)
+    [bias] = [x for x in model.weights if x.name == "class_head/predict/bias:0"]
+    # From scores of about 0.01 to some above 0.05.
+    bias.assign(bias + 3.0)
     data = DetectionData([record(0), record(1)], LABELS, source="made")
     return config, model, data, Evaluation(model, data, config).detect()
 
@@ -65,6 +72,9 @@ def test_the_false_positive_with_the_highest_score_is_explained(evaluated):
     np.testing.assert_allclose(found[0].box, outcomes[0].boxes[best], atol=1e-2)
     assert found[0].class_index == outcomes[0].classes[best]
     assert found[0].score == pytest.approx(outcomes[0].scores[best], abs=1e-5)
+    # Too unlikely to be explained.
+    low = dataclasses.replace(outcomes[0], scores=outcomes[0].scores * 0 + LEAST_SCORE - 1e-4)
+    assert explain_false_positives(model, config, LABELS, [low]) == {}
     # Detections of another network are not found again.
     elsewhere = dataclasses.replace(outcomes[0], boxes=outcomes[0].boxes + 40)
     assert explain_false_positives(model, config, LABELS, [elsewhere]) == {}
