@@ -8,6 +8,7 @@ upright image, or both, or (YOLO) is missing.
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -113,13 +114,14 @@ class ImageVerification:
         Returns:
           For each image its size and orientation, or the reason why it is unusable.
         """
-        keys = list(self.in_threads(lambda image: image_key(image.image), images))
+        keys = list(self._mapped(lambda image: image_key(image.image), images))
         known = self._verified.find(keys)
         pairs = list(zip(images, known))
         results: list[UsableImage | BadImage | None] = [self._if_known(*pair) for pair in pairs]
         unknown = [i for i, result in enumerate(results) if result is None]
         progress(len(images) - len(unknown))
-        found = self.in_threads(lambda i: self._read(*pairs[i]), unknown, progress)
+        read = self.in_threads if self._decodes else self._mapped
+        found = read(lambda i: self._read(*pairs[i]), unknown, progress)
         for i, result in zip(unknown, found):
             results[i] = result
         return [result for result in results if result is not None]
@@ -139,6 +141,30 @@ class ImageVerification:
         for part in self._pool.map(mapped, parts):
             progress(len(part))
             yield from part
+
+    def _mapped(
+        self,
+        function: Callable,
+        values: Sequence,
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> Iterator:
+        """Map values in their order, in threads if the first ones mostly waited for a disk.
+
+        Threads that do not wait slow each other down: Python runs one at a time.
+        """
+        began, worked = time.perf_counter(), time.thread_time()
+        for value in values[:_PART]:
+            yield function(value)
+            progress(1)
+        worked = time.thread_time() - worked
+        is_waiting = time.perf_counter() - began > 2 * worked
+        rest = values[_PART:]
+        if is_waiting:
+            yield from self.in_threads(function, rest, progress)
+            return
+        for value in rest:
+            yield function(value)
+            progress(1)
 
     def _if_known(
         self, image: AnnotatedImage, known: VerifiedImage

@@ -141,6 +141,8 @@ class VerifiedImages:
                     # The lock serialises all access.
                     check_same_thread=False,
                 )
+                # What a crash of the machine loses is read again.
+                connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(_CREATE)
                 return connection
         return None
