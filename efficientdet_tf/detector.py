@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tf_keras as keras
@@ -53,12 +53,20 @@ class Detector:
         image_files.prepare_threads()
 
     @classmethod
-    def from_model(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
+    def from_model(cls, model: Callable, config: Config, label_map: LabelMap) -> "Detector":
         """Make a detector from a model of `efficientdet_tf.model.build(config)`.
 
         It follows later changes of the model's weights.
         """
         return cls(runtimes.KerasBackend(model, config), label_map)
+
+    @classmethod
+    def from_frozen(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
+        """Make a detector from the current weights of a model, faster than `from_model`.
+
+        It does not follow later changes of the model's weights.
+        """
+        return cls.from_model(freeze_network(model, config.model.image_size), config, label_map)
 
     @classmethod
     def load(cls, path: str | os.PathLike, runtime: str = "auto") -> "Detector":
@@ -130,8 +138,7 @@ class Detector:
           ConfigError: for an unknown setting or an invalid value.
         """
         config = run.config().override(overrides or {})
-        network = freeze_network(run.load_model(weights), config.model.image_size)
-        return cls(runtimes.KerasBackend(network, config), run.label_map())
+        return cls.from_frozen(run.load_model(weights), config, run.label_map())
 
     @classmethod
     def from_server(cls, address: str, model: str = "detector") -> "Detector":

@@ -12,6 +12,7 @@ from efficientdet_tf.errors import UserError
 
 if TYPE_CHECKING:
     from efficientdet_tf.detector import Detector
+    from efficientdet_tf.inference.explanation import Explainer
 
 
 def define_flags() -> flags.FlagValues:
@@ -104,7 +105,7 @@ def main(values: flags.FlagValues) -> None:
         values.explain,
     )
     explainer = Explainer.load(values.model_path) if values.explain else None
-    detector = _load_detector(values)
+    detector = _load_detector(values, explainer)
     counts = prediction.predict(
         detector,
         files,
@@ -140,17 +141,20 @@ def _check_explained(values: flags.FlagValues) -> None:
         )
 
 
-def _load_detector(values: flags.FlagValues) -> "Detector":
-    """Load the models of the flags, and fuse them and the views of --tta."""
+def _load_detector(values: flags.FlagValues, explainer: "Explainer | None") -> "Detector":
+    """Load the models of the flags, and fuse them and the views of --tta.
+
+    The network that is explained detects itself, not a faster file that was exported from it.
+    """
     from efficientdet_tf.detector import Detector
 
     if values.server:
         return Detector.from_server(values.server, values.server_model).augmented(values.tta)
-    # The network that is explained, not a faster file that was exported from it.
-    is_explained = values.explain and values.runtime == "auto"
+    if explainer is not None and values.runtime in ("auto", "keras"):
+        return Detector.from_frozen(explainer.model, explainer.config, explainer.label_map)
     detectors = {}
     for path in model_paths(values.model_path):
-        detectors[str(path)] = Detector.load(path, "keras" if is_explained else values.runtime)
+        detectors[str(path)] = Detector.load(path, values.runtime)
         if description := detectors[str(path)].description:
             print(f"{description}: the fastest here with the detections of the run")
     return Detector.ensemble(detectors, values.tta)

@@ -108,12 +108,13 @@ class Explainer:
       label_map: classes.
 
     Attributes:
-      label_map: class index -> category id and class name of the data set.
+      model, config, label_map: as given.
     """
 
     def __init__(self, model: keras.Model, config: Config, label_map: LabelMap) -> None:
+        self.model = model
+        self.config = config
         self.label_map = label_map
-        self._config = config
         self._anchors = anchor_grid.from_config(config)
         self._input_resize = InputResize.from_config(config)
         self._postprocessing = build_postprocessing(config)
@@ -200,7 +201,7 @@ class Explainer:
 
     def _explain(self, seen: "_SeenImage", chosen: np.ndarray) -> list[Explanation]:
         """Explain detections by index, as many in a backward pass as memory allows."""
-        height, width = self._config.model.image_size
+        height, width = self.config.model.image_size
         size = max(1, _PIXELS_OF_PASS // (height * width))
         explanations = []
         for start in range(0, len(chosen), size):
@@ -258,7 +259,7 @@ class Explainer:
         with tf.GradientTape() as tape:
             tape.watch(features)
             outputs = self._class_network(features, training=False)
-            logits = class_logits_by_anchor(outputs, self._config.model.num_classes)
+            logits = class_logits_by_anchor(outputs, self.config.model.num_classes)
             chosen = tf.gather_nd(logits, tf.stack([tf.range(count), anchors, classes], axis=1))
         gradients = tape.gradient(
             chosen, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
