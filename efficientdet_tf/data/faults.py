@@ -6,7 +6,7 @@ A fault is the line that users read, with its parts. Loading reports some kinds
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -214,6 +214,11 @@ class Fault(str):
         fault.image, fault.other = image, other
         fault.box = None if box is None else tuple(map(float, box))  # type: ignore[assignment]
         return fault
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str, str], dict[str, Any]]:
+        """Return the arguments with which a copy, e.g. of another process, is made."""
+        names = ("file", "place", "field", "image", "box", "other")
+        return (self.kind, str(self)), {name: getattr(self, name) for name in names}
 
     @classmethod
     def parse(cls, kind: str, line: str, image: str = "") -> "Fault":
