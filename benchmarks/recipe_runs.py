@@ -1,12 +1,11 @@
 """Trainings of `benchmarks.recipes`: data sets, base settings, designs, and results on disk."""
 
-import json
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import screening_design
+from benchmarks import result_lines, screening_design
 from benchmarks.recipe_factors import FACTORS, SCREENED
 from efficientdet_tf.config import Config, parse_assignments
 from efficientdet_tf.errors import UserError
@@ -147,23 +146,13 @@ def missing(planned: Sequence[Run], results: pathlib.Path) -> list[Run]:
 
 def append(results: pathlib.Path, run: Run, measured: dict[str, Any]) -> None:
     """Add a line with a run and what was measured."""
-    text = results.read_text(encoding="utf-8") if results.exists() else ""
-    # After a line that was cut off, when the benchmark was killed.
-    start = "" if text.endswith("\n") or not text else "\n"
-    with results.open("a", encoding="utf-8") as file:
-        file.write(start + json.dumps({**run._asdict(), **measured}) + "\n")
+    result_lines.append(results, {**run._asdict(), **measured})
 
 
 def read(results: pathlib.Path) -> list[tuple[Run, dict[str, Any]]]:
     """Read the runs so far, and what was measured; a line that was cut off is left out."""
-    if not results.exists():
-        return []
     entries = []
-    for line in results.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
+    for entry in result_lines.read(results):
         run = Run(entry.pop("data"), entry.pop("seed"), tuple(entry.pop("factors")))
         entries.append((run, entry))
     return entries
