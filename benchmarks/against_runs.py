@@ -222,7 +222,7 @@ def plan_epochs(trial: Ended, budget: float) -> int:
       budget: processor seconds of a training, with the start and the end of its program.
     """
     marks = trial.marks
-    if len(marks) < 2:
+    if len(marks) < 2 or marks[-1] == marks[0]:
         raise ToolError("the trial ended without two complete epochs")
     epoch = (marks[-1] - marks[0]) / (len(marks) - 1)
     fixed = trial.seconds - len(marks) * epoch
@@ -308,8 +308,8 @@ def run_process(
             if number:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            seconds = _processor_seconds(process.pid)
-            marks += [seconds] * (epochs_done() - len(marks))
+            if (new := epochs_done() - len(marks)) > 0:
+                marks += [_processor_seconds(process.pid)] * new
             time.sleep(_POLL_SECONDS)
     finally:
         if process.returncode is None:

@@ -32,8 +32,8 @@ STRIDE = 128
 def experiment(request: dict):
     """Return the experiment with the data, the length and a schedule for it.
 
-    The published schedule, 277,000 steps of 256 images by SGD, with a warm-up of 2,000, is not for a
-    few hundred steps of 8. The optimizer, its rate and the range of scales are those that this
+    The published schedule, 277,000 steps of 256 images by SGD with a warm-up of 2,000, is not for
+    a few hundred steps of 8. The optimizer, its rate and the range of scales are those that this
     project's recipe has for small data sets.
     """
     config = exp_factory.get_exp_config("retinanet_mobile_coco")
