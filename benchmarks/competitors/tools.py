@@ -122,6 +122,6 @@ TOOLS = {
     "automl": Tool(
         title="google/automl EfficientDet",
         licence="Apache-2.0",
-        lacks="not in any package registry, and its trainer needs TensorFlow before 2.16",
+        lacks="its sources are in no package registry",
     ),
 }
