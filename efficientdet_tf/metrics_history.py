@@ -10,7 +10,7 @@ from typing import NamedTuple
 # Metrics of a training step.
 TRAINING_METRICS = (
     *("loss", "detection_loss", "class_loss", "box_loss", "box_iou_loss", "l2_loss"),
-    "gradient_norm",
+    *("distillation_loss", "gradient_norm"),
 )
 # Columns of `metrics.csv`, in order.
 COLUMNS = (

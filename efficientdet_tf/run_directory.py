@@ -128,19 +128,33 @@ class RunDirectory:
         except (OSError, DataError) as error:
             raise RunDirectoryError(f"{path}: {error}") from error
 
-    def load_model(self, weights: str = "best") -> keras.Model:
+    def weights_file(self, weights: str = "best") -> pathlib.Path:
+        """Return the path of the weights: "best" by validation AP, or "last".
+
+        Raises:
+          RunDirectoryError: when they are missing.
+        """
+        path = self._weights_path(weights)
+        if not path.is_file():
+            raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
+        return path
+
+    def load_model(
+        self, weights: str = "best", image_size: tuple[int, int] | None = None
+    ) -> keras.Model:
         """Load the trained network.
 
         Args:
           weights: "best" by validation AP, or "last".
+          image_size: (height, width) of its input in pixels; None is that of the run. Default None.
 
         Raises:
           RunDirectoryError: when the weights are missing or do not fit the config.
         """
-        path = self._weights_path(weights)
-        model = model_lib.build(self.config())
-        if not path.is_file():
-            raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
+        path, config = self.weights_file(weights), self.config()
+        if image_size is not None:
+            config = config.override({"model.image_size": image_size})
+        model = model_lib.build(config)
         try:
             model.load_weights(str(path))
         except (OSError, ValueError, KeyError) as error:
@@ -164,7 +178,7 @@ class RunDirectory:
         Raises:
           WriteError: when it cannot be written.
         """
-        write_atomically(self._weights_path(name), self._weights_path(source).read_bytes())
+        write_atomically(self._weights_path(name), self.weights_file(source).read_bytes())
 
     def check(self, config: Config, label_map: LabelMap) -> None:
         """Check that there is no run here yet, or one that these settings and classes can resume.

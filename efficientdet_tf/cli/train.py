@@ -21,6 +21,8 @@ _SETTINGS = {
     "strategy": "training.strategy",
     "tpu": "training.tpu",
     "pretrained": "training.pretrained",
+    "teacher": "distillation.teacher",
+    "unlabeled": "distillation.unlabeled",
 }
 
 
@@ -69,6 +71,8 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     text("pretrained", "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0.")
+    text("teacher", "Run directory of a larger detector, whose outputs are learned, too.")
+    text("unlabeled", "Folder or glob of images without annotations, for --teacher.")
     return values
 
 

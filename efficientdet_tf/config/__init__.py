@@ -38,6 +38,7 @@ from efficientdet_tf.config.sections import (
     AugmentationConfig,
     DataConfig,
     DetectionConfig,
+    DistillationConfig,
     LossConfig,
     ModelConfig,
     NeckConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DetectionConfig",
+    "DistillationConfig",
     "LossConfig",
     "ModelConfig",
     "NeckConfig",
@@ -93,6 +95,7 @@ class Config(BaseModel):
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    distillation: DistillationConfig = DistillationConfig()
     detection: DetectionConfig = DetectionConfig()
 
     @classmethod

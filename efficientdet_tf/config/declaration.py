@@ -49,7 +49,7 @@ class MeasuresAP(Mark):
 
 @dataclasses.dataclass(frozen=True)
 class DerivedFromData(Mark):
-    """Mark of a setting that training sets from its data."""
+    """Mark of a setting that training sets from its data or other files."""
 
     words: str = "set from the training data"
 

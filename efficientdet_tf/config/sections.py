@@ -32,6 +32,7 @@ ShapingIfFloat16 = Annotated[
 ]
 Measuring = Annotated[T, MeasuresAP()]
 Derived = Annotated[T, DerivedFromData()]
+FromTeacher = Annotated[T, DerivedFromData("set from the teacher")]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # A positive number; smaller values are mistakes.
@@ -349,6 +350,36 @@ class TrainingConfig(Section):
     data faster, with more noise."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seed of initial weights, image order and augmentation."""
+
+
+class DistillationConfig(Section):
+    """Distillation: outputs of a trained detector, the teacher, as further targets of training."""
+
+    teacher: str = Field("", examples=["runs/large"])
+    """Run directory of the teacher, whose best weights are used: any network with the same classes
+    and anchors. Empty is off."""
+    teacher_digest: FromTeacher[Shaping[str]] = ""
+    """SHA-256 of the teacher's weights, first 16 digits."""
+    class_weight: NonNegativeFloat = 1.0
+    """Weight of the class loss between student and teacher."""
+    box_weight: NonNegativeFloat = 50.0
+    """Weight of the box loss between student and teacher, where the teacher detects something."""
+    score_threshold: Fraction = 0.3
+    """Least score of the teacher at which an anchor is in the box loss."""
+    unlabeled: str = Field("", examples=["images/unlabeled"])
+    """Folder, which is searched in depth, or glob pattern of images without annotations, for which
+    the teacher's outputs are the only targets. Empty is none."""
+    unlabeled_share: float = Field(0.5, ge=0.05, le=0.95)
+    """Share of the images without annotations among those of a batch."""
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> "DistillationConfig":
+        if self.unlabeled and not self.teacher:
+            raise ValueError(
+                "unlabeled: images without annotations need a teacher; name one as "
+                "distillation.teacher (--teacher=runs/large)"
+            )
+        return self
 
 
 class DetectionConfig(Section):

@@ -126,12 +126,30 @@ def has_partners(config: Config) -> bool:
     return bool(settings.mosaic or settings.mixup or settings.copy_paste)
 
 
-def draw_partner(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Draw the position of another image that becomes part of one: int64 scalar below `count`."""
-    return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
+def draw_partner(data: DetectionData, position: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draw the position of another image that becomes part of one: int64 scalar.
+
+    The partner of an unlabelled image is another one, that of a labelled image never is: the
+    ground truth of a composed image is known as a whole or not at all.
+
+    Args:
+      data: training set.
+      position: int64 scalar, index of the image among `training_records`.
+      seed: int [2].
+    """
+    count = len(data)
+    if data.unlabeled is None:
+        return tf.random.stateless_uniform([], seed, 0, count, tf.int64)
+    is_labeled = position < count
+    first, end = tf.where(is_labeled, 0, count), count + len(data.unlabeled.records)
+    end = tf.where(is_labeled, count, end)
+    first, end = tf.cast(first, tf.int64), tf.cast(end, tf.int64)
+    return tf.random.stateless_uniform([], seed, first, end, tf.int64)
 
 
-def training_partners(data: DetectionData, config: Config, *, seed: int, number: int) -> list[int]:
+def training_partners(
+    data: DetectionData, config: Config, *, seed: int, number: int, position: int = 0
+) -> list[int]:
     """List the other records in the mosaic, MixUp or copy-paste of an image.
 
     Args:
@@ -139,9 +157,11 @@ def training_partners(data: DetectionData, config: Config, *, seed: int, number:
       config: config of the training.
       seed: seed of the training stream.
       number: number of the image in the stream, counted from 0.
+      position: index of the image among `training_records`; it matters only whether the image is
+        labelled. Default 0.
 
     Returns:
-      Indices of `data.records`, in the order drawn.
+      Indices of `training_records`, in the order drawn.
     """
     drawn = []
 
@@ -149,7 +169,7 @@ def training_partners(data: DetectionData, config: Config, *, seed: int, number:
         return Example(tf.zeros([height, width, 3]), tf.zeros([0, 4]), tf.zeros([0], tf.int32))
 
     def another(seed: tf.Tensor) -> Example:
-        drawn.append(int(draw_partner(seed, len(data))))
+        drawn.append(int(draw_partner(data, tf.constant(position), seed)))
         return blank(1, 1)
 
     mixing.combine(

@@ -5,6 +5,7 @@ Randomness is determined by the seed and the position in the stream, not by the
 threads, so equal seeds give equal batches.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, MutableSequence
 from typing import Any
@@ -43,6 +44,9 @@ def training_dataset(
     unless `config.data.strict`; as a part of another image, that one replaces it. If no image is
     readable, iteration eventually raises `tf.errors.InvalidArgumentError`.
 
+    Unlabelled images of `data.unlabeled` have targets that contribute nothing to the losses of the
+    ground truth.
+
     Args:
       data: the data set.
       config: config of the model's input, anchors and augmentation.
@@ -77,14 +81,19 @@ def training_dataset(
 
     table = _training_table(data, config)
 
-    def element(example: Example) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        return example.image, _targets(example, config, table.has_ignored)
+    def element(example: Example, position: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        assigned = _targets(example, config, table.has_ignored)
+        if data.unlabeled is not None:
+            assigned = _without_loss(assigned, position >= len(data))
+        return example.image, assigned
 
-    order = Order(repeat, seed, first_image)
+    order = Order(data, repeat, seed, first_image)
     reading = Reading.of(config, batch_size, failures)
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
-        order = order._replace(workers=worker.num_input_pipelines, worker=worker.input_pipeline_id)
+        order = dataclasses.replace(
+            order, workers=worker.num_input_pipelines, worker=worker.input_pipeline_id
+        )
     stream = _training_stream(table, config, element, order, reading, plain_from)
     return _batches(stream, batch_size, deliveries)
 
@@ -108,7 +117,8 @@ def training_examples(
     """
     reading = Reading.of(config, 1, None)
     table = _training_table(data, config)
-    return _training_stream(table, config, lambda example: example, Order(repeat, seed), reading)
+    order = Order(data, repeat, seed)
+    return _training_stream(table, config, lambda example, _: example, order, reading)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -187,39 +197,47 @@ def _training_table(data: DetectionData, config: Config) -> RecordTable:
 def _training_stream(
     table: RecordTable,
     config: Config,
-    finish: Callable[[Example], Any],
+    finish: Callable[[Example, tf.Tensor], Any],
     order: Order,
     reading: Reading,
     plain_from: int | None = None,
 ) -> tf.data.Dataset:
-    """Build the stream of shuffled, augmented examples; `finish` runs in the same map."""
-    count = len(table)
-    images = tf.data.Dataset.range(count)
+    """Build the stream of shuffled, augmented examples.
+
+    `finish` runs in the same map, with an example and its position.
+    """
+
+    def cached(positions: range) -> tf.data.Dataset:
+        numbered = _positions(positions).map(lambda position: (position, position))
+        images = reading.read(table, numbered, positions.start, 1, end=positions.stop)
+        return images.map(lambda _, position, pixels: (position, pixels)).cache()
+
     if config.data.cache:
         # Cached before the shuffle, which then moves references instead of pixels.
-        numbered = images.map(lambda position: (position, position))
-        stream = reading.read(table, numbered, 0, 1, end=count)
-        stream = stream.map(lambda _, position, pixels: (position, pixels)).cache()
-        stream = order.of(stream, count)
+        stream = order.of(cached)
         stream = stream.map(lambda number, position_and_pixels: (number, *position_and_pixels))
         if order.repeat:
             # An infinite repeat ends only if no image is cached.
             stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
         first = order.first + order.worker
-        stream = reading.read(table, order.of(images, count), first, order.workers)
+        stream = reading.read(table, order.of(_positions), first, order.workers)
 
     def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
         example = table.example(position, pixels)
 
         def another(seed: tf.Tensor) -> Example:
-            return reading.partner(table, draw_partner(seed, count), example)
+            return reading.partner(table, draw_partner(order.data, position, seed), example)
 
         is_plain = None if plain_from is None else number >= plain_from
         seed = tf.stack([number, order.seed])
-        return finish(augment_example(example, another, config, seed, is_plain))
+        return finish(augment_example(example, another, config, seed, is_plain), position)
 
     return parallel_map(stream, augmented)
+
+
+def _positions(positions: range) -> tf.data.Dataset:
+    return tf.data.Dataset.range(positions.start, positions.stop)
 
 
 def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, tf.Tensor]:
@@ -237,6 +255,12 @@ def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, t
         "box_targets": box_targets,
         "num_positives": num_positives,
     }
+
+
+def _without_loss(assigned: dict[str, tf.Tensor], is_unlabeled: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Exclude all anchors of an unlabelled image, which has no positive ones, from the losses."""
+    class_targets = tf.where(is_unlabeled, targets.IGNORED, assigned["class_targets"])
+    return assigned | {"class_targets": class_targets}
 
 
 def _batches(

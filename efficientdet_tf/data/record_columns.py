@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 
 from efficientdet_tf.data.image_sources import ImageSource, image_column, join_columns
-from efficientdet_tf.data.records import Record
+from efficientdet_tf.data.records import DetectionData, Record
 
 _OBJECT_FIELDS = {
     "boxes": np.float32,
@@ -129,6 +129,14 @@ class RecordColumns(Sequence[Record]):
             apply_exif=bool(self.apply_exif[index]),
             **{field: getattr(self, field)[begin:end] for field in _OBJECT_FIELDS},
         )
+
+
+def training_records(data: DetectionData) -> Sequence[Record]:
+    """Return all records that training reads: those of the data set, then the unlabelled images."""
+    if data.unlabeled is None:
+        return data.records
+    parts = data.records, data.unlabeled.records
+    return RecordColumns.concatenate(map(RecordColumns.build, parts))
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from efficientdet_tf import targets
 from efficientdet_tf.data.decoding import REDUCTIONS, decode_image
 from efficientdet_tf.data.image_sources import FileRange, FileRanges, ImageSource, read_range
 from efficientdet_tf.data.mixing import Example
-from efficientdet_tf.data.record_columns import RecordColumns, offsets_of
+from efficientdet_tf.data.record_columns import RecordColumns, offsets_of, training_records
 from efficientdet_tf.data.records import DetectionData
 
 
@@ -53,7 +53,7 @@ class RecordTable:
         ignore_crowd: bool,
         needed_size: tuple[float, float] | None = None,
     ) -> "RecordTable":
-        """Build the table of the records and the objects that training needs.
+        """Build the table of `training_records` and the objects that training needs.
 
         Args:
           data: the data set.
@@ -61,7 +61,7 @@ class RecordTable:
           needed_size: (height, width) in pixels; JPEG images that are still as large when
             reduced are decoded so. None decodes all in full size. Default None.
         """
-        records = RecordColumns.build(data.records)
+        records = RecordColumns.build(training_records(data))
         # Ignored boxes have a class code of their own, so that augmentation transforms them too.
         classes = np.where(records.is_ignored, targets.IGNORED, records.classes)
         kept = ~records.is_crowd | records.is_ignored

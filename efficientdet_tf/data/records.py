@@ -112,6 +112,19 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnlabeledImages:
+    """Images without annotations that are mixed into training batches.
+
+    Attributes:
+      records: the usable images.
+      share: their share of the images of a batch, between 0 and 1.
+    """
+
+    records: Sequence[Record]
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class DetectionData:
     """A data set in memory, without pixels.
 
@@ -123,6 +136,7 @@ class DetectionData:
       source: name of the data set in messages.
       notes: one line for each remark that is no error.
       box_only: see `annotations.Annotations`.
+      unlabeled: images without annotations, which only training reads; None for none.
     """
 
     records: Sequence[Record]
@@ -131,6 +145,8 @@ class DetectionData:
     source: str | None = None
     notes: Sequence[str] = ()
     box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unlabeled: UnlabeledImages | None = None
 
     def __len__(self) -> int:
+        """Return the number of images with annotations."""
         return len(self.records)

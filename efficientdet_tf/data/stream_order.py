@@ -1,17 +1,19 @@
 """Order in which training reads its records, determined by the seed alone."""
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Collection, Iterator
 
 import tensorflow as tf
 
 from efficientdet_tf.data.records import DetectionData
 
 
-class Order(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Order:
     """Order of the images in a training stream.
 
     Attributes:
+      data: training set; unlabelled images are evenly spread among the others, at their share.
       repeat: whether to repeat indefinitely, reshuffled in each pass.
       seed: seed of the shuffles.
       first: number of images to skip at the start. Default 0.
@@ -19,17 +21,42 @@ class Order(NamedTuple):
       worker: index of this worker: it gets every `workers`-th image. Default 0.
     """
 
+    data: DetectionData
     repeat: bool
     seed: int
     first: int = 0
     workers: int = 1
     worker: int = 0
 
-    def of(self, images: tf.data.Dataset, size: int) -> tf.data.Dataset:
-        """Order a data set of `size` images as pairs (number in the whole stream, image)."""
-        stream = images.shuffle(size, seed=self.seed, reshuffle_each_iteration=True)
+    def of(self, images: Callable[[range], tf.data.Dataset]) -> tf.data.Dataset:
+        """Order images as pairs (number in the whole stream, image).
+
+        Args:
+          images: function from a range of positions among `record_columns.training_records` to
+            the data set of these images; each pass over it is shuffled.
+        """
+        count = len(self.data)
+        stream = self._shuffled(images(range(count)), count, self.seed)
         stream = stream.repeat() if self.repeat else stream
+        if self.data.unlabeled is not None:
+            end = count + len(self.data.unlabeled.records)
+            others = self._shuffled(images(range(count, end)), end - count, self.seed + 1)
+            choice = tf.data.Dataset.counter().map(self._is_unlabeled)
+            stream = tf.data.Dataset.choose_from_datasets([stream, others.repeat()], choice)
         return stream.enumerate().skip(self.first).shard(self.workers, self.worker)
+
+    @staticmethod
+    def _shuffled(images: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
+        return images.shuffle(size, seed=seed, reshuffle_each_iteration=True)
+
+    def _is_unlabeled(self, number: tf.Tensor) -> tf.Tensor:
+        """Return 1 if an image of the stream is an unlabelled one, else 0: int64 scalar."""
+        assert self.data.unlabeled is not None
+        before, after = (
+            tf.floor(tf.cast(n, tf.float64) * self.data.unlabeled.share)
+            for n in (number, number + 1)
+        )
+        return tf.cast(after - before, tf.int64)
 
 
 def training_positions(
@@ -41,14 +68,16 @@ def training_positions(
       data: the data set.
       seed: seed of the training stream.
       first_image: number of images to skip at the start of the stream.
-      missing: indices of `data.records` that are not in the cache. Other unreadable
+      missing: positions that are not in the cache. Other unreadable
         records are in the order, and skipped by the stream. Default none.
 
     Returns:
-      An infinite iterator over indices of `data.records`.
+      An infinite iterator over indices of `record_columns.training_records`.
     """
-    present = [position for position in range(len(data)) if position not in missing]
-    order = Order(True, seed, first_image)
-    images = tf.data.Dataset.from_tensor_slices(tf.constant(present, tf.int64))
-    for block in order.of(images, len(data)).batch(1024):
+
+    def present(positions: range) -> tf.data.Dataset:
+        kept = [position for position in positions if position not in missing]
+        return tf.data.Dataset.from_tensor_slices(tf.constant(kept, tf.int64))
+
+    for block in Order(data, True, seed, first_image).of(present).batch(1024):
         yield from block[1].numpy().tolist()

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from efficientdet_tf.data.image_verification import decode_unverified
+from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DetectionData
 
 # Further ones are only counted.
@@ -45,7 +46,7 @@ class BackgroundVerification:
 
     def _verify_all(self) -> None:
         for data in self._data_sets:
-            self._verify(data.records, data.source or "data set")
+            self._verify(training_records(data), data.source or "data set")
             if self._is_stopped.is_set():
                 return
 

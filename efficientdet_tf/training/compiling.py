@@ -1,6 +1,7 @@
 """Compiled model of a run, and its steps."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import tf_keras as keras
@@ -10,12 +11,21 @@ from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import optimizers
 from efficientdet_tf.training.batch_norm import set_momentum
 from efficientdet_tf.training.detection_model import EfficientDet
+from efficientdet_tf.training.distillation import Distillation
 from efficientdet_tf.training.freezing import freeze
 
 
 def steps_per_epoch(config: Config, num_images: int) -> int:
-    """Return the steps in an epoch: as configured, or one pass rounded down, at least 1."""
-    return config.training.steps_per_epoch or max(1, num_images // config.training.batch_size)
+    """Return the steps in an epoch: as configured, or one pass rounded down, at least 1.
+
+    Args:
+      config: config of the run.
+      num_images: number of training images, without unlabelled ones, which fill a share of each
+        batch.
+    """
+    labeled = 1.0 - config.distillation.unlabeled_share if config.distillation.unlabeled else 1.0
+    num_steps = math.floor(num_images / (labeled * config.training.batch_size) + 1e-9)
+    return config.training.steps_per_epoch or max(1, num_steps)
 
 
 def compiled_model(
@@ -29,10 +39,14 @@ def compiled_model(
       config: config of the run.
       steps: number of steps in an epoch.
       schedule: learning rate by step; None is the schedule of the config. Default None.
+
+    Raises:
+      UserError: when the teacher of a distillation cannot be used.
     """
     training, settings = config.training, config.optimizer
     with _precision(training.precision):
         model = EfficientDet.create(config)
+        distillation = Distillation.from_config(config)
     model.get_layer("backbone").recompute = training.gradient_checkpointing
     freeze(model, config.model.freeze)
     set_momentum(model, training.batch_norm_momentum)
@@ -52,6 +66,7 @@ def compiled_model(
         ema_decay=settings.ema_decay,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         seed=training.seed,
+        distillation=distillation,
         jit_compile=training.xla,
     )
     return model

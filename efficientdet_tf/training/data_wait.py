@@ -9,7 +9,7 @@ import tf_keras as keras
 from tqdm import tqdm
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.record_columns import RecordColumns
+from efficientdet_tf.data.record_columns import RecordColumns, training_records
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.training.memory import CACHE_SHARE, decoded_size, free_memory
 from efficientdet_tf.training.stream import TrainingStream
@@ -71,7 +71,8 @@ def describe_wait(share: float, advice: str) -> str:
 
 def advise(config: Config, data: DetectionData) -> str:
     """Advise how to make the input of a training faster."""
-    sizes, decoded = RecordColumns.build(data.records).sizes, decoded_size(data.records)
+    records = training_records(data)
+    sizes, decoded = RecordColumns.build(records).sizes, decoded_size(records)
     options = []
     if not config.data.cache and decoded < CACHE_SHARE * (free_memory() or 0):
         options.append(

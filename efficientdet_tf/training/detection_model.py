@@ -43,6 +43,7 @@ class EfficientDet(keras.Model):
         ema_decay: float = 0.9998,
         gradient_accumulation_steps: int = 1,
         seed: int = 0,
+        distillation: Callable | None = None,
         **kwargs: Any,
     ) -> None:
         """Configure training.
@@ -60,6 +61,9 @@ class EfficientDet(keras.Model):
             batch; the step is that of the whole batch, except that BatchNorm sees
             micro-batches. Default 1.
           seed: random seed of stochastic depth. Default 0.
+          distillation: `training.distillation.Distillation` or similar: called with (images,
+            outputs), returns a scalar, the mean over the images, that is added to the loss. It
+            is no part of the model's weights. Default None.
           **kwargs: further arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
@@ -71,6 +75,7 @@ class EfficientDet(keras.Model):
         self.moving_average = MovingAverage(self, ema_decay) if ema_decay else None
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
+        self.distillation = distillation
         self._make_trackers()
 
     # Untracked, or Keras would count the metrics among the weights and save them.
@@ -136,6 +141,7 @@ class EfficientDet(keras.Model):
                 losses = self._loss_terms(
                     targets, outputs, normalizer, self.gradient_accumulation_steps
                 )
+                losses |= self._distillation_terms(images, outputs, losses["loss"])
                 loss = losses["loss"]
                 if self._scales_loss:
                     loss = self.optimizer.get_scaled_loss(loss)
@@ -158,10 +164,20 @@ class EfficientDet(keras.Model):
     ) -> dict[str, tf.Tensor]:
         """Compute terms of the global loss, their sum over micro-batches and replicas."""
         losses = dict(self.detection_loss(targets, outputs, normalizer=normalizer))
-        shares = tf.distribute.get_strategy().num_replicas_in_sync * num_micro_batches
+        shares = _num_replicas() * num_micro_batches
         losses["l2_loss"] = l2_regularization(self, self.weight_decay) / shares
         losses["loss"] = losses["detection_loss"] + losses["l2_loss"]
         return losses
+
+    def _distillation_terms(
+        self, images: tf.Tensor, outputs: dict[str, tf.Tensor], loss: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Compute a micro-batch's term of the distillation loss, and the loss with it."""
+        if self.distillation is None:
+            return {}
+        shares = _num_replicas() * self.gradient_accumulation_steps
+        distillation_loss = self.distillation(images, outputs) / shares
+        return {"distillation_loss": distillation_loss, "loss": loss + distillation_loss}
 
     @property
     def _scales_loss(self) -> bool:
@@ -175,15 +191,18 @@ class EfficientDet(keras.Model):
         return tf.random.fold_in(seed, replica)
 
     def _track(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         for name, value in values.items():
             # Metrics average over replicas; these values are summed over them.
-            factor = 1 if name == "gradient_norm" else replicas
+            factor = 1 if name == "gradient_norm" else _num_replicas()
             self.trackers[name].update_state(value * factor)
         return {name: self.trackers[name].result() for name in values}
 
 
+def _num_replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def _sum_over_replicas(values: Any) -> Any:
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    if _num_replicas() == 1:
         return values
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -37,7 +37,7 @@ class Memory:
     """Bytes that a training step takes on one device.
 
     Attributes:
-      weights: network weights and their moving average.
+      weights: network weights and their moving average, and the teacher's weights.
       optimizer: gradients, clipped gradients and optimizer slots.
       activations: tensors saved for the backward pass, and the largest temporary
         ones in use at the same time.
@@ -97,6 +97,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     micro_batch = max(1, training.batch_size // replicas // training.gradient_accumulation_steps)
     specs = _batch_specs(config, micro_batch)
     trainable, weights = size_of(model.trainable_variables), size_of(model.variables)
+    teacher = size_of(model.distillation.teacher.variables) if model.distillation else 0
     graph = _forward_graph(model, specs)
     # Gradient accumulation traces the step once more.
     operations = len(graph.get_operations()) * (
@@ -107,7 +108,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     # Gradients, clipped gradients, accumulated gradients.
     copies = 1 + bool(config.optimizer.clip_norm) + (training.gradient_accumulation_steps > 1)
     return Memory(
-        weights=weights * (2 if config.optimizer.ema_decay else 1),
+        weights=weights * (2 if config.optimizer.ema_decay else 1) + teacher,
         optimizer=trainable * (copies + _slots(config)),
         # At its peak a part is recomputed, or the gradient of the largest tensor computed.
         activations=size_of(saved.tensors)
@@ -123,7 +124,9 @@ def _forward_graph(model: keras.Model, specs: tuple) -> tf.Graph:
         with statistics_kept():
             outputs = model(images, training=True)
         losses = model.detection_loss(targets, outputs, normalizer=tf.constant(1.0))
-        return losses["detection_loss"]
+        if model.distillation is None:
+            return losses["detection_loss"]
+        return losses["detection_loss"] + model.distillation(images, outputs)
 
     return tf.function(forward, autograph=False).get_concrete_function(*specs).graph
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.training import memory
@@ -183,7 +184,7 @@ def fit_memory(
 def _cached(config: Config, data: DetectionData, devices: tf.distribute.Strategy) -> int:
     """Return the bytes of decoded images that are kept where the steps run."""
     is_beside = config.data.cache and memory.is_in_host(devices)
-    return memory.decoded_size(data.records) if is_beside else 0
+    return memory.decoded_size(training_records(data)) if is_beside else 0
 
 
 def _measure(steps: TrialSteps, peak: PeakMemory, cached: int) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
@@ -193,7 +194,7 @@ class Planner:
 
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""
-        needed = memory.decoded_size(self._train.records)
+        needed = memory.decoded_size(training_records(self._train))
         # That of the machine, whatever the devices.
         available = memory.free_memory()
         if available and needed <= memory.CACHE_SHARE * available:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
 from efficientdet_tf.data.image_files import why_unreadable
+from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
 
@@ -34,6 +35,7 @@ class TrainingStream:
         plain_from: int | None = None,
     ) -> None:
         self._data = data
+        self._records = training_records(data)
         self._config = config
         self._devices = devices
         # In images of the stream, where skipped ones count: a resumed run switches at the same one.
@@ -104,22 +106,22 @@ class TrainingStream:
         for position in dict.fromkeys(found):
             if position not in self._named:
                 self._named.add(position)
-                record = self._data.records[position]
+                record = self._records[position]
                 yield record, why_unreadable(record) or "unreadable earlier, readable now"
 
     def images_of_last_step(self) -> list[str]:
         """Name the images of the last step, including partners in mosaics and others."""
         positions = self._positions_among(self._images_done - self._share)
-        return [_name(self._data.records[position]) for position in positions]
+        return [_name(self._records[position]) for position in positions]
 
     def explain(self) -> DataError | None:
         """Return the user error that made the stream fail; None for a defect."""
         if self._failures.has_ended:
             return self._none_can_be_read()
         if self._config.data.strict:
-            cached = range(len(self._data)) if self._config.data.cache else ()
+            cached = range(len(self._records)) if self._config.data.cache else ()
             for position in cached or self._positions_among(self._images_done):
-                record = self._data.records[position]
+                record = self._records[position]
                 reason = why_unreadable(record)
                 if reason:
                     return DataError(
@@ -138,7 +140,7 @@ class TrainingStream:
             position = next(
                 stream_order.training_positions(self._data, seed=seed, first_image=last)
             )
-        record = self._data.records[position]
+        record = self._records[position]
         reason = why_unreadable(record) or "unreadable earlier, readable now"
         return DataError(
             f"training data: {count} images in a row cannot be read, the last "
@@ -224,8 +226,10 @@ class TrainingStream:
         positions = [position_of_number[number] for number in numbers]
         if augmenting.has_partners(self._config):
             partners = (
-                augmenting.training_partners(self._data, self._config, seed=seed, number=number)
-                for number in numbers
+                augmenting.training_partners(
+                    self._data, self._config, seed=seed, number=number, position=position
+                )
+                for number, position in zip(numbers, positions)
                 if self._plain_from is None or number < self._plain_from
             )
             unread = set(self._failures.positions)

@@ -35,6 +35,7 @@ def describe(
             f"model: {config.model.name}, {height}x{width} pixels, {model.count_params():,} "
             f"parameters, {config.model.num_classes} classes",
             f"training data: {config.data.train}, {len(train_data):,} images",
+            *_distillation(model, config, train_data),
             f"validation data: {config.data.val}, {len(val_data):,} images",
             f"training: {training.epochs} epochs of {steps:,} steps, batches of "
             f"{training.batch_size} images",
@@ -44,6 +45,21 @@ def describe(
             *_differences(config),
         ]
     )
+
+
+def _distillation(model: keras.Model, config: Config, train_data: DetectionData) -> list[str]:
+    """Describe the unlabelled images and the teacher, if there are any."""
+    if model.distillation is None:
+        return []
+    settings, lines = config.distillation, []
+    if train_data.unlabeled is not None:
+        lines.append(
+            f"unlabelled images: {settings.unlabeled}, {len(train_data.unlabeled.records):,} "
+            f"images, {100 * train_data.unlabeled.share:g} % of each batch"
+        )
+    teacher = model.distillation.teacher
+    lines.append(f"teacher: {settings.teacher}, {teacher.count_params():,} parameters")
+    return lines
 
 
 def _differences(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ from efficientdet_tf import resuming
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import parts
+from efficientdet_tf.data import parts, unlabeled_images
 from efficientdet_tf.data.leakage import warn_of_shared_images
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
@@ -21,6 +21,7 @@ from efficientdet_tf.training import (
     anchor_fit,
     auto_settings,
     class_weights,
+    distillation,
     memory,
     optimizers,
     range_test,
@@ -57,6 +58,8 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
         after all recoveries; the message is one line.
     """
     config = parts.resolve(config)
+    # Before reading the data sets: a wrong path fails at once.
+    config = config.override(distillation.settings(config.distillation))
     gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
     if config.training.pretrained and not state.checkpoints(directory):
@@ -73,6 +76,7 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
     lock = RunLock(directory.path) if strategy.is_chief(devices) else contextlib.nullcontext()
     with lock:
         data = load_data(config)
+        distillation.check_classes(config.distillation, data[0].label_map)
         config = config.override({"model.num_classes": len(data[0].label_map)})
         config = config.override(class_weights.settings(config.loss, data[0]))
         config = _choose_settings(config, directory, devices, data, plan)
@@ -209,4 +213,4 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     parts.require_objects(train_data)
     parts.require_objects(val_data)
     warn_of_shared_images(train_data, val_data)
-    return train_data, val_data
+    return unlabeled_images.add_unlabeled(train_data, config), val_data
