@@ -6,6 +6,10 @@ Writes the built-in digits with annotations of a tenth of the training images, t
 teacher on these, then small students for equally many steps: alone, with the teacher, and with the
 teacher and the other images without annotations. Prints AP, mean and standard deviation over seeds
 of the students. Results are kept in `--output`: the same command goes on where it was interrupted.
+
+    python -m benchmarks.distillation --output=runs/distillation --teacher=runs/demo
+
+With the run of `make demo` as the teacher, which has seen the annotations of all training images.
 """
 
 import json
@@ -28,6 +32,9 @@ flags.DEFINE_integer("labeled", 120, "Those with annotations.", lower_bound=1, f
 flags.DEFINE_integer("val_images", 160, "Validation images.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("seeds", 3, "Trainings of each student.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("steps", 900, "Steps of each training.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "teacher", "", "Run of a teacher; without it, one is trained.", flag_values=FLAGS
+)
 flags.DEFINE_multi_string(
     "set", [], "Settings of all trainings as key=value, as train.py takes them.", flag_values=FLAGS
 )
@@ -71,15 +78,15 @@ def main() -> None:
     _write_images(folder)
     results = folder / "results.jsonl"
     # A seed of all students first: an interrupted comparison compares all of them.
-    planned = [("teacher", 0)] + [
-        (name, s) for s in range(FLAGS.seeds) for name in _students(folder)
-    ]
+    students = _students(folder)
+    planned = [] if FLAGS.teacher else [("teacher", 0)]
+    planned += [(name, seed) for seed in range(FLAGS.seeds) for name in students]
     done = {(entry["name"], entry["seed"]) for entry in _read(results)}
     for name, seed in planned:
         if (name, seed) in done:
             continue
         print(f"{name}, seed {seed}", flush=True)
-        own = TEACHER if name == "teacher" else STUDENT | _students(folder)[name]
+        own = TEACHER if name == "teacher" else STUDENT | students[name]
         config = _config(folder, own, seed).to_dict()
         entry = in_own_process(train, config, str(_run(folder, name, seed)))
         with results.open("a", encoding="utf-8") as file:
@@ -106,7 +113,7 @@ def train(settings: dict[str, Any], folder: str) -> dict[str, float]:
 
 def _students(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Return the settings of each way to train a student, by name."""
-    teacher = {"distillation.teacher": str(_run(folder, "teacher", 0))}
+    teacher = {"distillation.teacher": FLAGS.teacher or str(_run(folder, "teacher", 0))}
     unlabeled = {"distillation.unlabeled": str(folder / "unlabeled")}
     return {
         "student alone": {},

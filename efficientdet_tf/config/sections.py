@@ -353,7 +353,7 @@ class TrainingConfig(Section):
 
 
 class DistillationConfig(Section):
-    """Distillation: outputs of a trained detector, the teacher, as further targets of training."""
+    """Distillation: a trained detector, the teacher, gives further targets of training."""
 
     teacher: str = Field("", examples=["runs/large"])
     """Run directory of the teacher, whose best weights are used: any network with the same classes

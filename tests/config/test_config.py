@@ -17,7 +17,9 @@ from efficientdet_tf.config import (
 from keras_layers.feature_network import NETWORKS
 
 ALL_NAMES = ", ".join(MODELS)
-SECTIONS = "model, neck, anchors, loss, data, augmentation, optimizer, training, detection"
+SECTIONS = (
+    "model, neck, anchors, loss, data, augmentation, optimizer, training, distillation, detection"
+)
 BACKBONES = ", ".join(
     [f"efficientnet-b{i}" for i in range(8)]
     + [f"efficientnet-lite{i}" for i in range(5)]
