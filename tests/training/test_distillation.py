@@ -2,9 +2,15 @@
 
 import csv
 import dataclasses
+import json
+import os
 import shutil
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
+import distributed_step
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,6 +98,11 @@ def batch():
     return batch
 
 
+@pytest.fixture(scope="module")
+def made(teacher):
+    return distillation.Distillation.from_config(config(**{"distillation.teacher": teacher}))
+
+
 def test_the_class_loss_is_zero_at_the_target_and_the_focal_loss_of_gamma_2_at_hard_targets():
     logits = tf.random.stateless_normal([5, 7], [1, 2], stddev=4.0)
     targets = tf.random.stateless_uniform([5, 7], [3, 4])
@@ -111,9 +122,8 @@ def test_the_class_loss_is_zero_at_the_target_and_the_focal_loss_of_gamma_2_at_h
     assert float(hard[0, 0]) == pytest.approx((1 - p) ** 2 * -np.log(p), rel=1e-5)
 
 
-def test_the_loss_against_itself_is_zero_with_zero_gradient(teacher, batch):
+def test_the_loss_against_itself_is_zero_with_zero_gradient(made, batch):
     images, _ = batch
-    made = distillation.Distillation.from_config(config(**{"distillation.teacher": teacher}))
     outputs = made.teacher(made.teacher_images(images), training=False)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(outputs)
@@ -128,32 +138,35 @@ def test_the_loss_against_itself_is_zero_with_zero_gradient(teacher, batch):
     assert 0.02 < np.concatenate([w.ravel() for w in weighted]).mean() < 0.9
 
 
-def test_each_image_counts_alike_whatever_the_others_of_its_batch(teacher, batch):
+def test_each_image_counts_alike_whatever_the_others_of_its_batch(made, batch):
     images, _ = batch
-    made = distillation.Distillation.from_config(config(**{"distillation.teacher": teacher}))
     student = model_lib.build(config())
-    losses = [float(made(image[None], student(image[None]))) for image in images]
-    assert float(made(images, student(images))) == pytest.approx(np.mean(losses), rel=1e-5)
-    without = config(**{"distillation.teacher": teacher, "distillation.class_weight": 0})
-    only_boxes = distillation.Distillation.from_config(without)
-    without = without.override({"distillation.score_threshold": 1})
-    nothing = distillation.Distillation.from_config(without)
-    assert 0 < only_boxes(images, student(images)) < made(images, student(images))
-    assert nothing(images, student(images)) == 0
+    outputs = student(images)
+    losses = [
+        float(made(images[i : i + 1], {name: value[i : i + 1] for name, value in outputs.items()}))
+        for i in range(len(images))
+    ]
+    assert float(made(images, outputs)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+    def with_settings(**changes):
+        changed = made.config.model_copy(update=changes)
+        return float(dataclasses.replace(made, config=changed)(images, outputs))
+
+    assert 0 < with_settings(class_weight=0) < float(made(images, outputs))
+    assert with_settings(class_weight=0, score_threshold=1) == 0
+    assert with_settings(class_weight=0, box_weight=0) == 0
 
 
-def test_the_teacher_sees_padding_of_its_own_colour(teacher):
-    lite = config(**{"distillation.teacher": teacher})
-    made = distillation.Distillation.from_config(lite)
+def test_the_teacher_sees_padding_of_its_own_colour(made):
+    lite = config()
     pixels = tf.random.stateless_uniform([32, 50, 3], [1, 2], 0, 256, tf.int32)
     size = lite.model.image_size
     ours, _ = preprocessing.resize(pixels, size, "pad", lite.model.pixel_mean)
     theirs, _ = preprocessing.resize(pixels, size, "pad", MEAN)
     assert np.any(ours != theirs)
     np.testing.assert_array_equal(made.teacher_images(ours[None])[0], theirs)
-    same = distillation.Distillation.from_config(
-        lite.override({"model.pixel_mean": MEAN, "model.pixel_std": (58.0, 57.0, 57.0)})
-    )
+    assert made.teacher_padding == MEAN and made.padding == lite.model.pixel_mean
+    same = dataclasses.replace(made, padding=MEAN)
     assert same.teacher_images(theirs) is theirs
 
 
@@ -198,6 +211,34 @@ def test_micro_batches_give_the_step_of_the_batch(stepped, teacher, batch):
         assert value == pytest.approx(in_parts[name], rel=1e-5), name
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_two_replicas_compute_the_losses_of_one_device(teacher, coco_file, unlabeled):
+    settings = tiny.NETWORK | {
+        # BatchNorm is synchronised in the feature network and the heads.
+        "model.freeze": "backbone/.*",
+        "training.batch_size": 4,
+        "training.strategy": "mirrored",
+        "distillation.teacher": teacher,
+        "distillation.unlabeled": unlabeled,
+        "data.train": coco_file,
+        "data.val": coco_file,
+    }
+    words = [f"{key}={value}" for key, value in settings.items()]
+    script = Path(distributed_step.__file__)
+    process = subprocess.Popen(
+        [sys.executable, str(script), "2", *words],
+        env={**os.environ, "PYTHONPATH": str(script.parents[1]), "TF_USE_LEGACY_KERAS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    expected = distributed_step.first_step(tiny.config(**settings | {"training.strategy": "cpu"}))
+    printed, err = process.communicate()
+    assert process.returncode == 0, err
+    assert expected["distillation_loss"] > 0.1
+    for name, value in json.loads(printed.splitlines()[-1]).items():
+        assert value == pytest.approx(expected[name], rel=1e-4), name
 
 
 def test_a_teacher_in_mixed_precision(stepped, teacher, batch):
