@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.image_verification import is_decoded_first
+from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
@@ -126,7 +127,11 @@ class TrainingLoop:
     def _verifying(self) -> contextlib.AbstractContextManager:
         """Return the context that decodes, beside the training, what was not decoded before."""
         verify = self.config.data.verify
-        sets = [x for x in (self.train_data, self.val_data) if not is_decoded_first(verify, len(x))]
+        sets = [
+            data
+            for data in (self.train_data, self.val_data)
+            if not is_decoded_first(verify, len(training_records(data)))
+        ]
         # One process is enough for the images of all.
         is_chief = strategy.is_chief(self.model.distribute_strategy)
         if verify == "header" or not sets or not is_chief:
