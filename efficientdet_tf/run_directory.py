@@ -151,7 +151,7 @@ class RunDirectory:
         Raises:
           RunDirectoryError: when the weights are missing or do not fit the config.
         """
-        path, config = self.weights_file(weights), self.config()
+        config, path = self.config(), self.weights_file(weights)
         if image_size is not None:
             config = config.override({"model.image_size": image_size})
         model = model_lib.build(config)
