@@ -86,7 +86,7 @@ def test_settings_that_shape_the_checkpoint():
         and not key.endswith("_iou_threshold")
     }
     expected |= {"optimizer.name", "optimizer.lookahead", "optimizer.momentum"}
-    expected |= {"optimizer.ema_decay", "training.precision"}
+    expected |= {"optimizer.ema_decay", "training.precision", "distillation.teacher_digest"}
     assert marked(Shapes).keys() == expected
 
 
@@ -98,7 +98,9 @@ def test_settings_that_affect_ap():
 
 
 def test_settings_derived_from_data():
-    assert list(marked(DerivedFromData)) == ["model.num_classes", "loss.class_weight_values"]
+    assert list(marked(DerivedFromData)) == [
+        *("model.num_classes", "loss.class_weight_values", "distillation.teacher_digest")
+    ]
 
 
 def test_derived_settings_are_no_change(config):
