@@ -5,7 +5,7 @@
 Writes the built-in digits with annotations of a tenth of the training images, trains a larger
 teacher on these, then small students for equally many steps: alone, with the teacher, and with the
 teacher and the other images without annotations. Prints AP, mean and standard deviation over seeds
-of the students. Results are kept in `--output`: the same command goes on where it was interrupted.
+of the students. Results are kept in `--output`: the same command resumes where it was interrupted.
 
     python -m benchmarks.distillation --output=runs/distillation --teacher=runs/demo
 
