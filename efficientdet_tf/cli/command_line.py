@@ -1,6 +1,7 @@
 """Common part of the commands: flags, help, errors of one line, and signals."""
 
 import contextlib
+import gc
 import logging as python_logging
 import os
 import re
@@ -96,6 +97,9 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     # Otherwise TensorFlow imports Keras 3, which nothing here uses, and with it pyplot and
     # scikit-learn: a second and 70 MB.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # What imports and models make is kept, and searching it for garbage again and again takes a
+    # third of an import. The loops of training and detection leave no garbage.
+    gc.set_threshold(100_000, 20, 50)
     _log_plain_lines()
     # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)

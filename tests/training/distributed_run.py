@@ -3,12 +3,16 @@
 python distributed_run.py DEVICES MODEL_DIR KEY=VALUE...
 """
 
+import gc
 import sys
 
-import tensorflow as tf
+# As in the commands, and before the first import that takes long.
+gc.set_threshold(100_000, 20, 50)
 
-from efficientdet_tf.cli import command_line
-from efficientdet_tf.config import Config, parse_assignments
+import tensorflow as tf  # noqa: E402
+
+from efficientdet_tf.cli import command_line  # noqa: E402
+from efficientdet_tf.config import Config, parse_assignments  # noqa: E402
 
 
 def main():
