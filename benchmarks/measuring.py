@@ -2,18 +2,35 @@
 
 import concurrent.futures
 import multiprocessing
+import os
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 
 def in_own_process(function: Callable, *arguments: Any) -> Any:
-    """Call a function in a new process, which returns its memory at the end."""
+    """Call a function in a new process, which returns its memory at the end.
+
+    The process ends with this one, also when this one is killed.
+    """
     # Spawned, since TensorFlow does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=context, initializer=_end_with_parent
+    ) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _end_with_parent() -> None:
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        # A run is resumed from its last checkpoint.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def median_seconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
