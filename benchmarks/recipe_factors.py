@@ -52,7 +52,7 @@ def _iou_loss(kind: str, weight: float, box_weight: float | None = None) -> Sett
 FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
     # Weights at the start, and which of them are trained.
     "scratch": {"training.pretrained": ""},
-    "bn-momentum-0.9": {"training.batch_norm_momentum": 0.9},
+    "bn-momentum-0.99": {"training.batch_norm_momentum": 0.99},
     "bn-frozen": {"model.freeze": r"backbone/.*_bn/.*"},
     "backbone-frozen": {"model.freeze": "backbone/.*"},
     "backbone-lr-0.1": {"optimizer.backbone_factor": 0.1},
@@ -98,7 +98,7 @@ FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
 # Factors of the screening design: none sets what another sets, and none is so bad in a short
 # training that it would hide the others.
 SCREENED = (
-    *("bn-momentum-0.9", "bn-frozen", "backbone-lr-0.3", "ema-0.99", "rate-double"),
+    *("bn-momentum-0.99", "bn-frozen", "backbone-lr-0.3", "ema-0.99", "rate-double"),
     *("weight-decay-4e-4", "jitter-0.8-1.25", "mosaic", "mixup", "copy-paste", "plain-end"),
     *("rand-augment", "color", "giou", "label-smoothing-0.1", "anchors-auto"),
 )

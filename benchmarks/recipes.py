@@ -24,8 +24,8 @@ A short training decides what is worth a long one, no more: what needs time, suc
 worse than it is, and high learning rates look better. Finalists are trained as the recipe is:
 
     python -m benchmarks.recipes --folder=DATA --design=one_at_a_time --factors=giou,ema-0.99
-        --output=runs/finalists --set model.image_size=320 --set optimizer.learning_rate=0.002
-        --set training.epochs=50 --set training.steps_per_epoch=0
+        --output=runs/finalists --set model.image_size=320 --set training.epochs=50
+        --set training.steps_per_epoch=0
 """
 
 import json

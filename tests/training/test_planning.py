@@ -126,7 +126,7 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     config = RunDirectory(tmp_path).config()
     # The flags win over recipe and plan.
     assert config.optimizer.name == "sgd" and config.training.epochs == 1
-    assert config.optimizer.learning_rate == 0.002 and config.data.cache
+    assert config.optimizer.learning_rate == 0.008 and config.data.cache
     assert content["settings"].keys() & {"optimizer.name", "training.epochs"} == set()
     assert call(coco_file, tmp_path, *short) == 0
     printed = capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_auto_leaves_the_choice_to_the_plan(coco_file):
     assert planner.lines[2:] == ["batch: 8 images"]
     # The rate of the recipe until the range test.
     assert planner.config.optimizer.auto_learning_rate
-    assert planner.config.optimizer.learning_rate == 0.002
+    assert planner.config.optimizer.learning_rate == 0.008
 
 
 def test_too_few_hours_are_one_line(coco_file):
