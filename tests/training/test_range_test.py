@@ -21,11 +21,10 @@ def losses_with_valley(at):
 
 
 @pytest.mark.parametrize("at", [30, 60, 99])
-def test_a_tenth_of_the_rate_of_the_lowest_loss_is_chosen(at):
+def test_the_rate_of_the_lowest_loss_is_found(at):
     noise = np.random.default_rng(0).uniform(0.95, 1.05, 100)
     test = RangeTest(RATES, losses_with_valley(at) * noise)
     assert test.lowest == pytest.approx(RATES[at], rel=0.5)
-    assert test.suggestion == 0.1 * test.lowest
     assert RangeTest(RATES, losses_with_valley(at)).lowest == RATES[at]
 
 
@@ -44,7 +43,7 @@ def test_a_tenth_of_the_rate_of_the_lowest_loss_is_chosen(at):
 )
 def test_nothing_is_chosen_where_the_loss_does_not_fall(losses):
     test = RangeTest(RATES[: len(losses)], losses)
-    assert test.lowest is None and test.suggestion is None
+    assert test.lowest is None
 
 
 def test_the_rate_grows_by_the_same_factor_each_step():
@@ -92,6 +91,15 @@ def test_weights_are_restored_bit_for_bit_after_a_divergence(config):
     assert [x.tobytes() for x in after] == [x.tobytes() for x in before]
 
 
+def test_sgd_takes_a_tenth(config, tmp_path, capsys, monkeypatch):
+    test = RangeTest(RATES, losses_with_valley(50))
+    monkeypatch.setattr(range_test, "_test", lambda *arguments: test)
+    auto = config.override({"optimizer.name": "sgd", "optimizer.learning_rate": "auto"})
+    chosen = range_test.choose_learning_rate(auto, None, None, RunDirectory(tmp_path))
+    assert chosen.optimizer.learning_rate == 0.00021
+    assert ", 0.1 of the rate of the lowest loss in the 100 steps" in capsys.readouterr().out
+
+
 def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
     tests = iter([RangeTest(RATES, losses_with_valley(50)), RangeTest(RATES, np.ones(100))])
     monkeypatch.setattr(range_test, "_test", lambda *arguments: next(tests))
@@ -99,14 +107,14 @@ def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
     arguments = (auto, None, None, RunDirectory(tmp_path))
     assert range_test.choose_learning_rate(config, *arguments[1:]) is config
     chosen = range_test.choose_learning_rate(*arguments)
-    # The 51st rate is 0.00107; twice a tenth of it, as batches are half of the reference.
+    # The 51st rate is 0.00107; twice half of it, as batches are half of the reference.
     assert chosen == auto.override(
-        {"optimizer.learning_rate": 0.00021, "optimizer.auto_learning_rate": True}
+        {"optimizer.learning_rate": 0.0011, "optimizer.auto_learning_rate": True}
     )
     assert range_test.choose_learning_rate(*arguments) == auto
     assert capsys.readouterr().out == (
-        "learning rate: 0.00021 at 8 images instead of 0.002, a tenth of the rate of the lowest "
-        "loss in the 100 steps of a range test\n"
+        "learning rate: 0.0011 at 8 images instead of 0.002, 0.5 of the rate of the lowest loss in "
+        "the 100 steps of a range test\n"
         "learning rate: 0.002 at 8 images, kept; the loss did not fall in the 100 steps of a range "
         "test\n"
     )
