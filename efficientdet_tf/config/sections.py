@@ -271,8 +271,9 @@ class OptimizerConfig(Section):
     """Lookahead (https://arxiv.org/abs/1907.08610): steps between two interpolations of the
     weights; 0 is off; needs tensorflow-addons."""
     learning_rate: NonNegativeFloat = 0.08
-    """Peak learning rate at `reference_batch_size` images per step, scaled linearly with
-    `training.batch_size`; `auto` is `auto_learning_rate`."""
+    """Peak learning rate at `reference_batch_size` images per step; `auto` is `auto_learning_rate`.
+    With another `training.batch_size` it is scaled: linearly for `sgd` and `sgdw`, with the square
+    root for the others."""
     auto_learning_rate: bool = False
     """Choose `learning_rate` by a learning-rate range test (https://arxiv.org/abs/1506.01186) of up
     to 100 steps when a run starts. The run's config has the result."""

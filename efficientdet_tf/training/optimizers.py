@@ -1,6 +1,7 @@
 """Optimizers, gradient clipping, L2 regularisation and moving average of the weights."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,8 +23,8 @@ def build(
     """Build the optimizer of a run with its learning-rate schedule.
 
     Args:
-      config: optimizer settings; the learning rate is scaled by
-        batch_size / reference_batch_size, and `momentum` is also Adam's beta_1.
+      config: optimizer settings; the learning rate is scaled by `batch_factor`, and `momentum` is
+        also Adam's beta_1.
       total_steps: steps of the whole training.
       steps_per_epoch: steps of one epoch, the unit of `warmup_epochs`.
       batch_size: images per step over all replicas.
@@ -50,7 +51,7 @@ def learning_rates(
     config: OptimizerConfig, total_steps: int, steps_per_epoch: int, batch_size: int
 ) -> WarmupDecay:
     """Build the learning-rate schedule of a run; arguments as in `build`."""
-    peak = config.learning_rate * batch_size / config.reference_batch_size
+    peak = config.learning_rate * batch_factor(config, batch_size)
     return WarmupDecay(
         config.schedule,
         peak=peak,
@@ -58,6 +59,20 @@ def learning_rates(
         warmup_steps=int(config.warmup_epochs * steps_per_epoch),
         total_steps=total_steps,
     )
+
+
+def batch_factor(config: OptimizerConfig, batch_size: int) -> float:
+    """Return the factor of the learning rate for a batch.
+
+    batch_size / reference_batch_size for SGD, as published; its square root for the others, whose
+    steps do not grow with the gradients (Malladi et al. 2022, https://arxiv.org/abs/2205.10287).
+
+    Args:
+      config: optimizer settings.
+      batch_size: images per step over all replicas.
+    """
+    ratio = batch_size / config.reference_batch_size
+    return ratio if config.name in ("sgd", "sgdw") else math.sqrt(ratio)
 
 
 class _ScaledBackboneSteps(keras.optimizers.Optimizer):

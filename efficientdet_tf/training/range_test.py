@@ -18,6 +18,7 @@ from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config, auto_switch
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import optimizers
 from efficientdet_tf.training.compiling import compiled_model
 from efficientdet_tf.training.detection_model import EfficientDet
 from efficientdet_tf.training.trial_steps import TrialSteps
@@ -177,7 +178,8 @@ def choose_learning_rate(
             f"{len(test.losses)} steps of a range test"
         )
         return config
-    rate = float(f"{chosen * reference / config.training.batch_size:.2g}")
+    factor = optimizers.batch_factor(config.optimizer, config.training.batch_size)
+    rate = float(f"{chosen / factor:.2g}")
     print(
         f"learning rate: {rate:g} at {reference} images instead of {given:g}, {share:g} of the "
         f"rate of the lowest loss in the {len(test.losses)} steps of a range test"

@@ -95,7 +95,7 @@ def test_a_run_has_what_was_chosen_and_says_why(run):
     rate = config.optimizer.learning_rate
     assert lines[3].startswith(f"learning rate: {rate:g} at 16 images instead of 0.002, 0.5 of the")
     # Half of those of the steps, at 16 instead of 8 images.
-    lowest, highest = (2 * 0.5 * each for each in range_test.RANGE)
+    lowest, highest = (2**0.5 * 0.5 * each for each in range_test.RANGE)
     assert lowest < rate <= highest and rate != 0.002
 
 

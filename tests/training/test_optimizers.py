@@ -48,6 +48,17 @@ def test_adam_by_name():
     assert adam.beta_1 == 0.8
 
 
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("sgd", 0.25), ("sgdw", 0.25), ("adam", 0.5), ("lamb", 0.5), ("radam", 0.5)],
+)
+def test_the_rate_follows_the_batch(name, factor):
+    config = OptimizerConfig(name=name, learning_rate=0.02, reference_batch_size=32)
+    schedule = optimizers.learning_rates(config, 100, 10, batch_size=8)
+    assert schedule.peak == pytest.approx(0.02 * factor)
+    assert optimizers.batch_factor(config, 32) == 1
+
+
 def test_each_gradient_is_clipped_before_all_of_them():
     gradients = [tf.constant([300.0, 400.0]), tf.constant([[0.0, 10.0]]), tf.constant([0.0])]
     clipped, norm = optimizers.clip_gradients(gradients, 10.0)

@@ -107,14 +107,14 @@ def test_the_line_says_the_choice(config, tmp_path, capsys, monkeypatch):
     arguments = (auto, None, None, RunDirectory(tmp_path))
     assert range_test.choose_learning_rate(config, *arguments[1:]) is config
     chosen = range_test.choose_learning_rate(*arguments)
-    # The 51st rate is 0.00107; twice half of it, as batches are half of the reference.
+    # The 51st rate is 0.00107; half of it, times the root of 2: batches are half of the reference.
     assert chosen == auto.override(
-        {"optimizer.learning_rate": 0.0011, "optimizer.auto_learning_rate": True}
+        {"optimizer.learning_rate": 0.00076, "optimizer.auto_learning_rate": True}
     )
     assert range_test.choose_learning_rate(*arguments) == auto
     assert capsys.readouterr().out == (
-        "learning rate: 0.0011 at 8 images instead of 0.002, 0.5 of the rate of the lowest loss in "
-        "the 100 steps of a range test\n"
+        "learning rate: 0.00076 at 8 images instead of 0.002, 0.5 of the rate of the lowest loss "
+        "in the 100 steps of a range test\n"
         "learning rate: 0.002 at 8 images, kept; the loss did not fall in the 100 steps of a range "
         "test\n"
     )
