@@ -3,16 +3,12 @@
 python distributed_run.py DEVICES MODEL_DIR KEY=VALUE...
 """
 
-import gc
 import sys
 
-# As in the commands, and before the first import that takes long.
-gc.set_threshold(100_000, 20, 50)
+import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-from efficientdet_tf.cli import command_line  # noqa: E402
-from efficientdet_tf.config import Config, parse_assignments  # noqa: E402
+from efficientdet_tf.cli import command_line
+from efficientdet_tf.config import Config, parse_assignments
 
 
 def main():
