@@ -12,9 +12,10 @@ PROGRAM = """
 import os, pathlib, sys, time
 from benchmarks.measuring import in_own_process
 
-def work(path):
-    pathlib.Path(path).write_text(str(os.getpid()))
-    time.sleep(60)
+def work(folder):
+    pathlib.Path(folder, "started").write_text(str(os.getpid()))
+    time.sleep(10)
+    pathlib.Path(folder, "finished").touch()
 
 if __name__ == "__main__":
     in_own_process(work, sys.argv[1])
@@ -29,10 +30,10 @@ def is_running(process: int) -> bool:
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    script, started = tmp_path / "program.py", tmp_path / "pid"
+    script, started = tmp_path / "program.py", tmp_path / "started"
     script.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    parent = subprocess.Popen([sys.executable, str(script), str(started)], env=environment)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
     while not (started.exists() and started.read_text()):
         assert parent.poll() is None
         time.sleep(0.01)
@@ -40,5 +41,10 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     assert is_running(process)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    while is_running(process):
-        time.sleep(0.01)
+    try:
+        while is_running(process):
+            assert not (tmp_path / "finished").exists(), "it went on with its work"
+            time.sleep(0.01)
+    finally:
+        if is_running(process):
+            os.kill(process, signal.SIGKILL)
