@@ -12,6 +12,8 @@ import tf_keras as keras
 from efficientdet_tf.config import OptimizerConfig
 from efficientdet_tf.training.schedules import WarmupDecay
 
+# Optimizers whose steps are proportional to the gradients.
+SGD = ("sgd", "sgdw")
 # Names of decayed variables and of their copies on other replicas. Biases, BatchNorm and
 # fusion weights are not decayed.
 _KERNEL = re.compile(r"(^|/)(depthwise_|pointwise_)?kernel(/replica_\d+)?(:\d+)?$")
@@ -72,7 +74,7 @@ def batch_factor(config: OptimizerConfig, batch_size: int) -> float:
       batch_size: images per step over all replicas.
     """
     ratio = batch_size / config.reference_batch_size
-    return ratio if config.name in ("sgd", "sgdw") else math.sqrt(ratio)
+    return ratio if config.name in SGD else math.sqrt(ratio)
 
 
 class _ScaledBackboneSteps(keras.optimizers.Optimizer):

@@ -27,12 +27,12 @@ from efficientdet_tf.visualization.range_test_chart import draw_range_test
 STEPS = 100
 # First and last learning rate of a step. Steps of SGD are proportional to the gradients, those of
 # other optimizers are not.
-RANGES = {"sgd": (1e-5, 10.0), "sgdw": (1e-5, 10.0)}
+RANGES = dict.fromkeys(optimizers.SGD, (1e-5, 10.0))
 RANGE = (1e-6, 1.0)
 # The chosen rate is this share of the one with the lowest loss, where the loss is about to rise: a
-# tenth is common since fastai's `lr_find`. With Adam, half of it was near the best rates of whole
-# trainings on three data sets, and a tenth a quarter of them; see docs/results.md.
-SHARES = {"sgd": 0.1, "sgdw": 0.1}
+# tenth is common since fastai's `lr_find`. With Adam, half of it was near the rates of whole
+# trainings that were good, and a tenth far below them; see docs/results.md.
+SHARES = dict.fromkeys(optimizers.SGD, 0.1)
 SHARE = 0.5
 # Diverged: the loss is this multiple of the lowest one so far, both averaged over a few steps.
 DIVERGED, _DECAY = 2.0, 0.8
