@@ -62,7 +62,7 @@ def print_times() -> None:
 def print_deletions() -> None:
     """Print the mean change of the logit by what is deleted."""
     from efficientdet_tf.data import parts
-    from efficientdet_tf.data.image_files import read_record
+    from efficientdet_tf.data.record_images import read_record
     from efficientdet_tf.inference.detection_function import InputResize
     from efficientdet_tf.inference.explanation import Explainer
     from efficientdet_tf.run_directory import RunDirectory

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from efficientdet_tf import data
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.data.conversion import convert
-from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.record_images import read_record
 from efficientdet_tf.errors import UserError
 
 FLAGS = flags.FlagValues()

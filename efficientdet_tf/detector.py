@@ -3,22 +3,24 @@
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tf_keras as keras
 
 from efficientdet_tf import devices
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import image_files
 from efficientdet_tf.data.image_files import Image, read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference import onnx_runtimes, runtime_choice, runtimes
+from efficientdet_tf.inference import onnx_runtimes, runtime_choice, tflite_runtime
 from efficientdet_tf.inference.detections import Detections
-from efficientdet_tf.inference.frozen_network import freeze_network
+from efficientdet_tf.inference.runtimes import Backend
 from efficientdet_tf.inference.test_time_augmentation import FusedBackend, check_classes
 from efficientdet_tf.inference.views import build_views
 from efficientdet_tf.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 
 class DetectorError(UserError):
@@ -44,13 +46,10 @@ class Detector:
         else "".
     """
 
-    def __init__(
-        self, backend: "runtimes.Backend", label_map: LabelMap, description: str = ""
-    ) -> None:
+    def __init__(self, backend: Backend, label_map: LabelMap, description: str = "") -> None:
         self._backend = backend
         self.label_map = label_map
         self.description = description
-        image_files.prepare_threads()
 
     @classmethod
     def from_model(cls, model: Callable, config: Config, label_map: LabelMap) -> "Detector":
@@ -58,14 +57,18 @@ class Detector:
 
         It follows later changes of the model's weights.
         """
-        return cls(runtimes.KerasBackend(model, config), label_map)
+        from efficientdet_tf.inference.keras_runtimes import KerasBackend
+
+        return cls(KerasBackend(model, config), label_map)
 
     @classmethod
-    def from_frozen(cls, model: keras.Model, config: Config, label_map: LabelMap) -> "Detector":
+    def from_frozen(cls, model: "keras.Model", config: Config, label_map: LabelMap) -> "Detector":
         """Make a detector from the current weights of a model, faster than `from_model`.
 
         It does not follow later changes of the model's weights.
         """
+        from efficientdet_tf.inference.frozen_network import freeze_network
+
         return cls.from_model(freeze_network(model, config.model.image_size), config, label_map)
 
     @classmethod
@@ -74,7 +77,8 @@ class Detector:
 
         For a run directory, the best weights are loaded. Where `python -m export --compare` has
         measured its files on this machine, the fastest one with the same detections takes their
-        place, see `efficientdet_tf.inference.runtime_choice`.
+        place, see `efficientdet_tf.inference.runtime_choice`. A .tflite or .onnx file with NMS
+        does without TensorFlow.
 
         Args:
           path: path of the directory or file.
@@ -88,7 +92,6 @@ class Detector:
           ModelError: when the path contains none of them, or has no choice of a runtime.
           UserError: when the model is damaged, or the runtime is not installed.
         """
-        devices.let_memory_grow()
         path = pathlib.Path(path)
         if not path.exists():
             raise ModelError(f"{path}: no such file or folder")
@@ -99,9 +102,12 @@ class Detector:
             choices = "auto or keras" if run.exists() else "auto"
             raise ModelError(f"{path}: runtime {runtime!r} is for .onnx files only; use {choices}")
         if path.suffix == ".tflite":
-            return cls(*runtimes.load_tflite(path))
+            return cls(*tflite_runtime.load_tflite(path))
         if (path / "saved_model.pb").is_file():
-            return cls(*runtimes.load_saved_model(path))
+            devices.let_memory_grow()
+            from efficientdet_tf.inference.keras_runtimes import load_saved_model
+
+            return cls(*load_saved_model(path))
         if run.exists():
             return cls._load_run(run, runtime)
         raise ModelError(
@@ -117,6 +123,7 @@ class Detector:
             detector = cls.load(chosen.path, chosen_runtime)
             detector.description = f"{chosen.path} in {chosen.runtime}"
             return detector
+        devices.let_memory_grow()
         return cls.from_run(run)
 
     @classmethod

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf import targets as target_maps
-from efficientdet_tf.boxes import intersection_and_union, sizes
+from efficientdet_tf.box_tensors import intersection_and_union
+from efficientdet_tf.boxes import sizes
 from efficientdet_tf.config import Config, ConfigError, LossConfig
 from keras_layers.box_coder import decode
 from keras_layers.level_maps import by_anchor

@@ -6,16 +6,16 @@ import json
 import os
 import pathlib
 import platform
-
-import tf_keras as keras
-from tf_keras.src.saving import saving_lib
+from typing import TYPE_CHECKING
 
 from efficientdet_tf import __version__, resuming
-from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config, ConfigError, format_value
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import WriteError, write_atomically
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy", "pycocotools")
 
@@ -141,7 +141,7 @@ class RunDirectory:
 
     def load_model(
         self, weights: str = "best", image_size: tuple[int, int] | None = None
-    ) -> keras.Model:
+    ) -> "keras.Model":
         """Load the trained network.
 
         Args:
@@ -151,6 +151,9 @@ class RunDirectory:
         Raises:
           RunDirectoryError: when the weights are missing or do not fit the config.
         """
+        # A run that detects by an exported file does without TensorFlow.
+        from efficientdet_tf import model as model_lib
+
         config, path = self.config(), self.weights_file(weights)
         if image_size is not None:
             config = config.override({"model.image_size": image_size})
@@ -162,12 +165,14 @@ class RunDirectory:
             raise RunDirectoryError(f"{path}: does not fit config.yaml: {reason}") from error
         return model
 
-    def save_weights(self, model: keras.Model, name: str) -> None:
+    def save_weights(self, model: "keras.Model", name: str) -> None:
         """Write `<name>.weights.h5`; after a crash the previous file remains.
 
         Raises:
           WriteError: when it cannot be written.
         """
+        import tf_keras as keras
+
         # Without optimizer and metrics, which inference does not need.
         inference_model = keras.Model(model.inputs, model.outputs)
         write_atomically(self._weights_path(name), _weights_file(inference_model))
@@ -207,12 +212,14 @@ class RunDirectory:
         return self.path / f"{name}.weights.h5"
 
 
-def _weights_file(model: keras.Model) -> bytes:
+def _weights_file(model: "keras.Model") -> bytes:
     """Serialise weights as `save_weights` of tf_keras 2.20.
 
     In memory, because HDF5 2.0 crashes with a segmentation fault when it cannot write to a
     disk.
     """
+    from tf_keras.src.saving import saving_lib
+
     file = io.BytesIO()
     store = saving_lib.H5IOStore(file, mode="w")
     saving_lib._save_state(

@@ -10,7 +10,7 @@ are excluded from the class loss.
 
 import tensorflow as tf
 
-from efficientdet_tf.boxes import intersection_with_box, iou_with_box
+from efficientdet_tf.box_tensors import intersection_with_box, iou_with_box
 from keras_layers.box_coder import encode
 
 BACKGROUND = -1

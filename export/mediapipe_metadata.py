@@ -11,7 +11,7 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 ENTRY = "TFLITE_METADATA"
 # Anchors and decoding of a model without NMS.

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 _NAMES = {

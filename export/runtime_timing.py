@@ -14,13 +14,10 @@ from absl import logging
 
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.frozen_network import freeze_network
+from efficientdet_tf.inference.keras_runtimes import KerasBackend, load_saved_model
 from efficientdet_tf.inference.onnx_runtimes import load_onnx
-from efficientdet_tf.inference.runtimes import (
-    Backend,
-    KerasBackend,
-    load_saved_model,
-    load_tflite,
-)
+from efficientdet_tf.inference.runtimes import Backend
+from efficientdet_tf.inference.tflite_runtime import load_tflite
 from efficientdet_tf.run_directory import RunDirectory
 
 BATCHES = (1, 8)

@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.record_images import read_record
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.errors import UserError
@@ -20,7 +20,7 @@ from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.evaluation.verified_files import VerifiedFile
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.onnx_runtimes import load_onnx
-from efficientdet_tf.inference.runtimes import load_tflite
+from efficientdet_tf.inference.tflite_runtime import load_tflite
 from export.formats import FORMATS
 from export.peak_memory import peak_memory
 

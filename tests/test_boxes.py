@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from efficientdet_tf import boxes
+from efficientdet_tf import box_tensors, boxes
 
 # ymin, xmin, ymax, xmax of 20 x 40 pixels in an image of 100 x 200.
 BOX = np.array([[10, 30, 30, 70]], np.float32)
@@ -47,9 +47,9 @@ def test_overlaps_in_graphs_equal_those_of_arrays():
     low = rng.uniform(0, 50, (2, 8, 2))
     one, other = np.concatenate([low, low + rng.uniform(1, 50, low.shape)], -1).astype(np.float32)
     expected = boxes.pairwise_overlaps(one, other)[0]
-    intersection, union = boxes.intersection_and_union(one[:, None], other[None])
+    intersection, union = box_tensors.intersection_and_union(one[:, None], other[None])
     np.testing.assert_allclose(intersection / union, expected, rtol=1e-5, atol=1e-6)
     sides = tf.unstack(one, axis=1)
     for index, box in enumerate(other):
-        actual = boxes.iou_with_box(sides, box)
+        actual = box_tensors.iou_with_box(sides, box)
         np.testing.assert_allclose(actual, expected[:, index], rtol=1e-5, atol=1e-6)

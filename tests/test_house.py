@@ -145,7 +145,7 @@ def test_one_module_imports_tensorflow_addons():
 # last.
 LAYERS = [
     *("errors", "files", "cache_directory", "devices", "output_files", "backbones", "config"),
-    *("addons", "boxes", "anchors", "targets", "losses", "model", "complexity"),
+    *("addons", "boxes", "box_tensors", "anchors", "targets", "losses", "model", "complexity"),
     *("metrics_history", "resuming", "data", "run_directory", "checkpoints"),
     *("visualization", "inference", "detector", "evaluation", "report", "training", "cli"),
 ]

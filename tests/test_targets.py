@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
-from efficientdet_tf.boxes import iou_with_box
+from efficientdet_tf.box_tensors import iou_with_box
 from keras_layers.box_coder import decode
 
 GRID = anchors.generate((512, 512), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)

@@ -92,7 +92,6 @@ def main(values: flags.FlagValues) -> None:
         _check_explained(values)
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.inference import prediction
-    from efficientdet_tf.inference.explanation import Explainer
     from efficientdet_tf.inference.views import build_views
 
     # Before the model is loaded, to fail early for an unknown view or a wrong folder.
@@ -104,7 +103,7 @@ def main(values: flags.FlagValues) -> None:
         values.save_images,
         values.explain,
     )
-    explainer = Explainer.load(values.model_path) if values.explain else None
+    explainer = _load_explainer(values.model_path) if values.explain else None
     detector = _load_detector(values, explainer)
     counts = prediction.predict(
         detector,
@@ -139,6 +138,13 @@ def _check_explained(values: flags.FlagValues) -> None:
             "--explain: heat maps are of the detections of one network in the image as it is; use "
             "one run directory, without --tta"
         )
+
+
+def _load_explainer(model_path: str) -> "Explainer":
+    # Detection in a file of another runtime does without TensorFlow.
+    from efficientdet_tf.inference.explanation import Explainer
+
+    return Explainer.load(model_path)
 
 
 def _load_detector(values: flags.FlagValues, explainer: "Explainer | None") -> "Detector":

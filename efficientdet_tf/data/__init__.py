@@ -12,39 +12,31 @@ To add one, write the module and name it in `FORMATS`.
 
 import contextlib
 import gc
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from absl import logging
 
-from efficientdet_tf.data import (
-    coco,
-    cvat,
-    digits,
-    labelme,
-    open_images,
-    tfds,
-    tfrecord,
-    validation,
-    voc,
-    yolo,
-)
-from efficientdet_tf.data.annotations import Annotations
 from efficientdet_tf.data.records import DataError, DetectionData
+
+if TYPE_CHECKING:
+    from efficientdet_tf.data.annotations import Annotations
 
 BUILT_IN = "digits"
 
-# In the order in which the format of a path is inferred.
+# Name of a format -> its module. In the order in which the format of a path is inferred.
 FORMATS = {
-    "tfds": tfds,
-    "coco": coco,
-    "voc": voc,
-    "yolo": yolo,
-    "tfrecord": tfrecord,
-    "csv": open_images,
-    "cvat": cvat,
-    "labelme": labelme,
+    "tfds": "tfds",
+    "coco": "coco",
+    "voc": "voc",
+    "yolo": "yolo",
+    "tfrecord": "tfrecord",
+    "csv": "open_images",
+    "cvat": "cvat",
+    "labelme": "labelme",
 }
 
 
@@ -79,6 +71,8 @@ def load(
     Raises:
       DataError: if the data set cannot be used.
     """
+    from efficientdet_tf.data import digits, validation
+
     if BUILT_IN in (path, format):
         return digits.load(split)
     with _without_garbage_collection():
@@ -102,7 +96,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def read_annotations(
     path: str, format: str = "auto", images: str = "", split: str = "train"
-) -> Annotations:
+) -> "Annotations":
     """Read the annotation files of a data set, without any check.
 
     Args:
@@ -146,7 +140,12 @@ def format_name(path: str, format: str = "auto") -> str:
 
 def _format_of(path: str, format: str) -> ModuleType:
     """Return the module that reads `path`."""
-    return FORMATS[format_name(path, format)]
+    return _module(format_name(path, format))
+
+
+def _module(format: str) -> ModuleType:
+    """Import the module of a format: detection, which reads no data set, needs none of them."""
+    return importlib.import_module(f"{__name__}.{FORMATS[format]}")
 
 
 def _known(format: str) -> str:
@@ -157,8 +156,8 @@ def _known(format: str) -> str:
 
 
 def _recognise(path: str) -> str:
-    for name, module in FORMATS.items():
-        if module.recognises(path):
+    for name in FORMATS:
+        if _module(name).recognises(path):
             return name
     if not Path(path).exists():
         raise DataError(f"{path}: no such file or folder")

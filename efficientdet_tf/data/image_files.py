@@ -1,19 +1,35 @@
-"""Reading of single image files and records as upright pixels, outside the input pipeline."""
+"""Reading of image files as upright pixels, without TensorFlow.
 
+The pixels are those of `decoding.decode_image`, which decodes in graphs.
+"""
+
+import io
 import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
+import PIL.Image
 
 from efficientdet_tf.data.annotations import IMAGE_FORMATS
-from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.image_sources import read_encoded
-from efficientdet_tf.data.records import DataError, Record
+from efficientdet_tf.data.orientation import exif_orientation
 from efficientdet_tf.errors import UserError
 
 # Path, bytes of a file, or uint8 [h, w, 3] RGB.
 Image = str | os.PathLike | bytes | np.ndarray
+
+# Pillow's names of the formats.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+# EXIF orientation -> what turns the image upright.
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(UserError):
@@ -49,59 +65,34 @@ def read_image(image: Image) -> np.ndarray:
     if not encoded:
         raise ImageError(f"{name}: empty")
     try:
-        return _decode(encoded, True).numpy()
-    except tf.errors.OpError as error:
+        return decode(encoded)
+    except PIL.Image.DecompressionBombError as error:
+        limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"{name}: more than {limit:,} pixels; scale it down") from error
+    # Pillow raises errors of many kinds for damaged files.
+    except Exception as error:
         raise ImageError(f"{name}: not a readable {IMAGE_FORMATS} image") from error
 
 
-def read_record(record: Record) -> np.ndarray:
-    """Read the pixels of a record, upright if its `apply_exif` is set.
+def decode(encoded: bytes) -> np.ndarray:
+    """Decode the bytes of an image file to its upright pixels, as `decoding.decode_image` does.
 
     Returns:
-      uint8 [h, w, 3], RGB.
+      uint8 [h, w, 3], RGB; the first frame of an animation.
 
     Raises:
-      DataError: if the image cannot be read; it names the image and the reason.
+      Exception: of any kind, if they cannot be decoded.
     """
-    reason, pixels = _try_record(record)
-    if pixels is None:
-        path = record.image if isinstance(record.image, str) else record.name
-        file = f"{path}: " if path != record.name else ""
-        raise DataError(f"{record.name or record.image_id}: image: {file}{reason}")
-    return pixels
+    with PIL.Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        orientation = exif_orientation(image)
+        rgb = _as_rgb(image)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return np.asarray(rgb)
 
 
-def why_unreadable(record: Record) -> str:
-    """Read and decode the image of a record again to find the reason of a failure.
-
-    Returns:
-      The reason, without the image's name; "" if the image can be read now.
-    """
-    return _try_record(record)[0]
-
-
-def prepare_threads() -> None:
-    """Trace the decoding function: tracing in several threads at once warns of retracing."""
-    _decode.get_concrete_function()
-
-
-def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
-    """Read a record: ("", its pixels), or (the reason of the failure, None)."""
-    try:
-        encoded = read_encoded(record.image)
-    except OSError as error:
-        return error.strerror or str(error), None
-    if not encoded:
-        return "the file is empty", None
-    try:
-        with tf.device("/CPU:0"):
-            return "", _decode(encoded, record.apply_exif).numpy()
-    except tf.errors.OpError:
-        return "cannot be decoded; it may be damaged", None
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)], autograph=False
-)
-def _decode(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
-    return decode_image(encoded, apply_exif)
+def _as_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I"):
+        # Of 16 bits: the high byte.
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
-import tensorflow as tf
 
 
 class FileRange(NamedTuple):
@@ -75,8 +74,20 @@ def read_range(file: str | bytes, offset: int, length: int) -> bytes:
 
 def _read(path: str, offset: int, length: int) -> bytes:
     """Read `length` bytes of a file, all with -1."""
+    if is_remote(path):
+        return _read_remote(path, offset, length)
+    with open(path, "rb") as file:
+        if offset:
+            file.seek(offset)
+        return file.read(length)
+
+
+def _read_remote(path: str, offset: int, length: int) -> bytes:
+    # Detection in local files does without TensorFlow.
+    import tensorflow as tf
+
     try:
-        with tf.io.gfile.GFile(path, "rb") if is_remote(path) else open(path, "rb") as file:
+        with tf.io.gfile.GFile(path, "rb") as file:
             if offset:
                 file.seek(offset)
             return file.read(length)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from efficientdet_tf.boxes import intersection_and_union, sizes
+from efficientdet_tf.box_tensors import intersection_and_union
+from efficientdet_tf.boxes import sizes
 from efficientdet_tf.config import AugmentationConfig
 
 # Least distance of the mosaic's centre from each side, as a fraction of the side.

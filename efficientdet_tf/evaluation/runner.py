@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
-from efficientdet_tf.data.image_files import read_record, why_unreadable
+from efficientdet_tf.data.record_images import read_record, why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.evaluation.classes import match_classes

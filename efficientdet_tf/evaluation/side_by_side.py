@@ -3,7 +3,7 @@
 import numpy as np
 import PIL.Image
 
-from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.record_images import read_record
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.visualization import drawing

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
@@ -10,12 +11,14 @@ import PIL.Image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.drawn_files import drawn_path
-from efficientdet_tf.inference.explanation import Explainer, Explanation
 from efficientdet_tf.inference.result_files import Write
 from efficientdet_tf.inference.sources import Frame, Source, SourceError
 from efficientdet_tf.output_files import encode_image, replacing_output
 from efficientdet_tf.visualization.drawing import shrink
 from efficientdet_tf.visualization.heat_maps import draw_heat_maps
+
+if TYPE_CHECKING:
+    from efficientdet_tf.inference.explanation import Explainer, Explanation
 
 # Of a panel, in pixels, so that eight fit on a screen.
 _LONGEST_SIDE = 480
@@ -42,7 +45,7 @@ def explained_paths(sources: Sequence[Source], output: pathlib.Path) -> dict[str
 
 @contextlib.contextmanager
 def writing(
-    paths: Mapping[str, pathlib.Path], explainer: Explainer, score_threshold: float
+    paths: Mapping[str, pathlib.Path], explainer: "Explainer", score_threshold: float
 ) -> Iterator[Write]:
     """Draw the heat maps of the best detections in each image to a file.
 
@@ -71,7 +74,7 @@ def writing(
 
 
 def draw_explanations(
-    pixels: np.ndarray, explained: Sequence[Explanation], label_map: LabelMap
+    pixels: np.ndarray, explained: "Sequence[Explanation]", label_map: LabelMap
 ) -> PIL.Image.Image:
     """Draw a panel for each explanation: heat map over the image, box, class and score.
 

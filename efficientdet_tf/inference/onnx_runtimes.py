@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientdet_tf.data.records import LabelMap
-from efficientdet_tf.inference.detection_function import InputResize, raw_postprocessing_function
+from efficientdet_tf.inference.image_resize import ImageResize
 from efficientdet_tf.inference.metadata import ENTRY, Metadata, MetadataError
 from efficientdet_tf.inference.runtimes import (
     ArtifactError,
     Found,
-    as_arrays,
-    compiled_resize,
     in_original_pixels,
+    raw_postprocessing,
 )
 
 # Outputs of a file without NMS that the postprocessing needs.
@@ -51,18 +50,18 @@ class OnnxBackend:
 
     def __init__(self, session: Session, metadata: Metadata) -> None:
         self._run = session.run
-        self._resize = compiled_resize(InputResize.from_config(metadata.config))
+        self._resize = ImageResize.from_config(metadata.config)
         # From a network input to detections with boxes in its pixels.
         self._detect: Callable[[np.ndarray], dict[str, np.ndarray]] = self._detect_with_nms
         if "boxes" not in session.outputs:
-            self._postprocess = raw_postprocessing_function(metadata.config)
+            self._postprocess = raw_postprocessing(metadata.config)
             self._detect = self._detect_without_nms
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Found:
-        pixels, scale, size = (tensor.numpy() for tensor in self._resize(image))
+        pixels, scale, size = self._resize(image)
         return in_original_pixels(self._detect(pixels[None]), 0, scale, size)
 
     def _detect_with_nms(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,7 +69,7 @@ class OnnxBackend:
         return {**found, "classes": found["class_indices"]}
 
     def _detect_without_nms(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        return as_arrays(self._postprocess(**self._run(pixels, _RAW_OUTPUTS)))
+        return self._postprocess(self._run(pixels, _RAW_OUTPUTS))
 
 
 def load_onnx(

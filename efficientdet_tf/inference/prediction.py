@@ -14,7 +14,6 @@ from efficientdet_tf.data.image_files import ImageError
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.inference import drawn_files, explained_files, labelled_data_sets
 from efficientdet_tf.inference.detections import Detections
-from efficientdet_tf.inference.explanation import Explainer
 from efficientdet_tf.inference.result_files import Write
 from efficientdet_tf.inference.result_formats import FORMATS, check_names
 from efficientdet_tf.inference.sources import (
@@ -29,6 +28,7 @@ from efficientdet_tf.output_files import check_replaceable
 
 if TYPE_CHECKING:
     from efficientdet_tf.detector import Detector
+    from efficientdet_tf.inference.explanation import Explainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def predict(
     batch_size: int = 8,
     stride: int = 1,
     num_frames: int = 0,
-    explainer: Explainer | None = None,
+    explainer: "Explainer | None" = None,
 ) -> Counts:
     """Write detections, and images with them.
 

@@ -7,8 +7,6 @@ import pathlib
 import platform
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.run_directory import RunDirectory
 
@@ -93,8 +91,13 @@ def describe_machine() -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    devices = f"{os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
+    devices = f"{os.cpu_count()} cores, {_num_gpus()} GPUs"
     return f"{_processor()}, {devices}; {', '.join(versions)}"
+
+
+def _num_gpus() -> int:
+    """Count the NVIDIA GPUs; TensorFlow, which knows them as well, takes seconds to import."""
+    return len([path for path in pathlib.Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()])
 
 
 def _processor() -> str:

@@ -2,7 +2,7 @@
 
 import struct
 
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from efficientdet_tf.inference.metadata import ENTRY, Metadata, MetadataError
 

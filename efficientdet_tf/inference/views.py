@@ -10,11 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.detections import Detections
-from keras_layers.nms import NonMaxSuppression
 
 # Names of views that `build_views` combines.
 NAMES = ("flip", "scale")
@@ -125,6 +123,11 @@ def build_views(names: Sequence[str]) -> list[View]:
 
 def _merged(parts: Sequence[Detections]) -> Detections:
     """Join the detections in overlapping crops; of those of the same object, keep the best."""
+    # Other views of .tflite and .onnx files do without TensorFlow.
+    import tensorflow as tf
+
+    from keras_layers.nms import NonMaxSuppression
+
     boxes, scores, class_indices = (
         np.concatenate([getattr(part, field.name) for part in parts])
         for field in dataclasses.fields(Detections)

@@ -7,7 +7,7 @@ import PIL.Image
 import tf_keras as keras
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.image_files import read_record
+from efficientdet_tf.data.record_images import read_record
 from efficientdet_tf.data.records import DataError, LabelMap, Record
 from efficientdet_tf.evaluation.confusion import ImageOutcome
 from efficientdet_tf.evaluation.side_by_side import WRONG

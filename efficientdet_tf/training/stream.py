@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
-from efficientdet_tf.data.image_files import why_unreadable
 from efficientdet_tf.data.record_columns import training_records
+from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 
 

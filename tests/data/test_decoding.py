@@ -1,4 +1,4 @@
-"""Decoding of every image format agrees with Pillow."""
+"""Decoding of every image format, in graphs and without TensorFlow, agrees with Pillow."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from efficientdet_tf.data import orientation
+from efficientdet_tf.data import image_files, orientation
 from efficientdet_tf.data.decoding import decode_image, exif_orientation
 
 ORIENTATION = 0x0112
@@ -23,9 +23,20 @@ def image() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def decode():
-    """`decode_image` as a graph, as in the pipeline and an exported model."""
+    """`decode_image` as a graph, as in the pipeline and an exported model: bytes -> pixels.
+
+    If the image is turned upright, `read_image` gives the same.
+    """
     signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)]
-    return tf.function(decode_image, input_signature=signature)
+    graph = tf.function(decode_image, input_signature=signature)
+
+    def decode(encoded: bytes, apply_exif: bool) -> np.ndarray:
+        pixels = graph(encoded, apply_exif).numpy()
+        if apply_exif:
+            np.testing.assert_array_equal(image_files.read_image(encoded), pixels)
+        return pixels
+
+    return decode
 
 
 def encode(image: Image.Image, format: str, **options) -> bytes:
@@ -59,7 +70,7 @@ def encode(image: Image.Image, format: str, **options) -> bytes:
 def test_decodes_as_pillow_does(image, decode, format, mode):
     encoded = encode(image.convert(mode), format)
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    decoded = decode(encoded, True).numpy()
+    decoded = decode(encoded, True)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, expected)
 
@@ -70,14 +81,14 @@ def test_16_bit_png_keeps_the_high_byte(decode, mode):
     samples = np.arange(24 * 40 * channels).reshape(24, 40, channels) * 20 % 65536
     encoded = tf.io.encode_png(samples.astype(np.uint16)).numpy()
     expected = np.broadcast_to(samples >> 8, (24, 40, 3))
-    np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+    np.testing.assert_array_equal(decode(encoded, True), expected)
 
 
 def test_animation_gives_its_first_frame(image, decode):
     frames = [image.convert("P"), image.rotate(180).convert("P")]
     encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+    np.testing.assert_array_equal(decode(encoded, True), expected)
 
 
 @pytest.mark.parametrize("lossless", [False, True])
@@ -92,7 +103,7 @@ def test_webp_with_and_without_transparency_and_metadata(image, decode, mode, lo
         encoded = encode(with_alpha, "WEBP", lossless=lossless, **extra)
         assert (encoded[12:16] == b"VP8X") == (bool(extra) or (mode == "RGBA" and not lossless))
         expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-        np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+        np.testing.assert_array_equal(decode(encoded, True), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -105,7 +116,7 @@ def test_an_animated_webp_gives_its_first_frame(image, decode, mode):
     assert Image.open(io.BytesIO(encoded)).n_frames == 2
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     for _ in range(20):
-        np.testing.assert_array_equal(decode(encoded, True).numpy(), expected)
+        np.testing.assert_array_equal(decode(encoded, True), expected)
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
@@ -118,9 +129,9 @@ def test_exif_orientation_turns_the_image_upright(image, decode, byte_order, tag
     encoded = encode(image, "JPEG", exif=exif.tobytes(), comment=b"before the image data")
     stored = Image.open(io.BytesIO(encoded))
     assert exif_orientation(tf.constant(encoded)) == tag
-    np.testing.assert_array_equal(decode(encoded, False).numpy(), np.asarray(stored))
+    np.testing.assert_array_equal(decode(encoded, False), np.asarray(stored))
     upright = np.asarray(ImageOps.exif_transpose(stored))
-    np.testing.assert_array_equal(decode(encoded, True).numpy(), upright)
+    np.testing.assert_array_equal(decode(encoded, True), upright)
 
 
 @pytest.mark.parametrize("tag", [0, 9, 255])
@@ -165,12 +176,31 @@ def test_damaged_exif_data_is_upright(image):
 def test_what_is_no_image_raises(decode, encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(encoded, True)
+    with pytest.raises(image_files.ImageError, match="image bytes: (empty|not a readable JPEG, )"):
+        image_files.read_image(encoded)
 
 
-def test_a_truncated_jpeg_raises(image, decode):
-    encoded = encode(image, "JPEG")
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_a_truncated_file_raises(image, decode, format):
+    encoded = encode(image, format)
+    encoded = encoded[: len(encoded) // 2]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(encoded[: len(encoded) // 2], True)
+        decode(encoded, True)
+    with pytest.raises(image_files.ImageError, match="image bytes: not a readable JPEG, "):
+        image_files.read_image(encoded)
+
+
+def test_an_image_of_too_many_pixels_is_refused():
+    encoded = encode(Image.new("1", (20_000, 10_000)), "PNG")
+    with pytest.raises(image_files.ImageError) as error:
+        image_files.read_image(encoded)
+    assert str(error.value) == "image bytes: more than 178,956,970 pixels; scale it down"
+
+
+def test_other_formats_are_refused(image):
+    with pytest.raises(image_files.ImageError) as error:
+        image_files.read_image(encode(image, "TIFF"))
+    assert str(error.value) == ("image bytes: not a readable JPEG, PNG, GIF, BMP or WebP image")
 
 
 def test_decodes_inside_a_saved_model(image, tmp_path):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efficientdet_tf import data
 from efficientdet_tf.cli import eval, report
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import DataError, parts
+from efficientdet_tf.data import DataError, parts, voc
 from efficientdet_tf.data.annotations import AnnotatedImage, Annotations, boxes_array
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.data.validation import validate
@@ -149,8 +148,7 @@ def test_an_object_that_the_reader_cannot_place_excludes_the_image():
 @pytest.mark.parametrize("counted", [False, True])
 def test_every_command_passes_on_whether_difficult_objects_count(monkeypatch, counted):
     marked = annotations(GOOD, [1, 2, 3, 4], is_difficult=[False, True])
-    made_up = types.SimpleNamespace(read=lambda path, *, images, split: marked)
-    monkeypatch.setitem(data.FORMATS, "voc", made_up)
+    monkeypatch.setattr(voc, "read", lambda path, *, images, split: marked)
     config = Config().override({"data.format": "voc", "data.use_difficult": counted})
     config = config.override({"data.train": "a", "data.val": "b"})
     options = types.SimpleNamespace(data="a", format="voc", images="", split="val")

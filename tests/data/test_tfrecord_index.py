@@ -11,10 +11,10 @@ import tensorflow as tf
 from efficientdet_tf import data
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import DataError, digits
-from efficientdet_tf.data.image_files import why_unreadable
 from efficientdet_tf.data.image_sources import read_encoded
 from efficientdet_tf.data.pipeline import training_dataset
 from efficientdet_tf.data.reading import ReadFailures
+from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.tfrecord import write_tfrecord
 
 

@@ -12,8 +12,8 @@ from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference.metadata import Metadata, MetadataError
-from efficientdet_tf.inference.runtimes import load_tflite
 from efficientdet_tf.inference.tflite_metadata import read_metadata
+from efficientdet_tf.inference.tflite_runtime import load_tflite
 from efficientdet_tf.run_directory import RunDirectory
 from export import tflite, tflite_nms
 from export.calibration import representative_images

@@ -10,7 +10,8 @@ import pytest
 from brightness import BOX, LABELS, Brightness
 from clips import grey, number_of, write_clip
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.data.image_files import read_image, read_record
+from efficientdet_tf.data.image_files import read_image
+from efficientdet_tf.data.record_images import read_record
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference import labelled_data_sets
 from efficientdet_tf.inference.detections import Detections

@@ -1,0 +1,56 @@
+"""Reading of the images of records as the input pipeline decodes them."""
+
+import numpy as np
+import tensorflow as tf
+
+from efficientdet_tf.data.decoding import decode_image
+from efficientdet_tf.data.image_sources import read_encoded
+from efficientdet_tf.data.records import DataError, Record
+
+
+def read_record(record: Record) -> np.ndarray:
+    """Read the pixels of a record, upright if its `apply_exif` is set.
+
+    Returns:
+      uint8 [h, w, 3], RGB.
+
+    Raises:
+      DataError: if the image cannot be read; it names the image and the reason.
+    """
+    reason, pixels = _try_record(record)
+    if pixels is None:
+        path = record.image if isinstance(record.image, str) else record.name
+        file = f"{path}: " if path != record.name else ""
+        raise DataError(f"{record.name or record.image_id}: image: {file}{reason}")
+    return pixels
+
+
+def why_unreadable(record: Record) -> str:
+    """Read and decode the image of a record again to find the reason of a failure.
+
+    Returns:
+      The reason, without the image's name; "" if the image can be read now.
+    """
+    return _try_record(record)[0]
+
+
+def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
+    """Read a record: ("", its pixels), or (the reason of the failure, None)."""
+    try:
+        encoded = read_encoded(record.image)
+    except OSError as error:
+        return error.strerror or str(error), None
+    if not encoded:
+        return "the file is empty", None
+    try:
+        with tf.device("/CPU:0"):
+            return "", _decode(encoded, record.apply_exif).numpy()
+    except tf.errors.OpError:
+        return "cannot be decoded; it may be damaged", None
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)], autograph=False
+)
+def _decode(encoded: tf.Tensor, apply_exif: tf.Tensor) -> tf.Tensor:
+    return decode_image(encoded, apply_exif)
