@@ -77,8 +77,8 @@ class Detector:
 
         For a run directory, the best weights are loaded. Where `python -m export --compare` has
         measured its files on this machine, the fastest one with the same detections takes their
-        place, see `efficientdet_tf.inference.runtime_choice`. A .tflite or .onnx file with NMS
-        does without TensorFlow.
+        place, see `efficientdet_tf.inference.runtime_choice`. A .tflite or .onnx file does
+        without TensorFlow.
 
         Args:
           path: path of the directory or file.

@@ -14,10 +14,10 @@ class NonMaxSuppression:
 
     Attributes:
       method: "hard" drops a box that overlaps one of higher score; "gaussian" multiplies
-        its score by exp(-IoU^2 / sigma) (Soft-NMS paper, section 3) and drops it above
-        the IoU threshold, as in the published detectors.
+        its score by exp(-IoU^2 / sigma) (Soft-NMS paper, section 3).
       scope: "global" over all classes or "per_class".
-      iou_threshold: IoU above which the box of lower score is dropped, 0..1.
+      iou_threshold: IoU above which "hard" drops the box of lower score, 0..1; unused by
+        "gaussian" unless its sigma is 0, which makes it "hard".
       sigma: width of the Gaussian; unused by "hard".
       score_threshold: lower bound of the scores, also after soft-NMS, 0..1.
       max_detections: largest number of boxes kept.

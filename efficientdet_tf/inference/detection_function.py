@@ -11,7 +11,6 @@ from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.preprocessing import resize
 from keras_layers import pre_nms
-from keras_layers.level_maps import box_map, class_map
 from keras_layers.postprocessing import Postprocessing
 
 
@@ -62,33 +61,6 @@ def detection_function(model: Callable, config: Config) -> Any:
         return layer(model(images, training=False), anchors, scale_to_original, original_size)
 
     return detect
-
-
-def raw_postprocessing_function(config: Config) -> Any:
-    """Build the postprocessing of a network that puts out all anchors in one row.
-
-    Args:
-      config: `model`, `anchors` and `detection` are read.
-
-    Returns:
-      A function of box_deltas, float32 [B, N, 4], and class_logits, float32 [B, N, classes],
-      traced once. It returns the result of `keras_layers.postprocessing.Postprocessing`, with
-      boxes in network pixels.
-    """
-    layer = build_postprocessing(config)
-    anchors = anchor_grid.from_config(config)
-    specs = [
-        tf.TensorSpec([None, len(anchors), size], tf.float32, name)
-        for size, name in ((4, "box_deltas"), (config.model.num_classes, "class_logits"))
-    ]
-
-    @tf.function(input_signature=specs, autograph=False)
-    def postprocess(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Like a single level, whose cells have one anchor each.
-        maps = {class_map(0): class_logits[:, :, None], box_map(0): box_deltas[:, :, None]}
-        return layer(maps, anchors, tf.ones([tf.shape(box_deltas)[0], 2]))
-
-    return postprocess.get_concrete_function()
 
 
 def compiled_candidates(model: keras.Model, config: Config) -> Callable:

@@ -11,14 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing
 from efficientdet_tf.inference.image_resize import ImageResize
 from efficientdet_tf.inference.metadata import ENTRY, Metadata, MetadataError
-from efficientdet_tf.inference.runtimes import (
-    ArtifactError,
-    Found,
-    in_original_pixels,
-    raw_postprocessing,
-)
+from efficientdet_tf.inference.runtimes import ArtifactError, Found, in_original_pixels
 
 # Outputs of a file without NMS that the postprocessing needs.
 _RAW_OUTPUTS = ["box_deltas", "class_logits"]
@@ -54,7 +50,7 @@ class OnnxBackend:
         # From a network input to detections with boxes in its pixels.
         self._detect: Callable[[np.ndarray], dict[str, np.ndarray]] = self._detect_with_nms
         if "boxes" not in session.outputs:
-            self._postprocess = raw_postprocessing(metadata.config)
+            self._postprocess = ArrayPostprocessing(metadata.config)
             self._detect = self._detect_without_nms
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:

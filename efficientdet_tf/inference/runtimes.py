@@ -2,15 +2,14 @@
 
 Each takes upright pixels and returns (boxes, scores, class indices) per image, see
 `efficientdet_tf.inference.detections.Detections`. All are thread-safe. Those of .tflite and
-.onnx files with NMS do without TensorFlow, whose import takes seconds and half a gigabyte.
+.onnx files do without TensorFlow, whose import takes seconds and half a gigabyte.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from efficientdet_tf.config import Config
 from efficientdet_tf.errors import UserError
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -48,19 +47,3 @@ def in_original_pixels(
     boxes = np.clip(boxes, 0, np.tile(size, 2), dtype=np.float32)
     scores, classes = found["scores"][index, :count], found["classes"][index, :count]
     return boxes, scores, classes.astype(np.int32)
-
-
-def raw_postprocessing(config: Config) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Return the postprocessing of files without NMS, which imports TensorFlow.
-
-    Args:
-      config: `model`, `anchors` and `detection` are read.
-
-    Returns:
-      A function from the arrays "box_deltas" and "class_logits" to those that
-      `in_original_pixels` takes; see `detection_function.raw_postprocessing_function`.
-    """
-    from efficientdet_tf.inference.detection_function import raw_postprocessing_function
-
-    postprocess = raw_postprocessing_function(config)
-    return lambda raw: {name: value.numpy() for name, value in postprocess(**raw).items()}

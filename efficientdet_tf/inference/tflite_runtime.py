@@ -12,14 +12,10 @@ import numpy as np
 from efficientdet_tf.boxes import from_fractions
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing
 from efficientdet_tf.inference.image_resize import ImageResize
 from efficientdet_tf.inference.metadata import Metadata
-from efficientdet_tf.inference.runtimes import (
-    ArtifactError,
-    Found,
-    in_original_pixels,
-    raw_postprocessing,
-)
+from efficientdet_tf.inference.runtimes import ArtifactError, Found, in_original_pixels
 from efficientdet_tf.inference.tflite_metadata import MAX_THREADS, read_metadata
 
 
@@ -41,7 +37,7 @@ class TFLiteBackend:
         self._in_input_pixels: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
         self._in_input_pixels = functools.partial(_scaled_to, metadata.config.model.image_size)
         if "boxes" not in outputs:
-            self._in_input_pixels = raw_postprocessing(metadata.config)
+            self._in_input_pixels = ArrayPostprocessing(metadata.config)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efficientdet_tf.config.sections import DetectionConfig
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.inference.array_postprocessing import suppress
 from efficientdet_tf.inference.detections import Detections
 
 # Names of views that `build_views` combines.
@@ -123,16 +125,10 @@ def build_views(names: Sequence[str]) -> list[View]:
 
 def _merged(parts: Sequence[Detections]) -> Detections:
     """Join the detections in overlapping crops; of those of the same object, keep the best."""
-    # Other views of .tflite and .onnx files do without TensorFlow.
-    import tensorflow as tf
-
-    from keras_layers.nms import NonMaxSuppression
-
     boxes, scores, class_indices = (
         np.concatenate([getattr(part, field.name) for part in parts])
         for field in dataclasses.fields(Detections)
     )
-    nms = NonMaxSuppression("hard", score_threshold=0.0, max_detections=max(1, len(scores)))
-    kept, _, count = nms(tf.constant(boxes), tf.constant(scores), tf.constant(class_indices))
-    kept = kept.numpy()[: int(count)]
+    nms = DetectionConfig(nms="hard", score_threshold=0.0, max_detections=max(1, len(scores)))
+    kept, _ = suppress(boxes, scores, class_indices, nms)
     return Detections(boxes[kept], scores[kept], class_indices[kept])

@@ -5,21 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from efficientdet_tf import anchors
-from efficientdet_tf.config import Config
-from efficientdet_tf.inference.detection_function import raw_postprocessing_function
 from export.onnx_nms import append_nms
-
-CONFIG = Config.for_model("efficientdet-lite0").override(
-    {
-        "model.image_size": 64,
-        "model.num_classes": 3,
-        "model.max_level": 4,
-        "detection.nms": "hard",
-        "detection.max_detections": 30,
-    }
-)
-ANCHORS = anchors.from_config(CONFIG)
+from tests.raw_outputs import ANCHORS, CONFIG, detections, random_outputs
 
 
 def network(num_classes):
@@ -34,16 +21,6 @@ def network(num_classes):
             float[batch, {len(ANCHORS)}, {num_classes}] class_logits
         ) {{ box_deltas = Identity (deltas) class_logits = Identity (logits) }}
     """)
-
-
-def outputs(size, mean, num_classes=3):
-    """Random box deltas and class logits for a batch."""
-    random = np.random.default_rng(size)
-    deltas = random.normal(0, 0.5, (size, len(ANCHORS), 4)).astype(np.float32)
-    # One that is too large for an exponential.
-    deltas[:, :5, 2:] = 100.0
-    logits = random.normal(mean, 2, (size, len(ANCHORS), num_classes)).astype(np.float32)
-    return deltas, logits
 
 
 def detect(config, deltas, logits):
@@ -67,12 +44,9 @@ def detect(config, deltas, logits):
 )
 @pytest.mark.parametrize(("size", "mean"), [(1, -4), (3, -1)])
 def test_detections_are_those_of_keras(settings, size, mean):
-    config, (deltas, logits) = CONFIG.override(settings), outputs(size, mean)
+    config, (deltas, logits) = CONFIG.override(settings), random_outputs(size, mean)
     found = detect(config, deltas, logits)
-    expected = {
-        name: value.numpy()
-        for name, value in raw_postprocessing_function(config)(deltas, logits).items()
-    }
+    expected = detections(config, deltas, logits)
     if config.detection.nms_scope == "global":
         found["boxes"] = np.clip(found["boxes"], 0, 64)
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
@@ -83,7 +57,7 @@ def test_detections_are_those_of_keras(settings, size, mean):
 
 
 def test_images_without_detections_have_zeros():
-    deltas, logits = outputs(2, -4)
+    deltas, logits = random_outputs(2, -4)
     logits[0] = -30
     found = detect(CONFIG, deltas, logits)
     assert found["num_detections"].tolist() == [0, 30]
@@ -92,7 +66,7 @@ def test_images_without_detections_have_zeros():
 
 
 def test_only_the_best_anchors_are_candidates():
-    deltas, logits = outputs(1, -1)
+    deltas, logits = random_outputs(1, -1)
     config = CONFIG.override({"detection.pre_nms_top_k": 2, "detection.iou_threshold": 1.0})
     found = detect(config, deltas, logits)
     # Two anchors, each with all classes.
@@ -104,5 +78,5 @@ def test_only_the_best_anchors_are_candidates():
 
 def test_a_single_class():
     config = CONFIG.override({"model.num_classes": 1})
-    found = detect(config, *outputs(2, -1, num_classes=1))
+    found = detect(config, *random_outputs(2, -1, num_classes=1))
     assert (found["num_detections"] == 30).all() and not np.any(found["class_indices"])

@@ -33,8 +33,8 @@ def detections(*arguments) -> list[np.ndarray]:
     return [np.array(values) for values in json.loads(done.stdout)]
 
 
-@pytest.mark.parametrize("file", ["model.tflite", "model_int8.tflite", "model.onnx"])
-def test_files_with_nms_need_none(exported, photograph, file):
+@pytest.mark.parametrize("file", ["model.tflite", "model_raw.tflite", "model.onnx"])
+def test_files_need_none(exported, photograph, file):
     boxes, scores, class_indices = detections(exported / file, photograph)
     [expected] = Detector.load(exported / file).detect(photograph)
     assert len(scores) == len(expected) > 20
@@ -43,8 +43,8 @@ def test_files_with_nms_need_none(exported, photograph, file):
     np.testing.assert_array_equal(class_indices, expected.class_indices)
 
 
-def test_mirrored_views_need_none(exported, photograph):
+def test_views_need_none(exported, photograph):
     path = exported / "model.tflite"
-    boxes, _, _ = detections(path, photograph, "flip")
-    [expected] = Detector.load(path).augmented(["flip"]).detect(photograph)
+    boxes, _, _ = detections(path, photograph, "flip", "scale")
+    [expected] = Detector.load(path).augmented(["flip", "scale"]).detect(photograph)
     np.testing.assert_array_equal(boxes, expected.boxes)
