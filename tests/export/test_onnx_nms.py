@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from raw_outputs import ANCHORS, CONFIG, detections, random_outputs
 
 from export.onnx_nms import append_nms
-from tests.raw_outputs import ANCHORS, CONFIG, detections, random_outputs
 
 
 def network(num_classes):

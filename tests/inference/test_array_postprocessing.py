@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from raw_outputs import CONFIG, detections, random_outputs
 
 from efficientdet_tf.config.sections import DetectionConfig
 from efficientdet_tf.inference import array_postprocessing
 from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing, suppress
 from keras_layers.box_coder import LARGEST_SIZE_DELTA
-from tests.raw_outputs import CONFIG, detections, random_outputs
 
 
 def assert_those_of_the_graph(config, deltas, logits):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from without_tensorflow import detections
 
 import commands
 from efficientdet_tf.detector import Detector, ModelError
@@ -52,6 +53,15 @@ def compared(run, *more, **changes):
     )
     comparison = dataclasses.replace(comparison, **changes)
     (run.path / "export" / "runtimes.json").write_text(comparison.to_json())
+
+
+def test_a_run_needs_no_tensorflow_where_a_file_was_chosen(run, photograph):
+    compared(run)
+    boxes, _, _ = detections(run.path, photograph)
+    [expected] = Detector.load(run.path / "export" / "model_raw.onnx", "openvino").detect(
+        photograph
+    )
+    np.testing.assert_array_equal(boxes, expected.boxes)
 
 
 def test_a_faster_folder_is_passed_over(run):
