@@ -90,7 +90,8 @@ class Detector:
 
         Raises:
           ModelError: when the path contains none of them, or has no choice of a runtime.
-          UserError: when the model is damaged, or the runtime is not installed.
+          UserError: when the model is damaged, or the runtime is not installed. TensorFlow need
+            only be for a SavedModel or a run.
         """
         path = pathlib.Path(path)
         if not path.exists():
@@ -104,7 +105,7 @@ class Detector:
         if path.suffix == ".tflite":
             return cls(*tflite_runtime.load_tflite(path))
         if (path / "saved_model.pb").is_file():
-            devices.let_memory_grow()
+            _prepare_tensorflow(path)
             from efficientdet_tf.inference.keras_runtimes import load_saved_model
 
             return cls(*load_saved_model(path))
@@ -123,7 +124,7 @@ class Detector:
             detector = cls.load(chosen.path, chosen_runtime)
             detector.description = f"{chosen.path} in {chosen.runtime}"
             return detector
-        devices.let_memory_grow()
+        _prepare_tensorflow(run.path)
         return cls.from_run(run)
 
     @classmethod
@@ -232,6 +233,16 @@ class Detector:
             results = self._backend.detect([read_image(image) for image in batch])
             found += [Detections(*result) for result in results]
         return found
+
+
+def _prepare_tensorflow(path: pathlib.Path) -> None:
+    try:
+        devices.let_memory_grow()
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{path}: needs {error.name}, which is not installed; use an exported .tflite or .onnx "
+            "file, or install the package with all it requires"
+        ) from error
 
 
 def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:

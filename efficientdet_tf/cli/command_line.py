@@ -19,6 +19,11 @@ from efficientdet_tf import __version__, devices
 from efficientdet_tf.cli import native_log
 from efficientdet_tf.errors import UserError
 
+_WITHOUT_TENSORFLOW = (
+    "tensorflow is not installed; without it, there is only predict with a .tflite or .onnx file: "
+    "install the package with all it requires"
+)
+
 
 class Command(NamedTuple):
     """Command of the program.
@@ -76,6 +81,10 @@ def call(command: Command, arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _fail(command.name, error, error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        return _fail(command.name, _WITHOUT_TENSORFLOW)
     finally:
         # Restored for the next command in this process.
         logging.set_verbosity(verbosity)
