@@ -95,8 +95,8 @@ def test_an_ignored_interrupt_stays_ignored():
 def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "efficientdet_tf", "predict", f"--model_path={tmp_path}"),
-            *(f"--input={__file__}", f"--output={tmp_path}"),
+            *(sys.executable, "-m", "efficientdet_tf", "train", f"--model_dir={tmp_path}"),
+            *("--train_data=digits", "--val_data=digits"),
         ],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def test_an_interrupt_while_tensorflow_is_imported(tmp_path):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    assert process.communicate() == ("", "predict: stopped by SIGINT\n")
+    assert process.communicate() == ("", "train: stopped by SIGINT\n")
     assert process.returncode == 130
 
 
