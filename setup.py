@@ -75,6 +75,8 @@ setup(
         "pycocotools>=2.0.8,<3",
         "PyYAML>=6",
         "scikit-learn>=1.5",
+        # libjpeg-turbo, with wheels for ARM.
+        "simplejpeg>=1.8",
         # Imported by tf-models-official, and gone from Python's own library.
         "standard-imghdr>=3.13; python_version >= '3.13'",
         "tqdm>=4.66",

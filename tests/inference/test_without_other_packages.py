@@ -67,7 +67,7 @@ def alone():
 
 def test_they_are_requirements_of_the_package():
     setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
-    assert len(requirements()) == 9
+    assert len(requirements()) == 10
     for requirement in requirements():
         assert f'"{requirement}",' in setup
 
