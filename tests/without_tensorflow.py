@@ -13,14 +13,15 @@ DETECT = """
 import json, sys
 import efficientdet_tf.cli.predict, efficientdet_tf.inference.prediction
 from efficientdet_tf.detector import Detector
-[found] = Detector.load(sys.argv[1]).augmented(sys.argv[3:]).detect(sys.argv[2])
+load = Detector.from_server if sys.argv[1].startswith("http") else Detector.load
+[found] = load(sys.argv[1]).augmented(sys.argv[3:]).detect(sys.argv[2])
 assert not {"tensorflow", "tf_keras"} & set(sys.modules)
 print(json.dumps([found.boxes.tolist(), found.scores.tolist(), found.class_indices.tolist()]))
 """
 
 
 def detections(*arguments: object) -> list[np.ndarray]:
-    """Detect in a process: path of the model, of the image, and names of views."""
+    """Detect in a process: path or address of the model, path of the image, names of views."""
     done = subprocess.run(
         [sys.executable, "-c", DETECT, *map(str, arguments)],
         cwd=REPOSITORY,

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
 
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
@@ -70,6 +69,7 @@ class GrpcConnection:
 
     def call(self, signature: str, **inputs: Any) -> Mapping[str, np.ndarray]:
         import grpc
+        import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
         request = predict_pb2.PredictRequest()

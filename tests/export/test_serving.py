@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
+from without_tensorflow import detections
 
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import predict as predict_command
@@ -162,6 +163,12 @@ def test_a_client_detects_what_the_model_does(addresses, exported, photograph, p
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     np.testing.assert_array_equal(found.class_indices, expected.class_indices)
     assert found.boxes.dtype == np.float32 and found.class_indices.dtype == np.int32
+
+
+def test_a_rest_client_needs_no_tensorflow(addresses, photograph):
+    boxes, _, _ = detections(addresses["rest"], photograph)
+    [expected] = Detector.from_server(addresses["rest"]).detect(photograph)
+    np.testing.assert_array_equal(boxes, expected.boxes)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
