@@ -1,6 +1,5 @@
 """Network and postprocessing as one graph, for Detector and exports."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import tf_keras as keras
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.preprocessing import resize
+from efficientdet_tf.inference.image_resize import Resizing
 from keras_layers import pre_nms
 from keras_layers.postprocessing import Postprocessing
 
@@ -86,24 +86,8 @@ def compiled_candidates(model: keras.Model, config: Config) -> Callable:
     return select_candidates
 
 
-@dataclasses.dataclass(frozen=True)
-class InputResize:
-    """Resizing of an image of any size to the network's input.
-
-    Attributes:
-      image_size: (height, width) of the network's input in pixels.
-      method: "pad" or "stretch", see `efficientdet_tf.data.preprocessing.resize`.
-      pad_value: RGB of the padding at the bottom or right, 0..255.
-    """
-
-    image_size: tuple[int, int]
-    method: str
-    pad_value: tuple[float, float, float]
-
-    @classmethod
-    def from_config(cls, config: Config) -> "InputResize":
-        """Build the resizing of a config, as in training."""
-        return cls(config.model.image_size, config.model.resize, config.model.pixel_mean)
+class InputResize(Resizing):
+    """Resizing in a graph."""
 
     def __call__(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Resize one image.

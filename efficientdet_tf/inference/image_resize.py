@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Self
 
 import numpy as np
 
@@ -9,10 +10,8 @@ from efficientdet_tf.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageResize:
-    """Resizing of an image of any size to the network's input.
-
-    The result is that of `efficientdet_tf.data.preprocessing.resize`.
+class Resizing:
+    """How images of any size are resized to the network's input.
 
     Attributes:
       image_size: (height, width) of the network's input in pixels.
@@ -25,9 +24,13 @@ class ImageResize:
     pad_value: tuple[float, float, float]
 
     @classmethod
-    def from_config(cls, config: Config) -> "ImageResize":
+    def from_config(cls, config: Config) -> Self:
         """Build the resizing of a config, as in training."""
         return cls(config.model.image_size, config.model.resize, config.model.pixel_mean)
+
+
+class ImageResize(Resizing):
+    """Resizing of arrays; the result is that of `efficientdet_tf.data.preprocessing.resize`."""
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Resize one image.

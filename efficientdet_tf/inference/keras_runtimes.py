@@ -9,7 +9,8 @@ import tensorflow as tf
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.inference.detection_function import InputResize, detection_function
+from efficientdet_tf.inference.detection_function import detection_function
+from efficientdet_tf.inference.image_resize import ImageResize
 from efficientdet_tf.inference.runtimes import ArtifactError, Found
 
 
@@ -17,12 +18,12 @@ class KerasBackend:
     """Keras model, or its frozen network, one batch per call."""
 
     def __init__(self, model: Callable, config: Config) -> None:
-        self._resize = compiled_resize(InputResize.from_config(config))
+        self._resize = ImageResize.from_config(config)
         self._detect = detection_function(model, config).get_concrete_function()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         inputs = zip(*(self._resize(image) for image in images))
-        found = as_arrays(self._detect(*(tf.stack(tensors) for tensors in inputs)))
+        found = as_arrays(self._detect(*(tf.constant(np.stack(arrays)) for arrays in inputs)))
         boxes, scores, classes = (found[name] for name in ("boxes", "scores", "classes"))
         return [
             (boxes[i, :count], scores[i, :count], classes[i, :count])
@@ -62,15 +63,6 @@ def load_saved_model(path: pathlib.Path) -> tuple[SavedModelBackend, LabelMap]:
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise ArtifactError(f"{path}: not a SavedModel of `python -m export`") from error
     return SavedModelBackend(serve_images), label_map
-
-
-def compiled_resize(input_resize: InputResize) -> Callable:
-    """Trace an `InputResize` once for images of any size.
-
-    Traced here, because concurrent first calls would cause retracing warnings.
-    """
-    signature = tf.TensorSpec([None, None, 3], tf.uint8)
-    return tf.function(input_resize, autograph=False).get_concrete_function(signature)
 
 
 def as_arrays(tensors: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
