@@ -48,7 +48,7 @@ def check_flat(folder: pathlib.Path, sources: Sequence[Source]) -> None:
     """Check that a folder of `writing_yolo` or `writing_voc` can be written.
 
     Raises:
-      OutputError: when it exists, or two images would have the same label file.
+      OutputError: when it exists, or two images or videos would have the same label files.
     """
     _check_new(folder)
     _check_names(folder, sources, lambda name: pathlib.PurePath(_flat(name)).stem, "label")
@@ -65,10 +65,11 @@ def _check_new(folder: pathlib.Path) -> None:
 def _check_names(
     folder: pathlib.Path, sources: Sequence[Source], key: Callable[[str], str], kind: str
 ) -> None:
-    """Check that the names of the image files lead to different files of a kind."""
+    """Check that the names of the sources lead to different files of a kind."""
     named: dict[str, str] = {}
-    for name in (source.name for source in sources if source.kind == "image"):
-        file = key(_file_name(name))
+    for source in sources:
+        name = source.name
+        file = key(_file_name(name) if source.kind == "image" else _frame_file_name(name, 0))
         other = named.setdefault(file, name)
         if other != name:
             raise OutputError(
@@ -194,8 +195,12 @@ def _append(file: IO[str], entries: Sequence[dict], is_first: bool) -> None:
 
 def _image_name(frame: Frame) -> str:
     if frame.index is not None:
-        return f"{frame.source.name}_{frame.index:06}.jpg"
+        return _frame_file_name(frame.source.name, frame.index)
     return _file_name(frame.source.name)
+
+
+def _frame_file_name(video: str, index: int) -> str:
+    return f"{video}_{index:06}.jpg"
 
 
 def _file_name(image: str) -> str:

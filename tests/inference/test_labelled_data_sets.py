@@ -144,6 +144,19 @@ def test_two_images_of_one_label_file_are_named(detector, tmp_path, name):
     plan(str(tmp_path / "in"), tmp_path / "out", ["coco"])
 
 
+def test_two_videos_of_one_label_file_are_named_before_the_first_frame(tmp_path):
+    for video in ("in/a_b.mp4", "in/a/b.mp4"):
+        (tmp_path / video).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / video).write_bytes(b"not opened")
+    with pytest.raises(OutputError) as error:
+        plan(str(tmp_path / "in"), tmp_path / "out", ["yolo"], with_images=False)
+    assert str(error.value) == (
+        f"--output: {tmp_path}/out/yolo: a/b.mp4 and a_b.mp4 would have one label file, "
+        "a_b.mp4_000000; rename one"
+    )
+    plan(str(tmp_path / "in"), tmp_path / "out", ["coco"], with_images=False)
+
+
 def test_images_that_would_have_one_file_are_named(tmp_path):
     # As "a" gets the suffix of its format.
     for name in ("a", "a.png"):
