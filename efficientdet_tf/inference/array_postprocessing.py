@@ -39,7 +39,8 @@ class ArrayPostprocessing:
         detection = self._detection
         rows, logits, classes = _candidates(outputs["class_logits"][0], detection)
         boxes = _decode(outputs["box_deltas"][0][rows], self._anchors[rows])
-        scores = 1 / (1 + np.exp(-logits))
+        with np.errstate(over="ignore"):
+            scores = 1 / (1 + np.exp(-logits))
         kept, scores = suppress(boxes, scores, classes, detection)
         boxes = boxes[kept]
         if detection.nms_scope == "global":

@@ -91,6 +91,13 @@ def test_animation_gives_its_first_frame(image, decode):
     np.testing.assert_array_equal(decode(encoded, True), expected)
 
 
+def test_a_stereo_photograph_gives_its_first_image(image, decode):
+    encoded = encode(image, "MPO", save_all=True, append_images=[image.rotate(180)])
+    assert Image.open(io.BytesIO(encoded)).format == "MPO"
+    expected = np.asarray(Image.open(io.BytesIO(encoded)))
+    np.testing.assert_array_equal(decode(encoded, True), expected)
+
+
 @pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_webp_with_and_without_transparency_and_metadata(image, decode, mode, lossless):

@@ -71,6 +71,14 @@ def test_nothing_above_the_threshold_gives_nothing(top_k, threshold):
     assert assert_those_of_the_graph(CONFIG.override(settings), deltas, logits) == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_extreme_logits_are_no_warning():
+    deltas, logits = random_outputs(1, -4)
+    logits[0, :2] = [[200, -200, 0], [-200, 200, -200]]
+    config = CONFIG.override({"detection.score_threshold": 0.0})
+    assert_those_of_the_graph(config, deltas, logits)
+
+
 def test_boxes_that_all_overlap_leave_no_best_ones_out():
     """Of the best candidates only one is kept, so that more are looked at."""
     settings = DetectionConfig(nms="hard", max_detections=2)
