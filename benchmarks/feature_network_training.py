@@ -146,16 +146,33 @@ def _spread(entries: list[dict[str, Any]]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def _lower_fence(values: list[float]) -> float:
+    """Return below which a value is an outlier, as in box plots; the least value for few."""
+    if len(values) < 4:
+        return min(values)
+    first, _, third = statistics.quantiles(values)
+    return max(min(values), first - 1.5 * (third - first))
+
+
 def _draw(by_network: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
+    means = {
+        name: statistics.mean(entry["AP"] for entry in found) for name, found in by_network.items()
+    }
+    lowest = _lower_fence(list(means.values()))
     for name, found in by_network.items():
-        cost = found[0]["multiply_adds"] / 1e6
-        mean = statistics.mean(entry["AP"] for entry in found)
-        axes.errorbar([cost], [mean], [_spread(found)], fmt="o", capsize=3)
-        axes.annotate(name, (cost, mean), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        place = (found[0]["multiply_adds"] / 1e6, max(means[name], lowest))
+        text = name
+        if means[name] < lowest:
+            # At the edge, so that it does not take the others' room.
+            text += f": {means[name]:.3f}"
+            axes.plot(*place, "v", color="grey")
+        else:
+            axes.errorbar(*place, _spread(found), fmt="o", capsize=3)
+        axes.annotate(text, place, xytext=(6, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.set_xlabel("multiply-adds of the feature network, millions")
     axes.set_ylabel("AP, mean and standard deviation of the seeds")
