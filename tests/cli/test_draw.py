@@ -24,7 +24,8 @@ SMALL = ("--set=model.backbone_width=0.25", "--set=model.backbone_depth=0.1")
 
 def documented() -> list[list[str]]:
     """Return the commands of the document, split into words."""
-    [block] = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    [block] = [block for block in blocks if " draw " in block]
     return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
 
 
