@@ -137,7 +137,7 @@ def report(base: Config, entries: list[dict[str, Any]], folder: pathlib.Path) ->
             f"{statistics.mean(e['AP50'] for e in found):.3f} | {len(found)} | "
             f"{statistics.median(e['seconds'] for e in found):.0f} s |"
         )
-    _draw(by_network, folder / "ap.svg")
+    _draw(by_network, means, folder / "ap.svg")
 
 
 def _spread(entries: list[dict[str, Any]]) -> float:
@@ -154,14 +154,13 @@ def _lower_fence(values: list[float]) -> float:
     return max(min(values), first - 1.5 * (third - first))
 
 
-def _draw(by_network: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
+def _draw(
+    by_network: dict[str, list[dict[str, Any]]], means: dict[str, float], path: pathlib.Path
+) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
-    means = {
-        name: statistics.mean(entry["AP"] for entry in found) for name, found in by_network.items()
-    }
     lowest = _lower_fence(list(means.values()))
     for name, found in by_network.items():
         place = (found[0]["multiply_adds"] / 1e6, max(means[name], lowest))

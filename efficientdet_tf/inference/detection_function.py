@@ -90,16 +90,7 @@ class InputResize(Resizing):
     """Resizing in a graph."""
 
     def __call__(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Resize one image.
-
-        Args:
-          image: uint8 [h, w, 3], RGB.
-
-        Returns:
-          Network input, float32 [H, W, 3], 0..255; scale_to_original, float32 [2],
-          original pixels per network pixel, vertically and horizontally; original
-          (height, width), int32 [2].
-        """
+        """Resize one image, uint8 [h, w, 3]; the result is that of `ImageResize.__call__`."""
         pixels, scale = resize(image, self.image_size, self.method, self.pad_value)
         return pixels, scale, tf.shape(image)[:2]
 

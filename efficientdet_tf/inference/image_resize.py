@@ -68,15 +68,13 @@ def _interpolate(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     In the order of the operations of `tf.image.resize`, for the same bits.
     """
-    top, bottom, vertical = _neighbours(image.shape[0], size[0])
+    rows, top, bottom, vertical = _needed_rows(image.shape[0], size[0])
     left, right, horizontal = _neighbours(image.shape[1], size[1])
     # Each row that is needed is interpolated once.
-    rows, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)
     image = image.take(rows, axis=0) if len(rows) < image.shape[0] else image
     # `take` is faster than indexing.
     lines = _mix(image.take(left, axis=1), image.take(right, axis=1), horizontal[:, None])
-    above, below = (lines.take(part, axis=0) for part in np.split(places, 2))
-    return _mix(above, below, vertical[:, None, None])
+    return _mix(lines.take(top, axis=0), lines.take(bottom, axis=0), vertical[:, None, None])
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -86,6 +84,14 @@ def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray
     mixed *= share
     mixed += first
     return mixed
+
+
+@functools.lru_cache(maxsize=64)
+def _needed_rows(length: int, new_length: int) -> tuple[np.ndarray, ...]:
+    """Return the rows that are needed, and `_neighbours` with positions among them."""
+    first, second, share = _neighbours(length, new_length)
+    rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+    return rows, *np.split(places, 2), share
 
 
 @functools.lru_cache(maxsize=64)
