@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple, Never, NoReturn
 
@@ -109,6 +110,8 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     # What imports and models make is kept, and searching it for garbage again and again takes a
     # third of an import. The loops of training and detection leave no garbage.
     gc.set_threshold(100_000, 20, 50)
+    # Of images that are read all the same, in two raw lines; by its text, to import no Pillow.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     _log_plain_lines()
     # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import PIL.Image
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -146,6 +147,14 @@ def test_another_broken_pipe_keeps_its_traceback():
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.endswith("BrokenPipeError: of a server\n")
+
+
+def test_a_large_image_is_no_warning(tmp_path):
+    path = tmp_path / "large.png"
+    PIL.Image.new("1", (10_000, 10_000)).save(path)
+    process = start(f"import PIL.Image; PIL.Image.open({str(path)!r})")
+    assert process.communicate() == ("started\n", "")
+    assert process.returncode == 0
 
 
 def test_a_warning_is_a_plain_line():
