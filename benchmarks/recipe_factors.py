@@ -50,6 +50,8 @@ def _iou_loss(kind: str, weight: float, box_weight: float | None = None) -> Sett
 
 
 FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
+    # `finetune` until its rate and BatchNorm's momentum were measured.
+    "first-finetune": {"optimizer.learning_rate": 0.002, "training.batch_norm_momentum": 0.99},
     # Weights at the start, and which of them are trained.
     "scratch": {"training.pretrained": ""},
     "bn-momentum-0.99": {"training.batch_norm_momentum": 0.99},

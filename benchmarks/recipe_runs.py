@@ -117,7 +117,8 @@ def train(settings: dict[str, Any], folder: str) -> dict[str, Any]:
 
     Returns:
       AP, AP50 and AP75 at the end, "best" with those of the evaluation of best AP and its epoch,
-      and "seconds" of the processor; or "error", why the training diverged.
+      "evaluations" with those of each, and "seconds" of the processor; or "error", why the training
+      diverged.
     """
     from efficientdet_tf.metrics_history import read_history
     from efficientdet_tf.training import train as run_lib
@@ -133,7 +134,8 @@ def train(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     last, best = evaluated[-1], max(evaluated, key=lambda row: row["AP"])
     # Unlike the clock, the same beside other work.
     seconds = time.process_time() - began
-    return {**{key: last[key] for key in METRICS}, "best": best, "seconds": seconds}
+    at_end = {key: last[key] for key in METRICS}
+    return {**at_end, "best": best, "evaluations": evaluated, "seconds": seconds}
 
 
 def missing(planned: Sequence[Run], results: pathlib.Path) -> list[Run]:
