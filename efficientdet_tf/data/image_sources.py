@@ -5,7 +5,6 @@ A file may be on the local disk or at any address that TensorFlow reads, such as
 
 import dataclasses
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
@@ -13,17 +12,21 @@ import numpy as np
 
 
 class FileRange(NamedTuple):
-    """Encoded image within a file, e.g. of TFRecords.
+    """Encoded image within a TFRecord file.
 
     Attributes:
       file: path of the file.
-      offset, length: position of the first byte and number of bytes.
+      offset, length: position of the image's first byte and number of bytes.
+      record_offset: position of the first byte of its record.
+      record_number: number of its record in the file, from 1.
       modified: modification time of the file in nanoseconds when the image was found there.
     """
 
     file: str
     offset: int
     length: int
+    record_offset: int
+    record_number: int
     modified: int = 0
 
 
@@ -46,7 +49,10 @@ def read_encoded(image: ImageSource) -> bytes:
         return image
     if isinstance(image, str):
         return _read(image, 0, -1)
-    return read_range(image.file, image.offset, image.length)
+    content = _read(image.file, image.offset, image.length)
+    if len(content) != image.length:
+        raise OSError("the file is shorter than when it was indexed")
+    return content
 
 
 def file_or_bytes(image: ImageSource) -> str | io.BytesIO:
@@ -58,18 +64,6 @@ def file_or_bytes(image: ImageSource) -> str | io.BytesIO:
       OSError: if the bytes cannot be read, or their file is shorter than when it was indexed.
     """
     return image if isinstance(image, str) else io.BytesIO(read_encoded(image))
-
-
-def read_range(file: str | bytes, offset: int, length: int) -> bytes:
-    """Read a part of a file.
-
-    Raises:
-      OSError: if it cannot be read as a whole.
-    """
-    content = _read(os.fsdecode(file), int(offset), int(length))
-    if len(content) != length:
-        raise OSError("the file is shorter than when it was indexed")
-    return content
 
 
 def _read(path: str, offset: int, length: int) -> bytes:
@@ -97,6 +91,15 @@ def _read_remote(path: str, offset: int, length: int) -> bytes:
         raise OSError(error.message) from error
 
 
+# {field of `FileRange`: array of `FileRanges` with its values}
+_COLUMNS = {
+    "offset": "offsets",
+    "length": "lengths",
+    "record_offset": "record_offsets",
+    "record_number": "record_numbers",
+}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileRanges(Sequence[FileRange]):
     """Images within files as columns, made on demand: a few bytes each instead of two hundred.
@@ -104,24 +107,30 @@ class FileRanges(Sequence[FileRange]):
     Attributes:
       files: [k], path and modification time of each file.
       file_indices: int32 [n], index of each image's file.
-      offsets, lengths: int64 [n], see `FileRange`.
+      offsets, lengths, record_offsets, record_numbers: int64 [n], see `FileRange`.
     """
 
     files: Sequence[tuple[str, int]]
     file_indices: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
+    record_offsets: np.ndarray
+    record_numbers: np.ndarray
 
     @classmethod
     def build(cls, ranges: Iterable[FileRange]) -> "FileRanges":
         """Make the columns of some images."""
         numbers: dict[tuple[str, int], int] = {}
         rows = [
-            (numbers.setdefault((r.file, r.modified), len(numbers)), r.offset, r.length)
+            (
+                numbers.setdefault((r.file, r.modified), len(numbers)),
+                *(getattr(r, field) for field in _COLUMNS),
+            )
             for r in ranges
         ]
-        file_indices, offsets, lengths = np.array(rows, np.int64).reshape(-1, 3).T
-        return cls(list(numbers), file_indices.astype(np.int32), offsets, lengths)
+        file_indices, *columns = np.array(rows, np.int64).reshape(-1, 1 + len(_COLUMNS)).T
+        arrays = dict(zip(_COLUMNS.values(), columns, strict=True))
+        return cls(list(numbers), file_indices.astype(np.int32), **arrays)
 
     @classmethod
     def concatenate(cls, parts: Sequence["FileRanges"]) -> "FileRanges":
@@ -134,8 +143,10 @@ class FileRanges(Sequence[FileRange]):
         return cls(
             list(numbers),
             np.concatenate(indices),
-            np.concatenate([part.offsets for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
+            **{
+                column: np.concatenate([getattr(part, column) for part in parts])
+                for column in _COLUMNS.values()
+            },
         )
 
     def __len__(self) -> int:
@@ -151,7 +162,8 @@ class FileRanges(Sequence[FileRange]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         file, modified = self.files[self.file_indices[index]]
-        return FileRange(file, int(self.offsets[index]), int(self.lengths[index]), modified)
+        values = {name: int(getattr(self, column)[index]) for name, column in _COLUMNS.items()}
+        return FileRange(file=file, modified=modified, **values)
 
     def __iter__(self) -> Iterator[FileRange]:
         return (self[i] for i in range(len(self)))

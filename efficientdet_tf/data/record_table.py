@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from efficientdet_tf import targets
 from efficientdet_tf.data.decoding import REDUCTIONS, decode_image
-from efficientdet_tf.data.image_sources import FileRange, FileRanges, ImageSource, read_range
+from efficientdet_tf.data.image_sources import FileRange, FileRanges, ImageSource
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.record_columns import RecordColumns, offsets_of, training_records
 from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.tfrecord_reading import encoded_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,8 @@ class RecordTable:
       files: string [k], paths, or encoded images where `in_memory`.
       in_memory: bool [k], whether `files` holds the encoded image.
       file_indices: int32 [n], index of each image's file.
-      file_offsets, file_lengths: int64 [n], position of each encoded image in its file and
-        number of bytes; the length is -1 for a file of its own. None if all are.
+      record_offsets: int64 [n], where in a TFRecord file the record of each image begins, in bytes;
+        -1 for an image that is no part of one. None if none is.
       apply_exif: bool [n], whether decoding applies the EXIF orientation.
       offsets: int64 [n + 1]; the objects of record i are offsets[i] to offsets[i + 1].
       boxes: float32 [m, 4], ymin, xmin, ymax, xmax in original pixels.
@@ -36,8 +37,7 @@ class RecordTable:
     files: tf.Tensor
     in_memory: tf.Tensor
     file_indices: tf.Tensor
-    file_offsets: tf.Tensor | None
-    file_lengths: tf.Tensor | None
+    record_offsets: tf.Tensor | None
     apply_exif: tf.Tensor
     offsets: tf.Tensor
     boxes: tf.Tensor
@@ -96,17 +96,10 @@ class RecordTable:
             in_memory = tf.gather(self.in_memory, index)
             return tf.cond(in_memory, lambda: file, lambda: tf.io.read_file(file))
 
-        if self.file_offsets is None:
+        if self.record_offsets is None:
             return whole()
-        offset = tf.gather(self.file_offsets, position)
-        length = tf.gather(self.file_lengths, position)
-
-        def part() -> tf.Tensor:
-            # In Python: the reading releases the lock, and TensorFlow has no such operation.
-            content = tf.numpy_function(read_range, [file, offset, length], tf.string, False)
-            return tf.ensure_shape(content, [])
-
-        return tf.cond(length < 0, whole, part)
+        offset = tf.gather(self.record_offsets, position)
+        return tf.cond(offset < 0, whole, lambda: encoded_images(file, offset, 1)[0])
 
     def read_or_not(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Read the image at `position`: pixels uint8 [h, w, 3] and True, or blank and False.
@@ -134,7 +127,7 @@ def _places(images: Sequence[ImageSource]) -> dict[str, tf.Tensor | None]:
     if not isinstance(images, FileRanges) and any(isinstance(i, FileRange) for i in images):
         images = FileRanges.build(
             # Whole files and bytes among parts of files.
-            image if isinstance(image, FileRange) else FileRange(image, 0, -1)  # type: ignore[arg-type]
+            image if isinstance(image, FileRange) else FileRange(image, 0, -1, -1, 0)  # type: ignore[arg-type]
             for image in images
         )
     if isinstance(images, FileRanges):
@@ -143,15 +136,13 @@ def _places(images: Sequence[ImageSource]) -> dict[str, tf.Tensor | None]:
             "files": tf.constant(files, tf.string),
             "in_memory": tf.constant([isinstance(file, bytes) for file in files]),
             "file_indices": tf.constant(images.file_indices),
-            "file_offsets": tf.constant(images.offsets),
-            "file_lengths": tf.constant(images.lengths),
+            "record_offsets": tf.constant(images.record_offsets),
         }
     return {
         "files": tf.constant(images, tf.string),
         "in_memory": tf.constant([isinstance(image, bytes) for image in images]),
         "file_indices": tf.range(len(images)),
-        "file_offsets": None,
-        "file_lengths": None,
+        "record_offsets": None,
     }
 
 

@@ -137,11 +137,18 @@ class _RecordImages(Sequence[AnnotatedImage]):
         number = int(records.numbers[i])
         height, width = records.sizes[i].tolist()
         name = f"{file}: record {number}"
-        offset, length = int(records.image_offsets[i]), int(records.image_lengths[i])
+        image = FileRange(
+            file,
+            int(records.image_offsets[i]),
+            int(records.image_lengths[i]),
+            int(records.record_offsets[i]),
+            number,
+            records.modified,
+        )
         labels = records.labels[mine].tolist()
         return AnnotatedImage(
             image_id=int(self.image_ids[part][number - 1]),
-            image=FileRange(file, offset, length, records.modified),
+            image=image,
             name=name,
             annotation_file=name,
             size=(height, width),

@@ -33,7 +33,7 @@ from efficientdet_tf.data.records import DataError
 from efficientdet_tf.files import WriteError, replacing
 
 # Part of the cached file's name; increment it when an index holds something else.
-_VERSION = 1
+_VERSION = 2
 # Bytes of a record before and after its content: length and checksums.
 _HEAD, _TAIL = 12, 4
 _RECORDS_AT_ONCE = 64
@@ -56,6 +56,7 @@ _KINDS = {
 }
 _ARRAYS = {
     "numbers": np.int64,
+    "record_offsets": np.int64,
     "image_offsets": np.int64,
     "image_lengths": np.int64,
     "sizes": np.int64,
@@ -79,6 +80,7 @@ class RecordFileIndex:
       names: the first class text of each class label, "" if it has none.
       unplaced: index of an image -> the reason why its boxes cannot be read.
       numbers: int64 [n], the number of each usable record, from 1.
+      record_offsets: int64 [n], where the usable records begin, in bytes.
       image_offsets, image_lengths: int64 [n], where the encoded images are, in bytes.
       sizes: int64 [n, 2], annotated height and width, 0 if missing.
       offsets: int64 [n + 1]; the objects of image i are offsets[i] to offsets[i + 1].
@@ -94,6 +96,7 @@ class RecordFileIndex:
     names: dict[int, str]
     unplaced: dict[int, str]
     numbers: np.ndarray
+    record_offsets: np.ndarray
     image_offsets: np.ndarray
     image_lengths: np.ndarray
     sizes: np.ndarray
@@ -181,6 +184,7 @@ def _build(file: str, modified: int) -> RecordFileIndex:
                 index["problems"].append((number, problem))
             else:
                 begin = position + _HEAD + serialized.find(example["image/encoded"][0])
+                columns["record_offsets"].append(position)
                 unplaced = _add(columns, number, begin, example)
                 if unplaced:
                     index["unplaced"][len(columns["numbers"]) - 1] = unplaced
@@ -193,7 +197,7 @@ def _build(file: str, modified: int) -> RecordFileIndex:
 
 
 def _array(name: str, values: list) -> np.ndarray:
-    if name in ("numbers", "image_offsets", "image_lengths"):
+    if name in ("numbers", "record_offsets", "image_offsets", "image_lengths"):
         return np.array(values, _ARRAYS[name])
     width = {"boxes": 4, "sizes": 2}.get(name)
     empty = np.zeros((0, width) if width else 0)

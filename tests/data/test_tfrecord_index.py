@@ -16,6 +16,7 @@ from efficientdet_tf.data.pipeline import training_dataset
 from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.tfrecord import write_tfrecord
+from efficientdet_tf.data.tfrecord_reading import encoded_images
 
 
 @pytest.fixture
@@ -38,10 +39,31 @@ def test_images_are_found_in_their_files(shards):
     content = {file: Path(file).read_bytes() for file in shards}
     digits_by_id = {r.image_id: r.image for r in digits.load("train", num_images=5).records}
     for record in data.load(str(Path(shards[0]).parent)).records:
-        file, offset, length, modified = record.image
-        encoded = content[file][offset : offset + length]
-        assert encoded == read_encoded(record.image) == digits_by_id[record.image_id]
-        assert modified == Path(file).stat().st_mtime_ns
+        image = record.image
+        encoded = content[image.file][image.offset : image.offset + image.length]
+        assert encoded == read_encoded(image) == digits_by_id[record.image_id]
+        assert encoded_images(image.file, image.record_offset, 1).numpy().tolist() == [encoded]
+        assert record.name == f"{image.file}: record {image.record_number}"
+        assert image.modified == Path(image.file).stat().st_mtime_ns
+
+
+def test_consecutive_records_are_read_at_once(shards):
+    images = [r.image for r in data.load(str(Path(shards[0]).parent)).records]
+    second = [image for image in images if image.file == shards[1]][:2]
+    read = encoded_images(shards[1], second[0].record_offset, 2).numpy().tolist()
+    assert read == [read_encoded(image) for image in second]
+
+
+def test_records_after_the_end_and_damaged_ones_are_refused(shards):
+    images = [r.image for r in data.load(str(Path(shards[0]).parent)).records]
+    last = [image for image in images if image.file == shards[0]][-1]
+    with pytest.raises(tf.errors.OpError, match="Dataset was empty"):
+        encoded_images(shards[0], last.record_offset, 2)
+    content = bytearray(Path(shards[0]).read_bytes())
+    content[last.offset] ^= 1
+    Path(shards[0]).write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
+        encoded_images(shards[0], last.record_offset, 1)
 
 
 def test_an_unchanged_file_is_indexed_once(shards):
