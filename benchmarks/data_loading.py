@@ -3,8 +3,9 @@
     python -m benchmarks.data_loading --images=118000 --boxes=850000
 
 writes a COCO file of the size of COCO's train2017, with links to a few JPEG files, and
-prints for each stage the wall seconds, the processor seconds, and the process's peak memory
-so far beyond that of importing TensorFlow. Each row is a process of its own:
+prints for each stage the wall seconds, the processor seconds, the process's peak memory so far
+beyond that of importing TensorFlow, and the system's read calls, each of which would be a request
+to an object store. Each row is a process of its own:
 
 * read: the file is parsed and grouped by image;
 * first load: with the header of every image, the cache of verified images empty;
@@ -13,12 +14,13 @@ so far beyond that of importing TensorFlow. Each row is a process of its own:
 
     python -m benchmarks.data_loading --tfrecord --images=100000
 
-writes TFRecord shards of small images instead, and compares reading images on demand with
-keeping them all in memory: loading, memory, and processor seconds for 1,000 images of each.
+writes TFRecord shards of small images instead, and compares reading images on demand, in sequence
+(`data.shuffle_buffer`), and keeping them all in memory: loading, and 1,000 images of each.
 """
 
 import collections
 import dataclasses
+import importlib
 import io
 import itertools
 import json
@@ -27,6 +29,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -127,31 +130,47 @@ def _annotations(random: np.random.Generator, images: int, boxes: int, polygon: 
     ]
 
 
-def measured(function: Callable, *arguments: object) -> tuple[float, float, float]:
-    """Call a function: wall seconds, processor seconds, and the peak in bytes beyond imports."""
-    before = resident("VmRSS")
+class Measured(NamedTuple):
+    """What a stage took: wall and processor seconds, bytes beyond those of imports, read calls."""
+
+    wall: float
+    processor: float
+    peak: float
+    reads: int
+
+
+def measured(function: Callable, *arguments: object) -> Measured:
+    """Call a function and measure it."""
+    before, reads = resident("VmRSS"), _read_calls()
     start, work = time.perf_counter(), time.process_time()
     result = function(*arguments)
     spent = time.perf_counter() - start, time.process_time() - work
     del result
-    return *spent, resident("VmHWM") - before
+    return Measured(*spent, resident("VmHWM") - before, _read_calls() - reads)
 
 
-def measure_read(file: str) -> tuple[float, float, float]:
+def _read_calls() -> int:
+    counters = pathlib.Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split() for line in counters)["syscr:"])
+
+
+def measure_read(file: str) -> Measured:
     """Measure the reader alone."""
     from efficientdet_tf.data import coco
 
     return measured(lambda: coco.read(file, images="", split="train"))
 
 
-def measure_load(file: str) -> tuple[float, float, float]:
+def measure_load(file: str) -> Measured:
     """Measure reading and validation, with the headers of the images."""
     from efficientdet_tf import data
 
+    # A format's reader is imported when it is needed, and TensorFlow with it.
+    importlib.import_module("efficientdet_tf.data.tfrecord")
     return measured(lambda: data.load(file, verify="header"))
 
 
-def measure_first_batch(file: str) -> tuple[float, float, float]:
+def measure_first_batch(file: str) -> Measured:
     """Measure the first batch of Lite0, with the memory of loading."""
     from efficientdet_tf import data
     from efficientdet_tf.config import Config
@@ -160,8 +179,8 @@ def measure_first_batch(file: str) -> tuple[float, float, float]:
     before = resident("VmRSS")
     loaded = data.load(file, verify="header")
     config = Config.for_model("efficientdet-lite0")
-    *spent, _ = measured(lambda: next(iter(pipeline.training_dataset(loaded, config, 8))))
-    return spent[0], spent[1], resident("VmHWM") - before
+    spent = measured(lambda: next(iter(pipeline.training_dataset(loaded, config, 8))))
+    return spent._replace(peak=resident("VmHWM") - before)
 
 
 def write_shards(folder: pathlib.Path, images: int, shards: int = 32) -> str:
@@ -207,7 +226,7 @@ def _example(random: np.random.Generator, number: int) -> bytes:
     return example.SerializeToString()
 
 
-def measure_images(folder: str, in_memory: bool) -> tuple[float, float, float]:
+def measure_images(folder: str, in_memory: bool = False, shuffle_buffer: int = 0) -> Measured:
     """Measure reading and decoding 1,000 shuffled images, with the memory of loading."""
     from efficientdet_tf import data
     from efficientdet_tf.config import Config
@@ -219,11 +238,15 @@ def measure_images(folder: str, in_memory: bool) -> tuple[float, float, float]:
     if in_memory:
         kept = [dataclasses.replace(r, image=read_encoded(r.image)) for r in loaded.records]
         loaded = dataclasses.replace(loaded, records=kept)
-    config = Config.for_model("efficientdet-lite0")
+    config = Config.for_model("efficientdet-lite0").override(
+        {"data.shuffle_buffer": shuffle_buffer}
+    )
+    reads = _read_calls()
     batches = iter(pipeline.training_dataset(loaded, config, 8))
     next(batches)
-    *spent, _ = measured(lambda: collections.deque(itertools.islice(batches, 125), maxlen=0))
-    return spent[0], spent[1], resident("VmHWM") - before
+    spent = measured(lambda: collections.deque(itertools.islice(batches, 125), maxlen=0))
+    # With those of a window that was read for the first batch.
+    return spent._replace(peak=resident("VmHWM") - before, reads=_read_calls() - reads)
 
 
 def main() -> None:
@@ -237,7 +260,8 @@ def main() -> None:
         stages: dict[str, tuple] = {
             "first load": (measure_load, path),
             "later load": (measure_load, path),
-            "on demand": (measure_images, path, False),
+            "on demand": (measure_images, path),
+            "in sequence": (measure_images, path, False, 1024),
             "in memory": (measure_images, path, True),
         }
     else:
@@ -250,10 +274,12 @@ def main() -> None:
             "first batch": (measure_first_batch, path),
         }
     print(f"{path}: {size / 2**20:.0f} MB")
-    print(f"{'':<12} {'seconds':>8} {'processor':>9} {'peak memory':>12}")
+    print(f"{'':<12} {'seconds':>8} {'processor':>9} {'peak memory':>12} {'reads':>8}")
     for name, stage in stages.items():
-        wall, processor, peak = in_own_process(*stage)
-        print(f"{name:<12} {wall:8.1f} {processor:9.1f} {peak / 2**20:9.0f} MB", flush=True)
+        wall, processor, peak, reads = in_own_process(*stage)
+        print(
+            f"{name:<12} {wall:8.1f} {processor:9.1f} {peak / 2**20:9.0f} MB {reads:8}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -211,12 +211,22 @@ class DataConfig(Section):
     ignore_crowd: bool = False
     """Exclude anchors that are half inside a crowd region of COCO from the class loss; as
     published, such a region is background in training."""
+    shuffle_buffer: NonNegativeInt = 0
+    """Read TFRecord shards in sequence, in runs of 8 MB that come in random order, and shuffle the
+    images in a buffer of this many: for object storage and slow disks. 0 reads image by image, in
+    a random order of the whole set."""
     cache: bool = False
     """Cache decoded images in memory, for data sets much smaller than the memory."""
     reduce_jpeg: bool = False
     """Decode JPEG images for training at 1/2, 1/4 or 1/8 of their size where that is at least
     `augmentation.scale_max` times the network's input: faster for photographs of many megapixels,
     and smoother than the resizing of evaluation, which does not reduce them."""
+
+    @model_validator(mode="after")
+    def _is_cached_or_read_in_sequence(self) -> "DataConfig":
+        if self.cache and self.shuffle_buffer:
+            raise ValueError("shuffle_buffer: images in memory (data.cache) are not read again")
+        return self
 
 
 class AugmentationConfig(Section):

@@ -5,7 +5,6 @@ Randomness is determined by the seed and the position in the stream, not by the
 threads, so equal seeds give equal batches.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, MutableSequence
 from typing import Any
@@ -14,12 +13,13 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import preprocessing
+from efficientdet_tf.data import preprocessing, stream_order
 from efficientdet_tf.data.augmenting import augment_example, draw_partner
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.reading import ReadFailures, Reading, parallel_map
 from efficientdet_tf.data.record_table import RecordTable
 from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.data.shard_order import ShardOrder
 from efficientdet_tf.data.stream_order import Order
 
 
@@ -72,8 +72,8 @@ def training_dataset(
       All shapes are static.
 
     Raises:
-      DataError: if the batch size is below 1, or if the data set is not repeated and smaller
-        than one batch.
+      DataError: if the batch size is below 1, if the data set is not repeated and smaller
+        than one batch, and if it cannot be read as `data.shuffle_buffer` asks for.
     """
     _check_batch_size(batch_size)
     if not repeat and len(data) < batch_size:
@@ -87,14 +87,13 @@ def training_dataset(
             assigned = _without_loss(assigned, position >= len(data))
         return example.image, assigned
 
-    order = Order(data, repeat, seed, first_image)
     reading = Reading.of(config, batch_size, failures)
+    share = (1, 0)
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
-        order = dataclasses.replace(
-            order, workers=worker.num_input_pipelines, worker=worker.input_pipeline_id
-        )
-    stream = _training_stream(table, config, element, order, reading, plain_from)
+        share = worker.num_input_pipelines, worker.input_pipeline_id
+    order = stream_order.build(data, config, repeat, seed, first_image, *share)
+    stream = _training_stream(data, table, config, element, order, reading, plain_from)
     return _batches(stream, batch_size, deliveries)
 
 
@@ -117,8 +116,8 @@ def training_examples(
     """
     reading = Reading.of(config, 1, None)
     table = _training_table(data, config)
-    order = Order(data, repeat, seed)
-    return _training_stream(table, config, lambda example, _: example, order, reading)
+    order = stream_order.build(data, config, repeat, seed)
+    return _training_stream(data, table, config, lambda example, _: example, order, reading)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -195,10 +194,11 @@ def _training_table(data: DetectionData, config: Config) -> RecordTable:
 
 
 def _training_stream(
+    data: DetectionData,
     table: RecordTable,
     config: Config,
     finish: Callable[[Example, tf.Tensor], Any],
-    order: Order,
+    order: Order | ShardOrder,
     reading: Reading,
     plain_from: int | None = None,
 ) -> tf.data.Dataset:
@@ -208,11 +208,13 @@ def _training_stream(
     """
 
     def cached(positions: range) -> tf.data.Dataset:
-        numbered = _positions(positions).map(lambda position: (position, position))
+        numbered = tf.data.Dataset.range(positions.start, positions.stop)
+        numbered = numbered.map(lambda position: (position, position))
         images = reading.read(table, numbered, positions.start, 1, end=positions.stop)
         return images.map(lambda _, position, pixels: (position, pixels)).cache()
 
     if config.data.cache:
+        assert isinstance(order, Order)  # Settings refuse to cache what is read in sequence.
         # Cached before the shuffle, which then moves references instead of pixels.
         stream = order.of(cached)
         stream = stream.map(lambda number, position_and_pixels: (number, *position_and_pixels))
@@ -221,23 +223,19 @@ def _training_stream(
             stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
         first = order.first + order.worker
-        stream = reading.read(table, order.of(_positions), first, order.workers)
+        stream = reading.read(table, order.images(), first, order.workers)
 
     def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
         example = table.example(position, pixels)
 
         def another(seed: tf.Tensor) -> Example:
-            return reading.partner(table, draw_partner(order.data, position, seed), example)
+            return reading.partner(table, draw_partner(data, position, seed), example)
 
         is_plain = None if plain_from is None else number >= plain_from
         seed = tf.stack([number, order.seed])
         return finish(augment_example(example, another, config, seed, is_plain), position)
 
     return parallel_map(stream, augmented)
-
-
-def _positions(positions: range) -> tf.data.Dataset:
-    return tf.data.Dataset.range(positions.start, positions.stop)
 
 
 def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, tf.Tensor]:

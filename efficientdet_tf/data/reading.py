@@ -81,15 +81,18 @@ class Reading:
 
         Args:
           table: table of the records.
-          stream: the stream of int64 pairs.
+          stream: the stream of int64 pairs, with or without the encoded images as third elements,
+            see `RecordTable.read`.
           first: number of the first element.
           stride: difference between consecutive numbers.
           end: number after the last element of a finite stream, to detect failures at its
             end; None for an infinite one. Default None.
         """
         if self._strict:
-            return parallel_map(stream, lambda n, position: (n, position, table.read(position)))
-        stream = parallel_map(stream, lambda *element: (*element, *self._tried(table, element[1])))
+            return parallel_map(stream, lambda n, *image: (n, image[0], table.read(*image)))
+        stream = parallel_map(
+            stream, lambda n, *image: (n, image[0], *self._tried(lambda: table.read(*image)))
+        )
         stream = stream.ignore_errors(log_warning=self._failures is None)
         if end is not None:
             number, position = tf.constant(end, tf.int64), tf.constant(0, tf.int64)
@@ -137,12 +140,12 @@ class Reading:
 
         return tf.data.Dataset.range(1).map(element)
 
-    def _tried(self, table: RecordTable, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _tried(self, read_pixels: Callable[[], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Read (pixels, True); after too many consecutive failures (blank, False), unread."""
         count = self._in_a_row.assign_add(1)
 
         def read() -> tuple[tf.Tensor, bool]:
-            pixels = table.read(position)
+            pixels = read_pixels()
             with tf.control_dependencies([pixels]), tf.control_dependencies([self._reset()]):
                 return tf.identity(pixels), True
 

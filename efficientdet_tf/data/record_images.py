@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf.data.decoding import decode_image
-from efficientdet_tf.data.image_sources import read_encoded
+from efficientdet_tf.data.image_sources import FileRange, read_encoded
 from efficientdet_tf.data.records import DataError, Record
+from efficientdet_tf.data.tfrecord_reading import encoded_images
 
 
 def read_record(record: Record) -> np.ndarray:
@@ -42,11 +43,23 @@ def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
         return error.strerror or str(error), None
     if not encoded:
         return "the file is empty", None
+    if isinstance(record.image, FileRange) and not _is_whole(record.image):
+        return "its record is damaged: a checksum is wrong", None
     try:
         with tf.device("/CPU:0"):
             return "", _decode(encoded, record.apply_exif).numpy()
     except tf.errors.OpError:
         return "cannot be decoded; it may be damaged", None
+
+
+def _is_whole(image: FileRange) -> bool:
+    """Tell whether the record of an image has the right checksums."""
+    try:
+        with tf.device("/CPU:0"):
+            encoded_images(image.file, image.record_offset)
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 @tf.function(

@@ -82,11 +82,22 @@ class RecordTable:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def read(self, position: tf.Tensor) -> tf.Tensor:
-        """Read and decode the image at `position`: uint8 [h, w, 3]."""
+    def read(self, position: tf.Tensor, encoded: tf.Tensor | None = None) -> tf.Tensor:
+        """Read and decode the image at `position`: uint8 [h, w, 3].
+
+        Args:
+          position: int64 scalar.
+          encoded: the image if it is read already, string scalar; with None, or if it is empty, it
+            is read. Default None.
+        """
         reduction = None if self.reductions is None else tf.gather(self.reductions, position)
         apply_exif = tf.gather(self.apply_exif, position)
-        return decode_image(self._encoded(position), apply_exif, reduction)
+        if encoded is None:
+            encoded = self._encoded(position)
+        else:
+            given = encoded
+            encoded = tf.cond(given == "", lambda: self._encoded(position), lambda: given)
+        return decode_image(encoded, apply_exif, reduction)
 
     def _encoded(self, position: tf.Tensor) -> tf.Tensor:
         index = tf.gather(self.file_indices, position)
@@ -99,7 +110,7 @@ class RecordTable:
         if self.record_offsets is None:
             return whole()
         offset = tf.gather(self.record_offsets, position)
-        return tf.cond(offset < 0, whole, lambda: encoded_images(file, offset, 1)[0])
+        return tf.cond(offset < 0, whole, lambda: encoded_images(file, offset)[0])
 
     def read_or_not(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Read the image at `position`: pixels uint8 [h, w, 3] and True, or blank and False.

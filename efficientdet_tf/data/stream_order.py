@@ -5,12 +5,14 @@ from collections.abc import Callable, Collection, Iterator
 
 import tensorflow as tf
 
+from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.shard_order import Chunks, ShardOrder
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Order of the images in a training stream.
+    """Order of the images in a training stream, shuffled as a whole.
 
     Attributes:
       data: training set; unlabelled images are evenly spread among the others, at their share.
@@ -27,6 +29,25 @@ class Order:
     first: int = 0
     workers: int = 1
     worker: int = 0
+
+    def images(self) -> tf.data.Dataset:
+        """Return the stream as (number in it, position among `record_columns.training_records`)."""
+        return self.of(lambda positions: tf.data.Dataset.range(positions.start, positions.stop))
+
+    def positions(self, missing: Collection[int] = ()) -> Iterator[tuple[int, int]]:
+        """Iterate over (number in the stream, position), as `images`.
+
+        Args:
+          missing: positions that are not in the cache of decoded images. Other unreadable
+            records are in the order, and skipped by the stream. Default none.
+        """
+
+        def present(positions: range) -> tf.data.Dataset:
+            kept = [position for position in positions if position not in missing]
+            return tf.data.Dataset.from_tensor_slices(tf.constant(kept, tf.int64))
+
+        for numbers, positions in self.of(present).batch(1024):
+            yield from zip(numbers.numpy().tolist(), positions.numpy().tolist(), strict=True)
 
     def of(self, images: Callable[[range], tf.data.Dataset]) -> tf.data.Dataset:
         """Order images as pairs (number in the whole stream, image).
@@ -59,25 +80,29 @@ class Order:
         return tf.cast(after - before, tf.int64)
 
 
-def training_positions(
-    data: DetectionData, *, seed: int, first_image: int, missing: Collection[int] = ()
-) -> Iterator[int]:
-    """Iterate over the positions of the records as `training_dataset` reads them.
+def build(
+    data: DetectionData,
+    config: Config,
+    repeat: bool,
+    seed: int,
+    first: int = 0,
+    workers: int = 1,
+    worker: int = 0,
+) -> Order | ShardOrder:
+    """Return the order that a config asks for, see `Order` for the arguments.
 
-    Args:
-      data: the data set.
-      seed: seed of the training stream.
-      first_image: number of images to skip at the start of the stream.
-      missing: positions that are not in the cache. Other unreadable
-        records are in the order, and skipped by the stream. Default none.
-
-    Returns:
-      An infinite iterator over indices of `record_columns.training_records`.
+    Raises:
+      DataError: if it asks for reading in sequence what is not of TFRecord files, and for more
+        workers than there are runs of records.
     """
+    if not config.data.shuffle_buffer:
+        return Order(data, repeat, seed, first, workers, worker)
+    chunks = Chunks.build(data, workers, worker)
+    buffer = config.data.shuffle_buffer
+    return ShardOrder(chunks, buffer, repeat, seed, first, workers, worker)
 
-    def present(positions: range) -> tf.data.Dataset:
-        kept = [position for position in positions if position not in missing]
-        return tf.data.Dataset.from_tensor_slices(tf.constant(kept, tf.int64))
 
-    for block in Order(data, True, seed, first_image).of(present).batch(1024):
-        yield from block[1].numpy().tolist()
+def check(data: DetectionData, config: Config) -> None:
+    """Raise `DataError` if a data set cannot be read in the order that a config asks for."""
+    if config.data.shuffle_buffer:
+        Chunks.build(data)

@@ -4,8 +4,7 @@ The images stay in the file and are read one by one when training asks for them.
 of a training is a shuffle of all images, the same after any restart, and mosaic finds its
 partners, while memory holds the annotations only. The price are small reads at random places:
 the disk's cache serves them as fast as sequential ones (docs/results.md), but of an object store
-each is a request, which only many parallel reads make up for. Reading the shards from front to
-back, with a bounded shuffle, would be cheaper there; it is not implemented.
+each is a request. There, `shard_order` reads runs of records at once.
 
 Making an index reads the file once. It is kept in the cache folder, and made again when the
 file's size or modification time has changed.

@@ -5,17 +5,24 @@ The operations are raw ones as `tf.data.TFRecordDataset` only reads files from t
 
 import tensorflow as tf
 
-# A request to an object store reads at least as much.
+# The size of a read where that of the record is not known.
 _READ_BYTES = 256 << 10
 
 
-def encoded_images(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
+def encoded_images(
+    file: tf.Tensor,
+    offset: tf.Tensor,
+    count: tf.Tensor | int = 1,
+    read_bytes: tf.Tensor | int = _READ_BYTES,
+) -> tf.Tensor:
     """Read the encoded images of consecutive records; checksums are verified.
 
     Args:
       file: string scalar, path of a TFRecord file of tf.train.Example.
       offset: int64 scalar, position of the first record's first byte.
-      count: number of records, int64 scalar or a Python number.
+      count: number of records, int64 scalar or a Python number. Default 1.
+      read_bytes: number of bytes to read at once, int64 scalar or a Python number.
+        Default 256 KiB.
 
     Returns:
       string [count], "image/encoded" of each record, empty where it has none.
@@ -27,7 +34,7 @@ def encoded_images(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor | int) -
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=file,
         compression_type="",
-        buffer_size=tf.constant(_READ_BYTES, tf.int64),
+        buffer_size=tf.cast(read_bytes, tf.int64),
         byte_offsets=offset,
     )
     count = tf.cast(count, tf.int64)

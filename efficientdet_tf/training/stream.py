@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
+from efficientdet_tf.data import augmenting, pipeline, reading, shard_order, stream_order
 from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
@@ -136,10 +136,7 @@ class TrainingStream:
             count, position = end - first, end - 1
         else:
             count, last = (end - first) // self._workers, end - self._workers
-            seed = self._config.training.seed
-            position = next(
-                stream_order.training_positions(self._data, seed=seed, first_image=last)
-            )
+            _, position = next(self._order_from(last).positions())
         record = self._records[position]
         reason = why_unreadable(record) or "unreadable earlier, readable now"
         return DataError(
@@ -202,11 +199,7 @@ class TrainingStream:
             return
         if self._order is None:
             # One pass from front to back, because gaps come in order.
-            seed = self._config.training.seed
-            order = stream_order.training_positions(
-                self._data, seed=seed, first_image=self._first_image
-            )
-            self._order = enumerate(order, self._first_image)
+            self._order = self._order_from(self._number(0)).positions()
         wanted = range(first, end, self._workers)
         for number, position in self._order:
             if number in wanted:
@@ -218,11 +211,13 @@ class TrainingStream:
         """Return the record positions of a step with `first` images before it, with partners."""
         seed = self._config.training.seed
         numbers = [self._number(index) for index in range(first, first + self._share)]
-        missing = self._missing()
-        order = stream_order.training_positions(
-            self._data, seed=seed, first_image=numbers[0], missing=missing
-        )
-        position_of_number = dict(zip(range(numbers[0], numbers[-1] + 1), order, strict=False))
+        order = self._order_from(numbers[0])
+        if isinstance(order, shard_order.ShardOrder):
+            pairs = order.positions()
+        else:
+            pairs = order.positions(self._missing())
+        in_step = itertools.takewhile(lambda pair: pair[0] <= numbers[-1], pairs)
+        position_of_number = dict(in_step)
         positions = [position_of_number[number] for number in numbers]
         if augmenting.has_partners(self._config):
             partners = (
@@ -236,6 +231,13 @@ class TrainingStream:
             drawn = itertools.chain.from_iterable(partners)
             positions += [position for position in drawn if position not in unread]
         return list(dict.fromkeys(positions))
+
+    def _order_from(self, number: int) -> stream_order.Order | shard_order.ShardOrder:
+        """Return the order of this worker's images, from one with a number of its own on."""
+        seed, first = self._config.training.seed, number - self._worker
+        return stream_order.build(
+            self._data, self._config, True, seed, first, self._workers, self._worker
+        )
 
     def _number(self, index: int) -> int:
         """Return the stream number of an image by its index among the images not skipped."""

@@ -12,7 +12,7 @@ from efficientdet_tf import resuming
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import parts, unlabeled_images
+from efficientdet_tf.data import parts, stream_order, unlabeled_images
 from efficientdet_tf.data.leakage import warn_of_shared_images
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
@@ -200,7 +200,8 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     """Load the training and the validation set; warn of images in both.
 
     Raises:
-      DataError: when one is unusable or has no object, or their classes differ.
+      DataError: when one is unusable or has no object, their classes differ, or the training set
+        cannot be read in the order that the config asks for.
     """
     config = parts.resolve(config)
     data = config.data
@@ -213,4 +214,6 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     parts.require_objects(train_data)
     parts.require_objects(val_data)
     warn_of_shared_images(train_data, val_data)
-    return unlabeled_images.add_unlabeled(train_data, config), val_data
+    train_data = unlabeled_images.add_unlabeled(train_data, config)
+    stream_order.check(train_data, config)
+    return train_data, val_data

@@ -18,7 +18,7 @@ from efficientdet_tf.data.pipeline import evaluation_dataset, training_dataset
 from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.record_table import RecordTable
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
-from efficientdet_tf.data.stream_order import training_positions
+from efficientdet_tf.data.stream_order import Order
 
 SIZE = 128
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -55,6 +55,12 @@ def data(tmp_path) -> DetectionData:
             )
         )
     return DetectionData(records, LabelMap((1, 2, 3), ("red", "green", "blue")), source="made")
+
+
+def positions_of(data: DetectionData, seed: int, first: int, count: int) -> list[int]:
+    """Return the positions of the records in a stream."""
+    pairs = Order(data, repeat=True, seed=seed, first=first).positions()
+    return [position for _, position in islice(pairs, count)]
 
 
 def still(config: Config) -> Config:
@@ -125,7 +131,7 @@ def test_ignored_objects_are_no_background(data, config):
     [(_, without)] = list(training_dataset(data, still(config), 7, repeat=False, seed=1))
     found, plain = (batch["class_targets"].numpy() for batch in (maps, without))
     np.testing.assert_array_equal(maps["num_positives"], without["num_positives"])
-    order = list(islice(training_positions(data, seed=1, first_image=0), 7))
+    order = positions_of(data, seed=1, first=0, count=7)
     for position, ours, theirs in zip(order, found, plain):
         record = data.records[position]
         boxes = network_boxes(record, IGNORED_BOX)
@@ -142,7 +148,7 @@ def test_crowd_regions_are_background_or_excluded(data, config):
     left_out, background = (batch["class_targets"].numpy() for batch in (maps, plain))
     assert (background >= -1).all()
     np.testing.assert_array_equal(maps["num_positives"], plain["num_positives"])
-    order = list(islice(training_positions(data, seed=1, first_image=0), 7))
+    order = positions_of(data, seed=1, first=0, count=7)
     ymin, xmin, ymax, xmax = np.asarray(anchor_grid.from_config(config)).T
     for position, ours, theirs in zip(order, left_out, background):
         # The region is the whole image; below or right of it is padding.
@@ -211,7 +217,7 @@ def test_workers_share_the_batch_of_one(data, config, cache):
 
 
 def test_the_images_of_a_batch_can_be_told_afterwards(data, config):
-    positions = list(islice(training_positions(data, seed=1, first_image=10), 9))
+    positions = positions_of(data, seed=1, first=10, count=9)
     dataset = training_dataset(data, still(config), 1, seed=1, first_image=10)
     inputs = [network_input(record, config) for record in data.records]
     for position, (images, _) in zip(positions, dataset):
@@ -272,7 +278,7 @@ def test_a_file_deleted_later_is_skipped(data, config, cache):
 @pytest.mark.parametrize("cache", [False, True])
 def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cache):
     config = config.override({"data.cache": cache})
-    order = list(islice(training_positions(data, seed=1, first_image=3), 100))
+    order = positions_of(data, seed=1, first=3, count=100)
     whole = [batch.numpy() for batch, _ in training_dataset(data, config, 1, seed=1).take(43)][3:]
     os.remove(data.records[6].image)
     Path(data.records[2].image).write_bytes(b"")
@@ -294,7 +300,7 @@ def test_what_is_skipped_is_recorded_and_the_rest_is_as_it_was(data, config, cac
 
 
 def test_workers_record_their_own_share(data, config):
-    order = list(islice(training_positions(data, seed=1, first_image=0), 40))
+    order = positions_of(data, seed=1, first=0, count=40)
     # One that the second worker reads early: the order hangs on TensorFlow's global seed, too.
     broken = order[3]
     os.remove(data.records[broken].image)

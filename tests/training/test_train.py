@@ -362,8 +362,8 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
         r"at step (\d+); its images are (.*?)\. Usual", str(error.value)
     ).groups()
     data = data_lib.load(coco_file)
-    order = stream_order.training_positions(data, seed=0, first_image=4 * (int(step) - 1))
-    positions = list(itertools.islice(order, 4))
+    order = stream_order.Order(data, repeat=True, seed=0, first=4 * (int(step) - 1))
+    positions = [position for _, position in itertools.islice(order.positions(), 4)]
     expected = [data.records[position] for position in positions]
     assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)
     # Never more than the images are: a position in the stream is one of a record.
