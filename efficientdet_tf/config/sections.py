@@ -215,6 +215,9 @@ class DataConfig(Section):
     """Read TFRecord shards in sequence, in runs of 8 MB that come in random order, and shuffle the
     images in a buffer of this many: for object storage and slow disks. 0 reads image by image, in
     a random order of the whole set."""
+    service: str = Field("", examples=["grpc://10.0.0.1:5050"])
+    """Address of a tf.data service whose workers read, decode and augment the training images, see
+    `python -m efficientdet_tf data serve`; empty is this process."""
     cache: bool = False
     """Cache decoded images in memory, for data sets much smaller than the memory."""
     reduce_jpeg: bool = False
@@ -223,9 +226,12 @@ class DataConfig(Section):
     and smoother than the resizing of evaluation, which does not reduce them."""
 
     @model_validator(mode="after")
-    def _is_cached_or_read_in_sequence(self) -> "DataConfig":
+    def _has_one_way_to_read(self) -> "DataConfig":
         if self.cache and self.shuffle_buffer:
             raise ValueError("shuffle_buffer: images in memory (data.cache) are not read again")
+        if self.service and (self.cache or self.shuffle_buffer):
+            other = "cache=false" if self.cache else "shuffle_buffer=0"
+            raise ValueError(f"service: its workers read image by image; set data.{other}")
         return self
 
 

@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import preprocessing, stream_order
+from efficientdet_tf.data import preprocessing, service, stream_order
 from efficientdet_tf.data.augmenting import augment_example, draw_partner
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.reading import ReadFailures, Reading, parallel_map
 from efficientdet_tf.data.record_table import RecordTable
 from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.data.service import ServedOrder
 from efficientdet_tf.data.shard_order import ShardOrder
 from efficientdet_tf.data.stream_order import Order
 
@@ -43,6 +44,9 @@ def training_dataset(
     loss, as ignored objects always are. An image that has become unreadable is skipped,
     unless `config.data.strict`; as a part of another image, that one replaces it. If no image is
     readable, iteration eventually raises `tf.errors.InvalidArgumentError`.
+
+    With `config.data.service`, and if `repeat`, workers of a tf.data service prepare the images;
+    their order then depends on when these are ready.
 
     Unlabelled images of `data.unlabeled` have targets that contribute nothing to the losses of the
     ground truth.
@@ -92,8 +96,12 @@ def training_dataset(
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
         share = worker.num_input_pipelines, worker.input_pipeline_id
-    order = stream_order.build(data, config, repeat, seed, first_image, *share)
-    stream = _training_stream(data, table, config, element, order, reading, plain_from)
+    if config.data.service and repeat:
+        served = ServedOrder(data, seed, first_image, *share)
+        stream = _served_stream(data, table, config, element, served, reading, plain_from)
+    else:
+        order = stream_order.build(data, config, repeat, seed, first_image, *share)
+        stream = _training_stream(data, table, config, element, order, reading, plain_from)
     return _batches(stream, batch_size, deliveries)
 
 
@@ -225,17 +233,52 @@ def _training_stream(
         first = order.first + order.worker
         stream = reading.read(table, order.images(), first, order.workers)
 
-    def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Any:
+    augmented = _augmentation(data, table, config, order.seed, reading, plain_from)
+    return parallel_map(stream, lambda *image: finish(augmented(*image), image[1]))
+
+
+def _served_stream(
+    data: DetectionData,
+    table: RecordTable,
+    config: Config,
+    finish: Callable[[Example, tf.Tensor], Any],
+    order: ServedOrder,
+    reading: Reading,
+    plain_from: int | None,
+) -> tf.data.Dataset:
+    """Build the stream of examples that the workers of a tf.data service read and augment."""
+    # Python cannot be called there: what they cannot read is recorded when it arrives.
+    elsewhere = Reading(strict=False, most_in_a_row=0, failures=None)
+    augmented = _augmentation(data, table, config, order.seed, elsewhere, plain_from)
+
+    def prepared(number: tf.Tensor, position: tf.Tensor) -> tuple:
+        pixels, is_read = table.read_or_not(position)
+        return position, is_read, finish(augmented(number, position, pixels), position)
+
+    stream = parallel_map(order.images(), prepared)
+    return reading.without_unread(service.served(stream, config.data.service))
+
+
+def _augmentation(
+    data: DetectionData,
+    table: RecordTable,
+    config: Config,
+    seed: int,
+    reading: Reading,
+    plain_from: int | None,
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Example]:
+    """Return the function from an image's number, position and pixels to its augmented example."""
+
+    def augmented(number: tf.Tensor, position: tf.Tensor, pixels: tf.Tensor) -> Example:
         example = table.example(position, pixels)
 
         def another(seed: tf.Tensor) -> Example:
             return reading.partner(table, draw_partner(data, position, seed), example)
 
         is_plain = None if plain_from is None else number >= plain_from
-        seed = tf.stack([number, order.seed])
-        return finish(augment_example(example, another, config, seed, is_plain), position)
+        return augment_example(example, another, config, tf.stack([number, seed]), is_plain)
 
-    return parallel_map(stream, augmented)
+    return augmented
 
 
 def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, tf.Tensor]:

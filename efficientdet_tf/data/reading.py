@@ -24,8 +24,8 @@ class ReadFailures:
       gaps: pairs of numbers in the stream, counted from 0 over all workers: of the first
         skipped image and of the next image read; in order, and recorded before the batch
         after the gap is returned.
-      positions: indices of `data.records` of other unreadable images: those not cached, and
-        partners in a mosaic, MixUp or copy-paste.
+      positions: indices of `data.records` of other unreadable images: those not cached,
+        partners in a mosaic, MixUp or copy-paste, and all of a tf.data service.
       has_ended: whether the stream has ended after too many consecutive failures.
     """
 
@@ -38,6 +38,13 @@ class ReadFailures:
         # Prefetched elements arrive here again after the end.
         if end > first and not self.has_ended:
             self.gaps.append((int(first), int(end)))
+        self.has_ended |= not continues
+        return False
+
+    def record_served(self, position: np.int64, continues: bool) -> bool:
+        """Record an image that another process could not read; return False, for the graph."""
+        if not self.has_ended:
+            self.positions.append(int(position))
         self.has_ended |= not continues
         return False
 
@@ -115,6 +122,29 @@ class Reading:
         stream = stream.scan(tf.constant(first, tf.int64), noticed)
         return stream if end is None else stream.filter(lambda number, *_: number < end)
 
+    def without_unread(self, stream: tf.data.Dataset) -> tf.data.Dataset:
+        """Leave out and record the elements (position, was it read, result) that were not read.
+
+        Of a stream that other processes compute.
+
+        Returns:
+          The results.
+        """
+
+        def noticed(in_a_row: tf.Tensor, element: tuple) -> tuple:
+            position, is_read, result = element
+            in_a_row = tf.where(is_read, 0, in_a_row + 1)
+            continues = in_a_row <= (0 if self._strict else self._most)
+            done = tf.cond(
+                is_read, lambda: tf.constant(False), lambda: self._notice_end(position, continues)
+            )
+            with tf.control_dependencies([done]):
+                return in_a_row, (tf.identity(is_read), result)
+
+        stream = stream.scan(tf.constant(0), noticed)
+        stream = stream.filter(lambda is_read, _: is_read)
+        return stream.map(lambda _, result: result)
+
     def partner(self, table: RecordTable, position: tf.Tensor, otherwise: Example) -> Example:
         """Read the example at a position; return `otherwise` if it cannot be read."""
         if self._strict:
@@ -160,9 +190,21 @@ class Reading:
             arguments = [first, end, continues]
             noticed = tf.numpy_function(self._failures.record_gap, arguments, tf.bool)
         with tf.control_dependencies([noticed]):
-            text = "too many images in a row cannot be read"
-            with tf.control_dependencies([tf.debugging.Assert(continues, [text])]):
-                return tf.constant(False)
+            return self._assert_continues(continues)
+
+    @staticmethod
+    def _assert_continues(continues: tf.Tensor) -> tf.Tensor:
+        text = "too many images in a row cannot be read"
+        with tf.control_dependencies([tf.debugging.Assert(continues, [text])]):
+            return tf.constant(False)
+
+    def _notice_end(self, position: tf.Tensor, continues: tf.Tensor) -> tf.Tensor:
+        noticed = tf.constant(False)
+        if self._failures is not None:
+            arguments = [position, continues]
+            noticed = tf.numpy_function(self._failures.record_served, arguments, tf.bool)
+        with tf.control_dependencies([noticed]):
+            return self._assert_continues(continues)
 
     def _notice_position(self, position: tf.Tensor) -> tf.Tensor:
         if self._failures is None:

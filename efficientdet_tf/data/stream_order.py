@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.service import check_address
 from efficientdet_tf.data.shard_order import Chunks, ShardOrder
 
 
@@ -103,6 +104,8 @@ def build(
 
 
 def check(data: DetectionData, config: Config) -> None:
-    """Raise `DataError` if a data set cannot be read in the order that a config asks for."""
+    """Raise `DataError` if a data set cannot be read in the way that a config asks for."""
+    if config.data.service:
+        check_address(config.data.service, "data.service")
     if config.data.shuffle_buffer:
         Chunks.build(data)

@@ -135,9 +135,10 @@ class StopOnDivergence(keras.callbacks.Callback):
         if math.isfinite(loss) and not has_exploded:
             return
         step = int(self.model.optimizer.iterations.numpy())
+        names = self._images_of_step()
+        images = f"; its images are {_some(names)}" if names else ""
         raise TrainingDiverged(
-            f"the loss became {loss:.6g} at step {step}; "
-            f"its images are {_some(self._images_of_step())}. "
+            f"the loss became {loss:.6g} at step {step}{images}. "
             "Usual causes: a learning rate that is too high "
             "for the batch size (--set optimizer.learning_rate=...), or broken boxes",
             step,

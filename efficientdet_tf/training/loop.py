@@ -142,7 +142,7 @@ class TrainingLoop:
         self, failure: tf.errors.OpError, stream: TrainingStream, saver: callbacks.SaveState
     ) -> UserError | None:
         """Return the user error behind a failure of TensorFlow; None for a defect."""
-        error = stream.explain()
+        error = stream.explain(failure)
         if error is not None:
             return DataError(f"{error}; {self._save(saver)}")
         peers = strategy.has_peers(self.model.distribute_strategy)

@@ -53,6 +53,8 @@ class TrainingStream:
         """Number of images skipped in the run by the end of the last step."""
         if self._config.data.cache:
             return self._skipped_before
+        if self._is_served:
+            return self._skipped_before + self._workers * len(self._failures.positions)
         # Skipped images of other workers are unknown; assume as many.
         return self._skipped_before + self._workers * self._skipped_among(self._images_done)
 
@@ -61,6 +63,8 @@ class TrainingStream:
         """Number of images unreadable in this process by the end of the last step."""
         if self._config.data.cache:
             return self._unread_before + len(self._missing())
+        if self._is_served:
+            return self._unread_before + len(self._failures.positions)
         return self._unread_before + self._skipped_among(self._images_done)
 
     def batches(self, first_step: int) -> Iterator:
@@ -110,39 +114,61 @@ class TrainingStream:
                 yield record, why_unreadable(record) or "unreadable earlier, readable now"
 
     def images_of_last_step(self) -> list[str]:
-        """Name the images of the last step, including partners in mosaics and others."""
+        """Name the images of the last step, including partners in mosaics and others.
+
+        Images that a tf.data service prepared are not known: none is named.
+        """
+        if self._is_served:
+            return []
         positions = self._positions_among(self._images_done - self._share)
         return [_name(self._records[position]) for position in positions]
 
-    def explain(self) -> DataError | None:
+    def explain(self, failure: tf.errors.OpError) -> DataError | None:
         """Return the user error that made the stream fail; None for a defect."""
         if self._failures.has_ended:
             return self._none_can_be_read()
-        if self._config.data.strict:
+        if self._is_served and isinstance(failure, tf.errors.NotFoundError):
+            return DataError(
+                f"data.service: {self._config.data.service} does not know this training any more, "
+                "as its dispatcher was started again without its state (--state_dir)"
+            )
+        if self._config.data.strict and not self._is_served:
             cached = range(len(self._records)) if self._config.data.cache else ()
             for position in cached or self._positions_among(self._images_done):
                 record = self._records[position]
                 reason = why_unreadable(record)
                 if reason:
-                    return DataError(
-                        f"{record.name}: {reason}; data.strict ends training at the first image "
-                        "that cannot be read"
-                    )
+                    return self._first_unreadable(record, reason)
         return None
 
+    def _first_unreadable(self, record: Record, reason: str) -> DataError:
+        return DataError(
+            f"{record.name}: {reason}; data.strict ends training at the first image that cannot be "
+            "read"
+        )
+
     def _none_can_be_read(self) -> DataError:
-        *_, (first, end) = self._failures.gaps
-        if self._config.data.cache:
+        if self._is_served:
+            count, position = len(self._failures.positions), self._failures.positions[-1]
+        elif self._config.data.cache:
+            first, end = self._failures.gaps[-1]
             count, position = end - first, end - 1
         else:
+            first, end = self._failures.gaps[-1]
             count, last = (end - first) // self._workers, end - self._workers
             _, position = next(self._order_from(last).positions())
         record = self._records[position]
         reason = why_unreadable(record) or "unreadable earlier, readable now"
+        if self._is_served and self._config.data.strict:
+            return self._first_unreadable(record, reason)
         return DataError(
             f"training data: {count} images in a row cannot be read, the last "
             f"{record.name}: {reason}"
         )
+
+    @property
+    def _is_served(self) -> bool:
+        return bool(self._config.data.service)
 
     @property
     def _batch_size(self) -> int:

@@ -41,7 +41,7 @@ class TrialSteps:
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as failure:
-            error = self._stream.explain()
+            error = self._stream.explain(failure)
             if error is None:
                 raise
             raise error from failure

@@ -136,9 +136,9 @@ def test_the_end_of_a_stream_is_explained(data, config):
     for record in data.records:
         os.remove(record.image)
     stream = TrainingStream(data, config, DEVICE, 0)
-    with pytest.raises(tf.errors.InvalidArgumentError):
+    with pytest.raises(tf.errors.InvalidArgumentError) as failure:
         stream.first_batch(0, 8)
-    text = str(stream.explain())
+    text = str(stream.explain(failure.value))
     count = int(text.split()[2])
     assert 64 <= count <= 64 + 4 * os.cpu_count()
     last = text.split()[-6].rstrip(":")
@@ -155,11 +155,11 @@ def test_the_first_image_that_ends_a_strict_training_is_named(data, config, cach
     os.remove(data.records[3].image)
     stream = TrainingStream(data, config, DEVICE, 0)
     batches = iter(stream.batches(0))
-    with pytest.raises(tf.errors.NotFoundError):
+    with pytest.raises(tf.errors.NotFoundError) as failure:
         while True:
             next(batches)
             stream.step_done()
-    error = stream.explain()
+    error = stream.explain(failure.value)
     assert isinstance(error, DataError)
     assert str(error) == (
         f"{data.records[3].name}: No such file or directory; data.strict ends training at the "

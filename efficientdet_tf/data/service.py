@@ -1,0 +1,165 @@
+"""tf.data service: other processes, on other machines, prepare the images of a training.
+
+A dispatcher gives each number of the stream to one of its workers, which reads, decodes and
+augments that image. The graph has no Python in it: workers need no more of a data set than files at
+the same paths. The images of a pass come in the order in which workers finish.
+"""
+
+import dataclasses
+import socket
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from efficientdet_tf.data.records import DataError, DetectionData
+
+# Numbers that the dispatcher gives to a worker at once: a request each.
+_BLOCK = 16
+# Of a connection to the dispatcher, in seconds.
+_TIMEOUT = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedOrder:
+    """Order of the images in a training stream where the place of each number is computed.
+
+    Attributes:
+      data: training set; unlabelled images are evenly spread among the others, at their share.
+      seed: seed of the shuffles.
+      first: number of images to skip at the start. Default 0.
+      workers: number of workers of the training that share the stream. Default 1.
+      worker: index of this one: it gets every `workers`-th image. Default 0.
+    """
+
+    data: DetectionData
+    seed: int
+    first: int = 0
+    workers: int = 1
+    worker: int = 0
+
+    def images(self) -> tf.data.Dataset:
+        """Return the stream as (number in it, position among `record_columns.training_records`)."""
+        step, end = self.workers * _BLOCK, np.iinfo(np.int64).max
+        blocks = tf.data.Dataset.range(self.first + self.worker, end - step, step)
+        numbers = blocks.flat_map(
+            lambda begin: tf.data.Dataset.range(begin, begin + step, self.workers)
+        )
+        return numbers.map(lambda number: (number, self.position(number)))
+
+    def position(self, number: tf.Tensor) -> tf.Tensor:
+        """Return the position of the image with a number: each once in a pass; int64 scalar."""
+        count = len(self.data)
+        if self.data.unlabeled is None:
+            return self._shuffled(number, count, self.seed)
+        share, others = self.data.unlabeled.share, len(self.data.unlabeled.records)
+        before, after = (
+            tf.cast(tf.floor(tf.cast(n, tf.float64) * share), tf.int64)
+            for n in (number, number + 1)
+        )
+        return tf.where(
+            after > before,
+            count + self._shuffled(before, others, self.seed + 1),
+            self._shuffled(number - before, count, self.seed),
+        )
+
+    @staticmethod
+    def _shuffled(number: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+        epoch = number // count
+        seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(number % count, seeds, count - 1)
+
+
+def check_address(address: str, setting: str = "--dispatcher") -> None:
+    """Raise `DataError` unless a dispatcher's address is valid and somebody answers there.
+
+    Args:
+      address: "grpc://host:port".
+      setting: what the message calls the address. Default "--dispatcher".
+    """
+    protocol, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if protocol != "grpc" or not host or not port.isdecimal():
+        raise DataError(f"{setting}: {address} is no address such as grpc://10.0.0.1:5050")
+    try:
+        socket.create_connection((host, int(port)), timeout=_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(
+            f"{setting}: nobody answers at {address} ({error}); start the dispatcher there with "
+            f"`python -m efficientdet_tf data serve --port={port}`"
+        ) from error
+
+
+def served(stream: tf.data.Dataset, address: str) -> tf.data.Dataset:
+    """Have the workers of a dispatcher compute a stream, each element once.
+
+    Args:
+      stream: built upon `ServedOrder.images`.
+      address: "grpc://host:port".
+    """
+    return stream.apply(
+        tf.data.experimental.service.distribute(
+            processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC, service=address
+        )
+    )
+
+
+def start(
+    port: int, dispatcher: str | None, host: str, state_dir: str | None = None
+) -> tuple[str, list[Any]]:
+    """Start a worker, and a dispatcher unless there is one.
+
+    Args:
+      port: port of the dispatcher, or of the worker if the dispatcher is elsewhere; 0 for any.
+      dispatcher: address of a running dispatcher, "grpc://host:port"; None to start one.
+      host: name or address at which trainings reach this machine.
+      state_dir: folder in which a dispatcher keeps what it needs to go on when it is started again
+        at the same port; None for none. Default None.
+
+    Returns:
+      The dispatcher's address, "grpc://host:port", and the servers, which end with their last
+      reference.
+
+    Raises:
+      DataError: if the port is in use, the dispatcher is not there, or the host is unknown.
+    """
+    service = tf.data.experimental.service
+    _check_free(port)
+    _check_host(host)
+    servers: list[Any] = []
+    if dispatcher is None:
+        server = service.DispatchServer(
+            service.DispatcherConfig(
+                port=port, work_dir=state_dir, fault_tolerant_mode=state_dir is not None
+            )
+        )
+        servers.append(server)
+        address, port = f"{host}:{server.target.rpartition(':')[2]}", 0
+    else:
+        check_address(dispatcher)
+        address = dispatcher.removeprefix("grpc://")
+    config = service.WorkerConfig(
+        dispatcher_address=address, worker_address=f"{host}:%port%", port=port
+    )
+    servers.append(service.WorkerServer(config))
+
+    return f"grpc://{address}", servers
+
+
+def _check_free(port: int) -> None:
+    """Raise `DataError` if a port is in use, which TensorFlow's servers would share."""
+    try:
+        with socket.socket() as probe:
+            # Free is also a port whose last connections are about to end.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+    except OSError as error:
+        raise DataError(f"--port: {port} cannot be used: {error}; choose another") from error
+
+
+def _check_host(host: str) -> None:
+    """Raise `DataError` if a host is unknown, which the worker would ask for again and again."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise DataError(f"--host: {host}: {error.strerror}") from error
