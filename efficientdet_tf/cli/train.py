@@ -54,7 +54,11 @@ def define_flags() -> flags.FlagValues:
     text("model_dir", "Run directory to write; the same command resumes it.")
     text("train_data", "Training data: a path, or 'digits' (built in).")
     text("val_data", "Validation data. Default: those in --train_data, if it holds both.")
-    number("epochs", "Passes over the training data. auto, with --hours, is what fits.")
+    number(
+        "epochs",
+        "Passes over the training data. auto: more than the recipe's for a small set; with --hours "
+        "what fits.",
+    )
     number(
         "batch_size",
         "Global batch size: images per step, over all devices. auto is what training data and "
@@ -83,9 +87,7 @@ def main(values: flags.FlagValues) -> None:
       UserError: if a setting, the data or the run directory cannot be used.
     """
     command_line.require(values, "model_dir")
-    if values.epochs == "auto":
-        if values.hours is None:
-            raise UserError("--epochs=auto: needs --hours; or give a number")
+    if values.epochs == "auto" and values.hours is not None:
         # The plan chooses what is not given.
         values["epochs"].value = None
     config = config_from_flags(values, _SETTINGS)

@@ -319,7 +319,10 @@ class TrainingConfig(Section):
     """Training: length, batches, intervals, devices and precision."""
 
     epochs: PositiveInt = 300
-    """Passes over the training set, or over `steps_per_epoch` steps."""
+    """Passes over the training set, or over `steps_per_epoch` steps; `auto` is `auto_epochs`."""
+    auto_epochs: bool = False
+    """Raise `epochs` for a small training set when a run starts, up to 300, until they are 2,400
+    steps. The run's config has the result."""
     batch_size: PositiveInt = 64
     """Global batch size: images per step, over all devices; `auto` is `auto_batch_size`."""
     auto_batch_size: bool = False

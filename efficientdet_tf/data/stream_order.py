@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.data.service import check_address
 from efficientdet_tf.data.shard_order import Chunks, ShardOrder
 
@@ -106,6 +106,11 @@ def build(
 def check(data: DetectionData, config: Config) -> None:
     """Raise `DataError` if a data set cannot be read in the way that a config asks for."""
     if config.data.service:
+        if config.training.deterministic:
+            raise DataError(
+                "data.service: images come in the order in which its workers finish; set "
+                "training.deterministic=false"
+            )
         check_address(config.data.service, "data.service")
     if config.data.shuffle_buffer:
         Chunks.build(data)

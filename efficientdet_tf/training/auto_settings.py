@@ -10,7 +10,8 @@ import tensorflow as tf
 from efficientdet_tf.config import Config, auto_switch
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.training import input_size, memory_fit, strategy
+from efficientdet_tf.training import input_size, memory_fit, run_length, strategy
+from efficientdet_tf.training.compiling import steps_per_epoch
 
 
 def keep(config: Config, stored: Config | None) -> Config:
@@ -27,6 +28,8 @@ def keep(config: Config, stored: Config | None) -> Config:
         kept |= _chosen("model.image_size", stored.model.image_size)
     if config.optimizer.auto_learning_rate:
         kept |= _chosen("optimizer.learning_rate", stored.optimizer.learning_rate)
+    if config.training.auto_epochs:
+        kept |= _chosen("training.epochs", stored.training.epochs)
     if config.training.auto_batch_size:
         asked, before = config.training, stored.training
         kept |= _chosen("training.batch_size", before.batch_size)
@@ -41,7 +44,7 @@ def keep(config: Config, stored: Config | None) -> Config:
 
 
 def choose(config: Config, data: DetectionData, devices: tf.distribute.Strategy) -> Config:
-    """Choose the input size and the batch of a new run if they are `auto`, and print why.
+    """Choose input size, batch and epochs of a new run if they are `auto`, and print why.
 
     Args:
       config: config.
@@ -66,7 +69,18 @@ def choose(config: Config, data: DetectionData, devices: tf.distribute.Strategy)
         fit = memory_fit.fit_memory(config, data, devices)
         print(fit)
         config = config.override(fit.saving.settings)
+    if config.training.auto_epochs:
+        # After the choice of the batch size, and thereby of the steps.
+        config = _with_enough_epochs(config, len(data))
     return config
+
+
+def _with_enough_epochs(config: Config, num_images: int) -> Config:
+    steps, before = steps_per_epoch(config, num_images), config.training.epochs
+    epochs = run_length.enough_epochs(before, steps)
+    if epochs > before:
+        print(f"epochs: {epochs} instead of {before}, which would be {before * steps:,} steps only")
+    return config.override(_chosen("training.epochs", epochs))
 
 
 def _chosen(key: str, value: Any) -> dict[str, Any]:

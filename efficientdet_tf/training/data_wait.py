@@ -71,10 +71,14 @@ def describe_wait(share: float, advice: str) -> str:
 
 def advise(config: Config, data: DetectionData) -> str:
     """Advise how to make the input of a training faster."""
+    if config.data.service:
+        # Or receiving takes the time, which nothing helps.
+        return f"give {config.data.service} more workers (python -m efficientdet_tf data serve)"
     records = training_records(data)
     sizes, decoded = RecordColumns.build(records).sizes, decoded_size(records)
     options = []
-    if not config.data.cache and decoded < CACHE_SHARE * (free_memory() or 0):
+    may_cache = not (config.data.cache or config.data.shuffle_buffer)
+    if may_cache and decoded < CACHE_SHARE * (free_memory() or 0):
         options.append(
             f"keep the decoded images in memory (--set data.cache=true, {decoded / 1e9:.1f} GB)"
         )

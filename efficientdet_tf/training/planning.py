@@ -174,9 +174,12 @@ class Planner:
             return
         defaults = Config.for_model(self.config.model.name)
         recipe = defaults.differences(Config.from_yaml("finetune", self.config.model.name))
-        # A learning rate that is to be chosen remains so.
-        rate = {"optimizer.auto_learning_rate": self.config.optimizer.auto_learning_rate}
-        self._choose({key: value for key, (_, value) in recipe.items()} | rate)
+        # A learning rate that is to be chosen remains so; the budget gives the epochs.
+        switches = {
+            "optimizer.auto_learning_rate": self.config.optimizer.auto_learning_rate,
+            "training.auto_epochs": False,
+        }
+        self._choose({key: value for key, (_, value) in recipe.items()} | switches)
         self._say(f"recipe: finetune, for {count:,} images")
         if not self.config.training.pretrained:
             self._say("weights: random; --pretrained=imagenet or a model usually helps")
@@ -194,6 +197,9 @@ class Planner:
 
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""
+        if self.config.data.service or self.config.data.shuffle_buffer:
+            # The user said how they are read.
+            return
         needed = memory.decoded_size(training_records(self._train))
         # That of the machine, whatever the devices.
         available = memory.free_memory()

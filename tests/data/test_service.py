@@ -20,7 +20,7 @@ import tiny
 from commands import REPOSITORY, call
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config, ConfigError
-from efficientdet_tf.data import DetectionData, service
+from efficientdet_tf.data import DataError, DetectionData, service, stream_order
 from efficientdet_tf.data.pipeline import training_dataset
 from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.records import UnlabeledImages
@@ -226,6 +226,16 @@ def test_a_service_that_is_not_there(coco_file, tmp_path, address, message):
     paths = (f"--train_data={coco_file}", f"--val_data={coco_file}", f"--model_dir={tmp_path}")
     done = call("train.py", *paths, f"--set=data.service={address}")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"train: {message}")
+
+
+def test_a_deterministic_training_prepares_its_own_images(data):
+    config = served("grpc://localhost:1", **{"training.deterministic": True})
+    with pytest.raises(DataError) as error:
+        stream_order.check(data, config)
+    assert str(error.value) == (
+        "data.service: images come in the order in which its workers finish; set "
+        "training.deterministic=false"
+    )
 
 
 def test_a_port_that_is_in_use_and_a_host_that_is_unknown(address):

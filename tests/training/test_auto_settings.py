@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import io
 import re
 
@@ -12,7 +13,8 @@ import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
-from efficientdet_tf.config import auto_switch
+from efficientdet_tf.config import Config, auto_switch
+from efficientdet_tf.data import digits
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.metrics_history import read_history
 from efficientdet_tf.run_directory import RunDirectory
@@ -133,6 +135,40 @@ def test_resuming_chooses_nothing_again(run, asked, capsys):
     assert directory.config() == before and chart.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_images", "expected"),
+    [
+        # 2,400 steps and never fewer epochs than the recipe's, nor more than 300 by this rule.
+        ({"training.epochs": 50}, 132, 150),
+        ({"training.epochs": 50}, 205, 96),
+        ({"training.epochs": 50}, 2000, 50),
+        ({"training.epochs": 50}, 8, 300),
+        ({"training.epochs": 400}, 8, 400),
+        ({"training.epochs": 50, "training.steps_per_epoch": 30}, 8, 80),
+    ],
+)
+def test_epochs_of_small_sets(settings, num_images, expected, capsys):
+    config = tiny.config(**settings, **{"training.batch_size": 8, "training.auto_epochs": True})
+    data = dataclasses.replace(digits.load("train", 1), records=[None] * num_images)
+    chosen = auto_settings.choose(config, data, tf.distribute.get_strategy())
+    assert chosen == config.override({"training.epochs": expected, "training.auto_epochs": True})
+    before = settings["training.epochs"]
+    steps = settings.get("training.steps_per_epoch") or num_images // 8
+    assert capsys.readouterr().out == (
+        f"epochs: {expected} instead of {before}, which would be {before * steps:,} steps only\n"
+        if expected > before
+        else ""
+    )
+    # A number that is given is not changed, and a resumed run keeps its own.
+    assert not config.override({"training.epochs": 7}).training.auto_epochs
+    assert auto_settings.keep(config, chosen) == chosen
+
+
+def test_finetune_has_more_epochs_for_small_sets():
+    training = Config.from_yaml("finetune", "efficientdet-lite0").training
+    assert (training.epochs, training.auto_epochs) == (50, True)
+
+
 def test_several_workers_cannot_measure(coco_file, monkeypatch):
     monkeypatch.setattr(auto_settings.strategy, "has_peers", lambda devices: True)
     data, devices = data_lib.load(coco_file), tf.distribute.get_strategy()
@@ -148,7 +184,6 @@ def test_several_workers_cannot_measure(coco_file, monkeypatch):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--epochs=auto", "--epochs=auto: needs --hours; or give a number"),
         (
             "--batch_size=many",
             "flag --batch_size=many: neither auto nor a whole number above 0; see --help",
@@ -158,8 +193,8 @@ def test_several_workers_cannot_measure(coco_file, monkeypatch):
             "flag --batch_size=0: neither auto nor a whole number above 0; see --help",
         ),
         (
-            "--set=training.epochs=auto",
-            "training.epochs: 'auto' is not a whole number above 0",
+            "--set=training.epochs=many",
+            "training.epochs: 'many' is not a whole number above 0",
         ),
     ],
 )

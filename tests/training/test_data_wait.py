@@ -46,6 +46,11 @@ def test_advice_depends_on_the_images_and_the_config(data):
     cache = f"keep the decoded images in memory (--set data.cache=true, {size:.1f} GB)"
     assert advise(config, data) == f"{cache}, or {cores}"
     assert advise(config.override({"data.cache": True}), data) == cores
+    # What is read in sequence is not cached.
+    assert advise(config.override({"data.shuffle_buffer": 9}), data) == cores
+    assert advise(config.override({"data.service": "grpc://a:5050"}), data) == (
+        "give grpc://a:5050 more workers (python -m efficientdet_tf data serve)"
+    )
     policy = "choose a cheaper augmentation than augmentation.policy"
     changed = config.override({"data.cache": True, "augmentation.policy": "v0"})
     assert advise(changed, data) == f"{policy}, or {cores}"

@@ -163,6 +163,24 @@ def test_auto_leaves_the_choice_to_the_plan(coco_file):
     # The rate of the recipe until the range test.
     assert planner.config.optimizer.auto_learning_rate
     assert planner.config.optimizer.learning_rate == 0.008
+    # The hours give the epochs.
+    assert not planner.config.training.auto_epochs
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_cached"),
+    [
+        ({}, True),
+        ({"data.service": "grpc://a:5050"}, False),
+        ({"data.shuffle_buffer": 9}, False),
+    ],
+)
+def test_images_that_are_read_in_another_way_are_not_cached(coco_file, settings, is_cached):
+    data = data_lib.load(coco_file)
+    config = tiny.config(**settings)
+    planner = planning.Planner(config, (data, data), tf.distribute.get_strategy(), ())
+    planner.choose_cache()
+    assert planner.config.data.cache == is_cached and len(planner.lines) == is_cached
 
 
 def test_too_few_hours_are_one_line(coco_file):
