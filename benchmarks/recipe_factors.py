@@ -94,6 +94,7 @@ FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
     "anchors-auto": {"anchors.auto": True},
     "epochs-half": _epochs(0.5),
     "epochs-double": _epochs(2.0),
+    "epochs-triple": _epochs(3.0),
     "input-1.5": _scaled_input(1.5),
     "input-square": _square_input,
 }

@@ -9,14 +9,17 @@ from absl import flags
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.errors import UserError
 
+_PORT = 5050
+
 
 def define_flags() -> flags.FlagValues:
     """Declare the flags of the command."""
     values = flags.FlagValues()
     flags.DEFINE_integer(
         "port",
-        5050,
-        "Port of the dispatcher; with --dispatcher that of the worker; 0 is any.",
+        None,
+        f"Port of the dispatcher, by default {_PORT}; with --dispatcher that of the worker, by "
+        "default any. 0 is any.",
         lower_bound=0,
         upper_bound=65535,
         flag_values=values,
@@ -52,14 +55,17 @@ def serve(values: flags.FlagValues) -> None:
     """
     if values.state_dir and values.dispatcher:
         raise UserError("--state_dir: only a dispatcher has a state; leave it out, or --dispatcher")
-    if values.state_dir and not values.port:
+    port = values.port
+    if port is None:
+        port = 0 if values.dispatcher else _PORT
+    if values.state_dir and not port:
         raise UserError("--state_dir: trainings find a dispatcher again at a fixed --port only")
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf.data import service
 
     host = values.host or _own_name()
     # Kept, as they end when nothing refers to them.
-    address, _servers = service.start(values.port, values.dispatcher, host, values.state_dir)
+    address, _servers = service.start(port, values.dispatcher, host, values.state_dir)
     if values.dispatcher:
         print(f"a worker of {address}, reached as {host}", flush=True)
     else:

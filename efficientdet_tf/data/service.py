@@ -6,7 +6,9 @@ the same paths. The images of a pass come in the order in which workers finish.
 """
 
 import dataclasses
+import os
 import socket
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -121,11 +123,14 @@ def start(
       reference.
 
     Raises:
-      DataError: if the port is in use, the dispatcher is not there, or the host is unknown.
+      DataError: if the port is in use, the dispatcher is not there, the host is unknown, or the
+        folder cannot be written.
     """
     service = tf.data.experimental.service
     _check_free(port)
     _check_host(host)
+    if state_dir is not None:
+        _check_writable(state_dir)
     servers: list[Any] = []
     if dispatcher is None:
         server = service.DispatchServer(
@@ -142,7 +147,6 @@ def start(
         dispatcher_address=address, worker_address=f"{host}:%port%", port=port
     )
     servers.append(service.WorkerServer(config))
-
     return f"grpc://{address}", servers
 
 
@@ -163,3 +167,13 @@ def _check_host(host: str) -> None:
         socket.getaddrinfo(host, None)
     except OSError as error:
         raise DataError(f"--host: {host}: {error.strerror}") from error
+
+
+def _check_writable(folder: str) -> None:
+    """Make a folder; raise `DataError` if it cannot be written."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"--state_dir: {folder} cannot be written: {error.strerror}") from error

@@ -36,15 +36,21 @@ def start(*flags: str) -> tuple[subprocess.Popen, str]:
     """Start a process of the service: it, and its first line."""
     command = [sys.executable, "-m", "efficientdet_tf", "data", "serve", "--host=localhost"]
     process = subprocess.Popen(
-        [*command, "--port=0", *flags], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [*command, *flags], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     )
     return process, process.stdout.readline()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Address of a dispatcher with two workers, in processes of their own."""
-    dispatcher, line = start()
+    dispatcher, line = start("--port=0")
     address = re.fullmatch(r"dispatcher at (grpc://localhost:\d+), with one worker\n", line)[1]
     worker, line = start(f"--dispatcher={address}")
     assert line == f"a worker of {address}, reached as localhost\n"
@@ -248,13 +254,14 @@ def test_a_port_that_is_in_use_and_a_host_that_is_unknown(address):
     done = call(*command, "--port=0", "--host=nosuch.invalid")
     assert done.returncode == 1
     assert done.stderr == "data: --host: nosuch.invalid: Name or service not known\n"
+    done = call(*command, f"--port={free_port()}", f"--state_dir={__file__}")
+    assert done.returncode == 1
+    assert done.stderr == f"data: --state_dir: {__file__} cannot be written: File exists\n"
 
 
 @pytest.mark.parametrize("has_state", [False, True])
 def test_a_dispatcher_that_is_started_again(data, tmp_path, has_state):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     state_dir = str(tmp_path / "state") if has_state else None
     address, servers = service.start(port, None, "localhost", state_dir)
     stream = TrainingStream(data, served(address), tf.distribute.get_strategy(), 0)
