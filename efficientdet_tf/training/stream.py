@@ -225,7 +225,7 @@ class TrainingStream:
             return
         if self._order is None:
             # One pass from front to back, because gaps come in order.
-            self._order = self._order_from(self._number(0)).positions()
+            self._order = self._order_from(self._first_image + self._worker).positions()
         wanted = range(first, end, self._workers)
         for number, position in self._order:
             if number in wanted:

@@ -1,5 +1,6 @@
 """Images of training steps, and skipped images."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.augmenting import training_partners
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
+from efficientdet_tf.data.stream_order import Order
 from efficientdet_tf.metrics_history import read_skipped_images
 from efficientdet_tf.training.callbacks import SkippedImages
 from efficientdet_tf.training.loop import TrainingLoop
@@ -51,6 +53,21 @@ def names(images, data) -> list[str]:
     """Return the image names of a batch, by grey level."""
     levels = np.rint(images.numpy().mean(axis=(1, 2, 3)) / 10).astype(int)
     return list(dict.fromkeys(f"{100 + i} ({data.records[i].name})" for i in levels))
+
+
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_the_first_image_of_a_stream_is_named_when_it_is_skipped(data, config, first_step):
+    # So many that it is read once.
+    records = [data.records[i % 7] for i in range(2000)]
+    many = dataclasses.replace(data, records=records)
+    first = first_step * config.training.batch_size
+    _, position = next(Order(many, True, config.training.seed, first).positions())
+    records[position] = dataclasses.replace(records[position], image="gone.png", name="gone.png")
+    stream = TrainingStream(many, config, DEVICE, 0)
+    next(iter(stream.batches(first_step)))
+    assert [(record.name, reason) for record, reason in stream.newly_unreadable()] == [
+        ("gone.png", "No such file or directory")
+    ]
 
 
 @pytest.mark.parametrize("cache", [False, True])
