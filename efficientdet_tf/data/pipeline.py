@@ -5,6 +5,7 @@ Randomness is determined by the seed and the position in the stream, not by the
 threads, so equal seeds give equal batches.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, MutableSequence
 from typing import Any
@@ -22,6 +23,7 @@ from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.data.service import ServedOrder
 from efficientdet_tf.data.shard_order import ShardOrder
 from efficientdet_tf.data.stream_order import Order
+from efficientdet_tf.data.stream_share import Share
 
 
 @tf.autograph.experimental.do_not_convert
@@ -92,15 +94,16 @@ def training_dataset(
         return example.image, assigned
 
     reading = Reading.of(config, batch_size, failures)
-    share = (1, 0)
+    share = Share(seed, first_image)
     if worker is not None:
         batch_size = worker.get_per_replica_batch_size(batch_size)
-        share = worker.num_input_pipelines, worker.input_pipeline_id
+        workers, index = worker.num_input_pipelines, worker.input_pipeline_id
+        share = dataclasses.replace(share, workers=workers, worker=index)
     if config.data.service and repeat:
-        served = ServedOrder(data, seed, first_image, *share)
+        served = ServedOrder(data, share)
         stream = _served_stream(data, table, config, element, served, reading, plain_from)
     else:
-        order = stream_order.build(data, config, repeat, seed, first_image, *share)
+        order = stream_order.build(data, config, share, repeat)
         stream = _training_stream(data, table, config, element, order, reading, plain_from)
     return _batches(stream, batch_size, deliveries)
 
@@ -124,7 +127,7 @@ def training_examples(
     """
     reading = Reading.of(config, 1, None)
     table = _training_table(data, config)
-    order = stream_order.build(data, config, repeat, seed)
+    order = stream_order.build(data, config, Share(seed), repeat)
     return _training_stream(data, table, config, lambda example, _: example, order, reading)
 
 
@@ -230,10 +233,10 @@ def _training_stream(
             # An infinite repeat ends only if no image is cached.
             stream = stream.concatenate(reading.no_image_left(stream.element_spec))
     else:
-        first = order.first + order.worker
-        stream = reading.read(table, order.images(), first, order.workers)
+        first, stride = order.share.first_number, order.share.workers
+        stream = reading.read(table, order.images(), first, stride)
 
-    augmented = _augmentation(data, table, config, order.seed, reading, plain_from)
+    augmented = _augmentation(data, table, config, order.share.seed, reading, plain_from)
     return parallel_map(stream, lambda *image: finish(augmented(*image), image[1]))
 
 
@@ -249,7 +252,7 @@ def _served_stream(
     """Build the stream of examples that the workers of a tf.data service read and augment."""
     # Python cannot be called there: what they cannot read is recorded when it arrives.
     elsewhere = Reading(strict=False, most_in_a_row=0, failures=None)
-    augmented = _augmentation(data, table, config, order.seed, elsewhere, plain_from)
+    augmented = _augmentation(data, table, config, order.share.seed, elsewhere, plain_from)
 
     def prepared(number: tf.Tensor, position: tf.Tensor) -> tuple:
         pixels, is_read = table.read_or_not(position)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from efficientdet_tf.data import stream_share
 from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.data.stream_share import Share
 
 # Numbers that the dispatcher gives to a worker at once: a request each.
 _BLOCK = 16
@@ -28,48 +30,38 @@ class ServedOrder:
 
     Attributes:
       data: training set; unlabelled images are evenly spread among the others, at their share.
-      seed: seed of the shuffles.
-      first: number of images to skip at the start. Default 0.
-      workers: number of workers of the training that share the stream. Default 1.
-      worker: index of this one: it gets every `workers`-th image. Default 0.
+      share: what this worker of the training receives.
     """
 
     data: DetectionData
-    seed: int
-    first: int = 0
-    workers: int = 1
-    worker: int = 0
+    share: Share
 
     def images(self) -> tf.data.Dataset:
         """Return the stream as (number in it, position among `record_columns.training_records`)."""
-        step, end = self.workers * _BLOCK, np.iinfo(np.int64).max
-        blocks = tf.data.Dataset.range(self.first + self.worker, end - step, step)
+        share, end = self.share, np.iinfo(np.int64).max
+        step = share.workers * _BLOCK
+        blocks = tf.data.Dataset.range(share.first_number, end - step, step)
         numbers = blocks.flat_map(
-            lambda begin: tf.data.Dataset.range(begin, begin + step, self.workers)
+            lambda begin: tf.data.Dataset.range(begin, begin + step, share.workers)
         )
         return numbers.map(lambda number: (number, self.position(number)))
 
     def position(self, number: tf.Tensor) -> tf.Tensor:
         """Return the position of the image with a number: each once in a pass; int64 scalar."""
-        count = len(self.data)
-        if self.data.unlabeled is None:
-            return self._shuffled(number, count, self.seed)
-        share, others = self.data.unlabeled.share, len(self.data.unlabeled.records)
-        before, after = (
-            tf.cast(tf.floor(tf.cast(n, tf.float64) * share), tf.int64)
-            for n in (number, number + 1)
-        )
+        count, seed, unlabeled = len(self.data), self.share.seed, self.data.unlabeled
+        if unlabeled is None:
+            return _shuffled(number, count, seed)
+        before, after = (stream_share.unlabeled_before(n, unlabeled) for n in (number, number + 1))
         return tf.where(
             after > before,
-            count + self._shuffled(before, others, self.seed + 1),
-            self._shuffled(number - before, count, self.seed),
+            count + _shuffled(before, len(unlabeled.records), seed + 1),
+            _shuffled(number - before, count, seed),
         )
 
-    @staticmethod
-    def _shuffled(number: tf.Tensor, count: int, seed: int) -> tf.Tensor:
-        epoch = number // count
-        seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
-        return tf.random.experimental.index_shuffle(number % count, seeds, count - 1)
+
+def _shuffled(number: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+    """Return what comes as `number` in an endless stream of shuffled passes over `count` images."""
+    return stream_share.shuffled(number % count, count, seed, number // count)
 
 
 def check_address(address: str, setting: str = "--dispatcher") -> None:

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from efficientdet_tf.data import stream_share
 from efficientdet_tf.data.image_sources import FileRanges
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.data.tfrecord_reading import encoded_images
 
 _CHUNK_BYTES = 8 << 20
 # Chunks are smaller where a worker had fewer than these to shuffle.
 _FEWEST_CHUNKS = 16
+# What may follow the last image in its record.
 _END_BYTES = 4096
 # Chunks that are read at the same time.
 _PARALLEL_READS = 4
@@ -32,20 +35,14 @@ class ShardOrder:
     Attributes:
       chunks: the chunks of this worker.
       buffer: number of images of a window.
-      repeat: whether to repeat indefinitely, reshuffled in each pass.
-      seed: seed of the shuffles.
-      first: number of images to skip at the start. Default 0.
-      workers: number of workers that share the stream. Default 1.
-      worker: index of this worker. Default 0.
+      share: what this worker reads.
+      repeat: whether to repeat indefinitely, reshuffled in each pass. Default True.
     """
 
     chunks: "Chunks"
     buffer: int
-    repeat: bool
-    seed: int
-    first: int = 0
-    workers: int = 1
-    worker: int = 0
+    share: Share
+    repeat: bool = True
 
     def images(self) -> tf.data.Dataset:
         """Return the stream as (number in it, position in `data.records`, encoded image).
@@ -56,11 +53,11 @@ class ShardOrder:
 
     def positions(self) -> Iterator[tuple[int, int]]:
         """Iterate over (number in the stream, position in `data.records`), without the images."""
-        for numbers, positions in self._numbered(self.chunks.positions_of).batch(1024):
-            yield from zip(numbers.numpy().tolist(), positions.numpy().tolist(), strict=True)
+        return stream_share.pairs(self._numbered(self.chunks.positions_of))
 
     def _numbered(self, read: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> tf.data.Dataset:
-        first_epoch, place = divmod(self.first // self.workers, self.chunks.num_images)
+        share = self.share
+        first_epoch, place = divmod(share.first // share.workers, self.chunks.num_images)
         first_window = place // self.buffer
         first_chunk, skipped = self._chunk_at(first_epoch, first_window * self.buffer)
 
@@ -79,7 +76,7 @@ class ShardOrder:
 
         end = np.iinfo(np.int64).max if self.repeat else first_epoch + 1
         stream = tf.data.Dataset.range(first_epoch, end).flat_map(images_of)
-        numbers = tf.data.Dataset.counter(self.first + self.worker, self.workers)
+        numbers = tf.data.Dataset.counter(share.first_number, share.workers)
         stream = tf.data.Dataset.zip(numbers, stream.skip(place % self.buffer))
         return stream.map(lambda number, image: (number, *image))
 
@@ -92,13 +89,12 @@ class ShardOrder:
 
     def _shuffled_chunk(self, epoch: tf.Tensor | int, number: tf.Tensor) -> tf.Tensor:
         """Return the chunk that comes as `number` in an epoch, or several."""
-        seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
-        return tf.random.experimental.index_shuffle(number, seed, len(self.chunks) - 1)
+        return stream_share.shuffled(number, len(self.chunks), self.share.seed, epoch)
 
     def _shuffled(
         self, epoch: tf.Tensor, number: tf.Tensor, window: tuple[tf.Tensor, ...]
     ) -> tuple[tf.Tensor, ...]:
-        seed = tf.random.fold_in(tf.stack([tf.constant(self.seed, tf.int64), epoch]), number)
+        seed = tf.random.fold_in(tf.stack([tf.constant(self.share.seed, tf.int64), epoch]), number)
         order = tf.range(tf.shape(window[0])[0])
         order = tf.random.experimental.stateless_shuffle(order, seed)
         return tuple(tf.gather(values, order) for values in window)
@@ -136,7 +132,8 @@ class Chunks:
         images = _file_ranges(data)
         by_place = np.lexsort((images.record_offsets, images.file_indices))
         file_indices, offsets = images.file_indices[by_place], images.record_offsets[by_place]
-        chunk_bytes = min(_CHUNK_BYTES, _total_bytes(images) // (_FEWEST_CHUNKS * workers) + 1)
+        total = int(images.lengths.sum())
+        chunk_bytes = min(_CHUNK_BYTES, total // (_FEWEST_CHUNKS * workers) + 1)
         is_first = np.diff(file_indices, prepend=-1) != 0
         is_first |= np.diff(offsets // chunk_bytes, prepend=-1) != 0
         first = np.flatnonzero(is_first)
@@ -188,7 +185,6 @@ class Chunks:
         def encoded(chunk: tf.Tensor) -> tf.Tensor:
             columns = self.files, self.record_offsets, self.num_records, self.num_bytes
             file, offset, count, size = (tf.gather(tf.constant(c), chunk) for c in columns)
-            # What may follow the last image in its record is short.
             return tf.gather(encoded_images(file, offset, count, size + _END_BYTES), ranks)
 
         # A nested data set is the only way to catch an error in a graph.
@@ -213,7 +209,3 @@ def _file_ranges(data: DetectionData) -> FileRanges:
             "sequence; set it to 0, or write such files (python -m efficientdet_tf data convert)"
         )
     return images
-
-
-def _total_bytes(images: FileRanges) -> int:
-    return int(images.lengths.sum())

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data import stream_share
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.data.service import check_address
 from efficientdet_tf.data.shard_order import Chunks, ShardOrder
+from efficientdet_tf.data.stream_share import Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,38 +19,29 @@ class Order:
 
     Attributes:
       data: training set; unlabelled images are evenly spread among the others, at their share.
-      repeat: whether to repeat indefinitely, reshuffled in each pass.
-      seed: seed of the shuffles.
-      first: number of images to skip at the start. Default 0.
-      workers: number of workers that share the stream. Default 1.
-      worker: index of this worker: it gets every `workers`-th image. Default 0.
+      share: what this worker reads.
+      repeat: whether to repeat indefinitely, reshuffled in each pass. Default True.
+      missing: positions that are not in the cache of decoded images. Other unreadable records are
+        in the order, and skipped by the stream. Default none.
     """
 
     data: DetectionData
-    repeat: bool
-    seed: int
-    first: int = 0
-    workers: int = 1
-    worker: int = 0
+    share: Share
+    repeat: bool = True
+    missing: Collection[int] = ()
 
     def images(self) -> tf.data.Dataset:
         """Return the stream as (number in it, position among `record_columns.training_records`)."""
         return self.of(lambda positions: tf.data.Dataset.range(positions.start, positions.stop))
 
-    def positions(self, missing: Collection[int] = ()) -> Iterator[tuple[int, int]]:
-        """Iterate over (number in the stream, position), as `images`.
-
-        Args:
-          missing: positions that are not in the cache of decoded images. Other unreadable
-            records are in the order, and skipped by the stream. Default none.
-        """
+    def positions(self) -> Iterator[tuple[int, int]]:
+        """Iterate over (number in the stream, position), without those that are missing."""
 
         def present(positions: range) -> tf.data.Dataset:
-            kept = [position for position in positions if position not in missing]
+            kept = [position for position in positions if position not in self.missing]
             return tf.data.Dataset.from_tensor_slices(tf.constant(kept, tf.int64))
 
-        for numbers, positions in self.of(present).batch(1024):
-            yield from zip(numbers.numpy().tolist(), positions.numpy().tolist(), strict=True)
+        return stream_share.pairs(self.of(present))
 
     def of(self, images: Callable[[range], tf.data.Dataset]) -> tf.data.Dataset:
         """Order images as pairs (number in the whole stream, image).
@@ -57,15 +50,15 @@ class Order:
           images: function from a range of positions among `record_columns.training_records` to
             the data set of these images; each pass over it is shuffled.
         """
-        count = len(self.data)
-        stream = self._shuffled(images(range(count)), count, self.seed)
+        count, share = len(self.data), self.share
+        stream = self._shuffled(images(range(count)), count, share.seed)
         stream = stream.repeat() if self.repeat else stream
         if self.data.unlabeled is not None:
             end = count + len(self.data.unlabeled.records)
-            others = self._shuffled(images(range(count, end)), end - count, self.seed + 1)
+            others = self._shuffled(images(range(count, end)), end - count, share.seed + 1)
             choice = tf.data.Dataset.counter().map(self._is_unlabeled)
             stream = tf.data.Dataset.choose_from_datasets([stream, others.repeat()], choice)
-        return stream.enumerate().skip(self.first).shard(self.workers, self.worker)
+        return stream.enumerate().skip(share.first).shard(share.workers, share.worker)
 
     @staticmethod
     def _shuffled(images: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
@@ -75,20 +68,17 @@ class Order:
         """Return 1 if an image of the stream is an unlabelled one, else 0: int64 scalar."""
         assert self.data.unlabeled is not None
         before, after = (
-            tf.floor(tf.cast(n, tf.float64) * self.data.unlabeled.share)
-            for n in (number, number + 1)
+            stream_share.unlabeled_before(n, self.data.unlabeled) for n in (number, number + 1)
         )
-        return tf.cast(after - before, tf.int64)
+        return after - before
 
 
 def build(
     data: DetectionData,
     config: Config,
-    repeat: bool,
-    seed: int,
-    first: int = 0,
-    workers: int = 1,
-    worker: int = 0,
+    share: Share,
+    repeat: bool = True,
+    missing: Collection[int] = (),
 ) -> Order | ShardOrder:
     """Return the order that a config asks for, see `Order` for the arguments.
 
@@ -97,10 +87,9 @@ def build(
         workers than there are runs of records.
     """
     if not config.data.shuffle_buffer:
-        return Order(data, repeat, seed, first, workers, worker)
-    chunks = Chunks.build(data, workers, worker)
-    buffer = config.data.shuffle_buffer
-    return ShardOrder(chunks, buffer, repeat, seed, first, workers, worker)
+        return Order(data, share, repeat, missing)
+    chunks = Chunks.build(data, share.workers, share.worker)
+    return ShardOrder(chunks, config.data.shuffle_buffer, share, repeat)
 
 
 def check(data: DetectionData, config: Config) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import augmenting, pipeline, reading, shard_order, stream_order
+from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
 from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
+from efficientdet_tf.data.stream_share import Share
 
 
 class TrainingStream:
@@ -156,7 +157,7 @@ class TrainingStream:
         else:
             first, end = self._failures.gaps[-1]
             count, last = (end - first) // self._workers, end - self._workers
-            _, position = next(self._order_from(last).positions())
+            _, position = next(self._positions_from(last))
         record = self._records[position]
         reason = why_unreadable(record) or "unreadable earlier, readable now"
         if self._is_served and self._config.data.strict:
@@ -225,7 +226,7 @@ class TrainingStream:
             return
         if self._order is None:
             # One pass from front to back, because gaps come in order.
-            self._order = self._order_from(self._first_image + self._worker).positions()
+            self._order = self._positions_from(self._first_image + self._worker)
         wanted = range(first, end, self._workers)
         for number, position in self._order:
             if number in wanted:
@@ -237,13 +238,8 @@ class TrainingStream:
         """Return the record positions of a step with `first` images before it, with partners."""
         seed = self._config.training.seed
         numbers = [self._number(index) for index in range(first, first + self._share)]
-        order = self._order_from(numbers[0])
-        if isinstance(order, shard_order.ShardOrder):
-            pairs = order.positions()
-        else:
-            pairs = order.positions(self._missing())
-        in_step = itertools.takewhile(lambda pair: pair[0] <= numbers[-1], pairs)
-        position_of_number = dict(in_step)
+        pairs = self._positions_from(numbers[0])
+        position_of_number = dict(itertools.takewhile(lambda pair: pair[0] <= numbers[-1], pairs))
         positions = [position_of_number[number] for number in numbers]
         if augmenting.has_partners(self._config):
             partners = (
@@ -258,12 +254,13 @@ class TrainingStream:
             positions += [position for position in drawn if position not in unread]
         return list(dict.fromkeys(positions))
 
-    def _order_from(self, number: int) -> stream_order.Order | shard_order.ShardOrder:
-        """Return the order of this worker's images, from one with a number of its own on."""
+    def _positions_from(self, number: int) -> Iterator[tuple[int, int]]:
+        """Iterate over this worker's (number, position), from one of its own numbers on."""
         seed, first = self._config.training.seed, number - self._worker
+        share = Share(seed, first, self._workers, self._worker)
         return stream_order.build(
-            self._data, self._config, True, seed, first, self._workers, self._worker
-        )
+            self._data, self._config, share, missing=self._missing()
+        ).positions()
 
     def _number(self, index: int) -> int:
         """Return the stream number of an image by its index among the images not skipped."""

@@ -19,6 +19,7 @@ from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.record_table import RecordTable
 from efficientdet_tf.data.records import DetectionData, LabelMap, Record
 from efficientdet_tf.data.stream_order import Order
+from efficientdet_tf.data.stream_share import Share
 
 SIZE = 128
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -59,7 +60,7 @@ def data(tmp_path) -> DetectionData:
 
 def positions_of(data: DetectionData, seed: int, first: int, count: int) -> list[int]:
     """Return the positions of the records in a stream."""
-    pairs = Order(data, repeat=True, seed=seed, first=first).positions()
+    pairs = Order(data, Share(seed, first)).positions()
     return [position for _, position in islice(pairs, count)]
 
 

@@ -25,6 +25,7 @@ from efficientdet_tf.data.pipeline import training_dataset
 from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.records import UnlabeledImages
 from efficientdet_tf.data.service import ServedOrder
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.data.tfrecord import write_tfrecord
 from efficientdet_tf.metrics_history import read_history
 from efficientdet_tf.training.stream import TrainingStream
@@ -89,7 +90,7 @@ def images_of(data: DetectionData, config: Config, count: int, **arguments) -> l
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_each_pass_has_each_image_once_in_another_order(data, count):
-    order = ServedOrder(dataclasses.replace(data, records=data.records[:count]), seed=3)
+    order = ServedOrder(dataclasses.replace(data, records=data.records[:count]), Share(3))
     pairs = [tuple(map(int, pair)) for pair in order.images().take(5 * count)]
     assert [number for number, _ in pairs] == list(range(5 * count))
     epochs = np.reshape([position for _, position in pairs], [5, count])
@@ -98,15 +99,15 @@ def test_each_pass_has_each_image_once_in_another_order(data, count):
 
 
 def test_workers_of_a_training_share_the_numbers(data):
-    whole = [tuple(map(int, pair)) for pair in ServedOrder(data, 3).images().take(120)]
+    whole = [tuple(map(int, pair)) for pair in ServedOrder(data, Share(3)).images().take(120)]
     for worker in range(3):
-        share = ServedOrder(data, 3, first=12, workers=3, worker=worker).images().take(30)
+        share = ServedOrder(data, Share(3, 12, 3, worker)).images().take(30)
         assert [tuple(map(int, pair)) for pair in share] == whole[12 + worker : 102 : 3]
 
 
 def test_unlabelled_images_are_spread_among_the_others(data):
     others = UnlabeledImages(data.records[:5], 0.25)
-    order = ServedOrder(dataclasses.replace(data, unlabeled=others), seed=3)
+    order = ServedOrder(dataclasses.replace(data, unlabeled=others), Share(3))
     positions = np.array([int(position) for _, position in order.images().take(4 * NUM_IMAGES)])
     is_unlabeled = positions >= NUM_IMAGES
     assert is_unlabeled.reshape(-1, 4).sum(axis=1).tolist() == [1] * NUM_IMAGES

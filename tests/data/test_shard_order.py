@@ -19,6 +19,7 @@ from efficientdet_tf.data.pipeline import training_dataset
 from efficientdet_tf.data.reading import ReadFailures
 from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.shard_order import Chunks, ShardOrder
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.data.tfrecord import write_tfrecord
 from efficientdet_tf.training.stream import TrainingStream
 
@@ -48,7 +49,7 @@ def order_of(
     data: DetectionData, first: int = 0, workers: int = 1, worker: int = 0, buffer: int = BUFFER
 ) -> ShardOrder:
     chunks = Chunks.build(data, workers, worker)
-    return ShardOrder(chunks, buffer, True, 5, first, workers, worker)
+    return ShardOrder(chunks, buffer, Share(5, first, workers, worker))
 
 
 def pairs_of(order: ShardOrder, count: int) -> list[tuple[int, int]]:
@@ -167,7 +168,7 @@ def test_only_the_unreadable_images_of_a_chunk_are_skipped_and_recorded(damaged,
         "the file is shorter than when it was indexed",
     ]
     chunks = Chunks.build(data)
-    pairs = list(islice(ShardOrder(chunks, BUFFER, True, 1).positions(), 120))
+    pairs = list(islice(ShardOrder(chunks, BUFFER, Share(1)).positions(), 120))
     failures = ReadFailures()
     batches(data, config, 24, failures=failures)
     skipped = [number for gap in failures.gaps for number in range(*gap)]
@@ -186,7 +187,7 @@ def test_a_run_names_the_images_that_it_skips_and_those_of_a_step(damaged, confi
         stream.step_done()
     found = {record.name for record, _ in stream.newly_unreadable()}
     assert found == {data.records[position].name for position in broken}
-    pairs = ShardOrder(Chunks.build(data), BUFFER, True, 0).positions()
+    pairs = ShardOrder(Chunks.build(data), BUFFER, Share(0)).positions()
     # After a pass of 48 images and two that are broken, a step of the next one.
     read = [(n, position) for n, position in islice(pairs, 60) if position not in broken][48:52]
     assert stream.num_skipped == read[-1][0] - 51

@@ -12,6 +12,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.augmenting import training_partners
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.data.stream_order import Order
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.metrics_history import read_skipped_images
 from efficientdet_tf.training.callbacks import SkippedImages
 from efficientdet_tf.training.loop import TrainingLoop
@@ -61,7 +62,7 @@ def test_the_first_image_of_a_stream_is_named_when_it_is_skipped(data, config, f
     records = [data.records[i % 7] for i in range(2000)]
     many = dataclasses.replace(data, records=records)
     first = first_step * config.training.batch_size
-    _, position = next(Order(many, True, config.training.seed, first).positions())
+    _, position = next(Order(many, Share(config.training.seed, first)).positions())
     records[position] = dataclasses.replace(records[position], image="gone.png", name="gone.png")
     stream = TrainingStream(many, config, DEVICE, 0)
     next(iter(stream.batches(first_step)))

@@ -21,6 +21,7 @@ from efficientdet_tf import resuming
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
 from efficientdet_tf.data import image_verification, stream_order
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
@@ -362,7 +363,7 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
         r"at step (\d+); its images are (.*?)\. Usual", str(error.value)
     ).groups()
     data = data_lib.load(coco_file)
-    order = stream_order.Order(data, repeat=True, seed=0, first=4 * (int(step) - 1))
+    order = stream_order.Order(data, Share(0, 4 * (int(step) - 1)))
     positions = [position for _, position in itertools.islice(order.positions(), 4)]
     expected = [data.records[position] for position in positions]
     assert images == ", ".join(f"{record.image_id} ({record.name})" for record in expected)

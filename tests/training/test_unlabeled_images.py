@@ -10,6 +10,7 @@ import tiny
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.data.records import DataError
 from efficientdet_tf.data.stream_order import Order
+from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.data.unlabeled_images import add_unlabeled, find_images
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import train as run_lib
@@ -56,7 +57,7 @@ def test_unlabelled_images_fill_their_share_of_a_batch_without_ground_truth(unla
     settings = {"distillation.unlabeled_share": 0.25, "data.cache": cache}
     data, mixed = mixed_data(unlabeled, **settings)
     batches = list(pipeline.training_dataset(data, mixed, 4, seed=3).take(5))
-    pairs = islice(Order(data, repeat=True, seed=3).positions(), 20)
+    pairs = islice(Order(data, Share(3)).positions(), 20)
     order = np.reshape([position for _, position in pairs], [5, 4])
     # Five of each four are labelled: all once in a pass; every unlabelled one is read.
     assert sorted(order[order < 5]) == sorted([*range(5)] * 3)
