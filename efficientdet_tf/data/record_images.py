@@ -32,7 +32,11 @@ def why_unreadable(record: Record) -> str:
     Returns:
       The reason, without the image's name; "" if the image can be read now.
     """
-    return _try_record(record)[0]
+    reason, _ = _try_record(record)
+    if not reason and isinstance(record.image, FileRange) and not _is_whole(record.image):
+        # The input pipeline refuses it.
+        return "its record is damaged: a checksum is wrong"
+    return reason
 
 
 def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
@@ -43,8 +47,6 @@ def _try_record(record: Record) -> tuple[str, np.ndarray | None]:
         return error.strerror or str(error), None
     if not encoded:
         return "the file is empty", None
-    if isinstance(record.image, FileRange) and not _is_whole(record.image):
-        return "its record is damaged: a checksum is wrong", None
     try:
         with tf.device("/CPU:0"):
             return "", _decode(encoded, record.apply_exif).numpy()

@@ -252,7 +252,10 @@ def _problem(example: dict) -> str:
     wrong = [key for key, values in example.items() if values is None]
     if wrong:
         return f"{wrong[0]}: must be of kind {' or '.join(_KINDS[wrong[0]])}; image excluded"
-    return "" if example.get("image/encoded") else "image/encoded: is missing"
+    images = len(example.get("image/encoded") or [])
+    return {0: "image/encoded: is missing", 1: ""}.get(
+        images, f"image/encoded: has {images} values"
+    )
 
 
 def _add(columns: dict[str, list], number: int, begin: int, example: dict) -> str:

@@ -199,6 +199,7 @@ def write_records(file, *records: dict):
     ("changes", "message"),
     [
         ({"image/encoded": []}, "image/encoded: is missing"),
+        ({"image/encoded": [b"one", b"two"]}, "image/encoded: has 2 values"),
         (
             {"image/encoded": [b"x"]},
             "image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP",
