@@ -4,8 +4,7 @@
 
 writes a COCO file of the size of COCO's train2017, with links to a few JPEG files, and
 prints for each stage the wall seconds, the processor seconds, the process's peak memory so far
-beyond that of importing TensorFlow, and the system's read calls, each of which would be a request
-to an object store. Each row is a process of its own:
+beyond that of importing TensorFlow, and the system's read calls. Each row is a process of its own:
 
 * read: the file is parsed and grouped by image;
 * first load: with the header of every image, the cache of verified images empty;

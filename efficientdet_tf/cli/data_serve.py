@@ -41,7 +41,7 @@ def define_flags() -> flags.FlagValues:
         "state_dir",
         None,
         "Folder in which the dispatcher keeps its state: started again with the same flags, it "
-        "goes on with the trainings that waited.",
+        "resumes, and the trainings that waited with it.",
         flag_values=values,
     )
     return values

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import socket
 import tempfile
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from efficientdet_tf.data.stream_share import Share
 
 # Numbers that the dispatcher gives to a worker at once: a request each.
 _BLOCK = 16
-# Of a connection to the dispatcher, in seconds.
-_TIMEOUT = 10.0
+# Of a connection to the dispatcher, and of the first answer of a worker.
+_CONNECTION_SECONDS, _ANSWER_SECONDS = 10.0, 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +77,39 @@ def check_address(address: str, setting: str = "--dispatcher") -> None:
     if protocol != "grpc" or not host or not port.isdecimal():
         raise DataError(f"{setting}: {address} is no address such as grpc://10.0.0.1:5050")
     try:
-        socket.create_connection((host, int(port)), timeout=_TIMEOUT).close()
+        # An IPv6 address has brackets.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTION_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise DataError(
             f"{setting}: nobody answers at {address} ({error}); start the dispatcher there with "
             f"`python -m efficientdet_tf data serve --port={port}`"
         ) from error
+
+
+def check_service(address: str) -> None:
+    """Raise `DataError` unless a worker of a dispatcher prepares something for this process.
+
+    Otherwise a training would wait for its first batch without end and without a word.
+
+    Args:
+      address: "grpc://host:port".
+    """
+    check_address(address, "data.service")
+    has_answered = threading.Event()
+
+    def ask() -> None:
+        service = tf.data.experimental.service
+        every = service.distribute(service.ShardingPolicy.OFF, address)
+        next(iter(tf.data.Dataset.range(1).apply(every)))
+        has_answered.set()
+
+    # TensorFlow has no limit of its own for this.
+    threading.Thread(target=ask, daemon=True).start()
+    if not has_answered.wait(_ANSWER_SECONDS):
+        raise DataError(
+            f"data.service: no worker of {address} answers within {_ANSWER_SECONDS:.0f} s; see "
+            "that one runs (python -m efficientdet_tf data serve) and is reached by its name (--host)"
+        )
 
 
 def served(stream: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -107,8 +135,8 @@ def start(
       port: port of the dispatcher, or of the worker if the dispatcher is elsewhere; 0 for any.
       dispatcher: address of a running dispatcher, "grpc://host:port"; None to start one.
       host: name or address at which trainings reach this machine.
-      state_dir: folder in which a dispatcher keeps what it needs to go on when it is started again
-        at the same port; None for none. Default None.
+      state_dir: folder in which a dispatcher keeps its state, to resume when it is started again at
+        the same port; None for none. Default None.
 
     Returns:
       The dispatcher's address, "grpc://host:port", and the servers, which end with their last

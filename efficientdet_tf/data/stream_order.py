@@ -8,7 +8,7 @@ import tensorflow as tf
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import stream_share
 from efficientdet_tf.data.records import DataError, DetectionData
-from efficientdet_tf.data.service import check_address
+from efficientdet_tf.data.service import check_service
 from efficientdet_tf.data.shard_order import Chunks, ShardOrder
 from efficientdet_tf.data.stream_share import Share
 
@@ -100,6 +100,6 @@ def check(data: DetectionData, config: Config) -> None:
                 "data.service: images come in the order in which its workers finish; set "
                 "training.deterministic=false"
             )
-        check_address(config.data.service, "data.service")
+        check_service(config.data.service)
     if config.data.shuffle_buffer:
         Chunks.build(data)

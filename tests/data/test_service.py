@@ -56,7 +56,7 @@ def address() -> Iterator[str]:
     worker, line = start(f"--dispatcher={address}")
     assert line == f"a worker of {address}, reached as localhost\n"
     yield address
-    # Clients would go on asking for the dispatcher.
+    # Clients would keep asking for the dispatcher.
     gc.collect()
     worker.send_signal(signal.SIGINT)
     dispatcher.send_signal(signal.SIGTERM)
@@ -258,6 +258,30 @@ def test_a_port_that_is_in_use_and_a_host_that_is_unknown(address):
     done = call(*command, f"--port={free_port()}", f"--state_dir={__file__}")
     assert done.returncode == 1
     assert done.stderr == f"data: --state_dir: {__file__} cannot be written: File exists\n"
+
+
+def test_a_service_that_does_not_answer(monkeypatch):
+    """Somebody listens, but it is no dispatcher with a worker."""
+    monkeypatch.setattr(service, "_ANSWER_SECONDS", 2.0)
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        address = f"grpc://localhost:{other.getsockname()[1]}"
+        with pytest.raises(DataError) as error:
+            service.check_service(address)
+    assert str(error.value) == (
+        f"data.service: no worker of {address} answers within 2 s; see that one runs (python -m "
+        "efficientdet_tf data serve) and is reached by its name (--host)"
+    )
+
+
+def test_a_worker_without_its_dispatcher():
+    done = call("-m", "efficientdet_tf", "data", "serve", "--dispatcher=grpc://localhost:1")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "data: --dispatcher: nobody answers at grpc://localhost:1 ([Errno 111] Connection refused)"
+        "; start the dispatcher there with `python -m efficientdet_tf data serve --port=1`\n"
+    )
 
 
 @pytest.mark.parametrize("has_state", [False, True])
