@@ -107,8 +107,9 @@ def check_service(address: str) -> None:
     threading.Thread(target=ask, daemon=True).start()
     if not has_answered.wait(_ANSWER_SECONDS):
         raise DataError(
-            f"data.service: no worker of {address} answers within {_ANSWER_SECONDS:.0f} s; see "
-            "that one runs (python -m efficientdet_tf data serve) and is reached by its name (--host)"
+            f"data.service: no worker of {address} answers within {_ANSWER_SECONDS:.0f} s; "
+            "see that one runs (python -m efficientdet_tf data serve) and is reached by its name "
+            "(--host)"
         )
 
 
