@@ -1,17 +1,20 @@
-"""Network whose weights are constants of its graph, which TensorFlow can then fold."""
+"""Network whose weights are constants of its graph, which is folded."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from efficientdet_tf.inference import graph_folding
+
 
 def freeze_network(model: keras.Model, image_size: tuple[int, int]) -> Callable:
     """Build a function with the current weights of a model as constants.
 
-    TensorFlow folds BatchNorm into convolutions, and computes fusion weights once; with
-    variables it must read both at every call.
+    BatchNorm is folded into convolutions, see `graph_folding`, and TensorFlow computes fusion
+    weights once; with variables it must read both at every call.
 
     Args:
       model: model of `efficientdet_tf.model.build`.
@@ -21,15 +24,27 @@ def freeze_network(model: keras.Model, image_size: tuple[int, int]) -> Callable:
       Function like `model`, of images float32 [B, H, W, 3] and `training`, which must be False.
       It does not follow later changes of the weights.
     """
+    signature = tf.TensorSpec([None, *image_size, 3])
     function = tf.function(lambda images: model(images, training=False), autograph=False)
-    concrete = function.get_concrete_function(tf.TensorSpec([None, *image_size, 3]))
-    # Its outputs are a list, in the order of the names.
+    concrete = function.get_concrete_function(signature)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    folded = tf.compat.v1.wrap_function(lambda images: _import_folded(frozen, images), [signature])
+    # The outputs are a list, in the order of the names.
     names = sorted(concrete.structured_outputs)
 
     def network(images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         if training:
             raise ValueError("training: a frozen network cannot be trained")
-        return dict(zip(names, frozen(images), strict=True))
+        return dict(zip(names, folded(images), strict=True))
 
     return network
+
+
+def _import_folded(frozen: Any, images: tf.Tensor) -> list[tf.Tensor]:
+    """Add the folded graph of a frozen function to the current graph; return its outputs."""
+    [pixels], outputs = frozen.inputs, frozen.outputs
+    # The input as well, in case that no output needs it.
+    kept = [tensor.op.name for tensor in (pixels, *outputs)]
+    graph = graph_folding.fold(frozen.graph.as_graph_def(), kept)
+    names = [output.name for output in outputs]
+    return tf.graph_util.import_graph_def(graph, {pixels.name: images}, names, name="")
