@@ -28,7 +28,11 @@ def freeze_network(model: keras.Model, image_size: tuple[int, int]) -> Callable:
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     concrete = function.get_concrete_function(signature)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    folded = tf.compat.v1.wrap_function(lambda images: _import_folded(frozen, images), [signature])
+
+    @tf.function(input_signature=[signature], autograph=False)
+    def folded(images: tf.Tensor) -> list[tf.Tensor]:
+        return _import_folded(frozen, images)
+
     # The outputs are a list, in the order of the names.
     names = sorted(concrete.structured_outputs)
 

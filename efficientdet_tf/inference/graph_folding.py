@@ -23,7 +23,7 @@ def fold(graph: tf.compat.v1.GraphDef, outputs: Sequence[str]) -> tf.compat.v1.G
       identities, between the sigmoid and what TensorFlow would fuse with it.
 
     What has another form, as with casts of mixed precision, stays as it is. Results differ by
-    rounding.
+    rounding. Control inputs are left out, as nothing in such a graph has side effects.
 
     Args:
       graph: frozen graph, which stays unchanged.
@@ -40,7 +40,7 @@ def fold(graph: tf.compat.v1.GraphDef, outputs: Sequence[str]) -> tf.compat.v1.G
     for node in list(folded.nodes.values()):
         if node.op == "Conv2D":
             folded.fold_division(node)
-    return tf.compat.v1.graph_util.extract_sub_graph(folded.definition, list(outputs))
+    return folded.needed_by(outputs)
 
 
 class _Convolution(NamedTuple):
@@ -67,7 +67,8 @@ class _Graph:
     def leave_out_identities(self) -> None:
         """Connect each node to what the identities and products with one before it pass on."""
         for node in self.definition.node:
-            node.input[:] = [self._origin(name) for name in node.input]
+            # Without control inputs: they put in order reads of variables, which are constants now.
+            node.input[:] = [self._origin(tensor) for tensor in node.input if tensor[0] != "^"]
 
     def fold_batch_norm(self, name: str) -> None:
         """Make BatchNorm the kernel and bias of the convolution before it."""
@@ -108,6 +109,20 @@ class _Graph:
         node.input[1] = self._add_constant(f"{node.name}/divided_kernel", quotient, dtype)
         node.input[0] = division.input[0]
 
+    def needed_by(self, outputs: Sequence[str]) -> tf.compat.v1.GraphDef:
+        """Return the graph of some nodes and of those before them."""
+        needed, reached = set(), list(outputs)
+        while reached:
+            name = reached.pop()
+            if name not in needed:
+                needed.add(name)
+                reached += [_node(tensor) for tensor in self.nodes[name].input]
+        graph = tf.compat.v1.GraphDef(
+            library=self.definition.library, versions=self.definition.versions
+        )
+        graph.node.extend(node for node in self.definition.node if node.name in needed)
+        return graph
+
     def _convolution_before(self, node: tf.compat.v1.NodeDef) -> "_Convolution | None":
         """Return the convolution with constant kernel and bias before a node, if there is one."""
         before, bias = self.nodes[_node(node.input[0])], np.zeros(())
@@ -124,12 +139,9 @@ class _Graph:
     def _origin(self, tensor: str) -> str:
         """Return the name of the tensor that identities before a tensor pass on."""
         node = self.nodes[_node(tensor)]
-        values = [value for value in node.input if not value.startswith("^")]
-        if tensor.startswith("^"):
-            return tensor
         if node.op in ("Identity", "IdentityN"):
-            return self._origin(values[_output(tensor)])
-        if node.op == "Mul" and (factor := self._other_factor_of_one(values)):
+            return self._origin(node.input[_output(tensor)])
+        if node.op == "Mul" and (factor := self._other_factor_of_one(node.input[:2])):
             return self._origin(factor)
         return tensor
 
@@ -162,7 +174,7 @@ class _Graph:
 
 
 def _node(tensor: str) -> str:
-    return tensor.removeprefix("^").partition(":")[0]
+    return tensor.partition(":")[0]
 
 
 def _output(tensor: str) -> int:
