@@ -8,8 +8,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= runs/demo
-# Two processes need 5 s of import and 2 GB each; files share what is costly to make.
-PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Files share what is costly to make.
+PYTEST_FLAGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint docs
 

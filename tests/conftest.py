@@ -28,6 +28,12 @@ def pytest_configure(config):
         del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than cores, as each waits at times, and at most one per 7 GB of memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() + 1, memory // 7_000_000_000))
+
+
 def pytest_collection_finish():
     """Exempt what is imported now from every later search for garbage."""
     gc.freeze()

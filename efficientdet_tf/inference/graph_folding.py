@@ -18,7 +18,8 @@ def fold(graph: tf.compat.v1.GraphDef, outputs: Sequence[str]) -> tf.compat.v1.G
     """Fold a graph whose weights are constants.
 
     - BatchNorm of inference behind a convolution becomes its kernel and bias.
-    - A division by a constant in front of a convolution, of the pixels, becomes its kernel.
+    - A division of the pixels by a constant, in front of a convolution, becomes its kernel. The
+      dividend has as many channels as the convolution.
     - Identities and products with one are left out. Gradients of their own, as swish has, are such
       identities, between the sigmoid and what TensorFlow would fuse with it.
 

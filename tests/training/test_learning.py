@@ -16,6 +16,9 @@ from efficientdet_tf.training import train as run_lib
 from export import formats
 from export.calibration import representative_images
 
+# Hundreds of steps.
+pytestmark = pytest.mark.optimized_graphs
+
 
 @pytest.fixture(scope="module")
 def coco_file(tmp_path_factory):

@@ -13,6 +13,8 @@ from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import optimizers
 from efficientdet_tf.training.detection_model import EfficientDet
 
+pytestmark = pytest.mark.optimized_graphs
+
 CONFIG = Config.for_model(
     "efficientdet-d0",
     **{"model.image_size": [256, 256], "optimizer.schedule": "cosine_reference"},
