@@ -2,11 +2,11 @@
 
     python -m benchmarks.latency --models=efficientdet-d0,efficientdet-lite0
 
-Prints medians for one photograph of 640 x 427 pixels, for the Keras model, the
-exported SavedModel from encoded bytes, and the exported TFLite file. A model
-given by name has untrained weights: every anchor then scores about 0.01, above
-the score threshold, so that NMS is slower than after training. A run directory
-is timed with its trained weights.
+Prints medians for one photograph of 640 x 427 pixels: of the network with constant weights, as
+`Detector` has it, also with NMS, of the exported SavedModel from encoded bytes, and of the exported
+TFLite file. A model given by name has untrained weights: every anchor then scores about 0.01,
+above the score threshold, so that NMS is slower than after training. A run directory is timed with
+its trained weights.
 """
 
 import os
@@ -28,6 +28,7 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.inference import detection_function
+from efficientdet_tf.inference.frozen_network import freeze_network
 from efficientdet_tf.run_directory import RunDirectory
 from export import saved_model, tflite
 
@@ -82,8 +83,9 @@ def build_parts(model: str, folder: pathlib.Path) -> dict[str, Callable[[], obje
     encoded = tf.io.encode_jpeg(pixels, quality=95)
     image, scale, size = detection_function.InputResize.from_config(config)(tf.constant(pixels))
     inputs = image[None], scale[None], size[None]
-    alone = tf.function(lambda images: network(images, training=False))
-    detect = detection_function.detection_function(network, config)
+    frozen = freeze_network(network, config.model.image_size)
+    alone = tf.function(frozen, autograph=False)
+    detect = detection_function.detection_function(frozen, config)
     served = saved_model.export(network, config, label_map, folder / "saved_model")
     serve = tf.saved_model.load(str(served)).signatures["serving_default"]
     mobile = tflite.export(network, config, label_map, folder / "model.tflite")

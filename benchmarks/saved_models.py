@@ -9,6 +9,7 @@ model. The image is a photograph of 640 x 427 pixels.
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -31,26 +32,21 @@ flags.DEFINE_integer(
 )
 
 
-def load(path: str) -> Callable[[tf.Tensor], object]:
-    """Load a SavedModel as a function of encoded images that waits for the boxes."""
-    model = tf.saved_model.load(path)
+def detection(model: Any) -> Callable[[tf.Tensor], object]:
+    """Return the function of a SavedModel from encoded images to boxes, for which it waits."""
     signature = model.signatures["serving_default"]
     # Its name was another one in early versions.
     [name] = signature.structured_input_signature[1]
-
-    def detect(images: tf.Tensor) -> object:
-        # The variables of a model live as long as the model itself.
-        assert model is not None
-        return signature(**{name: images})["boxes"].numpy()
-
-    return detect
+    return lambda images: signature(**{name: images})["boxes"].numpy()
 
 
 def measure(paths: Sequence[str], batch_size: int, repeats: int) -> list[list[float]]:
     """Time requests of each model in turns, so that a slow period affects all; in seconds."""
     image = tf.io.encode_jpeg(load_sample_image("china.jpg"), quality=95)
     images = tf.fill([batch_size], image)
-    functions = [load(path) for path in paths]
+    # Variables live as long as their model.
+    models = [tf.saved_model.load(path) for path in paths]
+    functions = [detection(model) for model in models]
     seconds = [[] for _ in paths]
     for _ in range(repeats + 4):
         for detect, durations in zip(functions, seconds, strict=True):

@@ -1,8 +1,8 @@
 """Folding of a frozen graph: the same outputs from fewer and faster operations.
 
-TensorFlow optimises a graph by itself when it is loaded, but misses BatchNorm behind a convolution
-with a bias, or behind one that it has fused with it, whose form is slow. With BatchNorm as the
-bias of a convolution, oneDNN computes convolution, bias and ReLU6 or swish in one pass over memory.
+TensorFlow optimises a graph by itself when it is loaded, but leaves BatchNorm behind a convolution
+with a bias as it is, and fuses it with others in a slow form. With BatchNorm as kernel and bias,
+oneDNN computes convolution, bias and ReLU6 or swish in one pass over memory.
 """
 
 from collections.abc import Sequence
