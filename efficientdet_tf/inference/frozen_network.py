@@ -27,14 +27,9 @@ def freeze_network(model: keras.Model, image_size: tuple[int, int]) -> Callable:
     signature = tf.TensorSpec([None, *image_size, 3])
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     concrete = function.get_concrete_function(signature)
-    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-
-    @tf.function(input_signature=[signature], autograph=False)
-    def folded(images: tf.Tensor) -> list[tf.Tensor]:
-        return _import_folded(frozen, images)
-
     # The outputs are a list, in the order of the names.
     names = sorted(concrete.structured_outputs)
+    folded = _fold(convert_variables_to_constants_v2(concrete, lower_control_flow=False))
 
     def network(images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         if training:
@@ -44,11 +39,17 @@ def freeze_network(model: keras.Model, image_size: tuple[int, int]) -> Callable:
     return network
 
 
-def _import_folded(frozen: Any, images: tf.Tensor) -> list[tf.Tensor]:
-    """Add the folded graph of a frozen function to the current graph; return its outputs."""
+def _fold(frozen: Any) -> Callable:
+    """Return the folded function of a frozen one, which is not kept with its weights."""
     [pixels], outputs = frozen.inputs, frozen.outputs
     # The input as well, in case that no output needs it.
     kept = [tensor.op.name for tensor in (pixels, *outputs)]
     graph = graph_folding.fold(frozen.graph.as_graph_def(), kept)
-    names = [output.name for output in outputs]
-    return tf.graph_util.import_graph_def(graph, {pixels.name: images}, names, name="")
+    input_name, names = pixels.name, [output.name for output in outputs]
+    signature = tf.TensorSpec(pixels.shape, pixels.dtype)
+
+    @tf.function(autograph=False)
+    def network(images: tf.Tensor) -> list[tf.Tensor]:
+        return tf.graph_util.import_graph_def(graph, {input_name: images}, names, name="")
+
+    return network.get_concrete_function(signature)

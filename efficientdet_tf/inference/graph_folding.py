@@ -3,6 +3,9 @@
 TensorFlow optimises a graph by itself when it is loaded, but leaves BatchNorm behind a convolution
 with a bias as it is, and fuses it with others in a slow form. With BatchNorm as kernel and bias,
 oneDNN computes convolution, bias and ReLU6 or swish in one pass over memory.
+
+`fold_batch_norms` of TensorFlow's `optimize_for_inference_lib` knows no convolution with a bias, as
+those of the heads and feature networks, and no weights behind identities: it folds none of ours.
 """
 
 from collections.abc import Sequence
@@ -111,7 +114,10 @@ class _Graph:
         node.input[0] = division.input[0]
 
     def needed_by(self, outputs: Sequence[str]) -> tf.compat.v1.GraphDef:
-        """Return the graph of some nodes and of those before them."""
+        """Return the graph of some nodes and of those before them.
+
+        TensorFlow's `extract_sub_graph` logs that it is deprecated.
+        """
         needed, reached = set(), list(outputs)
         while reached:
             name = reached.pop()
