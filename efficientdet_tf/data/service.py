@@ -7,6 +7,7 @@ the same paths. The images of a pass come in the order in which workers finish.
 
 import dataclasses
 import os
+import queue
 import socket
 import tempfile
 import threading
@@ -95,21 +96,32 @@ def check_service(address: str) -> None:
       address: "grpc://host:port".
     """
     check_address(address, "data.service")
-    has_answered = threading.Event()
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def ask() -> None:
         service = tf.data.experimental.service
         every = service.distribute(service.ShardingPolicy.OFF, address)
-        next(iter(tf.data.Dataset.range(1).apply(every)))
-        has_answered.set()
+        try:
+            next(iter(tf.data.Dataset.range(1).apply(every)))
+        except tf.errors.OpError as error:
+            answers.put(error.message.rpartition("}} ")[2].partition(" [Op:")[0])
+        else:
+            answers.put(None)
 
     # TensorFlow has no limit of its own for this.
     threading.Thread(target=ask, daemon=True).start()
-    if not has_answered.wait(_ANSWER_SECONDS):
+    try:
+        fault = answers.get(timeout=_ANSWER_SECONDS)
+    except queue.Empty:
         raise DataError(
             f"data.service: no worker of {address} answers within {_ANSWER_SECONDS:.0f} s; "
             "see that one runs (python -m efficientdet_tf data serve) and is reached by its name "
             "(--host)"
+        ) from None
+    if fault:
+        raise DataError(
+            f"data.service: {address} refuses ({fault}); see that it is a dispatcher with the "
+            f"TensorFlow of this process, {tf.__version__}"
         )
 
 

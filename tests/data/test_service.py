@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent import futures
 from itertools import islice
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -272,6 +274,22 @@ def test_a_service_that_does_not_answer(monkeypatch):
     assert str(error.value) == (
         f"data.service: no worker of {address} answers within 2 s; see that one runs (python -m "
         "efficientdet_tf data serve) and is reached by its name (--host)"
+    )
+
+
+def test_another_server_in_place_of_a_dispatcher():
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    address = f"grpc://localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    try:
+        with pytest.raises(DataError) as error:
+            service.check_service(address)
+    finally:
+        server.stop(None)
+    assert str(error.value) == (
+        f"data.service: {address} refuses (Failed to get dispatcher version from dispatcher "
+        f"running at {address[7:]}: Method not found!); see that it is a dispatcher with the "
+        f"TensorFlow of this process, {tf.__version__}"
     )
 
 
