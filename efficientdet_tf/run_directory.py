@@ -36,7 +36,7 @@ class RunDirectory:
       `changes.json`: changes of settings when resumed; `recoveries.json`: recoveries from
       divergence.
     - `metrics.csv`, `skipped_images.csv`, `tensorboard/`, `report.html`: progress.
-    - `training_images/`: `training_batch.png`, the first batch, and `learning_rate.png`, the
+    - `training_images/`: `training_batch.png`, its first images, and `learning_rate.png`, the
       learning-rate range test.
     - `plan.json`: the plan of `--hours`.
     - `checkpoints/`: the training state, to resume from.
@@ -57,7 +57,7 @@ class RunDirectory:
 
     @property
     def training_images(self) -> pathlib.Path:
-        """Folder of images of the training: its first batch, and charts."""
+        """Folder of images of the training: its first ones, and charts."""
         return self.path / "training_images"
 
     def exists(self) -> bool:

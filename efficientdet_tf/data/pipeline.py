@@ -6,8 +6,7 @@ threads, so equal seeds give equal batches.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +15,7 @@ from efficientdet_tf import anchors, targets
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import preprocessing, service, stream_order
 from efficientdet_tf.data.augmenting import augment_example, draw_partner
+from efficientdet_tf.data.deliveries import Deliveries
 from efficientdet_tf.data.mixing import Example
 from efficientdet_tf.data.reading import ReadFailures, Reading, parallel_map
 from efficientdet_tf.data.record_table import RecordTable
@@ -38,7 +38,7 @@ def training_dataset(
     plain_from: int | None = None,
     worker: tf.distribute.InputContext | None = None,
     failures: ReadFailures | None = None,
-    deliveries: MutableSequence[float] | None = None,
+    deliveries: Deliveries | None = None,
 ) -> tf.data.Dataset:
     """Build shuffled, augmented batches with their targets.
 
@@ -68,8 +68,7 @@ def training_dataset(
         of a step together equal the batch of a single device. Default None.
       failures: record of the skipped images, one for each data set; with None, TensorFlow
         warns of them. Default None.
-      deliveries: extended by the time, in seconds of `time.monotonic`, at which each batch became
-        ready, before it is returned; None to record nothing. Default None.
+      deliveries: record of the batches; None to record nothing. Default None.
 
     Returns:
       Batches of (images float32 [B, H, W, 3], RGB 0..255, padded with the mean;
@@ -308,28 +307,15 @@ def _without_loss(assigned: dict[str, tf.Tensor], is_unlabeled: tf.Tensor) -> di
 
 
 def _batches(
-    dataset: tf.data.Dataset, batch_size: int, deliveries: MutableSequence[float] | None = None
+    dataset: tf.data.Dataset, batch_size: int, deliveries: Deliveries | None = None
 ) -> tf.data.Dataset:
     options = tf.data.Options()
     # Sharded by image: tf.data does not see the image files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.batch(batch_size, drop_remainder=True)
     if deliveries is not None:
-        dataset = dataset.map(lambda *batch: _recorded(batch, deliveries))
+        dataset = dataset.map(deliveries.recorded)
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def _recorded(batch: tuple, deliveries: MutableSequence[float]) -> tuple:
-    """Return a batch after adding the current time to `deliveries`."""
-
-    def record() -> bool:
-        deliveries.append(time.monotonic())
-        return True
-
-    with tf.control_dependencies(tf.nest.flatten(batch)):
-        done = tf.numpy_function(record, [], tf.bool)
-    with tf.control_dependencies([done]):
-        return tf.nest.map_structure(tf.identity, batch)
 
 
 def _check_batch_size(batch_size: int) -> None:

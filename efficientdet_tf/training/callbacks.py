@@ -112,6 +112,26 @@ class SkippedImages(keras.callbacks.Callback):
         write_atomically(self._path, text.getvalue())
 
 
+class DrawFirstImages(keras.callbacks.Callback):
+    """Draws the first images of a process once, after its first step.
+
+    Args:
+      stream: source of the training batches.
+      draw: called with the result of `TrainingStream.first_images`.
+    """
+
+    def __init__(self, stream: TrainingStream, draw: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._draw = draw
+        self._is_drawn = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._is_drawn:
+            self._draw(self._stream.first_images())
+            self._is_drawn = True
+
+
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises `TrainingDiverged` at a loss that is NaN or infinite, or has exploded.
 

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -27,7 +28,7 @@ from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.stopping import StopRequests
 from efficientdet_tf.training.stream import TrainingStream
 from efficientdet_tf.training.tensorboard_images import TensorBoardImages
-from efficientdet_tf.visualization.training_batch import MOST_IMAGES, draw_training_batch
+from efficientdet_tf.visualization.training_batch import draw_training_batch
 
 # Raised by collective operations when a worker no longer responds.
 _PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
@@ -172,13 +173,13 @@ class TrainingLoop:
             # First: the time of the others is no part of a step.
             DataWait(stream, advise(self.config, self.train_data)),
             callbacks.SkippedImages(stream, self.output.path / "skipped_images.csv"),
+            callbacks.DrawFirstImages(stream, self._draw),
             callbacks.StopOnDivergence(stream.images_of_last_step),
             *epoch_end_callbacks[:2],
             *self._tensorboard_callbacks(evaluation),
             *epoch_end_callbacks[2:],
             bar,
         ]
-        self._draw_first_batch(stream, first_step)
         with contextlib.closing(bar):
             for epoch, end, done in self._fit_ranges():
                 if self.patience.is_over:
@@ -253,10 +254,6 @@ class TrainingLoop:
             callback.on_epoch_begin(epoch)
             callback.on_epoch_end(epoch, logs)
 
-    def _draw_first_batch(self, stream: TrainingStream, first_step: int) -> None:
-        draw_training_batch(
-            stream.first_batch(first_step, MOST_IMAGES),
-            self.config,
-            self.train_data.label_map,
-            self.output.training_images / "training_batch.png",
-        )
+    def _draw(self, batch: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
+        path = self.output.training_images / "training_batch.png"
+        draw_training_batch(batch, self.config, self.train_data.label_map, path)

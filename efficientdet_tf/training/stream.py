@@ -1,18 +1,22 @@
 """Stream of training batches, and the images in each."""
 
-import collections
 import itertools
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import augmenting, pipeline, reading, stream_order
+from efficientdet_tf.data.deliveries import Deliveries
 from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.stream_share import Share
+
+# More would make the picture of them unreadable.
+MOST_IMAGES = 8
 
 
 class TrainingStream:
@@ -76,17 +80,26 @@ class TrainingStream:
         def make_worker_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             self._workers, self._worker = context.num_input_pipelines, context.input_pipeline_id
             self._local_batches = context.num_replicas_in_sync // context.num_input_pipelines
-            return self._dataset(self._batch_size, context)
+            return pipeline.training_dataset(
+                self._data,
+                self._config,
+                self._batch_size,
+                seed=self._config.training.seed,
+                first_image=self._first_image,
+                plain_from=self._plain_from,
+                worker=context,
+                failures=self._failures,
+                deliveries=self._deliveries,
+            )
 
         return self._devices.distribute_datasets_from_function(make_worker_dataset)
 
-    def first_batch(self, first_step: int, most: int) -> tuple[tf.Tensor, dict]:
-        """Read the first images of a step, at most `most`, without consuming them."""
-        self._start(first_step * self._batch_size + self._skipped_before)
-        batch = next(iter(self._dataset(min(most, self._batch_size), None)))
-        # Forget its read failures; they will be noticed again.
-        self._start(self._first_image)
-        return batch
+    def first_images(self) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
+        """Return images of the first step, at most `MOST_IMAGES`, with their targets.
+
+        None before the first batch.
+        """
+        return self._deliveries.first_images(self._share)
 
     def step_done(self) -> None:
         """Count the images of one step as consumed."""
@@ -97,8 +110,9 @@ class TrainingStream:
 
         Call it once after every step: each call returns the time of the next step.
         """
-        count = min(self._local_batches, len(self._deliveries))
-        delivered = [self._deliveries.popleft() for _ in range(count)]
+        times = self._deliveries.times
+        count = min(self._local_batches, len(times))
+        delivered = [times.popleft() for _ in range(count)]
         return max(delivered, default=-math.inf)
 
     def newly_unreadable(self) -> Iterator[tuple[Record, str]]:
@@ -184,24 +198,9 @@ class TrainingStream:
         self._first_image = first_image
         self._images_done = 0
         self._failures = reading.ReadFailures()
-        self._deliveries: collections.deque[float] = collections.deque()
+        self._deliveries = Deliveries(MOST_IMAGES)
         self._positions_seen = self._gaps_seen = 0
         self._order: Iterator[tuple[int, int]] | None = None
-
-    def _dataset(
-        self, batch_size: int, worker: tf.distribute.InputContext | None
-    ) -> tf.data.Dataset:
-        return pipeline.training_dataset(
-            self._data,
-            self._config,
-            batch_size,
-            seed=self._config.training.seed,
-            first_image=self._first_image,
-            plain_from=self._plain_from,
-            worker=worker,
-            failures=self._failures,
-            deliveries=self._deliveries,
-        )
 
     def _missing(self) -> set[int]:
         """Return the positions of records missing from the cache."""

@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
 from efficientdet_tf import anchors
 from efficientdet_tf.config import Config
@@ -12,12 +11,9 @@ from efficientdet_tf.files import replacing
 from efficientdet_tf.visualization import drawing
 from keras_layers.box_coder import decode
 
-# More images would make the grid unreadable.
-MOST_IMAGES = 8
-
 
 def draw_training_batch(
-    batch: tuple[tf.Tensor, dict[str, tf.Tensor]],
+    batch: tuple[np.ndarray, dict[str, np.ndarray]],
     config: Config,
     label_map: LabelMap,
     path: pathlib.Path,
@@ -27,7 +23,7 @@ def draw_training_batch(
     Decoding shows the actual result of augmentation, resizing and anchor assignment.
 
     Args:
-      batch: (images, targets) of `pipeline.training_dataset`.
+      batch: (images, targets) of `pipeline.training_dataset`, as NumPy arrays.
       config: config of the run.
       label_map: classes.
       path: PNG file to write.
@@ -36,11 +32,9 @@ def draw_training_batch(
       WriteError: when it cannot be written.
     """
     images, targets = batch
-    images = images.numpy()[:MOST_IMAGES]
-    classes, deltas = targets["class_targets"].numpy(), targets["box_targets"].numpy()
     grid = anchors.from_config(config)
     all_boxes, all_names = [], []
-    for class_targets, delta in zip(classes[: len(images)], deltas):
+    for class_targets, delta in zip(targets["class_targets"], targets["box_targets"]):
         positive = class_targets >= 0
         boxes = decode(delta[positive], grid[positive]).numpy()
         # Each object is assigned to several anchors, whose rounding differs.

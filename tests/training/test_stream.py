@@ -150,12 +150,26 @@ def test_the_last_epochs_are_those_without_strong_augmentation(config, plain_epo
     assert TrainingLoop(config=config, steps=10, **nothing)._first_plain_step == first
 
 
+@pytest.mark.parametrize(("batch_size", "count"), [(2, 2), (10, 8)])
+def test_the_first_images_are_those_of_the_first_step(data, config, batch_size, count):
+    config = config.override({"training.batch_size": batch_size})
+    stream = TrainingStream(data, config, DEVICE, 0)
+    batches = iter(stream.batches(3))
+    assert stream.first_images() is None
+    first = next(batches)
+    # Others follow beside it.
+    next(batches)
+    kept = tf.nest.flatten(stream.first_images())
+    for ours, expected in zip(kept, tf.nest.flatten(first), strict=True):
+        np.testing.assert_array_equal(ours, expected[:count])
+
+
 def test_the_end_of_a_stream_is_explained(data, config):
     for record in data.records:
         os.remove(record.image)
     stream = TrainingStream(data, config, DEVICE, 0)
     with pytest.raises(tf.errors.InvalidArgumentError) as failure:
-        stream.first_batch(0, 8)
+        next(iter(stream.batches(0)))
     text = str(stream.explain(failure.value))
     count = int(text.split()[2])
     assert 64 <= count <= 64 + 4 * os.cpu_count()
