@@ -1,14 +1,16 @@
 """Environments, processes and measurements of `benchmarks.against`."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -300,25 +302,35 @@ def run_process(
       ToolError: if it fails; the message has the last line of its output.
     """
     marks: list[float] = []
-    with log.open("w", encoding="utf-8") as output:
+    with log.open("w", encoding="utf-8") as output, _ended_by_sigterm():
         process = subprocess.Popen(command, stdout=output, stderr=output, env=variables)
-    try:
-        while True:
-            number, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if number:
-                process.returncode = os.waitstatus_to_exitcode(status)
-                break
-            if (new := epochs_done() - len(marks)) > 0:
-                marks += [_processor_seconds(process.pid)] * new
-            time.sleep(_POLL_SECONDS)
-    finally:
-        if process.returncode is None:
-            process.kill()
+        try:
+            while True:
+                number, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if number:
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    break
+                if (new := epochs_done() - len(marks)) > 0:
+                    marks += [_processor_seconds(process.pid)] * new
+                time.sleep(_POLL_SECONDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
     if process.returncode:
         reason = last_line(log.read_text(encoding="utf-8", errors="replace"))
         raise ToolError(f"failed: {reason} (exit code {process.returncode}; {log})")
     seconds = usage.ru_utime + usage.ru_stime
     return Ended(seconds, marks + [seconds] * (epochs_done() - len(marks)))
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit`, so that what was started is ended too."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _processor_seconds(pid: int) -> float:

@@ -6,7 +6,10 @@ import json
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -184,6 +187,27 @@ def test_processor_time_is_measured_at_the_end_of_each_epoch(tmp_path, monkeypat
     ended = against_runs.run_process(command, dict(os.environ), tmp_path / "log", epochs_done)
     first, second = ended.marks
     assert first > 0.05 and second - first > 0.05 and ended.seconds - second > 0.05
+
+
+def test_a_stopped_comparison_leaves_no_process_behind(tmp_path):
+    tool = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    comparison = (
+        "import pathlib, sys\n"
+        "from benchmarks import against_runs\n"
+        f"command = [sys.executable, '-S', '-c', {tool!r}]\n"
+        f"against_runs.run_process(command, {{}}, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", comparison], cwd=against_runs.REPOSITORY)
+    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text().endswith("\n"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    stat, ends = pathlib.Path("/proc", (tmp_path / "log").read_text().strip(), "stat"), 0
+    # Gone, or dead until the system has noticed.
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert (ends := ends + 1) < 1000
+        time.sleep(0.01)
 
 
 def test_detections_become_those_of_coco(tmp_path):
