@@ -87,6 +87,23 @@ def _models_of_a_file_are_freed():
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_are_run_as_traced(request):
+    """Run graphs of tests/data and tests/training without TensorFlow's optimisation.
+
+    It takes most of the first second of a tiny training step, and a sixth of the start of a stream
+    of images. Commands run in processes of their own, and files marked `optimized_graphs`, have it.
+    """
+    import tensorflow as tf
+
+    is_marked = request.node.get_closest_marker("optimized_graphs") is not None
+    folder = request.path.relative_to(Path(__file__).parent).parts[0]
+    is_off = not is_marked and folder in ("data", "training")
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_off})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture
 def clean_keras():
     """Clear Keras' global state, so that automatic layer names restart."""
