@@ -15,8 +15,8 @@ from efficientdet_tf.data.record_images import why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, Record
 from efficientdet_tf.data.stream_share import Share
 
-# More would make the picture of them unreadable.
-MOST_IMAGES = 8
+# More would make the drawing of them unreadable.
+_MOST_IMAGES = 8
 
 
 class TrainingStream:
@@ -95,7 +95,7 @@ class TrainingStream:
         return self._devices.distribute_datasets_from_function(make_worker_dataset)
 
     def first_images(self) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
-        """Return images of the first step, at most `MOST_IMAGES`, with their targets.
+        """Return images of the first step, at most 8, with their targets.
 
         None before the first batch.
         """
@@ -198,7 +198,7 @@ class TrainingStream:
         self._first_image = first_image
         self._images_done = 0
         self._failures = reading.ReadFailures()
-        self._deliveries = Deliveries(MOST_IMAGES)
+        self._deliveries = Deliveries(_MOST_IMAGES)
         self._positions_seen = self._gaps_seen = 0
         self._order: Iterator[tuple[int, int]] | None = None
 

@@ -154,8 +154,9 @@ def test_the_last_epochs_are_those_without_strong_augmentation(config, plain_epo
 def test_the_first_images_are_those_of_the_first_step(data, config, batch_size, count):
     config = config.override({"training.batch_size": batch_size})
     stream = TrainingStream(data, config, DEVICE, 0)
-    batches = iter(stream.batches(3))
+    distributed = stream.batches(3)
     assert stream.first_images() is None
+    batches = iter(distributed)
     first = next(batches)
     # Others follow beside it.
     next(batches)
