@@ -203,10 +203,10 @@ def test_a_stopped_comparison_leaves_no_process_behind(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
-    stat, ends = pathlib.Path("/proc", (tmp_path / "log").read_text().strip(), "stat"), 0
+    stat, polls = pathlib.Path("/proc", (tmp_path / "log").read_text().strip(), "stat"), 0
     # Gone, or dead until the system has noticed.
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert (ends := ends + 1) < 1000
+        assert (polls := polls + 1) < 1000
         time.sleep(0.01)
 
 
