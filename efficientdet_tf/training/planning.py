@@ -248,10 +248,12 @@ class Planner:
         steps = steps_per_epoch(self.config, len(self._train))
         evaluation = _EVALUATION_SHARE * self.seconds / training.batch_size * len(self._val)
         has_epochs = "training.epochs" in self._given
+        has_interval = "training.eval_interval_epochs" in self._given
         found = run_length.choose_length(
             *(budget, self.seconds, steps, evaluation),
             epochs=training.epochs if has_epochs else None,
             are_steps_fixed="training.steps_per_epoch" in self._given,
+            interval=training.eval_interval_epochs if has_interval else None,
         )
         if found.epochs * found.steps < FEWEST_STEPS and not has_epochs:
             missing = FEWEST_STEPS * self.seconds + evaluation - budget
@@ -266,12 +268,13 @@ class Planner:
             chosen["training.steps_per_epoch"] = found.steps
         self._choose(chosen)
         is_longest = found.epochs == run_length.MOST_EPOCHS and not has_epochs
+        passes = f" ({found.epochs * found.steps / steps:.2g} passes over the data)"
         self._say(
-            f"length: {found.epochs} epochs of {found.steps:,} steps, about "
-            f"{found.seconds / 3600:.2g} h" + (" (more would overfit)" if is_longest else "")
+            f"length: {found.epochs} epochs of {found.steps:,} steps"
+            f"{passes if found.steps != steps else ''}, about {found.seconds / 3600:.2g} h"
+            f"{' (more would overfit)' if is_longest else ''}"
         )
-        interval = self.config.training.eval_interval_epochs
-        self._say(f"evaluations: every {interval} epochs")
+        self._say(f"evaluations: every {found.eval_interval} epochs")
 
     def _choose(self, settings: Mapping[str, Any]) -> None:
         settings = {key: value for key, value in settings.items() if key not in self._given}

@@ -10,7 +10,8 @@ ENOUGH_STEPS = 2400
 MOST_EVALUATIONS = 20
 # Largest share of the budget for evaluations.
 EVALUATIONS = 0.1
-# Epochs, and as many evaluations, if the budget does not suffice for one pass over the data.
+# Epochs if the budget does not suffice for as many passes over the data: each is a tenth of the
+# training, and the first one, of rising learning rates, no more than that.
 PARTIAL_EPOCHS = 10
 
 
@@ -48,6 +49,7 @@ def choose_length(
     evaluation: float,
     epochs: int | None = None,
     are_steps_fixed: bool = False,
+    interval: int | None = None,
 ) -> Length:
     """Choose the longest training within a budget.
 
@@ -58,18 +60,34 @@ def choose_length(
       evaluation: seconds of one evaluation.
       epochs: number of epochs; None to choose it. Default None.
       are_steps_fixed: whether an epoch has `steps` steps in any case. Default False.
+      interval: epochs between evaluations; None to choose it. Default None.
 
     Returns:
       The length; of one step at least, even beyond the budget.
     """
     share = budget * EVALUATIONS
     evaluations = max(1, min(MOST_EVALUATIONS, int(share / max(evaluation, 1e-9))))
-    total = max(1, int((budget - evaluations * evaluation) / step))
-    if epochs is None and (total >= steps or are_steps_fixed):
-        epochs = max(1, min(MOST_EPOCHS, total // steps))
-    elif epochs is None:
-        epochs = min(PARTIAL_EPOCHS, total)
-        steps = total // epochs
-    interval = math.ceil(epochs / evaluations)
+    if epochs is None:
+        passes = _most_epochs(budget, step * steps, evaluation, evaluations, interval)
+        if passes >= PARTIAL_EPOCHS or are_steps_fixed:
+            epochs = max(1, min(MOST_EPOCHS, passes))
+        else:
+            count = evaluations if interval is None else math.ceil(PARTIAL_EPOCHS / interval)
+            total = max(1, int((budget - count * evaluation) / step))
+            epochs = min(PARTIAL_EPOCHS, total)
+            steps = total // epochs
+    interval = interval or math.ceil(epochs / evaluations)
     seconds = epochs * steps * step + math.ceil(epochs / interval) * evaluation
     return Length(epochs, steps, interval, seconds)
+
+
+def _most_epochs(
+    budget: float, epoch: float, evaluation: float, evaluations: int, interval: int | None
+) -> int:
+    """Return how many epochs fit into a budget with their evaluations."""
+    if interval is None:
+        return int((budget - evaluations * evaluation) / epoch)
+    rounds, left = divmod(budget, interval * epoch + evaluation)
+    # The last epoch is always evaluated.
+    rest = min(interval - 1, int((left - evaluation) / epoch))
+    return int(rounds) * interval + max(0, rest)

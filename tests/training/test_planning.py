@@ -32,6 +32,8 @@ from efficientdet_tf.training.run_length import Length, choose_length
         (360, 1, 20, 100, Length(13, 20, 13, 360)),
         # Less than a pass over the data: ten parts of it.
         (360, 1, 10_000, 0, Length(10, 36, 1, 360)),
+        # Fewer than ten: with one epoch for each, warm-up would be a large part of the training.
+        (1800, 1, 1000, 20, Length(10, 162, 2, 1720)),
         # Nothing fits: still a step.
         (0.5, 1, 10, 0, Length(1, 1, 1, 1)),
         (-60, 1, 10, 5, Length(1, 1, 1, 6)),
@@ -88,6 +90,10 @@ def test_length_with_given_epochs_or_steps():
     assert choose_length(360, 1, 20, 2, epochs=5) == Length(5, 20, 1, 110)
     # Four evaluations are a tenth of the time.
     assert choose_length(360, 1, 20, 9, epochs=10) == Length(10, 20, 3, 236)
+    # Evaluations take as much of the time as they do.
+    assert choose_length(3240, 1, 100, 250, interval=1) == Length(10, 74, 1, 3240)
+    assert choose_length(3240, 1, 100, 250, interval=5) == Length(20, 100, 5, 3000)
+    assert choose_length(360, 1, 20, 2, interval=2) == Length(17, 20, 2, 358)
     # Not divided into parts, even beyond the budget.
     assert choose_length(360, 1, 1000, 0, are_steps_fixed=True) == Length(1, 1000, 1, 1000)
 
@@ -192,6 +198,28 @@ def test_too_few_hours_are_one_line(coco_file):
     assert str(error.value) == (
         "--hours=0.1: too short for 100 steps of 2 s; use 0.11 or more, a smaller --model or a "
         "smaller model.image_size"
+    )
+
+
+def test_a_given_evaluation_interval_is_part_of_the_estimate(coco_file, capsys):
+    data = data_lib.load(coco_file)
+    config = tiny.config(**{"training.batch_size": 8, "training.eval_interval_epochs": 3})
+    devices, given = tf.distribute.get_strategy(), ("training.eval_interval_epochs",)
+    planner = planning.Planner(config, (data, data), devices, given)
+    # An epoch is a step, and an evaluation takes half as long.
+    planner.seconds = 2.0
+    planner.choose_length(0.2, 700)
+    assert planner.lines == [
+        "length: 300 epochs of 1 steps, about 0.19 h (more would overfit)",
+        "evaluations: every 3 epochs",
+    ]
+    assert "training.eval_interval_epochs" not in planner.settings
+    planner = planning.Planner(config, ([0] * 8000, data), devices, given)
+    planner.seconds = 1.0
+    planner.choose_length(0.2, 500)
+    assert (
+        planner.lines[0]
+        == "length: 10 epochs of 49 steps (0.49 passes over the data), about 0.14 h"
     )
 
 
