@@ -1,6 +1,7 @@
 """Comparison of two detectors on the same images, with bootstrap intervals."""
 
 import dataclasses
+import math
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +16,8 @@ _AT_ONCE = 50
 # Thresholds of `IOU_THRESHOLDS` that a metric averages.
 _METRICS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 _PERCENTILES = (2.5, 97.5)
+# Fewest images whose resamples tell how much others like them would differ.
+FEWEST_IMAGES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Compared:
 
     Attributes:
       first, second: its values, 0..1; NaN without objects.
-      low, high: 95 % interval of first - second: percentiles 2.5 and 97.5 of the resamples.
+      low, high: 95 % interval of first - second: percentiles 2.5 and 97.5 of the resamples; NaN
+        with fewer than `FEWEST_IMAGES` images with objects.
     """
 
     first: float
@@ -35,6 +39,11 @@ class Compared:
     def difference(self) -> float:
         """First minus second."""
         return self.first - self.second
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are enough images for an interval."""
+        return not math.isnan(self.low)
 
     @property
     def is_clear(self) -> bool:
@@ -65,10 +74,15 @@ class Comparison:
     def summary(self) -> str:
         """Format the difference of AP in one line."""
         ap = self.metrics["AP"]
+        interval = (
+            f"95 % interval {ap.low:+.3f} to {ap.high:+.3f} "
+            f"({self.resamples} resamples of {self.num_images} images, seed {self.seed})"
+            if ap.has_interval
+            else f"no interval from fewer than {FEWEST_IMAGES} images with objects"
+        )
         return (
             f"AP {ap.first:.3f} against {ap.second:.3f} of {self.against}: difference "
-            f"{ap.difference:+.3f}, 95 % interval {ap.low:+.3f} to {ap.high:+.3f} "
-            f"({self.resamples} resamples of {self.num_images} images, seed {self.seed})"
+            f"{ap.difference:+.3f}, {interval}"
         )
 
 
@@ -108,10 +122,16 @@ def compare(
         [[detector.average_precision(part) for detector in detectors] for part in progress], axis=1
     )
     with_objects = np.flatnonzero(~np.isnan(values[0, 0, 0]))
+    images = detectors[0].images_with_objects
     return Comparison(
         against=against,
-        metrics={name: _compared(_mean(values[:, :, which])) for name, which in _METRICS.items()},
-        classes={names[i]: _compared(_mean(values[..., i : i + 1])) for i in with_objects},
+        metrics={
+            name: _compared(_mean(values[:, :, which]), images())
+            for name, which in _METRICS.items()
+        },
+        classes={
+            names[i]: _compared(_mean(values[..., i : i + 1]), images(int(i))) for i in with_objects
+        },
         num_images=len(ids),
         resamples=resamples,
         seed=seed,
@@ -141,9 +161,15 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
-def _compared(values: np.ndarray) -> Compared:
-    """Compare the values of two detectors: float64 [2, 1 + resamples], of all images first."""
+def _compared(values: np.ndarray, num_images: int) -> Compared:
+    """Compare the values of two detectors.
+
+    Args:
+      values: float64 [2, 1 + resamples], of all images first.
+      num_images: number of images with objects.
+    """
     differences = values[0, 1:] - values[1, 1:]
     known = differences[~np.isnan(differences)]
-    low, high = np.percentile(known, _PERCENTILES) if len(known) else (np.nan, np.nan)
+    is_enough = len(known) > 0 and num_images >= FEWEST_IMAGES
+    low, high = np.percentile(known, _PERCENTILES) if is_enough else (np.nan, np.nan)
     return Compared(float(values[0, 0]), float(values[1, 0]), float(low), float(high))

@@ -58,6 +58,11 @@ class ResampledPrecision:
                 )
             )
 
+    def images_with_objects(self, index: int | None = None) -> int:
+        """Count the images with objects of a class, of any class for None."""
+        classes = self._classes if index is None else self._classes[index : index + 1]
+        return int(np.count_nonzero(sum(matches.objects for matches in classes)))
+
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Compute AP at each IoU threshold of each class.
 

@@ -2,7 +2,7 @@
 
 import math
 
-from efficientdet_tf.evaluation.comparison import Compared
+from efficientdet_tf.evaluation.comparison import FEWEST_IMAGES, Compared
 from efficientdet_tf.report.contents import Contents
 from efficientdet_tf.visualization.elements import Element, element, number, table
 
@@ -18,7 +18,8 @@ def comparison(contents: Contents) -> Element:
     note = (
         f"Both on the same images. The 95 % interval of the difference is from {found.resamples:,} "
         f"resamples of {found.num_images:,} images (bootstrap, seed {found.seed}); differences are "
-        "marked if it has no 0. It does not tell what training with another seed would change."
+        "marked if it has no 0. It does not tell what training with another seed would change. "
+        f"There is none for fewer than {FEWEST_IMAGES} images with objects."
     )
     head = ["", "This run", "The other", "Difference", "95 % interval"]
     rows = [_row(name, compared) for name, compared in found.metrics.items()]
@@ -33,11 +34,12 @@ def comparison(contents: Contents) -> Element:
 
 
 def _row(name: str, compared: Compared) -> list[Element | str]:
-    if math.isnan(compared.low):
+    if math.isnan(compared.difference):
         return [name, *(number("\u2013") for _ in range(4))]
     difference = element(
         "td", f"{compared.difference:+.3f}", class_="changed" if compared.is_clear else ""
     )
-    interval = number(f"{compared.low:+.3f} to {compared.high:+.3f}")
+    low_to_high = f"{compared.low:+.3f} to {compared.high:+.3f}"
+    interval = number(low_to_high if compared.has_interval else "\u2013")
     values = number(f"{compared.first:.3f}"), number(f"{compared.second:.3f}")
     return [name, *values, difference, interval]

@@ -116,6 +116,30 @@ def test_equal_detections_do_not_differ():
     )
 
 
+def test_fewer_than_ten_images_have_no_interval():
+    """Resamples of a few images, or of the few with a class, differ too little."""
+    data, first, second = case_of_many_images()
+    is_rare = np.isin([record.image_id for record in data.records], [1, 2, 3])
+    records = [
+        dataclasses.replace(record, classes=record.classes + 1) if rare else record
+        for record, rare in zip(data.records, is_rare)
+    ]
+    label_map = dataclasses.replace(data.label_map, ids=(1, 2), names=("thing", "rare"))
+    result = compare(DetectionData(records, label_map), first, second, "b", resamples=20)
+    assert result.metrics["AP"].has_interval and result.classes["thing"].has_interval
+    rare = result.classes["rare"]
+    assert not rare.has_interval and not rare.is_clear and rare.first == 0
+    few = DetectionData(data.records[:9], data.label_map)
+    some = [found.taken(found.image_ids <= 9) for found in (first, second)]
+    result = compare(few, *some, "b", resamples=20)
+    ap = result.metrics["AP"]
+    assert ap.first > ap.second and not ap.is_clear
+    assert result.summary() == (
+        f"AP {ap.first:.3f} against {ap.second:.3f} of b: difference {ap.difference:+.3f}, no "
+        "interval from fewer than 10 images with objects"
+    )
+
+
 @pytest.mark.parametrize("with_images", [False, True])
 def test_without_objects_nothing_is_compared(with_images):
     data, found, _ = case_of_many_images()
