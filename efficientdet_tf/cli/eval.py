@@ -195,7 +195,7 @@ def _detect(
         return Evaluation(model, data, config, run.label_map()).detect()
     if paths[0].suffix == ".json":
         evaluator = CocoEvaluator(data)
-        evaluator.add_results(paths[0])
+        evaluator.add_results(paths[0], data.excluded_ids)
         return evaluator
     detectors = {str(path): _load_detector(path, options) for path in paths}
     return run_detector(Detector.ensemble(detectors, options.tta), data, config.data.strict)

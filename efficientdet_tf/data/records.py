@@ -137,6 +137,7 @@ class DetectionData:
       notes: one line for each remark that is no error.
       box_only: see `annotations.Annotations`.
       unlabeled: images without annotations, which only training reads; None for none.
+      excluded_ids: ids of the images that are no records, as they cannot be used.
     """
 
     records: Sequence[Record]
@@ -146,6 +147,7 @@ class DetectionData:
     notes: Sequence[str] = ()
     box_only: Mapping[str, int] = dataclasses.field(default_factory=dict)
     unlabeled: UnlabeledImages | None = None
+    excluded_ids: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Return the number of images with annotations."""

@@ -60,11 +60,13 @@ def validate(
       DataError: if no image is usable, or at the first problem if `strict`.
     """
     blocks, problems, clipped = [], list(annotations.problems), _Clipped()
+    excluded: set[int] = set()
     _raise_if(strict, problems)
-    for records, found in _check_all(annotations, verify, use_difficult, clipped):
+    for block, found, excluded_ids in _check_all(annotations, verify, use_difficult, clipped):
         problems += found
         _raise_if(strict, found)
-        blocks.append(records)
+        excluded |= excluded_ids
+        blocks.append(block)
     records = RecordColumns.concatenate(blocks)
     notes = _notes(records, clipped, use_difficult)
     if not records:
@@ -78,6 +80,7 @@ def validate(
         source=annotations.source,
         notes=tuple(notes),
         box_only=annotations.box_only,
+        excluded_ids=frozenset(excluded),
     )
 
 
@@ -95,8 +98,8 @@ class _Clipped:
 
 def _check_all(
     annotations: Annotations, verify: str, use_difficult: bool, clipped: _Clipped
-) -> Iterator[tuple[RecordColumns, list[Fault]]]:
-    """Check the images block by block: usable records, and all problems, in order."""
+) -> Iterator[tuple[RecordColumns, list[Fault], set[int]]]:
+    """Check the images block by block: usable records, all problems, ids of excluded images."""
     images = annotations.images
     decodes = is_decoded_first(verify, len(images))
     with (
@@ -124,8 +127,8 @@ def _check_block(
     annotations: Annotations,
     use_difficult: bool,
     clipped: _Clipped,
-) -> tuple[RecordColumns, list[Fault]]:
-    """Check the objects of a block of verified images."""
+) -> tuple[RecordColumns, list[Fault], set[int]]:
+    """Check the objects of a block of verified images; returned as by `_check_all`."""
     faults: dict[int, list[Fault]] = {}
     for i, (image, result) in enumerate(zip(images, results)):
         if isinstance(result, BadImage):
@@ -146,7 +149,9 @@ def _check_block(
             clipped.add(found)
     apply_exif = np.array([image.apply_exif for image in usable], bool)
     records = make_records(kept_images, sizes, apply_exif, objects, is_kept)
-    return records, [fault for i in sorted(faults) for fault in faults[i]]
+    kept_ids = {image.image_id for image, kept in zip(kept_images, is_kept) if kept}
+    excluded = {image.image_id for image in images} - kept_ids
+    return records, [fault for i in sorted(faults) for fault in faults[i]], excluded
 
 
 def unplaced_faults(image: AnnotatedImage) -> list[Fault]:

@@ -131,6 +131,30 @@ def test_the_written_detections_give_the_same_numbers(folder, measured):
     assert (default / "evaluation.json").is_file()
 
 
+def test_detections_of_an_excluded_image_are_passed_over(folder, measured, tmp_path):
+    """Its id is in the annotations, so that other tools have detections of it."""
+    content = json.loads((folder / "val.json").read_text())
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    content["images"].append(
+        content["images"][0] | {"id": 44, "file_name": str(tmp_path / "broken.jpg")}
+    )
+    for image in content["images"][:-1]:
+        image["file_name"] = str(folder / "images" / image["file_name"])
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    found = json.loads((folder / "run" / "evaluation" / "detections.json").read_text())
+    found.append(found[0] | {"image_id": 44})
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    result, _, _ = command.evaluate(
+        options(tmp_path / "found.json", data=str(tmp_path / "val.json"))
+    )
+    expected = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
+    assert json.loads(result.to_json()) == expected
+    found[-1]["image_id"] = 45
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match="image_id 45 is not in "):
+        command.evaluate(options(tmp_path / "found.json", data=str(tmp_path / "val.json")))
+
+
 def test_the_training_split_of_a_run_is_its_training_data(folder, tmp_path):
     directory = RunDirectory(tmp_path)
     gone = str(tmp_path / "gone.json")
