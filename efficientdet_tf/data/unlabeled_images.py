@@ -13,6 +13,7 @@ from efficientdet_tf.data.annotations import (
     OTHER_IMAGE_SUFFIXES,
     AnnotatedImage,
     Annotations,
+    file_name_problem,
 )
 from efficientdet_tf.data.records import DataError, DetectionData, UnlabeledImages
 
@@ -70,9 +71,12 @@ def find_images(given: str) -> list[str]:
 
 def _annotations(given: str, data: DetectionData) -> Annotations:
     """Return the images without objects, with the classes of a data set."""
+    paths = find_images(given)
+    problems = {path: file_name_problem(path) for path in paths}
+    usable = [path for path in paths if not problems[path]]
     images = [
         AnnotatedImage(number, path, path, path, None, np.zeros([0, 4]), [], [])
-        for number, path in enumerate(find_images(given), 1)
+        for number, path in enumerate(usable, 1)
     ]
     return Annotations(
         images=images,
@@ -82,4 +86,5 @@ def _annotations(given: str, data: DetectionData) -> Annotations:
         object_word="object",
         box_field="box",
         label_field="label",
+        problems=[f"image file {problem}" for problem in problems.values() if problem],
     )

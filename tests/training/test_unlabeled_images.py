@@ -1,5 +1,6 @@
 """Images without annotations: how they are found, mixed into batches, and left out of losses."""
 
+import os
 from itertools import islice
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_unlabelled_images_are_found_verified_and_counted(unlabeled, tmp_path):
         f"distillation.unlabeled: {tmp_path}: no images ({suffixes}) in it; use a folder of "
         "images, or a glob pattern"
     )
+
+
+def test_an_unlabelled_image_of_an_unusable_name_is_excluded(tmp_path):
+    """Of an old disk: TensorFlow takes no path that is not UTF-8."""
+    tiny.write_coco_file(tmp_path, 2)
+    [first, second] = sorted(tmp_path.glob("*.jpg"))
+    os.rename(first, os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    data, _ = mixed_data(str(tmp_path))
+    assert [record.name for record in data.unlabeled.records] == [str(second)]
+    name = f"{tmp_path}/caf\udce9.jpg"
+    assert data.problems == (f"image file {name!r} is not valid UTF-8; rename the file",)
 
 
 @pytest.mark.parametrize("cache", [False, True])
