@@ -67,7 +67,7 @@ def report(model_dir: str, weights: str, against: str | None = None) -> pathlib.
         found = other.detect().arrays()
         comparison = compare(val_data, measured.detections, found, against)
         print(comparison.summary())
-    return write_report(directory, train_data, val_data, measured, model, comparison)
+    return write_report(directory, train_data, val_data, measured, model, comparison, weights)
 
 
 def main(values: flags.FlagValues) -> None:

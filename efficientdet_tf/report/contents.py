@@ -59,6 +59,7 @@ class Contents:
       comparison: comparison with another run; None without any.
       runtimes: comparison of runtimes in the same folder; None if there is none.
       range_test: PNG file of the chart of the learning-rate range test; None if there is none.
+      weights: the evaluated weights, "best" or "last"; "" for those of the epoch with their AP.
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Contents:
     comparison: Comparison | None
     runtimes: RuntimeComparison | None
     range_test: bytes | None
+    weights: str
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, float64 [epochs], NaN where not measured."""
@@ -114,6 +116,7 @@ def gather(
     measured: Measured,
     model: keras.Model | None = None,
     comparison: Comparison | None = None,
+    weights: str = "",
 ) -> Contents:
     """Gather the contents of a report.
 
@@ -125,6 +128,7 @@ def gather(
       model: network with these weights; None to leave out its fusion weights and heat maps.
         Default None.
       comparison: comparison with another run. Default None.
+      weights: as in `Contents`. Default "".
 
     Raises:
       RunDirectoryError: when a file of the run is missing or damaged.
@@ -170,6 +174,7 @@ def gather(
         comparison=comparison,
         runtimes=runtimes,
         range_test=_range_test(directory, config),
+        weights=weights,
     )
 
 

@@ -23,6 +23,7 @@ def write_report(
     measured: Measured,
     model: keras.Model | None = None,
     comparison: Comparison | None = None,
+    weights: str = "",
 ) -> pathlib.Path:
     """Write `report.html` to a run directory.
 
@@ -34,6 +35,8 @@ def write_report(
       model: network with the evaluated weights; None to leave out its fusion weights.
         Default None.
       comparison: comparison with another run. Default None.
+      weights: the evaluated weights of the run, "best" or "last"; "" if they are those of the
+        epoch whose AP they have. Default "".
 
     Returns:
       Path of the file.
@@ -43,7 +46,9 @@ def write_report(
       WriteError: when the page cannot be written.
     """
     path = directory.path / "report.html"
-    contents = contents_lib.gather(directory, train_data, val_data, measured, model, comparison)
+    contents = contents_lib.gather(
+        directory, train_data, val_data, measured, model, comparison, weights
+    )
     write_atomically(path, page(contents))
     return path
 

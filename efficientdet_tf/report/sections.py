@@ -393,6 +393,12 @@ def _describe_weights(contents: Contents) -> str:
     # The file holds six digits.
     if math.isclose(best["AP"], measured, rel_tol=1e-4, abs_tol=1e-6):
         return f"AP is COCO's, over IoU 0.50 to 0.95, with the weights of {text}."
+    if contents.weights == "best":
+        # Measured in float32 and, possibly, on another device.
+        return (
+            f"AP is COCO's, over IoU 0.50 to 0.95, with the weights of {text}; in training it was "
+            f"{best['AP']:.3f}."
+        )
     return (
         f"AP is COCO's, over IoU 0.50 to 0.95. These weights are not those of {text}, with AP "
         f"{best['AP']:.3f}; efficientdet-report measures those."

@@ -105,6 +105,7 @@ def written(
     metrics=METRICS,
     model=None,
     comparison=None,
+    weights="",
     **overrides,
 ):
     config = Config.for_model("efficientdet-lite0").override(
@@ -121,7 +122,7 @@ def written(
     if metrics:
         text = metrics.format(**measured.result.metrics)
         (folder / "metrics.csv").write_text(text)
-    path = write_report(directory, train_data, val_data, measured, model, comparison)
+    path = write_report(directory, train_data, val_data, measured, model, comparison, weights)
     assert path == folder / "report.html"
     return Page(path.read_text(encoding="utf-8"))
 
@@ -267,6 +268,10 @@ def test_weights_other_than_the_best_are_noted(tmp_path):
     metrics = METRICS.replace("3,30.0,0.004,2,1.2,0.7,0.007,,,", "3,30,0.004,2,1,1,1,0.1,0.2,0.1")
     page = written(tmp_path, data, found(data, wrong_in={0, 1, 2, 3}), metrics=metrics)
     assert "These weights are not those of epoch 3, the best of the run, with AP 0.100" in page.text
+    # Of the best weights AP differs slightly on another device, or in float32.
+    again = written(tmp_path, data, found(data, wrong_in=range(4)), metrics=metrics, weights="best")
+    text = "with the weights of epoch 3, the best of the run; in training it was 0.100."
+    assert text in again.text and "are not those" not in again.text
 
 
 def test_class_weights_are_shown(tmp_path):
@@ -324,6 +329,15 @@ def test_the_comparison_with_another_run_is_shown_if_there_is_one(tmp_path):
     assert "from 200 resamples of 30 images (bootstrap, seed 0)" in page.text
     row = f"AP 1.000 {second:.3f} {1 - second:+.3f} {low:+.3f} to {high:+.3f} AP50 1.000"
     assert row in page.text
+    few_images = DetectionData(data.records[:9], data.label_map)
+    ids = [record.image_id for record in few_images.records]
+    some = [
+        each.detections.taken(np.isin(each.detections.image_ids, ids)) for each in (better, worse)
+    ]
+    few = compare(few_images, *some, "few", resamples=9)
+    page = written(tmp_path / "few", data, better, comparison=few)
+    assert f"AP 1.000 {few.metrics['AP'].second:.3f}" in page.text
+    assert f"{few.metrics['AP'].difference:+.3f} \u2013 AP50" in page.text
     # Of a class without objects there is no AP.
     assert "AP by class This run The other Difference 95 % interval cat 1.000" in page.text
     assert set(both.classes) == {"cat", "dog"}
