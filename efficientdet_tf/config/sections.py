@@ -303,7 +303,8 @@ class OptimizerConfig(Section):
     """Decay of the learning rate. `cosine` reaches zero at the end; the others are the published
     implementation's curves."""
     warmup_epochs: NonNegativeFloat = 1.0
-    """Warm-up: epochs of linear increase of the learning rate to its peak."""
+    """Warm-up: epochs of linear increase of the learning rate to its peak; at most half of the
+    training."""
     warmup_fraction: Fraction = 0.1
     """Learning rate at the first step, as a fraction of the peak."""
     weight_decay: NonNegativeFloat = 4e-5

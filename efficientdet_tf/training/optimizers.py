@@ -58,9 +58,15 @@ def learning_rates(
         config.schedule,
         peak=peak,
         start=config.warmup_fraction * peak,
-        warmup_steps=int(config.warmup_epochs * steps_per_epoch),
+        # The learning rate of a training of one epoch has to fall, too.
+        warmup_steps=min(int(config.warmup_epochs * steps_per_epoch), total_steps // 2),
         total_steps=total_steps,
     )
+
+
+def schedule_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return the learning-rate schedule that an optimizer was built with, or the constant rate."""
+    return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
 
 
 def batch_factor(config: OptimizerConfig, batch_size: int) -> float:

@@ -61,6 +61,9 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
       warmup_steps: number of warm-up steps, may be 0.
       total_steps: number of training steps.
 
+    Attributes:
+      shift: added to each step; to be set before the schedule is traced. 0 at first.
+
     Raises:
       ValueError: for an unknown decay.
     """
@@ -75,10 +78,11 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.start = start
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
+        self.shift = 0
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Return the learning rate of a step, float32 scalar; `step` counts from 0."""
-        step = tf.cast(step, tf.float32)
+        step = tf.cast(step + self.shift, tf.float32)
         warmup = tf.cast(self.warmup_steps, tf.float32)
         total = tf.cast(self.total_steps, tf.float32)
         rising = self.start + step / tf.maximum(warmup, 1.0) * (self.peak - self.start)

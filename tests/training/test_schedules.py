@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from efficientdet_tf.config import OptimizerConfig
+from efficientdet_tf.training.optimizers import learning_rates
 from efficientdet_tf.training.schedules import DECAYS, WarmupDecay
 
 GOLDEN_DECAYS = {
@@ -47,6 +49,21 @@ def test_cosine_goes_from_peak_to_exactly_zero():
     assert (np.diff(rates[:11]) > 0).all() and (np.diff(rates[10:]) < 0).all()
     np.testing.assert_allclose(rates[55], 0.04, rtol=1e-6)
     assert float(schedule(2000)) == 0
+
+
+def test_warm_up_is_at_most_half_of_a_training():
+    config = OptimizerConfig(name="adam", learning_rate=0.008, reference_batch_size=8)
+    # Of one epoch, which is also the warm-up of the config.
+    rates = learning_rates(config, 10, 10, 8)
+    assert [float(rates(step)) for step in (5, 10)] == pytest.approx([0.008, 0])
+    assert learning_rates(config, 50, 10, 8).warmup_steps == 10
+
+
+def test_a_shifted_schedule_is_ahead():
+    rates = WarmupDecay("cosine", peak=0.08, start=0.008, warmup_steps=10, total_steps=100)
+    expected = [float(rates(step)) for step in (0, 7, 60)]
+    rates.shift = -30
+    assert [float(rates(step)) for step in (30, 37, 90)] == expected
 
 
 @pytest.mark.parametrize("decay", DECAYS)
