@@ -7,17 +7,20 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
+from efficientdet_tf.data.records import DataError
+from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.files import flush_to_disk, write_atomically
 from efficientdet_tf.metrics_history import COLUMNS, read_history, read_skipped_images
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
+from efficientdet_tf.training import optimizers
 from efficientdet_tf.training.recovery import TrainingDiverged
 from efficientdet_tf.training.state import checkpoints
 from efficientdet_tf.training.stopping import StopRequests
@@ -173,6 +176,10 @@ def _some(names: list[str], most: int = 16) -> str:
     return ", ".join(names[:most]) + more
 
 
+class EvaluationFailed(UserError):
+    """The evaluation at the end of an epoch, whose steps are done, cannot be finished."""
+
+
 class CocoMetrics(keras.callbacks.Callback):
     """COCO metrics on the validation set, and the best weights by AP.
 
@@ -213,7 +220,7 @@ class CocoMetrics(keras.callbacks.Callback):
             if epoch + 1 < self._epochs and (epoch + 1) % self._interval_epochs:
                 return
             with self._requests.at_once():
-                metrics = self._evaluate().metrics
+                metrics = self._measure()
             logs.update({name: metrics[name] for name in ("AP", "AP50", "AP75")})
             # AP is NaN without counted objects: then the latest weights are the best.
             if not logs["AP"] <= float(self._best_ap):
@@ -226,6 +233,17 @@ class CocoMetrics(keras.callbacks.Callback):
         if logs.get("images_skipped"):
             shown.append(f"images skipped {logs['images_skipped']}")
         tqdm.write(f"epoch {epoch + 1}: " + "  ".join(shown), file=sys.stderr)
+
+    def _measure(self) -> Mapping[str, float]:
+        try:
+            return self._evaluate().metrics
+        except tf.errors.ResourceExhaustedError as error:
+            raise EvaluationFailed(
+                "the evaluation needs more memory than there is; use a smaller "
+                "training.eval_batch_size"
+            ) from error
+        except DataError as error:
+            raise EvaluationFailed(str(error)) from error
 
 
 class SaveState(keras.callbacks.Callback):
@@ -360,7 +378,7 @@ class MetricsFile(keras.callbacks.Callback):
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the learning rate of the next step."""
-    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    rate = optimizers.schedule_of(optimizer)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)
     return float(rate)

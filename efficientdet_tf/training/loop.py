@@ -85,6 +85,9 @@ class TrainingLoop:
         training = self.config.training
         if self.epochs_done >= training.epochs:
             print(f"{self.output.path}: all {training.epochs} epochs are done")
+            is_chief = strategy.is_chief(self.model.distribute_strategy)
+            if is_chief and not (self.output.path / "report.html").exists():
+                print(f"report.html is missing: {self._report_command} writes it")
             return None
         if self.patience.is_over:
             print(
@@ -110,9 +113,11 @@ class TrainingLoop:
             )
             error: UserError | None
             try:
-                return self._fit(stream, saver, requests)
+                evaluation = self._fit(stream, saver, requests)
             except stopping.Stopped as stop:
                 error = stop.with_advice(self._save(saver))
+            except callbacks.EvaluationFailed as failure:
+                error = callbacks.EvaluationFailed(f"{failure}; {self._save(saver)}")
             except tf.errors.OpError as failure:
                 error = self._explain(failure, stream, saver)
                 if error is None:
@@ -121,6 +126,8 @@ class TrainingLoop:
                 error = RunDirectoryError(
                     f"{failure}; the checkpoints are kept, the same command resumes from the last"
                 )
+            else:
+                return self._report(evaluation, requests)
             # Ends prefetching threads; where a read blocks them, the watch ends the process.
             requests.end(error)
         raise error
@@ -162,9 +169,7 @@ class TrainingLoop:
             return str(error)
         return "checkpoint saved; run the same command to resume"
 
-    def _fit(
-        self, stream: TrainingStream, saver: Any, requests: StopRequests
-    ) -> EvaluationResult | None:
+    def _fit(self, stream: TrainingStream, saver: Any, requests: StopRequests) -> CachedEvaluation:
         first_step = self.epochs_done * self.steps + self.steps_into_epoch
         bar = callbacks.ProgressBar(first_step, self.config.training.epochs, self.steps)
         evaluation = CachedEvaluation(Evaluation(self.model, self.val_data, self.config).detect)
@@ -195,12 +200,28 @@ class TrainingLoop:
                     verbose=0,
                     callbacks=all_callbacks,
                 )
+        return evaluation
+
+    def _report(
+        self, evaluation: CachedEvaluation, requests: StopRequests
+    ) -> EvaluationResult | None:
+        """Write the report of the finished training, and return its last evaluation."""
         if evaluation.latest is None or evaluation.best is None:
             return None
         data = self.train_data, self.val_data
-        with self.model.averaged_weights():
-            write_report(self.output, *data, evaluation.best, self._best_model(evaluation))
+        advice = f"the training is done; {self._report_command} writes the report"
+        try:
+            with requests.at_once(), self.model.averaged_weights():
+                write_report(self.output, *data, evaluation.best, self._best_model(evaluation))
+        except stopping.Stopped as stop:
+            raise stop.with_advice(advice) from None
+        except WriteError as failure:
+            raise RunDirectoryError(f"{failure}; {advice}") from failure
         return evaluation.latest.result
+
+    @property
+    def _report_command(self) -> str:
+        return f"python -m efficientdet_tf report --model_dir={self.output.path}"
 
     def _best_model(self, evaluation: CachedEvaluation) -> keras.Model | None:
         """Return a model with the best weights, which the report shows and explains."""

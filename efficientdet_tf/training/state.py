@@ -62,7 +62,9 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
 
     Returns:
       The state, with the further variables `epochs_done`, `best_ap`, `steps_into_epoch` (steps
-      done in the current epoch) and `images_skipped` (in the training stream so far).
+      done in the current epoch), `images_skipped` (in the training stream so far),
+      `steps_per_epoch` (0 before the first step, and in earlier versions) and `schedule_shift`,
+      see `fit_schedule`.
 
     Raises:
       RunDirectoryError: when no checkpoint is readable, or one has other settings.
@@ -134,7 +136,33 @@ def _later_variables() -> dict[str, tf.Variable]:
     return {
         "steps_into_epoch": tf.Variable(0, trainable=False),
         "images_skipped": tf.Variable(0, trainable=False),
+        "steps_per_epoch": tf.Variable(0, trainable=False),
+        "schedule_shift": tf.Variable(0, trainable=False),
     }
+
+
+def fit_schedule(state: tf.train.Checkpoint, steps: int, stored_steps: int) -> None:
+    """Let the learning-rate schedule continue at the epoch that a resumed run has reached.
+
+    With another batch size or number of images an epoch has other steps, while the optimizer
+    counts all of them: `schedule_shift` is added to its count.
+
+    Args:
+      state: training state from `restore`.
+      steps: steps in an epoch.
+      stored_steps: steps in an epoch by the settings of the run so far, for the checkpoints of
+        versions that did not store them.
+    """
+    before = int(state.steps_per_epoch) or stored_steps
+    if before != steps:
+        done = int(state.epochs_done) * steps + min(steps, int(state.steps_into_epoch))
+        state.schedule_shift.assign(done - int(state.optimizer.iterations.numpy()))
+    state.steps_per_epoch.assign(steps)
+
+
+def schedule_position(state: tf.train.Checkpoint) -> int:
+    """Return the number of steps that the learning-rate schedule has done."""
+    return int(state.optimizer.iterations.numpy()) + int(state.schedule_shift)
 
 
 def _position(state: tf.train.Checkpoint) -> str:

@@ -110,6 +110,9 @@ def _choose_settings(
     config = config.override(anchor_fit.settings(config, data[0], stored))
     if stored is None:
         config = range_test.choose_learning_rate(config, data[0], devices, directory)
+    # Again, as stored and given values are joined here, and the devices may be others.
+    training = config.training
+    strategy.check_batch(devices, training.batch_size, training.gradient_accumulation_steps)
     if plan is not None or config.training.auto_batch_size or config.optimizer.auto_learning_rate:
         # The measured models.
         gc.collect()
@@ -141,7 +144,10 @@ def _train(
         output.make()
         progress = state.restore(directory, model)
         state.check_space(output, progress, config.training.keep_checkpoints)
-        changes = _changes(directory, stored, config, progress, len(train_data))
+        before = state.schedule_position(progress)
+        state.fit_schedule(progress, steps, steps_per_epoch(stored, len(train_data)))
+        optimizers.schedule_of(model.optimizer).shift = int(progress.schedule_shift)
+        changes = _changes(directory, stored, config, progress, before, len(train_data))
         # Before config.yaml: after a crash in between, the change is detected again.
         if changes:
             resuming.write_changes(output.path, changes)
@@ -164,21 +170,26 @@ def _changes(
     stored: Config,
     config: Config,
     progress: tf.train.Checkpoint,
+    position: int,
     num_images: int,
 ) -> list[resuming.Change]:
-    """Collect all changes of settings in a run; print and apply those of this call."""
+    """Collect all changes of settings in a run; print and apply those of this call.
+
+    `position` is that of the learning-rate schedule with the stored settings.
+    """
     changes = resuming.read_changes(directory.path)
     settings = resuming.changed(stored, config)
     step = int(progress.optimizer.iterations.numpy())
     if settings and step:
         change = resuming.Change(int(progress.epochs_done), step, settings)
         changes.append(change)
-        halved = (recovery.with_halved_rate(each, directory.path) for each in (stored, config))
-        before, after = (_learning_rate(each, num_images, step) for each in halved)
+        rates = [
+            _learning_rate(recovery.with_halved_rate(each, directory.path), num_images, done)
+            for each, done in ((stored, position), (config, state.schedule_position(progress)))
+        ]
         best_ap = float(progress.best_ap)
-        for line in resuming.describe(
-            change, (before, after), best_ap, config.training.patience > 0
-        ):
+        with_early_stopping = config.training.patience > 0
+        for line in resuming.describe(change, (rates[0], rates[1]), best_ap, with_early_stopping):
             print(line)
     # Not only in the call that changed it, which may have ended before its first checkpoint.
     if step <= resuming.measured_since(changes).step:
@@ -187,7 +198,7 @@ def _changes(
 
 
 def _learning_rate(config: Config, num_images: int, step: int) -> float:
-    """Return the learning rate of a config after `step` steps."""
+    """Return the learning rate of a config after `step` steps of its schedule."""
     steps = steps_per_epoch(config, num_images)
     training = config.training
     rates = optimizers.learning_rates(

@@ -13,7 +13,7 @@ import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
-from efficientdet_tf.config import Config, auto_switch
+from efficientdet_tf.config import Config, ConfigError, auto_switch
 from efficientdet_tf.data import digits
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.metrics_history import read_history
@@ -133,6 +133,21 @@ def test_resuming_chooses_nothing_again(run, asked, capsys):
     lines = [line for line in printed.splitlines() if line.startswith(CHOSEN)]
     assert len(lines) == 1 and lines[0].startswith("memory: about ")
     assert directory.config() == before and chart.stat().st_mtime_ns == written
+
+
+def test_what_is_kept_and_what_is_asked_for_have_to_fit(run, asked, capsys):
+    """The batch of the run is kept, of other micro-batches than the batch that was asked for."""
+    directory, _ = run
+    before = directory.config()
+    more = {"training.batch_size": 16, "training.auto_batch_size": True}
+    more["training.gradient_accumulation_steps"] = 16
+    with pytest.raises(ConfigError) as error:
+        train.train(asked.override(more), str(directory.path))
+    assert str(error.value) == (
+        f"training.batch_size: {before.training.batch_size} cannot be shared out among 1 device in "
+        "16 micro-batches each; choose a multiple of 16"
+    )
+    assert directory.config() == before
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
 from efficientdet_tf.training import train as run_lib
+from efficientdet_tf.training.callbacks import EvaluationFailed
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.recovery import TrainingDiverged
 
@@ -95,14 +96,20 @@ def test_the_second_call_resumed(finished):
     assert [rows[-1][name] for name in METRICS] == [
         f"{result.metrics[name]:.6g}" for name in METRICS
     ]
-    assert float(rows[0]["learning_rate"]) != float(rows[1]["learning_rate"])
+    # Either call was planned to its end, even that of a single epoch.
+    assert [float(row["learning_rate"]) for row in rows] == [0, 0]
 
 
-def test_a_finished_run_does_nothing_more(finished, coco_file):
-    folder, _ = finished
+def test_a_finished_run_does_nothing_more(finished, coco_file, tmp_path, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
     before = (folder / "metrics.csv").read_text()
+    (folder / "report.html").unlink()
     assert run_lib.train(_config(coco_file, **{"training.epochs": 2}), str(folder)) is None
     assert (folder / "metrics.csv").read_text() == before
+    assert capsys.readouterr().out.endswith(
+        f"{folder}: all 2 epochs are done\nreport.html is missing: python -m efficientdet_tf "
+        f"report --model_dir={folder} writes it\n"
+    )
 
 
 def test_weights_for_use_are_the_moving_average(finished, coco_file):
@@ -143,6 +150,49 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(
     weights.unlink()
     assert run_lib.train(config, str(folder)) is None
     assert "resuming after epoch 1" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_fails_loses_no_step(finished, coco_file, tmp_path, capsys):
+    """A damaged validation image, and then a report that cannot be written.
+
+    Resumed with twice the batch size, the learning rate is that of the epochs, not of the steps.
+    """
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    val = Path(shutil.copytree(Path(coco_file).parent, tmp_path / "val"))
+    broken = sorted(val.glob("*.jpg"))[3]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+    overrides = {"training.epochs": 4, "training.batch_size": 8, "optimizer.learning_rate": 0.01}
+    overrides |= {"data.val": str(val / "annotations.json"), "optimizer.reference_batch_size": 8}
+    overrides |= {"data.strict": True, "data.verify": "header", "optimizer.warmup_epochs": 0}
+    config = _config(coco_file, **overrides)
+    with pytest.raises(EvaluationFailed) as error:
+        run_lib.train(config, str(folder))
+    assert str(error.value) == (
+        f"{broken}: cannot be decoded; it may be damaged; data.strict ends the evaluation at the "
+        "first image that cannot be read; checkpoint saved; run the same command to resume"
+    )
+    printed = capsys.readouterr().out
+    assert "changed since: training.batch_size 4 -> 8\n" in printed
+    assert "learning rate of step 5: 0 -> 0.005; it had fallen and rises again\n" in printed
+
+    broken.write_bytes(whole)
+    with pytest.raises(RunDirectoryError) as error:
+        run_lib.train(config, str(folder))
+    assert str(error.value) == (
+        f"{folder}/report.html: cannot be written: Is a directory; the training is done; python -m "
+        f"efficientdet_tf report --model_dir={folder} writes the report"
+    )
+    assert f"{folder}: resuming after epoch 2 and 1 steps\n" in capsys.readouterr().out
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    # The steps of the third epoch were those of the first call.
+    assert rows[2]["loss"] == "" and rows[2]["AP"] and rows[3]["loss"]
+    rates = [float(row["learning_rate"]) for row in rows[2:]]
+    assert rates == pytest.approx([0.01 * (1 - 0.5**0.5) / 2, 0], rel=1e-5)
 
 
 def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file, tmp_path):
@@ -290,7 +340,7 @@ def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
     stored, progress = directory.config(), state.restore(directory, model)
     progress.best_ap.assign(max(best_ap, 0.5))
     capsys.readouterr()
-    changes = run_lib._changes(directory, stored, config, progress, len(train_data))
+    changes = run_lib._changes(directory, stored, config, progress, 4, len(train_data))
     assert capsys.readouterr().out.splitlines() == [
         f"changed since: data.val {coco_file} -> {same_data}",
         "changed since: training.epochs 2 -> 4",
@@ -303,11 +353,11 @@ def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
     # A second start before the first checkpoint forgets it again; later ones do not.
     resuming.write_changes(folder, changes)
     progress.best_ap.assign(0.5)
-    run_lib._changes(directory, config, config, progress, len(train_data))
+    run_lib._changes(directory, config, config, progress, 4, len(train_data))
     assert float(progress.best_ap) == -1
     progress.optimizer.iterations.assign(5)
     progress.best_ap.assign(0.5)
-    run_lib._changes(directory, config, config, progress, len(train_data))
+    run_lib._changes(directory, config, config, progress, 4, len(train_data))
     assert float(progress.best_ap) == 0.5
     assert capsys.readouterr().out == ""
     patience = EarlyStopping(1, folder / "metrics.csv", 2, resuming.measured_since(changes).epoch)
