@@ -88,7 +88,7 @@ function byClass(candidates) {
 /** Apply hard NMS or soft-NMS; a score falls with each box of higher score that overlaps. */
 function suppress(candidates, settings) {
   const {iou_threshold: iouThreshold, score_threshold: scoreThreshold} = settings;
-  const isSoft = settings.nms === 'gaussian';
+  const isSoft = settings.nms === 'gaussian' && settings.sigma > 0;
   const queue = candidates.filter(({score}) => score > scoreThreshold);
   // The best is the last; of equal ones, the first is later.
   queue.reverse().sort((a, b) => a.score - b.score);
@@ -99,8 +99,9 @@ function suppress(candidates, settings) {
     // Those that were kept before it last stood in the queue have lowered its score already.
     for (let i = kept.length - 1; i >= (candidate.seen ?? 0); i--) {
       const overlap = iou(candidate.box, kept[i].box);
-      if (overlap > iouThreshold) candidate.score = 0;
-      else if (isSoft) candidate.score *= Math.exp(-(overlap * overlap) / settings.sigma);
+      // Soft-NMS has no threshold of overlap.
+      if (isSoft) candidate.score *= Math.exp(-(overlap * overlap) / settings.sigma);
+      else if (overlap > iouThreshold) candidate.score = 0;
       if (candidate.score <= scoreThreshold) break;
     }
     candidate.seen = kept.length;

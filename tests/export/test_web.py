@@ -29,8 +29,12 @@ needs_chromium = pytest.mark.skipif(
 )
 SETTINGS = [
     {},
-    {"detection.nms": "gaussian", "detection.iou_threshold": 0.9},
-    {"detection.nms_scope": "global", "detection.pre_nms_top_k": 0, "model.resize": "stretch"},
+    # Its threshold of IoU is for hard NMS alone, as which it acts with a sigma of 0.
+    {"detection.nms": "gaussian", "detection.iou_threshold": 0.1},
+    {
+        **{"detection.nms_scope": "global", "detection.pre_nms_top_k": 0},
+        **{"detection.nms": "gaussian", "detection.sigma": 0, "model.resize": "stretch"},
+    },
 ]
 
 
