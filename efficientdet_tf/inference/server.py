@@ -17,6 +17,8 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.runtimes import Found
 
 _SECONDS = 60
+# A server refuses more in one request than its largest batch: that of `batching.config`.
+_MOST_AT_ONCE = 8
 
 
 class ServerError(UserError):
@@ -139,9 +141,14 @@ def label_map(connection: Connection) -> LabelMap:
     """
     try:
         number = int(connection.call("classes", class_indices=[0])["num_classes"][0])
-        found = connection.call("classes", class_indices=list(range(number)))
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in found["names"]]
-        return LabelMap(tuple(int(id) for id in found["ids"]), tuple(names))
+        found = [
+            connection.call("classes", class_indices=list(range(number))[first:][:_MOST_AT_ONCE])
+            for first in range(0, number, _MOST_AT_ONCE)
+        ]
+        names = [name for part in found for name in part["names"]]
+        ids = tuple(int(id) for part in found for id in part["ids"])
+        texts = (name.decode() if isinstance(name, bytes) else str(name) for name in names)
+        return LabelMap(ids, tuple(texts))
     except ServerError:
         raise
     except (LookupError, ValueError) as error:

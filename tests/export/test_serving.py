@@ -23,7 +23,7 @@ from efficientdet_tf.cli import predict as predict_command
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.inference.server import ServerError
+from efficientdet_tf.inference.server import ServerError, label_map
 from efficientdet_tf.output_files import OutputError
 from efficientdet_tf.run_directory import RunDirectory
 from export import formats, serving
@@ -150,6 +150,22 @@ def test_other_files_are_not_written_to(served, tmp_path):
     with pytest.raises(OutputError, match="serving exists and was not written by this command"):
         formats.check(["serving"], tmp_path)
     formats.check(["serving"], served.parent)
+
+
+def test_classes_are_asked_for_in_batches_that_the_server_accepts():
+    [limit] = re.findall(r"max_batch_size { value: (\d+) }", serving._FILES["batching.config"])
+
+    class Connection:
+        def call(self, signature, class_indices):
+            assert signature == "classes" and len(class_indices) <= int(limit)
+            return {
+                "ids": np.array(class_indices) + 1,
+                "names": np.array([b"class %d" % index for index in class_indices], object),
+                "num_classes": np.full(len(class_indices), 20),
+            }
+
+    found = label_map(Connection())
+    assert found == LabelMap(tuple(range(1, 21)), tuple(f"class {index}" for index in range(20)))
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
