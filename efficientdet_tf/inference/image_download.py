@@ -2,6 +2,7 @@
 
 import http.client
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from efficientdet_tf import __version__
@@ -24,7 +25,9 @@ def download_image(url: str, largest: int = _LARGEST) -> bytes:
       ImageError: when it cannot be read, or is larger; the message names the address.
     """
     try:
-        request = urllib.request.Request(url, headers=_HEADERS)
+        # Letters beyond ASCII, and spaces; what is quoted stays so.
+        quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+        request = urllib.request.Request(quoted, headers=_HEADERS)
         with urllib.request.urlopen(request, timeout=_SECONDS) as response:
             content = response.read(largest + 1)
     except urllib.error.HTTPError as error:

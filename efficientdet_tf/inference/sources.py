@@ -171,7 +171,8 @@ def _listed(file: pathlib.Path) -> list[Source]:
         raise SourceError(f"--input: {file}: lists no images")
     urls = [line for line in listed if line.startswith(_URL)]
     paths = [os.path.abspath(file.parent / line) for line in listed if not line.startswith(_URL)]
-    sources = _named(paths) + _named(urls)
+    # One file may be written in several ways.
+    sources = _named(list(dict.fromkeys(paths))) + _named(urls)
     of_name: dict[str, str] = {}
     for source in sources:
         other = of_name.setdefault(source.name, source.location)
@@ -223,7 +224,8 @@ def _among(
     known = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     chosen = [
         path
-        for path in sorted(paths)
+        # Several ** of a glob find a file more than once.
+        for path in sorted(set(paths))
         if path.suffix.lower() in known
         and not path.is_dir()
         and not (output in path.resolve().parents and is_own(path))
