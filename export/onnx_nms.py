@@ -129,7 +129,8 @@ def _constants(config: Config) -> dict[str, np.ndarray]:
         "largest_size_delta": LARGEST_SIZE_DELTA,
         "half": 0.5,
         "zero": 0.0,
-        "iou": [detection.iou_threshold],
+        # OpenVINO takes 0 for any two boxes.
+        "iou": [max(detection.iou_threshold, 1e-6)],
         "threshold": [detection.score_threshold],
     }
     return {

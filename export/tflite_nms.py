@@ -90,6 +90,8 @@ def _nms_op(config: Config, num_classes: int) -> Callable:
     """
     detection = config.detection
     is_per_class = str(detection.nms_scope == "per_class").lower()
+    # It refuses 0, or detects nothing.
+    iou = max(detection.iou_threshold, 1e-6)
     attributes = [
         f'name: "{_OP}"',
         f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
@@ -97,7 +99,7 @@ def _nms_op(config: Config, num_classes: int) -> Callable:
         f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
         f'attr {{ key: "use_regular_nms" value {{ b: {is_per_class} }} }}',
         f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
-        f'attr {{ key: "nms_iou_threshold" value {{ f: {detection.iou_threshold} }} }}',
+        f'attr {{ key: "nms_iou_threshold" value {{ f: {iou} }} }}',
         f'attr {{ key: "num_classes" value {{ i: {num_classes} }} }}',
         *(f'attr {{ key: "{axis}_scale" value {{ f: 1.0 }} }}' for axis in "yxhw"),
     ]

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.data import digits
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DataError, LabelMap
@@ -192,6 +193,24 @@ def nms(config, deltas, logits):
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     return interpreter.get_signature_runner()(box_deltas=deltas, class_logits=logits)
+
+
+@pytest.mark.parametrize("scope", ["per_class", "global"])
+def test_nms_may_keep_no_boxes_that_overlap(tiny_run, scope):
+    """The operator itself refuses an IoU threshold of 0."""
+    settings = {"detection.nms_scope": scope, "detection.iou_threshold": 0}
+    config = RunDirectory(tiny_run).config().override(settings)
+    anchors, random = tflite_nms.relative_anchors(config), np.random.default_rng(0)
+    deltas = np.zeros((1, len(anchors), 4), np.float32)
+    logits = random.uniform(-4, 4, (1, len(anchors), 3)).astype(np.float32)
+    found = nms(config, deltas, logits)
+    count = int(found["num_detections"][0])
+    assert count > 10
+    boxes, classes = found["boxes"][0, :count], found["classes"][0, :count]
+    for index in np.unique(classes) if scope == "per_class" else [None]:
+        of_class = boxes if index is None else boxes[classes == index]
+        overlaps, _ = pairwise_overlaps(of_class, of_class)
+        assert (overlaps[~np.eye(len(of_class), dtype=bool)] < 1e-5).all()
 
 
 @pytest.mark.parametrize("scope", ["per_class", "global"])
