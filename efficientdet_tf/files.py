@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from efficientdet_tf.errors import UserError
 
+# Bytes of a name behind the prefix of partial files: file systems have 255.
+_LONGEST_NAME = 255 - len("partial.01234567.")
 # Names of partial files, which are renamed once they are complete.
 _PARTIAL = re.compile(r"partial\.[0-9a-f]{8}\.")
 
@@ -53,8 +55,9 @@ def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[pathlib.P
       WriteError: for any `OSError` within the context, which should only write.
     """
     path = pathlib.Path(path)
-    # A unique name, not used by another process or the user.
-    partial = path.with_name(f"partial.{secrets.token_hex(4)}.{path.name}")
+    # A unique name, not used by another process or the user, and no longer than one may be.
+    name = os.fsencode(path.name)[-_LONGEST_NAME:].decode(errors="ignore")
+    partial = path.with_name(f"partial.{secrets.token_hex(4)}.{name}")
     try:
         yield partial
         if flush:

@@ -16,6 +16,16 @@ def test_text_and_bytes_replace_the_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    for name in ("a" * 251 + ".txt", "ü" * 125 + ".h5"):
+        write_atomically(tmp_path / name, "1")
+        with replacing(tmp_path / name) as partial:
+            assert partial.suffix == (tmp_path / name).suffix
+            partial.write_text("2")
+        assert (tmp_path / name).read_text() == "2"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_an_error_while_writing_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "a.weights.h5"
     write_atomically(path, "before")
