@@ -253,7 +253,7 @@ def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:
     is_pixels = isinstance(images, np.ndarray) and images.ndim == 3
     if is_pixels or isinstance(images, str | os.PathLike | bytes):
         return [images]  # type: ignore[list-item]
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, bytearray | memoryview):
         raise UserError(
             f"images: {type(images).__name__} is no image; use paths, bytes, or uint8 arrays "
             "[height, width, 3]"

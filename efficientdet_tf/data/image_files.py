@@ -45,6 +45,11 @@ def read_image(image: Image) -> np.ndarray:
                 f"image array: {image.dtype} {list(image.shape)} is not uint8 [height, width, 3]"
             )
         return image
+    if not isinstance(image, str | os.PathLike | bytes):
+        raise ImageError(
+            f"{type(image).__name__} is no image; use paths, bytes, or uint8 arrays "
+            "[height, width, 3]"
+        )
     name = "image bytes" if isinstance(image, bytes) else os.fspath(image)
     try:
         encoded = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
