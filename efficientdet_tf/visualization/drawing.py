@@ -6,7 +6,6 @@ Boxes are float32 [n, 4], ymin, xmin, ymax, xmax in pixels of the image.
 import colorsys
 import itertools
 import os
-import pathlib
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
-import PIL.ImageFont
 
 from efficientdet_tf.files import replacing
+from efficientdet_tf.visualization.fonts import font_and_text
 
 if TYPE_CHECKING:
     from efficientdet_tf.evaluation.result import EvaluationResult
@@ -54,14 +53,14 @@ def draw_detections(
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     draw = PIL.ImageDraw.Draw(canvas)
-    font = _font(max(11, round(max(canvas.size) / 45)))
+    font_size = max(11, round(max(canvas.size) / 45))
     line = max(1, round(max(canvas.size) / 320))
     for i in order:
         ymin, xmin, ymax, xmax = _clip_to_image(boxes[i], canvas.size)
         color = class_color(names[i]) if colors is None else colors[i]
         draw.rectangle((xmin, ymin, xmax, ymax), outline=color, width=line)
         label = names[i] if scores is None else f"{names[i]} {100 * scores[i]:.0f}%"
-        _draw_label(draw, label, (xmin, ymin), color, font, canvas.size)
+        _draw_label(draw, label, (xmin, ymin), color, font_size, canvas.size)
     return canvas
 
 
@@ -181,14 +180,6 @@ def _to_pil(image: PIL.Image.Image | np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.asarray(image, np.uint8))
 
 
-def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
-    """Load Matplotlib's DejaVu Sans, which covers more scripts than Pillow's font."""
-    import matplotlib
-
-    path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return PIL.ImageFont.truetype(str(path), size)
-
-
 def _clip_to_image(box: np.ndarray, size: tuple[int, int]) -> list[float]:
     """Clip a box to the image, so that its outline is visible."""
     width, height = size
@@ -202,10 +193,11 @@ def _draw_label(
     text: str,
     corner: tuple[float, float],
     color: tuple[int, int, int],
-    font: PIL.ImageFont.FreeTypeFont,
+    font_size: int,
     size: tuple[int, int],
 ) -> None:
     """Draw text on a patch of `color`, above the corner if there is room."""
+    font, text = font_and_text(text, font_size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(1, round(font.size / 8))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad

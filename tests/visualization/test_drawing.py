@@ -6,6 +6,7 @@ import pytest
 
 from efficientdet_tf.evaluation.result import METRICS, ClassResult, EvaluationResult
 from efficientdet_tf.visualization import drawing
+from efficientdet_tf.visualization.fonts import font_and_text
 
 GREY = np.full((120, 200, 3), 128, np.uint8)
 
@@ -48,6 +49,17 @@ def test_the_label_has_name_and_score():
     width = [int((drawn[95] > 0).any(axis=-1).sum()) for drawn in (named, scored)]
     # The patch above the box is wider with " 87%" behind the name.
     assert 20 < width[0] < width[1] - 20
+
+
+def test_the_label_is_in_a_font_that_has_its_letters():
+    dejavu, text = font_and_text("Kühe 87%", 20)
+    assert dejavu.getname()[0] == "DejaVu Sans" and text == "Kühe 87%"
+    # Of mathematics, which only Matplotlib's other fonts have.
+    font, text = font_and_text("a \u24b6 9%", 20)
+    assert font.getname()[0] != "DejaVu Sans" and text == "a \u24b6 9%"
+    # Assigned to no letter, so that no font has it.
+    font, text = font_and_text("a\U000e0fff", 20)
+    assert font.getname() == dejavu.getname() and text == r"a\U000e0fff"
 
 
 def test_boxes_beyond_the_border_are_drawn_at_it():
