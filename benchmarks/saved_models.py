@@ -19,7 +19,7 @@ from efficientdet_tf.cli import command_line
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_list("models", None, "Folders of SavedModels.", required=True, flag_values=FLAGS)
+flags.DEFINE_list("models", [], "Folders of SavedModels.", flag_values=FLAGS)
 flags.DEFINE_multi_integer(
     "batch_size", [1, 8], "Images of a request; repeat for several.", flag_values=FLAGS
 )
@@ -42,6 +42,7 @@ def detection(model: Any) -> Callable[[tf.Tensor], object]:
 
 def main() -> None:
     """Print a table for each batch size."""
+    command_line.require(FLAGS, "models")
     image = tf.io.encode_jpeg(load_sample_image("china.jpg"), quality=95)
     # Variables live as long as their model.
     models = {path: tf.saved_model.load(path) for path in FLAGS.models}

@@ -147,7 +147,7 @@ def _compared_formats() -> list[str]:
     # Their models are those of saved_model and tflite_raw.
     names = [name for name in formats.FORMATS if name not in ("serving", "web")]
     if not importlib.util.find_spec("tf2onnx"):
-        print("onnx, onnx_raw: left out; they need pip install 'efficientdet-tf[onnx]'")
+        print("onnx, onnx_raw: left out; they need pip install '.[onnx]'")
         names = [name for name in names if not name.startswith("onnx")]
     return names
 

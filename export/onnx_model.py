@@ -133,7 +133,7 @@ def _package(name: str) -> Any:
     except ImportError as error:
         # Without a name: one of its libraries is missing.
         missing = f"{error.name} is not installed" if error.name else f"{name}: {error}"
-        raise OnnxError(f"--format=onnx: {missing}; pip install 'efficientdet-tf[onnx]'") from error
+        raise OnnxError(f"--format=onnx: {missing}; pip install '.[onnx]'") from error
 
 
 def _converted(model: keras.Model, config: Config) -> "onnx.ModelProto":

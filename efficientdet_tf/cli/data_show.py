@@ -36,7 +36,8 @@ def define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("output", None, "Image file to write, e.g. grid.png.", flag_values=values)
     flags.DEFINE_bool("augmented", False, "Augment the images as in training.", flag_values=values)
-    number("num_images", 16, "Largest number of images.", 400)
+    meaning = "Largest number of images; with --augmented, an image may come several times."
+    number("num_images", 16, meaning, 400)
     number("columns", 4, "Images per row.")
     return values
 

@@ -58,7 +58,7 @@ def define_flags() -> flags.FlagValues:
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
-    define_runtime_flag(values)
+    define_runtime_flag(values, "A run directory is evaluated in Keras.")
     define_tta_flag(values)
     text(
         "output",

@@ -27,7 +27,11 @@ def define_flags() -> flags.FlagValues:
         "Run directory, SavedModel folder, .tflite or .onnx file; several with commas between "
         "them are an ensemble.",
     )
-    define_runtime_flag(values)
+    define_runtime_flag(
+        values,
+        "keras for a run directory that was measured by 'python -m export --compare'; auto takes "
+        "its fastest file with the same detections.",
+    )
     define_tta_flag(values)
     text(
         "server",

@@ -20,7 +20,7 @@ from efficientdet_tf.inference.runtimes import ArtifactError, Found, in_original
 _RAW_OUTPUTS = ["box_deltas", "class_logits"]
 _OUTPUTS = ["boxes", "class_indices", "scores", "num_detections"]
 _PACKAGES = ("onnxruntime", "openvino")
-_INSTALL = "pip install 'efficientdet-tf[onnx]' or 'efficientdet-tf[openvino]'"
+_INSTALL = "pip install '.[onnx]' or '.[openvino]'"
 
 
 class Session(NamedTuple):

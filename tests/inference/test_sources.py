@@ -140,7 +140,7 @@ def test_inputs_that_name_nothing(tmp_path, given, message):
 
 def test_without_pyav_a_video_is_refused_and_images_are_found(folder, output, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    reason = "videos need PyAV; run pip install 'efficientdet-tf[video]'"
+    reason = "videos need PyAV; run pip install '.[video]'"
     clip = folder / "deep" / "clip.mp4"
     with pytest.raises(UserError) as error:
         named(str(clip), output)

@@ -175,6 +175,16 @@ def test_a_tf_config_that_cannot_be_read(monkeypatch):
         strategy.create("auto")
 
 
+def test_several_workers_need_tf_config(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ConfigError) as error:
+        strategy.create("multi_worker")
+    assert str(error.value) == (
+        "training.strategy: multi_worker, but TF_CONFIG is not set; set it on each machine, or use "
+        "auto"
+    )
+
+
 def test_a_tpu_that_is_not_there():
     with pytest.raises(ConfigError, match="^training.strategy: tpu, but none can be reached: "):
         strategy.create("tpu")
