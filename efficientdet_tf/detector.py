@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from efficientdet_tf import devices
+from efficientdet_tf.checkpoints.published_run import local_model
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.image_files import Image, read_image
 from efficientdet_tf.data.records import LabelMap
@@ -81,7 +82,8 @@ class Detector:
         without TensorFlow.
 
         Args:
-          path: path of the directory or file.
+          path: path of the directory or file, or the name of a published model, as
+            "efficientdet-d0", whose weights are downloaded once.
           runtime: runtime of an .onnx file: "onnxruntime", "openvino", or "openvino_bf16", which
             computes in bfloat16 where the processor can; see
             `efficientdet_tf.inference.onnx_runtimes`. "keras" for a run directory, whatever was
@@ -93,7 +95,7 @@ class Detector:
           UserError: when the model is damaged, or the runtime is not installed. TensorFlow need
             only be for a SavedModel or a run.
         """
-        path = pathlib.Path(path)
+        path = local_model(path)
         if not path.exists():
             raise ModelError(f"{path}: no such file or folder")
         if path.suffix == ".onnx":

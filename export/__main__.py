@@ -27,7 +27,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "model_dir",
         None,
-        "Run directory of the model; its best weights are used.",
+        "Run directory of the model, whose best weights are used; or name of a published model, as "
+        "efficientdet-d0.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -106,14 +107,19 @@ def main(values: flags.FlagValues) -> None:
     command_line.require(values, "model_dir")
     settings = _detection_settings(values)
     # Late, so that --help and invalid settings do not wait for TensorFlow.
+    from efficientdet_tf.checkpoints.published_run import local_model
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
     from export.verification import VerificationError
 
     if values.compare and not values["format"].present:
         values.format = _compared_formats()
-    run_directory = RunDirectory(values.model_dir)
-    folder = pathlib.Path(values.output or run_directory.path / "export")
+    path = local_model(values.model_dir)
+    run_directory = RunDirectory(path)
+    # Of a published model by name: not into the cache folder.
+    is_given = path == pathlib.Path(values.model_dir)
+    default = path / "export" if is_given else f"{values.model_dir}-export"
+    folder = pathlib.Path(values.output or default)
     formats.check(values.format, folder)
     _check_results(values, folder)
     # TensorFlow logs thousands of names while saving.
@@ -267,6 +273,11 @@ def _calibration_images(values: flags.FlagValues, config: Config) -> list:
     """Load the representative images of int8; of a file, only headers are verified."""
     from export.calibration import representative_images
 
+    if not (values.calibration_data or config.data.train):
+        raise UserError(
+            "--calibration_data is missing: images that int8 is calibrated with; the run names no "
+            "training data"
+        )
     config = config.override({"data.verify": "header"})
     data = _load_data(config, "train", values.calibration_data)
     return representative_images(data, config, values.calibration_images)

@@ -44,8 +44,9 @@ def define_flags() -> flags.FlagValues:
     text(
         "model_path",
         None,
-        "Run directory, SavedModel folder, .tflite or .onnx file, or .json file of detections in "
-        "COCO's results format; several models with commas between them are an ensemble.",
+        "Run directory, SavedModel folder, .tflite or .onnx file, name of a published model, as "
+        "efficientdet-d0, or .json file of detections in COCO's results format; several models "
+        "with commas between them are an ensemble.",
     )
     text("data", None, "Data set: a path, or 'digits' (built in). Default: the run's own.")
     text(
@@ -176,7 +177,9 @@ def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "Detection
 
 
 def _output(options: flags.FlagValues, path: pathlib.Path, is_run: bool) -> pathlib.Path:
-    default = path / "evaluation" if is_run else f"{path}-evaluation"
+    is_given = path == pathlib.Path(options.model_path)
+    # Of a published model by name: not into the cache folder.
+    default = path / "evaluation" if is_run and is_given else f"{options.model_path}-evaluation"
     return pathlib.Path(options.output or default)
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 from absl import flags
 
+from efficientdet_tf.checkpoints.published_run import local_model
 from efficientdet_tf.errors import UserError
 
 
@@ -22,11 +23,13 @@ def define_tta_flag(values: flags.FlagValues) -> None:
 def model_paths(model_path: str) -> list[pathlib.Path]:
     """Split --model_path into the paths of an ensemble; a path with commas that exists is one.
 
+    The name of a published model stands for its run directory.
+
     Raises:
       UserError: if a path is missing, or given twice.
     """
     whole = pathlib.Path(model_path)
-    paths = [whole] if whole.exists() else [pathlib.Path(name) for name in model_path.split(",")]
+    paths = [whole] if whole.exists() else [local_model(name) for name in model_path.split(",")]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UserError(f"--model_path: {path} is given twice; use distinct models")

@@ -24,8 +24,8 @@ def define_flags() -> flags.FlagValues:
 
     text(
         "model_path",
-        "Run directory, SavedModel folder, .tflite or .onnx file; several with commas between "
-        "them are an ensemble.",
+        "Run directory, SavedModel folder, .tflite or .onnx file, or name of a published model, as "
+        "efficientdet-d0; several with commas between them are an ensemble.",
     )
     define_runtime_flag(
         values,
@@ -148,7 +148,8 @@ def _load_explainer(model_path: str) -> "Explainer":
     # Detection in a file of another runtime does without TensorFlow.
     from efficientdet_tf.inference.explanation import Explainer
 
-    return Explainer.load(model_path)
+    [path] = model_paths(model_path)
+    return Explainer.load(path)
 
 
 def _load_detector(values: flags.FlagValues, explainer: "Explainer | None") -> "Detector":

@@ -263,9 +263,9 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
     [
         (
             [],
-            "--model_path is missing: Run directory, SavedModel folder, .tflite or .onnx file, or "
-            ".json file of detections in COCO's results format; several models with commas between "
-            "them are an ensemble.",
+            "--model_path is missing: Run directory, SavedModel folder, .tflite or .onnx file, "
+            "name of a published model, as efficientdet-d0, or .json file of detections in COCO's "
+            "results format; several models with commas between them are an ensemble.",
         ),
         (["--model_path=x", "y"], "unexpected argument 'y'; see --help"),
         (["--nms=soft"], "flag --nms=soft: value should be one of <gaussian|hard>; see --help"),

@@ -54,8 +54,8 @@ def test_no_partial_files_remain(exported):
     [
         (
             [],
-            "export: --model_dir is missing: Run directory of the model; its best weights are "
-            "used.",
+            "export: --model_dir is missing: Run directory of the model, whose best weights are "
+            "used; or name of a published model, as efficientdet-d0.",
         ),
         (
             ["--model_dir=nowhere"],

@@ -1,0 +1,60 @@
+"""Run directory of a published model, to detect, evaluate and export without a training."""
+
+import os
+import pathlib
+import secrets
+import shutil
+
+from efficientdet_tf.cache_directory import cache_directory
+from efficientdet_tf.checkpoints import registry
+from efficientdet_tf.config import Config
+from efficientdet_tf.data.coco_classes import COCO_LABELS
+from efficientdet_tf.run_directory import RunDirectory
+
+
+def local_model(given: str | os.PathLike) -> pathlib.Path:
+    """Return the path of a model: that of the run directory for the name of a published one.
+
+    Args:
+      given: path, which goes first, or a name as "efficientdet-d0".
+
+    Raises:
+      UserError: see `published_run`.
+    """
+    path, name = pathlib.Path(given), os.fspath(given)
+    entry = registry.ENTRIES.get(name)
+    return published_run(name) if entry and entry.model and not path.exists() else path
+
+
+def published_run(name: str) -> pathlib.Path:
+    """Return the run directory of a published model in the cache folder, made at the first call.
+
+    Its weights are downloaded if necessary. It has the published settings and COCO's classes.
+
+    Args:
+      name: name of a model in `registry.ENTRIES`, e.g. "efficientdet-d0".
+
+    Raises:
+      UserError: when the weights cannot be downloaded or read, or the folder cannot be written.
+    """
+    folder = cache_directory() / "runs" / name
+    if RunDirectory(folder).exists():
+        return folder
+    # Late: of a path that exists nothing of this is needed.
+    from efficientdet_tf import model as model_lib
+    from efficientdet_tf.checkpoints.pretrained import load_pretrained
+
+    config = Config.for_model(name, **{"model.num_classes": len(COCO_LABELS)})
+    model = model_lib.build(config)
+    print(load_pretrained(model, config, name))
+    # Complete when it has its name, whatever happens before and in other processes.
+    partial = folder.with_name(f"partial.{secrets.token_hex(4)}.{name}")
+    try:
+        run = RunDirectory(partial)
+        run.create(config, COCO_LABELS)
+        run.save_weights(model, "best")
+        if not folder.exists():
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
