@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import io
 import logging as python_logging
+import math
 import os
 import re
 import select
@@ -72,6 +74,8 @@ def call(command: Command, arguments: Sequence[str]) -> int:
     if values.version:
         print(__version__)
         return 0
+    if nan := next((name for name in values if _is_nan(values[name].value)), None):
+        return _fail(command.name, f"flag --{nan}=nan: is not a number; see --help")
     if rest and command.argument:
         values[command.argument].value = rest.pop(0)
     if rest:
@@ -90,6 +94,11 @@ def call(command: Command, arguments: Sequence[str]) -> int:
         # Restored for the next command in this process.
         logging.set_verbosity(verbosity)
     return 0
+
+
+def _is_nan(value: object) -> bool:
+    """Whether the value of a flag is not a number, which no bound of a flag excludes."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -112,6 +121,9 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     gc.set_threshold(100_000, 20, 50)
     # Of images that are read all the same, in two raw lines; by its text, to import no Pillow.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As on standard error: a file name that is not UTF-8 does not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     _log_plain_lines()
     # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)

@@ -60,6 +60,12 @@ def test_an_interrupt_is_one_line(body):
     assert process.returncode == 130
 
 
+def test_a_name_that_is_not_utf8_can_be_printed():
+    process = start(r"print('caf\udce9')", env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert process.communicate() == ("started\ncaf\\udce9\n", "")
+    assert process.returncode == 0
+
+
 def test_a_second_interrupt_ends_what_cleans_up_for_too_long():
     process = start(
         """

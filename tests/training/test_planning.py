@@ -226,5 +226,7 @@ def test_a_given_evaluation_interval_is_part_of_the_estimate(coco_file, capsys):
 def test_hours_are_a_number(coco_file, tmp_path, capsys):
     assert call(coco_file, tmp_path, "--hours=two") == 1
     assert capsys.readouterr().err.startswith("train: flag --hours=two: could not convert string")
+    assert call(coco_file, tmp_path, "--hours=inf") == 1
+    assert capsys.readouterr().err == "train: --hours=inf: must be a number of hours\n"
     assert call(coco_file, tmp_path, "--hours=nan") == 1
-    assert capsys.readouterr().err == "train: --hours=nan: must be a number of hours\n"
+    assert capsys.readouterr().err == "train: flag --hours=nan: is not a number; see --help\n"
