@@ -58,8 +58,10 @@ def trained(coco_file, tmp_path_factory):
             "optimizer.ema_decay": 0.95,
             "training.batch_size": 4,
             "training.epochs": 1,
-            # Half as many leave boxes so rough that AP75 is chance.
-            "training.steps_per_epoch": 600,
+            "training.steps_per_epoch": 200,
+            # Statistics of the published 0.99 follow weights that change this fast too late: AP
+            # is lower after three times as many steps.
+            "training.batch_norm_momentum": 0.9,
             # The TFLite operator has no soft-NMS.
             "detection.nms": "hard",
         }
@@ -70,7 +72,7 @@ def trained(coco_file, tmp_path_factory):
 
 def test_the_objects_of_a_handful_of_images_are_detected(trained):
     _, result = trained
-    assert result.metrics["AP50"] > 0.5
+    assert result.metrics["AP50"] > 0.9 and result.metrics["AP"] > 0.7
     assert result.num_images == 4
 
 
