@@ -25,7 +25,7 @@ CONFIG = Config.for_model(
     **{
         "model.image_size": f"{SIZE[0]}x{SIZE[1]}",
         "model.num_classes": 3,
-        "model.max_level": 4,
+        "model.max_level": 5,
         "anchors.num_scales": 1,
         "anchors.aspect_ratios": [1.0],
         "augmentation.horizontal_flip": False,
@@ -34,7 +34,7 @@ CONFIG = Config.for_model(
         "detection.nms": "hard",
         "detection.iou_threshold": 1.0,
         "detection.score_threshold": 0.0,
-        "detection.max_detections": 360,
+        "detection.max_detections": 378,
     },
 )
 
@@ -54,7 +54,7 @@ def probe():
     """Logits of class c are channel c of the input at the corners of the cells."""
     images = keras.Input((*SIZE, 3))
     outputs = {}
-    for level in (3, 4):
+    for level in (3, 4, 5):
         pixels = images[:, :: 2**level, :: 2**level, :]
         outputs[f"cls_{level}"] = pixels / 32.0 - 4.0
         zeros = tf.zeros_like(pixels[..., :1])
@@ -64,7 +64,7 @@ def probe():
 
 def expected_scores(network_input):
     """Return the sorted scores of each class of the probe for an input."""
-    cells = [network_input[:: 2**level, :: 2**level].reshape(-1, 3) for level in (3, 4)]
+    cells = [network_input[:: 2**level, :: 2**level].reshape(-1, 3) for level in (3, 4, 5)]
     return np.sort(1 / (1 + np.exp(4 - np.concatenate(cells) / 32)), axis=0)
 
 
@@ -113,7 +113,7 @@ def test_exported_models_agree_with_evaluation(
         np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0
     )
     # TFLite's op keeps the best 100 of a class.
-    assert len(scores) == (100 if kind == "tflite" else 120)
+    assert len(scores) == (100 if kind == "tflite" else 126)
     expected = expected_scores(evaluation_input)[-len(scores) :]
     assert len(np.unique(expected.round(3))) > 100
     np.testing.assert_allclose(scores, expected, atol=1e-4)

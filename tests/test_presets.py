@@ -149,7 +149,7 @@ def test_rows_of_the_ablation_differ_in_the_network_only():
 
 def test_losses_of_retinanet():
     """Focal loss with gamma 2; smooth L1 with beta 0.11, summed over the coordinates."""
-    config = Config.from_yaml("retinanet").override(TINY | {"model.max_level": 4})
+    config = Config.from_yaml("retinanet").override(TINY | {"model.max_level": 5})
     loss = DetectionLoss.from_config(config)
     num_anchors = len(loss.anchors)
     errors = np.array([0.05, -0.11, 0.3, -2.0], np.float32)
@@ -161,7 +161,7 @@ def test_losses_of_retinanet():
         "box_targets": box_targets,
         "num_positives": np.ones(1, np.float32),
     }
-    sizes = {3: 8, 4: 4}
+    sizes = {3: 8, 4: 4, 5: 2}
     outputs = {f"cls_{k}": tf.zeros([1, n, n, 9 * 2]) for k, n in sizes.items()}
     outputs |= {f"box_{k}": tf.zeros([1, n, n, 9 * 4]) for k, n in sizes.items()}
     losses = loss(targets, outputs, normalizer=tf.constant(1.0))

@@ -19,7 +19,7 @@ from pydantic import (
 
 from efficientdet_tf.backbones import BACKBONES, check_scale
 from efficientdet_tf.config.declaration import DerivedFromData, MeasuresAP, Section, Shapes
-from keras_layers.feature_network import METHODS, NETWORKS, build_feature_network
+from keras_layers.feature_network import METHODS, NETWORKS, TOP_LEVEL, build_feature_network
 
 T = TypeVar("T")
 Shaping = Annotated[T, Shapes()]
@@ -74,10 +74,12 @@ class ModelConfig(Section):
     """Depthwise-separable convolutions in the heads; false is dense ones, as in RetinaNet."""
     head_norm: Shaping[bool] = True
     """BatchNorm in the heads, separate for each level; false is none, as in RetinaNet."""
-    min_level: Shaping[PositiveInt] = 3
-    """Lowest level of the feature pyramid, whose stride is `2 ** level` pixels."""
-    max_level: Shaping[PositiveInt] = 7
-    """Highest level of the feature pyramid; above `min_level`."""
+    min_level: Shaping[int] = Field(3, ge=1, le=TOP_LEVEL)
+    """Lowest level of the feature pyramid, whose stride is `2 ** level` pixels; the backbone has
+    levels up to 5."""
+    max_level: Shaping[int] = Field(7, ge=TOP_LEVEL)
+    """Highest level of the feature pyramid; above `min_level`, and not below the backbone's
+    highest, 5."""
     activation: Shaping[Literal["swish", "relu6", "relu"]] = "swish"
     """Activation of the feature network and the heads."""
     pixel_mean: Shaping[Rgb] = (123.675, 116.28, 103.53)

@@ -234,8 +234,9 @@ def test_an_unknown_key(key, expected):
         ("anchors.aspect_ratios", [], f"anchors.aspect_ratios: [] is not {RATIOS}"),
         ("anchors.aspect_ratios", [1, "a"], f"anchors.aspect_ratios: [1, 'a'] is not {RATIOS}"),
         ("anchors.aspect_ratios", [1, -2], f"anchors.aspect_ratios: [1, -2] is not {RATIOS}"),
-        ("model.min_level", 7, "model.min_level: must be below model.max_level"),
-        ("model.min_level", 0, "model.min_level: 0 is not a whole number above 0"),
+        ("model.min_level", 6, "model.min_level: 6 is not a whole number from 1 to 5"),
+        ("model.min_level", 0, "model.min_level: 0 is not a whole number from 1 to 5"),
+        ("model.max_level", 4, "model.max_level: 4 is not a whole number of 5 or more"),
         (
             "model.pixel_std",
             [1, 0, 1],
@@ -301,6 +302,12 @@ def test_an_unknown_key(key, expected):
 )
 def test_a_value_that_no_run_could_use(key, value, expected):
     assert message(Config().override, {key: value}) == expected
+
+
+def test_a_pyramid_has_two_levels():
+    assert message(Config().override, {"model.min_level": 5, "model.max_level": 5}) == (
+        "model.min_level: must be below model.max_level"
+    )
 
 
 @pytest.mark.parametrize(

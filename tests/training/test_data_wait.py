@@ -100,7 +100,7 @@ def test_an_epoch_ends_with_a_line(capsys):
 
 def test_every_batch_is_recorded_before_it_is_returned(data):
     config = Config.for_model("efficientdet-lite0").override(
-        {"model.image_size": 64, "model.max_level": 4, "training.batch_size": 4}
+        {"model.image_size": 64, "model.max_level": 5, "training.batch_size": 4}
     )
     stream = TrainingStream(data, config, tf.distribute.OneDeviceStrategy("/cpu:0"), 0)
     start = time.monotonic()

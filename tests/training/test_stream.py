@@ -41,7 +41,7 @@ def config() -> Config:
     return Config.for_model("efficientdet-lite0").override(
         {
             "model.image_size": 64,
-            "model.max_level": 4,
+            "model.max_level": 5,
             "augmentation.scale_min": 1,
             "augmentation.scale_max": 1,
             "training.batch_size": 2,
