@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
 from keras_layers.fusion import WeightedFusion, fusion_operation
 from keras_layers.mlfpn import ScaleAggregation
@@ -78,7 +79,7 @@ class AttendedFusion(keras.layers.Layer):
         x = tf.nn.relu(self.fusion(maps))
         if self.map_conv is None:
             return x
-        pooled = [f(x, axis=-1, keepdims=True) for f in (tf.reduce_mean, tf.reduce_max)]
+        pooled = [f(x, axis=-1, keepdims=True) for f in (average, tf.reduce_max)]
         return x * tf.sigmoid(self.map_conv(tf.concat(pooled, axis=-1)))
 
     def get_config(self) -> dict[str, Any]:

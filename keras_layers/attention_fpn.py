@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.attended_fusion import AttendedFusion
+from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
@@ -236,9 +237,8 @@ class FeaturePyramidAttention(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, attention: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Map float [B, H, W, C] and its attention map to the same shape."""
-        pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
-        average = self.average(pooled, training=training)
-        return self.main(x, training=training) * attention + average
+        context = self.average(average(x), training=training)
+        return self.main(x, training=training) * attention + context
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -7,13 +7,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.feature_network import METHODS
 from keras_layers.network_graph import Operation
 
 # Keeps the division of fast fusion finite when every weight is negative.
 EPSILON = 1e-4
 # Global pooling of a map, per channel.
-GLOBAL_POOLS = {"max": tf.reduce_max, "avg": tf.reduce_mean}
+GLOBAL_POOLS = {"max": tf.reduce_max, "avg": average}
 
 COMPRESSIONS = ("maxout", "maxout_affine", "conv1x1")
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
 from keras_layers.feature_network import TOP_LEVEL, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
@@ -255,5 +256,5 @@ class ScaleAggregation(keras.layers.Layer):
 
     def scales(self, x: tf.Tensor) -> tf.Tensor:
         """Return the factors of the channels of float [B, H, W, C]: float [B, 1, 1, C]."""
-        pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        pooled = average(x)
         return tf.sigmoid(self.expand(tf.nn.relu(self.reduce(pooled))))

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
 from keras_layers.fusion import WeightedFusion, fusion_operation
 from keras_layers.network_graph import Operation
@@ -58,7 +59,7 @@ class PooledGate(keras.layers.Layer):
           Float [B, H, W, C].
         """
         source, resized, target = inputs
-        pooled = tf.reduce_mean(source, axis=[1, 2], keepdims=True)
+        pooled = average(source)
         weights = tf.nn.relu(self.gate(pooled, training=training))
         lateral = weights * self.lateral(target, training=training)
         return tf.nn.relu(self.fusion([resized, lateral]))

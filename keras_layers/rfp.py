@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.batch_norm import statistics_kept
 from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.feature_network_layer import NestedFeatureNetwork
@@ -221,7 +222,7 @@ class ASPP(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Map float [B, H, W, C] to the same shape."""
-        pooled = self.average(tf.reduce_mean(x, axis=[1, 2], keepdims=True))
+        pooled = self.average(average(x))
         near = self.pointwise(x)
         branches = [near, *(conv(x) for conv in self.dilated), pooled + tf.zeros_like(near)]
         return tf.concat(branches, axis=-1)

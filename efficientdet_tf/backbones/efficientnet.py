@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from keras_layers.averages import average
 from keras_layers.batch_norm import batch_norm
 from keras_layers.gradient_checkpointing import recomputed
 from keras_layers.stochastic_depth import StochasticDepth
@@ -99,7 +100,7 @@ class SqueezeExcite(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Map float [B, H, W, C] to the same shape."""
-        pooled = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        pooled = average(x)
         return x * tf.sigmoid(self.expand(self.activation(self.reduce(pooled))))
 
     def get_config(self) -> dict[str, Any]:
