@@ -93,6 +93,15 @@ class FeatureNetwork(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def __call__(self, features: Mapping[Any, tf.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Call the layer with {level: map}, see `call`; levels may be text, as JSON makes them."""
+        return super().__call__({int(level): x for level, x in features.items()}, *args, **kwargs)
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build the layer from a model file, where levels are text."""
+        shapes = {int(level): tuple(shape) for level, shape in config["input_shape"].items()}
+        self.build(shapes)
+
     def build(self, input_shapes: dict[int, tf.TensorShape]) -> None:
         self.levels = check_levels(input_shapes)
         super().build(input_shapes)

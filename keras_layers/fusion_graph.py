@@ -346,7 +346,6 @@ class FusionGraph(FeatureNetwork):
         Returns:
           Dict {level: float [B, H_l, W_l, C]} of the same levels and sizes.
         """
-        features = {int(level): x for level, x in features.items()}
         features = {level: features[level] for level in self.fused_levels()}
         features = self.project(features, training)
         for first in range(0, len(self.nodes), len(self.graph)):

@@ -320,6 +320,41 @@ def test_a_config_and_a_weights_file_make_the_same_outputs(row, trained, feature
         np.testing.assert_array_equal(x, expected[level])
 
 
+STORED = [
+    ("bifpn", {}),
+    ("fpn", {"coarse_levels": "strided", "source": "input"}),
+    ("bfp", {"base": "attention_fpn"}),
+    ("asff", {}),
+    ("rfp", {}),
+    ("attention_fpn", {}),
+    ("mlfpn", {}),
+    ("fpt", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), STORED, ids=str)
+def test_a_stored_model_has_the_same_outputs(name, options, tmp_path):
+    """JSON makes text of the levels."""
+    # Level 5 has the 8x8 positions that the context of attention_fpn needs.
+    sizes = {3: 32, 4: 16, 5: 8, 6: 4, 7: 2}
+    features = {n: tf.random.stateless_normal([1, k, k, 4], [1, n]) for n, k in sizes.items()}
+    inputs = {level: keras.Input(x.shape[1:]) for level, x in features.items()}
+    network = build_feature_network(name, options, num_filters=8)
+    model = keras.Model(inputs, network(inputs))
+    model.save(tmp_path / "a.keras")
+    expected = model(features)
+    for copy in (
+        keras.Model.from_config(model.get_config()),
+        keras.models.model_from_json(model.to_json()),
+        keras.models.load_model(tmp_path / "a.keras"),
+    ):
+        copy.set_weights(model.get_weights())
+        found = copy({level: features[int(level)] for level in copy.input})
+        assert {int(level) for level in found} == set(expected)
+        for level, x in found.items():
+            np.testing.assert_array_equal(x, expected[int(level)])
+
+
 @pytest.fixture
 def policy(request):
     keras.mixed_precision.set_global_policy(request.param)
