@@ -5,7 +5,7 @@ Atrous Convolution", CVPR 2021, https://arxiv.org/abs/2006.02334.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +39,9 @@ class RFP(NestedFeatureNetwork):
 
     F, ASPP and g are shared by all steps and levels. BatchNorm statistics are updated in the
     first pass only. Called with features alone, the layer is its base: only `from_images` can
-    run the backbone again. Switchable atrous convolution belongs to the backbone and is not
+    run the backbone again, and a config does not hold the backbone. A whole model is thus not
+    rebuilt from its Keras config or .keras file, but by `efficientdet_tf.model.build`, and its
+    weights are loaded. Switchable atrous convolution belongs to the backbone and is not
     included.
 
     Args:
@@ -92,6 +94,8 @@ class RFP(NestedFeatureNetwork):
         self.aspp = ASPP(num_filters, name="aspp")
         self.gate = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name="gate")
         self.feedback_convs: list[keras.layers.Layer] = []
+        # Set by `from_images`.
+        self.run_again: Callable[..., dict[int, tf.Tensor]] | None = None
 
     def from_images(
         self,
@@ -173,10 +177,19 @@ class RFP(NestedFeatureNetwork):
         images: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> dict[int, tf.Tensor]:
-        """Fuse, see `FusionGraph.call`; with images, as in `from_images`."""
+        """Fuse, see `FusionGraph.call`; with images, as in `from_images`.
+
+        Raises:
+          ValueError: if images are given and `from_images` has not been called.
+        """
         outputs = self.pyramid(features, training=training)
         if images is None:
             return outputs
+        if self.run_again is None:
+            raise ValueError(
+                "name: rfp runs the backbone again, which a Keras config does not hold; build the "
+                "model by efficientdet_tf.model.build and load its weights"
+            )
         for step in range(2, self.steps + 1):
             feedback = {
                 level: conv(self.aspp(outputs[level]))

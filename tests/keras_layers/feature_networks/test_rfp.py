@@ -1,5 +1,7 @@
 """RFP with backbones: feedback, weights, statistics and gradients."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -205,6 +207,15 @@ def test_a_backbone_without_feedback_is_named():
     expected = "name: rfp feeds its output back into the backbone, and efficientnet-b0 has no input"
     with pytest.raises(ValueError, match=f"^{expected} for it; choose another"):
         network.from_images(keras.Input((64, 64, 3)), backbone, ExtraLevels(8, 7))
+
+
+def test_a_model_that_a_config_cannot_make_says_so(shared):
+    expected = (
+        "name: rfp runs the backbone again, which a Keras config does not hold; build the model by "
+        "efficientdet_tf.model.build and load its weights"
+    )
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        keras.Model.from_config(shared.model.get_config())
 
 
 @pytest.mark.parametrize(
