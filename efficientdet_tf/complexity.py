@@ -118,12 +118,22 @@ def _output_size(operation: tf.Operation) -> int:
 
 def _conv_cost(operation: tf.Operation) -> int:
     height, width, inputs, _ = operation.inputs[1].shape
-    return _output_size(operation) * height * width * inputs
+    return _output_size(_without_padding(operation)) * height * width * inputs
+
+
+def _without_padding(operation: tf.Operation) -> tf.Operation:
+    """Return the operation with the output of a convolution, which may be a dilated one.
+
+    A dilated convolution is one of the map's blocks, padded to one size; they are put together,
+    and cropped, afterwards.
+    """
+    consumers = operation.outputs[0].consumers()
+    return next((other for other in consumers if other.type == "BatchToSpaceND"), operation)
 
 
 def _depthwise_conv_cost(operation: tf.Operation) -> int:
     height, width = operation.inputs[1].shape[:2]
-    return _output_size(operation) * height * width
+    return _output_size(_without_padding(operation)) * height * width
 
 
 def _matrix_product_cost(operation: tf.Operation) -> int:

@@ -23,6 +23,17 @@ def model_of(function, shape=(4, 6, 8)) -> keras.Model:
     ("function", "cost"),
     [
         (lambda x: tf.nn.conv2d(x, tf.ones([3, 3, 8, 5]), 2, "SAME"), 2 * 3 * 5 * 9 * 8),
+        # Of blocks of the map, padded to 6x6.
+        (
+            lambda x: tf.nn.convolution(x, tf.ones([3, 3, 8, 5]), padding="SAME", dilations=3),
+            4 * 6 * 5 * 9 * 8,
+        ),
+        (
+            lambda x: tf.nn.depthwise_conv2d(
+                x, tf.ones([3, 3, 8, 1]), [1, 1, 1, 1], "SAME", dilations=[3, 3]
+            ),
+            4 * 6 * 8 * 9,
+        ),
         # Two groups.
         (lambda x: tf.nn.conv2d(x, tf.ones([1, 1, 4, 6]), 1, "SAME"), 4 * 6 * 6 * 4),
         (

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.backbones import build_backbone
+from efficientdet_tf.complexity import measure_parts
 from keras_layers.feature_network import build_feature_network
 from keras_layers.network_graph import graph_of
 from keras_layers.resample import ExtraLevels
@@ -19,13 +20,15 @@ SMALL = {"width": 0.25, "depth": 0.2}
 class Pyramid:
     """A backbone, the extra levels and a network, connected in a model."""
 
-    def __init__(self, name="efficientnet-b0", scale=SMALL, num_filters=8, **options):
+    def __init__(
+        self, name="efficientnet-b0", scale=SMALL, num_filters=8, size=(64, 96), **options
+    ):
         self.backbone = build_backbone(name, **scale)
         self.network = RFP(num_filters=num_filters, name="feature_network", **options)
         self.extra = ExtraLevels(
             num_filters, 7, self.network.projection_block(), min_level=3, name="extra_levels"
         )
-        images = keras.Input((64, 96, 3))
+        images = keras.Input((*size, 3))
         outputs = self.network.from_images(images, self.backbone, self.extra)
         self.model = keras.Model(images, outputs)
 
@@ -54,6 +57,28 @@ def test_parameters_at_the_size_of_d0(num_parameters):
     # The backbone is not a part of the network; its weights keep their names.
     assert num_parameters(pyramid.model) == 116_665 + num_parameters(pyramid.backbone)
     assert all(w.name.startswith("backbone/") for w in pyramid.backbone.weights)
+
+
+def test_multiply_adds_at_the_size_of_d0():
+    """A further pass without the backbone: extra levels, base, feedback and gate."""
+    once, twice = (
+        measure_parts(
+            Pyramid(
+                scale={}, num_filters=64, size=(512, 512), share_backbone=True, steps=steps
+            ).model
+        )
+        for steps in (1, 2)
+    )
+    added = twice["feature_network"].multiply_adds - once["feature_network"].multiply_adds
+    assert added - once["backbone"].multiply_adds == 177_624_064
+    # At levels 3 to 5, ASPP has 1x1, two 3x3 and, of the average, another 1x1 convolution.
+    positions, levels = 64**2 + 32**2 + 16**2, 3
+    aspp = positions * (1 + 2 * 9) * 64 * 16 + levels * 64 * 16
+    # To the widths of the first blocks of the levels.
+    feedback = 64 * (64**2 * 40 + 32**2 * 80 + 16**2 * 192)
+    gate = 64 * (positions + 8**2 + 4**2)
+    base = once["extra_levels"].multiply_adds + once["feature_network"].multiply_adds
+    assert added - once["backbone"].multiply_adds == base + aspp + feedback + gate
 
 
 def test_parameters_with_a_resnet(num_parameters):
