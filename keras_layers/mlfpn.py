@@ -81,6 +81,7 @@ class MLFPN(FeatureNetwork):
 
     def build(self, input_shapes: Any) -> None:
         super().build(input_shapes)
+        check_choice("deep_level", self.deep_level, self.levels)
         width = self.num_filters
         one, three = (relu_block(self.conv_block, size) for size in (1, 3))
         self.shallow_conv = three.build(width, name="shallow")

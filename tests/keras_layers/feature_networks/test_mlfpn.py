@@ -38,6 +38,12 @@ def test_scales_of_the_aggregation(randomize):
     np.testing.assert_array_equal(layer(x), x / 2)
 
 
+def test_the_deep_level_is_one_of_the_levels():
+    network = build_feature_network("mlfpn", {"deep_level": 4}, num_filters=8)
+    with pytest.raises(ValueError, match="^deep_level: 4 is not one of 5, 6$"):
+        network.build({5: (None, 2, 2, 8), 6: (None, 1, 1, 8)})
+
+
 def test_an_odd_width():
     with pytest.raises(ValueError, match="^num_filters: 63 is odd$"):
         build_feature_network("mlfpn", num_filters=63)
