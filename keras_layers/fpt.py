@@ -55,7 +55,7 @@ class FPT(FeatureNetwork):
         divided by the number of keys, without softmax, as in the published code.
         Default "euclidean".
       dropout: dropout rate of ST's attention weights, 0 or more, below 1. Default 0.1.
-      local_window: side of the square of keys visible to a query of GT, in positions; 0 is
+      local_window: side of the square of keys visible to a query of GT, in positions, odd; 0 is
         all keys. Default 0.
       max_positions: largest number of keys; larger maps are pooled to it. Default 4096.
       dropblock: DropBlock rate of the outputs, with squares of 3 pixels, 0 or more, below 1;
@@ -102,6 +102,10 @@ class FPT(FeatureNetwork):
                 raise ValueError(f"{field}: {rate} is not 0 or more, below 1")
         if local_window < 0:
             raise ValueError(f"local_window: {local_window} is below 0")
+        if local_window and local_window % 2 == 0:
+            raise ValueError(
+                f"local_window: {local_window} is even; set an odd number, or 0 for all keys"
+            )
         self.num_parts = num_parts
         self.similarity = similarity
         self.dropout = dropout
@@ -324,7 +328,7 @@ def local_windows(queries: tuple[int, int], keys: tuple[int, int], side: int) ->
 
     Args:
       queries, keys: (height, width) of the maps, in positions.
-      side: side of the square of keys around the projection, in positions.
+      side: side of the square of keys around the projection, in positions, odd.
 
     Returns:
       Bool [height * width of the queries, height * width of the keys].

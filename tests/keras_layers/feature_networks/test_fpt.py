@@ -123,6 +123,10 @@ def test_a_map_that_is_too_large():
         ({"options": {"dropout": 1}}, "options.dropout: 1 is not 0 or more, below 1"),
         ({"options": {"dropblock": 1}}, "options.dropblock: 1 is not 0 or more, below 1"),
         ({"options": {"local_window": -1}}, "options.local_window: -1 is below 0"),
+        (
+            {"options": {"local_window": 2}},
+            "options.local_window: 2 is even; set an odd number, or 0 for all keys",
+        ),
         ({"options": {"max_positions": 0}}, "options.max_positions: 0 is below 1"),
     ],
 )
