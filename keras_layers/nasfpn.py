@@ -82,6 +82,11 @@ class NASFPN(FusionGraph):
         self.pool_kernel = pool_kernel
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
+        if self.block_specs == read_block_specs(BLOCK_SPECS) and levels != [3, 4, 5, 6, 7]:
+            raise ValueError(
+                f"block_specs: the published cell is for levels 3 to 7, not {levels[0]} to "
+                f"{levels[-1]}; set cells for these, or another feature network"
+            )
         check_block_specs(self.block_specs, levels)
         table = NodeTable(levels)
         # Level and id in the table of each map, in the numbering of `block_specs`: an

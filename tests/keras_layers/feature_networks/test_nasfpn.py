@@ -135,6 +135,12 @@ def test_block_specs_fit_the_levels(changed, expected, features_of):
     assert str(error.value).startswith(f"block_specs: {expected}")
 
 
-def test_the_published_cell_is_of_five_levels(features_of):
-    with pytest.raises(ValueError, match="the last 6, one of each of"):
-        NASFPN(num_filters=8)(features_of((64, 64), max_level=8))
+@pytest.mark.parametrize(("first", "last"), [(3, 8), (4, 7), (4, 8)])
+def test_the_published_cell_is_of_five_levels(first, last):
+    shapes = {level: (None, 4, 4, 8) for level in range(first, last + 1)}
+    expected = (
+        f"block_specs: the published cell is for levels 3 to 7, not {first} to {last}; set cells "
+        "for these, or another feature network"
+    )
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        NASFPN(num_filters=8).build(shapes)
