@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_choice
+from keras_layers.feature_network import check_choice, check_integer
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
 from keras_layers.resample import pool_between, upsample_to
@@ -72,8 +72,7 @@ class ASFF(NestedFeatureNetwork):
             **kwargs,
         )
         check_choice("sources", sources, SOURCES)
-        if weight_filters < 1:
-            raise ValueError(f"weight_filters: {weight_filters} is below 1")
+        check_integer("weight_filters", weight_filters)
         self.sources = sources
         self.weight_filters = weight_filters
 

@@ -13,7 +13,7 @@ import tf_keras as keras
 from keras_layers.attended_fusion import AttendedFusion
 from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import TOP_LEVEL, check_choice
+from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
 from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.network_graph import UPSAMPLE, Edge, NetworkGraph, Operation
 from keras_layers.pooled_gate import PooledGate
@@ -80,7 +80,8 @@ class AttentionFPN(FeatureNetwork):
         check_choice("attention", attention, ATTENTIONS)
         self.context = context
         self.attention = attention
-        self.attention_norm = bool(attention_norm)
+        check_bool("attention_norm", attention_norm)
+        self.attention_norm = attention_norm
 
     def build(self, input_shapes: Any) -> None:
         super().build(input_shapes)

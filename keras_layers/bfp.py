@@ -13,7 +13,7 @@ import tf_keras as keras
 from absl import logging
 
 from keras_layers.attention import attend, products, to_positions
-from keras_layers.feature_network import check_choice
+from keras_layers.feature_network import check_bool, check_choice
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.fusion import fusion_operation
 from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
@@ -81,8 +81,10 @@ class BFP(NestedFeatureNetwork):
         check_choice("refine", refine, REFINEMENTS)
         self.level = level
         self.refine = refine
-        self.embedded = bool(embedded)
-        self.scale_logits = bool(scale_logits)
+        check_bool("embedded", embedded)
+        self.embedded = embedded
+        check_bool("scale_logits", scale_logits)
+        self.scale_logits = scale_logits
         self.refinement = None
         if refine == "non_local":
             self.refinement = NonLocal(num_filters, embedded, scale_logits, name="refine")

@@ -10,6 +10,7 @@ from typing import Any
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
+from keras_layers.feature_network import check_bool
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 
 
@@ -79,8 +80,10 @@ class BiFPN(FusionGraph):
             conv_block=conv_block,
             **kwargs,
         )
-        self.conv_after_downsample = bool(conv_after_downsample)
-        self.projection_norm = bool(projection_norm)
+        check_bool("conv_after_downsample", conv_after_downsample)
+        self.conv_after_downsample = conv_after_downsample
+        check_bool("projection_norm", projection_norm)
+        self.projection_norm = projection_norm
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         return bifpn_nodes(levels)

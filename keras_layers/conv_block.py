@@ -55,7 +55,8 @@ class ConvBlock:
                 raise ValueError(
                     f"conv_block.{field}: {getattr(self, field)!r} is not true or false"
                 )
-        if not isinstance(self.kernel_size, int) or self.kernel_size < 1:
+        is_integer = isinstance(self.kernel_size, int) and not isinstance(self.kernel_size, bool)
+        if not is_integer or self.kernel_size < 1:
             raise ValueError(f"conv_block.kernel_size: {self.kernel_size!r} is not 1 or more")
         try:
             keras.activations.get(self.activation)
@@ -86,7 +87,7 @@ class ConvBlock:
                         f"conv_block.{key}: is not a field; known: {', '.join(fields)}"
                     )
             return cls(**{**defaults, **value})
-        if value is not None and value not in PROFILES:
+        if value is not None and not (isinstance(value, str) and value in PROFILES):
             raise ValueError(
                 f"conv_block: {value!r} is not one of {', '.join(PROFILES)}, "
                 "and not a mapping of fields"

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from keras_layers.feature_network import TOP_LEVEL, check_choice
+from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
 from keras_layers.fusion import COMPRESSIONS
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.network_graph import Edge, NetworkGraph, Operation
@@ -60,7 +60,8 @@ class EFM(FusionGraph):
         )
         check_choice("compress", compress, COMPRESSIONS)
         self.compress = compress
-        self.spp = bool(spp)
+        check_bool("spp", spp)
+        self.spp = spp
         self.spp_projection = None
         if spp:
             self.spp_projection = Projection(num_filters, self.conv_block, name="spp")

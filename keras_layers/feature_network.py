@@ -24,6 +24,7 @@ module imports no TensorFlow, so that a command can check settings before that i
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ def network_class(name: str) -> type:
     Raises:
       ValueError: if the name is unknown.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"name: {name!r} is not a feature network{nearest(name, NETWORKS)}")
+    if not isinstance(name, str) or name not in NETWORKS:
+        near = nearest(str(name), NETWORKS)
+        raise ValueError(f"name: {name!r} is not a feature network{near}")
     module, attribute = NETWORKS[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -135,6 +137,10 @@ def build_feature_network(
         )
     except ValueError as error:
         raise ValueError(name_setting(name, error)) from error
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(f"options: {name} cannot use {options}: {error}") from error
 
 
 def name_setting(name: str, error: ValueError) -> str:
@@ -158,8 +164,30 @@ def check_levels(levels: Iterable[int | str]) -> list[int]:
 
 def check_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise ValueError if a value is none of the choices."""
-    if value not in choices:
+    # In a list, as a value need not be hashable.
+    if value not in list(choices):
         raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(str, choices))}")
+
+
+def check_integer(field: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError if a value is no whole number, or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{field}: {value!r} is not a whole number")
+    if value < least:
+        raise ValueError(f"{field}: {value} is below {least}")
+
+
+def check_rate(field: str, value: Any) -> None:
+    """Raise ValueError if a value is no number of 0 or more, below 1."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise ValueError(f"{field}: {value!r} is not 0 or more, below 1")
+
+
+def check_bool(field: str, value: Any) -> None:
+    """Raise ValueError if a value is neither true nor false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{field}: {value!r} is not true or false")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

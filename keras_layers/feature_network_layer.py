@@ -11,6 +11,7 @@ from keras_layers.feature_network import (
     METHODS,
     build_feature_network,
     check_choice,
+    check_integer,
     check_levels,
 )
 from keras_layers.network_graph import NetworkGraph
@@ -47,8 +48,7 @@ class FeatureNetwork(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         for field, value in (("num_filters", num_filters), ("num_repeats", num_repeats)):
-            if value < 1:
-                raise ValueError(f"{field}: {value} is below 1")
+            check_integer(field, value)
         check_choice("fusion", fusion, METHODS)
         self.num_filters = num_filters
         self.num_repeats = num_repeats
@@ -136,6 +136,8 @@ class NestedFeatureNetwork(FeatureNetwork):
 
     def __init__(self, *, base: str, base_options: Mapping[str, Any] | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not isinstance(base_options or {}, Mapping):
+            raise ValueError(f"base_options: {base_options!r} is not names and values")
         self.base = base
         self.base_options = dict(base_options or {})
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_choice
+from keras_layers.feature_network import check_bool, check_choice
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 
 PATHS = ("bu", "td")
@@ -74,9 +74,13 @@ class FPG(FusionGraph):
             **kwargs,
         )
         check_choice("across_skip", across_skip, SKIPS)
-        self.truncate = bool(truncate)
-        self.across_up = bool(across_up)
+        check_bool("truncate", truncate)
+        self.truncate = truncate
+        check_bool("across_up", across_up)
+        self.across_up = across_up
         self.across_skip = across_skip
+        if isinstance(paths, str) or not isinstance(paths or [], Sequence):
+            raise ValueError(f"paths: {paths!r} is not a list of {', '.join(PATHS)}")
         self.paths = tuple(paths or ["bu"] * num_repeats)
         for path in self.paths:
             check_choice("paths", path, PATHS)

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import TOP_LEVEL, check_choice
+from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.network_graph import Edge, NetworkGraph
 
@@ -94,7 +94,8 @@ class FPN(FusionGraph):
         self.variant = variant
         self.coarse_levels = coarse_levels
         self.source = source
-        self.projection_norm = bool(projection_norm)
+        check_bool("projection_norm", projection_norm)
+        self.projection_norm = projection_norm
 
     @property
     def reads_extra_levels(self) -> bool:  # type: ignore[override]

@@ -14,7 +14,7 @@ import tf_keras as keras
 
 from keras_layers.attention import MixtureOfSoftmaxes, attend, products, to_positions
 from keras_layers.batch_norm import batch_norm
-from keras_layers.feature_network import check_choice
+from keras_layers.feature_network import check_choice, check_integer, check_rate
 from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.network_graph import Edge, NetworkGraph, Operation
 from keras_layers.pooled_gate import PooledGate
@@ -91,17 +91,14 @@ class FPT(FeatureNetwork):
             raise ValueError(f"num_repeats: {num_repeats} is above 1, and fpt is not repeated")
         check_choice("similarity", similarity, SIMILARITIES)
         for field, value in (("num_parts", num_parts), ("max_positions", max_positions)):
-            if value < 1:
-                raise ValueError(f"{field}: {value} is below 1")
+            check_integer(field, value)
         if num_filters % (2 * num_parts):
             raise ValueError(
                 f"num_filters: {num_filters} is no multiple of twice num_parts, {2 * num_parts}"
             )
         for field, rate in (("dropout", dropout), ("dropblock", dropblock)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{field}: {rate} is not 0 or more, below 1")
-        if local_window < 0:
-            raise ValueError(f"local_window: {local_window} is below 0")
+            check_rate(field, rate)
+        check_integer("local_window", local_window, least=0)
         if local_window and local_window % 2 == 0:
             raise ValueError(
                 f"local_window: {local_window} is even; set an odd number, or 0 for all keys"

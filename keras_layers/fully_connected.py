@@ -8,6 +8,7 @@ from typing import Any
 
 import tf_keras as keras
 
+from keras_layers.feature_network import check_bool
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 
 
@@ -46,7 +47,8 @@ class FullyConnected(FusionGraph):
             conv_block=conv_block,
             **kwargs,
         )
-        self.conv_after_downsample = bool(conv_after_downsample)
+        check_bool("conv_after_downsample", conv_after_downsample)
+        self.conv_after_downsample = conv_after_downsample
 
     def make_nodes(self, levels: list[int]) -> list[Node]:
         table = NodeTable(levels)

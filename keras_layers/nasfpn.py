@@ -128,6 +128,8 @@ def read_block_specs(block_specs: Sequence[Sequence]) -> tuple[tuple, ...]:
     Raises:
       ValueError: if a merging cell is invalid; the message names it.
     """
+    if isinstance(block_specs, str) or not isinstance(block_specs, Sequence):
+        raise ValueError(f"block_specs: {block_specs!r} is not a list of merging cells")
     specs = []
     for spec in block_specs:
         try:

@@ -13,7 +13,7 @@ import tf_keras as keras
 
 from keras_layers.averages import average
 from keras_layers.batch_norm import statistics_kept
-from keras_layers.feature_network import TOP_LEVEL
+from keras_layers.feature_network import TOP_LEVEL, check_bool, check_integer
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.network_graph import POOL, Edge, NetworkGraph, Operation, graph_of
 
@@ -87,10 +87,10 @@ class RFP(NestedFeatureNetwork):
         )
         if num_filters % 4:
             raise ValueError(f"num_filters: {num_filters} is no multiple of 4")
-        if steps < 1:
-            raise ValueError(f"steps: {steps} is below 1")
+        check_integer("steps", steps)
         self.steps = steps
-        self.share_backbone = bool(share_backbone)
+        check_bool("share_backbone", share_backbone)
+        self.share_backbone = share_backbone
         self.aspp = ASPP(num_filters, name="aspp")
         self.gate = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name="gate")
         self.feedback_convs: list[keras.layers.Layer] = []

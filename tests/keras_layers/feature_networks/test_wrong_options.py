@@ -43,6 +43,9 @@ def test_a_wrong_value_is_named(name, changes, expected):
             ".kernel: is not a field; known: separable, kernel_size, norm, activation, order, bias",
         ),
         ({"kernel_size": 0}, ".kernel_size: 0 is not 1 or more"),
+        ({"kernel_size": True}, ".kernel_size: True is not 1 or more"),
+        ({"kernel_size": "3"}, ".kernel_size: '3' is not 1 or more"),
+        (["light"], ": ['light'] is not one of light, dense, and not a mapping of fields"),
         ({"activation": "wish"}, ".activation: 'wish' is not a Keras activation"),
         ({"norm": "layer"}, ".norm: 'layer' is not true or false"),
     ],
@@ -98,6 +101,42 @@ def test_a_wrong_base_is_named(name, options, expected):
     with pytest.raises(ValueError) as error:
         build_feature_network(name, options, num_filters=8)
     assert str(error.value) == f"options.{expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "expected"),
+    [
+        ("rfp", "steps", "two", "'two' is not a whole number"),
+        ("rfp", "steps", None, "None is not a whole number"),
+        ("rfp", "share_backbone", "yes", "'yes' is not true or false"),
+        ("asff", "weight_filters", "8", "'8' is not a whole number"),
+        ("asff", "weight_filters", 8.5, "8.5 is not a whole number"),
+        ("asff", "base", ["fpn"], "['fpn'] is not a feature network; did you mean 'fpn'?"),
+        ("bfp", "base_options", 3, "3 is not names and values"),
+        ("bfp", "embedded", 1, "1 is not true or false"),
+        ("fpt", "num_parts", 1.5, "1.5 is not a whole number"),
+        ("fpt", "num_parts", True, "True is not a whole number"),
+        ("fpt", "max_positions", None, "None is not a whole number"),
+        ("fpt", "local_window", 2.5, "2.5 is not a whole number"),
+        ("fpt", "dropout", "a", "'a' is not 0 or more, below 1"),
+        ("fpg", "paths", 3, "3 is not a list of bu, td"),
+        ("fpg", "paths", "td", "'td' is not a list of bu, td"),
+        ("fpg", "truncate", "false", "'false' is not true or false"),
+        ("fpg", "across_up", "no", "'no' is not true or false"),
+        ("nasfpn", "block_specs", 3, "3 is not a list of merging cells"),
+        ("nasfpn", "global_pool", ["max"], "['max'] is not one of max, avg"),
+        ("fpn", "projection_norm", "no", "'no' is not true or false"),
+        ("bifpn", "projection_norm", "no", "'no' is not true or false"),
+        ("bifpn", "conv_after_downsample", 0, "0 is not true or false"),
+        ("fully_connected", "conv_after_downsample", 0, "0 is not true or false"),
+        ("efm", "spp", "yes", "'yes' is not true or false"),
+        ("attention_fpn", "attention_norm", "no", "'no' is not true or false"),
+    ],
+)
+def test_options_have_types(name, option, value, expected):
+    with pytest.raises(ValueError) as error:
+        build_feature_network(name, {option: value}, num_filters=8)
+    assert str(error.value) == f"options.{option}: {expected}"
 
 
 def test_an_unknown_network():
