@@ -21,16 +21,17 @@ def repeated_images(sets: Sequence[CheckedSet]) -> dict[str, list[Fault]]:
     """
     images = [(part, each) for part in sets for each in part.images]
     first = find_duplicates([each.fingerprint for _, each in images])
-    seen: dict[int, list[tuple[CheckedSet, CheckedImage]]] = collections.defaultdict(list)
+    # By group and set the first image; the sets in their order.
+    seen: dict[int, dict[str, CheckedImage]] = collections.defaultdict(dict)
     faults: dict[str, list[Fault]] = {part.split: [] for part in sets}
     for (part, image), root in zip(images, first):
-        inside = [other for there, other in seen[root] if there is part]
-        outside = [other for there, other in seen[root] if there is not part]
+        found = faults[part.split]
+        outside = next((other for split, other in seen[root].items() if split != part.split), None)
         if outside:
-            faults[part.split].append(_fault("leakage", image, outside[0], "the other split"))
-        if inside:
-            faults[part.split].append(_fault("image_duplicate", image, inside[0], "this set"))
-        seen[root].append((part, image))
+            found.append(_fault("leakage", image, outside, "the other split"))
+        inside = seen[root].setdefault(part.split, image)
+        if inside is not image:
+            found.append(_fault("image_duplicate", image, inside, "this set"))
     return faults
 
 

@@ -2,11 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from efficientdet_tf import data
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.checks import duplicates
+from efficientdet_tf.data.checks.image_properties import Fingerprint
 from efficientdet_tf.data.checks.result import check_sets
 
 
@@ -38,6 +41,38 @@ def test_blank_images_are_no_copies(folder, faults_of):
     for number in range(2):
         folder.add(f"{number}.png", image=Image.new("RGB", (64, 48), (0, 0, number)))
     assert faults_of(folder.save()) == []
+
+
+def test_frames_of_a_fixed_camera_are_not_all_compared_with_each_other(monkeypatch):
+    """Two cameras of 1,000 frames with noise: about a million pairs."""
+    random = np.random.default_rng(0)
+    grey = random.integers(20, 236, (2, 32, 32))
+    noisy = [grey[i % 2] + random.integers(-1, 2, (32, 32)) for i in range(2000)]
+    # The codes of the frames differ in up to four bits.
+    bits = random.integers(0, 63, (2000, 2))
+    codes = [i % 2 << 40 | 1 << int(a) ^ 1 << int(b) for i, (a, b) in enumerate(bits)]
+    compared, differences = [], duplicates._differences
+
+    def counting(grey, one, others):
+        compared.append(len(others))
+        return differences(grey, one, others)
+
+    monkeypatch.setattr(duplicates, "_differences", counting)
+    frames = [Fingerprint(code, each.astype(np.uint8)) for code, each in zip(codes, noisy)]
+    assert duplicates.find_duplicates(frames) == [0, 1] * 1000
+    # All pairs are two million, in each of the six bands of the codes.
+    assert sum(compared) < 100_000
+
+
+def test_chains_of_equal_images_are_one_group():
+    """Frames of a slowly moving camera, of which only neighbours are equal, in mixed order."""
+    grey = np.repeat(np.arange(0, 120, 2, dtype=np.uint8), 1024 * 10).reshape(600, 32, 32)
+    grey[:, 0, 0] = np.arange(600) % 10
+    frames = [Fingerprint((1 << i // 10) - 1, each) for i, each in enumerate(grey)]
+    frames = [frames[i] for i in np.random.default_rng(1).permutation(600)]
+    assert duplicates.find_duplicates(frames) == [0] * 600
+    far = [Fingerprint(0, np.full((32, 32), 7 * step, np.uint8)) for step in range(10)]
+    assert duplicates.find_duplicates(far) == list(range(10))
 
 
 def test_empty_and_rare_classes(folder, faults_of):
