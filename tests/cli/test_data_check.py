@@ -104,7 +104,7 @@ def test_fix_writes_a_cleaned_copy(tmp_path, capsys):
     (tmp_path / "set" / "2.jpg").write_bytes(b"")
     clean, output = tmp_path / "clean", tmp_path / "out"
     assert call(f"--data={path}", f"--output={output}", f"--fix={clean}", "--fail_on=never") == 0
-    line = f"Written to {clean}/train.json: 1 images; 1 images and 0 objects are left out\n"
+    line = f"Written to {clean}/train.json: 1 images; 1 images and 2 objects are left out\n"
     assert capsys.readouterr().out.endswith(line)
     # A link, which takes no space.
     assert (clean / "train" / "1.jpg").samefile(tmp_path / "set" / "1.jpg")

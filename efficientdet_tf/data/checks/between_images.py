@@ -9,6 +9,22 @@ from efficientdet_tf.data.faults import Fault
 from efficientdet_tf.data.leakage import content_digest
 
 
+def equal_images(sets: Sequence[CheckedSet]) -> list[list[tuple[CheckedSet, CheckedImage]]]:
+    """Group the images of equal content, see `find_duplicates`.
+
+    Args:
+      sets: the sets.
+
+    Returns:
+      Groups of two or more (set, image), in the order of the sets and their images.
+    """
+    images = [(part, each) for part in sets for each in part.images]
+    groups: dict[int, list[tuple[CheckedSet, CheckedImage]]] = collections.defaultdict(list)
+    for pair, first in zip(images, find_duplicates([each.fingerprint for _, each in images])):
+        groups[first].append(pair)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def repeated_images(sets: Sequence[CheckedSet]) -> dict[str, list[Fault]]:
     """Find images of equal content, see `find_duplicates`.
 

@@ -26,7 +26,7 @@ from efficientdet_tf.data.validation import (
 )
 
 # IoU from which two boxes of a class are taken for the same object.
-_SAME_OBJECT_IOU = 0.9
+SAME_OBJECT_IOU = 0.9
 
 
 class CheckedImage(NamedTuple):
@@ -184,7 +184,7 @@ def repeated_objects(record: Record) -> dict[int, int]:
     """Find objects of the class and, nearly, the box of an earlier one: {later: earlier}."""
     counted = np.flatnonzero(record.is_counted)
     boxes, classes = record.boxes[counted], record.classes[counted]
-    same = pairwise_overlaps(boxes, boxes)[0] >= _SAME_OBJECT_IOU
+    same = pairwise_overlaps(boxes, boxes)[0] >= SAME_OBJECT_IOU
     same = np.tril(same & (classes[:, None] == classes), k=-1)
     return {
         int(counted[later]): int(counted[same[later].argmax()])

@@ -43,7 +43,7 @@ def test_what_can_be_corrected_is_and_the_rest_is_left_out(folder, tmp_path):
     folder.annotations[-1]["category_id"] = 7
     path, before = folder.save(), contents(folder.path)
     [cleaned] = write_cleaned(check(train=path), tmp_path / "clean")
-    assert (cleaned.num_images_left_out, cleaned.num_objects_left_out) == (3, 2)
+    assert (cleaned.num_images_left_out, cleaned.num_objects_left_out) == (3, 5)
     assert contents(folder.path) == before
     loaded = data.load(str(tmp_path / "clean" / "train.json"), strict=True)
     assert [record.name.rpartition("/")[2] for record in loaded.records] == [
@@ -99,6 +99,46 @@ def test_images_of_both_splits_are_left_out_of_the_training_set(folder, tmp_path
     paths = {split: str(tmp_path / "clean" / f"{split}.json") for split in ("train", "val")}
     kinds = {fault.kind for _, fault in check(**paths).faults}
     assert kinds == {"class_empty"}
+
+
+def test_frames_of_a_fixed_camera_are_kept_where_their_objects_differ(folder, tmp_path):
+    """In one set, and of frames of the other one that look the same."""
+    pixels = folder.add("background.png", [2, 2, 20, 20])
+    copies = {"moved.png": [30, 20, 20, 20], "still.png": [2, 2, 20, 20.5]}
+    copies |= {"twice.png": [30, 20, 20, 20], "other.png": [30, 20, 20, 20]}
+    for name, box in copies.items():
+        category = 2 if name == "other.png" else 1
+        # Other bytes of almost the same pixels.
+        image = Image.open(pixels).convert("RGB")
+        image.putpixel((len(name), ord(name[0]) % 48), (0, 0, 0))
+        folder.add(name, box, category=category, image=image)
+    # The same bytes, annotated in another way.
+    shutil.copy(pixels, folder.add("bytes.png", [40, 20, 20, 20], [5, 30, 10, 10]))
+    train = folder.save("train.json")
+    [cleaned] = write_cleaned(check(train=train), tmp_path / "clean")
+    names = [record.name.rpartition("/")[2] for record in cleaned.data.records]
+    assert names == ["background.png", "moved.png", "other.png"]
+    assert (cleaned.num_images_left_out, cleaned.num_objects_left_out) == (3, 4)
+    val = type(folder)(folder.path)
+    val.add("small.png", [15, 10, 10, 10], size=(32, 24), image=Image.open(pixels).resize((32, 24)))
+    result = check(train=train, val=val.save("val.json"))
+    assert result.counts()["leakage"] == 1
+    cleaned = write_cleaned(result, tmp_path / "both")
+    names = [[record.name.rpartition("/")[2] for record in each.data.records] for each in cleaned]
+    assert names == [["background.png", "other.png"], ["small.png"]]
+
+
+def test_objects_of_entries_of_the_same_file_are_merged(folder, tmp_path):
+    folder.add("a.png", [2, 2, 20, 20])
+    folder.add("b.png")
+    folder.add("a.png", [30, 20, 20, 20])
+    folder.add("a.png", [2, 2, 20, 20])
+    folder.add("a.png", [2, 2, 10, 10], size=(65, 48))
+    [cleaned] = write_cleaned(check(train=folder.save()), tmp_path / "clean")
+    assert (cleaned.num_images_left_out, cleaned.num_objects_left_out) == (0, 2)
+    loaded = data.load(str(tmp_path / "clean" / "train.json"), strict=True)
+    first, _ = loaded.records
+    np.testing.assert_array_equal(first.boxes, [[2, 2, 22, 22], [20, 30, 40, 50]])
 
 
 def test_a_set_without_an_image_left_and_files_of_the_user_are_refused(folder, tmp_path):
