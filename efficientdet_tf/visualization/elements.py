@@ -67,5 +67,6 @@ def _text(value: object) -> str:
 
 
 def to_html(made: Element) -> str:
-    """Serialise an `html` element to a document."""
-    return "<!DOCTYPE html>\n" + xml.etree.ElementTree.tostring(made, "unicode", method="html")
+    """Serialise an `html` element to a document; what is not UTF-8 becomes question marks."""
+    text = xml.etree.ElementTree.tostring(made, "unicode", method="html")
+    return "<!DOCTYPE html>\n" + text.encode("utf-8", "replace").decode()

@@ -1,6 +1,7 @@
 """`efficientdet-data check`: files, counts and exit codes."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_a_clean_set_has_no_faults_and_exit_code_0(tmp_path, capsys):
     content = json.loads((output / "check.json").read_text())
     assert content["counts"] == {} and content["faults"] == []
     assert "None was found." in (output / "check.html").read_text()
+
+
+def test_a_file_name_that_is_not_utf_8_is_written_with_a_question_mark(tmp_path):
+    """Of a ZIP file of Windows: an image that no annotation names."""
+    path, output = write_set(tmp_path / "set", [10, 10, 200, 300]), tmp_path / "out"
+    os.link(path.parent / "1.jpg", os.fsencode(path.parent) + b"/caf\xe9.jpg")
+    assert call(f"--data={path}", f"--output={output}") == 0
+    [fault] = json.loads((output / "check.json").read_text(encoding="utf-8"))["faults"]
+    name = f"{path.parent}/caf?.jpg"
+    assert (fault["file"], fault["image"]) == (name, name)
+    assert fault["message"] == f"{name}: no annotation names this image"
+    assert f"{name}: no annotation" in (output / "check.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

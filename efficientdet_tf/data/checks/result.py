@@ -69,7 +69,9 @@ class CheckResult:
             "counts": self.counts(),
             "faults": [_entry(split, fault) for split, fault in self.faults],
         }
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        # Names of files and classes may hold what is not UTF-8.
+        return text.encode("utf-8", "replace").decode()
 
 
 def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResult:
@@ -126,6 +128,6 @@ def _entry(split: str, fault: Fault) -> dict[str, Any]:
         "image": fault.image,
         "other_image": fault.other,
         "box": box,
-        "message": str(fault).encode("utf-8", "replace").decode(),
+        "message": str(fault),
         "proposal": KINDS[fault.kind].proposal,
     }
