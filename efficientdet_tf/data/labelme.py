@@ -64,7 +64,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     """
     root, folder = Path(path), _split_folder(path, split) or Path(path)
     problems: list[str] = []
-    contents = {file: _load(file, problems) for file in sorted(folder.glob("*.json"))}
+    contents = {file: _load(file, problems) for file in _json_files(folder, problems)}
     labelled = {file: content for file, content in contents.items() if content is not None}
     if not labelled:
         first = f"; the first problem: {problems[0]}" if problems else ""
@@ -94,6 +94,18 @@ def read(path: str, *, images: str, split: str) -> Annotations:
 def _split_folder(path: str, split: str) -> Path | None:
     places = [Path(path) / word for word in split_names.words_of(split)]
     return next((place for place in places if _has_shapes(place)), None)
+
+
+def _json_files(folder: Path, problems: list[str]) -> list[Path]:
+    """List the JSON files in order; add those with an invalid name to `problems`."""
+    files = []
+    for file in sorted(folder.glob("*.json")):
+        problem = file_name_problem(file.stem)
+        if problem:
+            problems.append(f"{folder}: file name {problem}")
+        else:
+            files.append(file)
+    return files
 
 
 def _has_shapes(folder: Path) -> bool:

@@ -260,6 +260,8 @@ def _explaining(path: str) -> Iterator[None]:
     except tf.errors.OpError as error:
         reason = " ".join(error.message.split())[:200]
         raise DataError(f"{path}: cannot be read: {reason}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _files_in(folder: str) -> list[str]:
@@ -267,7 +269,9 @@ def _files_in(folder: str) -> list[str]:
     with _explaining(folder):
         if not tf.io.gfile.isdir(folder):
             return []
-        names = sorted(name for name in tf.io.gfile.listdir(folder) if ".tfrecord" in name)
+        # TensorFlow cannot list a folder that holds a name that is not UTF-8.
+        every = tf.io.gfile.listdir(folder) if is_remote(folder) else os.listdir(folder)
+        names = sorted(name for name in every if ".tfrecord" in name)
     return [os.path.join(folder, name) for name in names]
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,21 @@ def test_reads_shapes_with_an_area(tmp_path, write_image, warnings_of):
         f"{tmp_path}: 1 of shape_type 'linestrip' have no area; not used as objects",
         f"{tmp_path}: images without a JSON file are not used: 1, e.g. other.jpg",
     ]
+
+
+def test_file_names_that_are_not_utf_8_are_reported(tmp_path, write_image):
+    """Of a ZIP file of Windows."""
+    for name in ("a", "b"):
+        write_image(write(tmp_path / f"{name}.json", shape()).with_suffix(".jpg"))
+    for suffix in (".json", ".jpg"):
+        folder = os.fsencode(tmp_path)
+        os.rename(folder + f"/b{suffix}".encode(), folder + b"/caf\xe9" + suffix.encode())
+    assert data.format_name(str(tmp_path)) == "labelme"
+    loaded = data.load(str(tmp_path))
+    assert [record.name for record in loaded.records] == [f"{tmp_path}/a.jpg"]
+    assert loaded.problems == (
+        f"{tmp_path}: file name 'caf\\udce9' is not valid UTF-8; rename the file",
+    )
 
 
 def test_an_image_may_be_elsewhere_or_inside(tmp_path, write_image):
