@@ -83,7 +83,12 @@ def _image(text: bytes, files: Mapping[int, str], folder: Path) -> bytes:
     file = files.get(_owner(text).id)
     if file is None:
         return b""
-    return _text(json.loads(bytes(text)) | {"file_name": os.path.relpath(file, folder)})
+    # Of a folder that is reached by a link, ".." leads elsewhere than its path tells. An image
+    # that is a link itself keeps its name.
+    parent, name = os.path.split(file)
+    relative = os.path.relpath(os.path.realpath(parent), os.path.realpath(folder))
+    file_name = os.path.normpath(os.path.join(relative, name))
+    return _text(json.loads(bytes(text)) | {"file_name": file_name})
 
 
 def _text(value: Any) -> bytes:

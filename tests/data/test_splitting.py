@@ -113,6 +113,15 @@ def test_coco_entries_keep_all_their_fields(source, tmp_path):
     assert dogs == [3, 1]
 
 
+def test_coco_entries_in_a_folder_reached_by_a_link_name_existing_files(source, tmp_path):
+    (tmp_path / "real" / "deep" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep" / "disk")
+    split(str(source), tmp_path / "link" / "parts", val_fraction=0.25)
+    content = json.loads((tmp_path / "link" / "parts" / "train.json").read_text())
+    files = [tmp_path / "link" / "parts" / image["file_name"] for image in content["images"]]
+    assert len(files) == 15 and all(file.is_file() for file in files)
+
+
 def test_the_same_call_gives_the_same_and_another_is_refused(source, tmp_path):
     first, second = (
         split(str(source), tmp_path / name, val_fraction=0.25, seed=3).parts for name in "ab"
