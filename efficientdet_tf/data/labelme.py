@@ -13,7 +13,6 @@ import binascii
 import collections
 import json
 import math
-import os
 import reprlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -29,6 +28,7 @@ from efficientdet_tf.data.annotations import (
     read_text,
 )
 from efficientdet_tf.data.class_names import label_map_of_folder
+from efficientdet_tf.data.image_folders import ImageFolder
 from efficientdet_tf.data.outlines import area_of_polygon, box_of_ellipse, box_of_points
 from efficientdet_tf.data.records import DataError
 
@@ -72,8 +72,9 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     used = _used_labels(root, folder, labelled)
     label_map = label_map_of_folder(root, used, folder, _RESERVED)
     shapes: collections.Counter[str] = collections.Counter()
+    image_folder = ImageFolder(Path(images) if images else folder)
     annotated = [
-        _annotated_image(image_id, file, content, Path(images) if images else folder, shapes)
+        _annotated_image(image_id, file, content, image_folder, shapes)
         for image_id, (file, content) in enumerate(labelled.items(), 1)
     ]
     return Annotations(
@@ -96,10 +97,16 @@ def _split_folder(path: str, split: str) -> Path | None:
     return next((place for place in places if _has_shapes(place)), None)
 
 
+def _json_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".json")
+
+
 def _json_files(folder: Path, problems: list[str]) -> list[Path]:
     """List the JSON files in order; add those with an invalid name to `problems`."""
     files = []
-    for file in sorted(folder.glob("*.json")):
+    for file in _json_in(folder):
         problem = file_name_problem(file.stem)
         if problem:
             problems.append(f"{folder}: file name {problem}")
@@ -109,7 +116,7 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 
 
 def _has_shapes(folder: Path) -> bool:
-    files = sorted(folder.glob("*.json"))[:_PROBED]
+    files = _json_in(folder)[:_PROBED]
     return any(_load(file, problems=[]) is not None for file in files)
 
 
@@ -136,7 +143,7 @@ def _used_labels(root: Path, folder: Path, read: dict[Path, dict]) -> set[str]:
     labels = {_label(shape) for content in read.values() for shape in _shapes(content)}
     others = {_split_folder(str(root), split) for split in split_names.WORDS} - {None, folder}
     for other in others if folder != root else ():
-        for file in other.glob("*.json") if other else ():
+        for file in _json_in(other) if other else ():
             content = _load(file, problems=[])
             labels |= {_label(shape) for shape in _shapes(content or {"shapes": []})}
     return labels
@@ -158,7 +165,7 @@ def _label(shape: dict) -> str:
 
 
 def _annotated_image(
-    image_id: int, file: Path, content: dict, folder: Path, shapes: collections.Counter[str]
+    image_id: int, file: Path, content: dict, folder: ImageFolder, shapes: collections.Counter[str]
 ) -> AnnotatedImage:
     boxes, kept, unplaced = [], [], []
     for number, shape in enumerate(content["shapes"], 1):
@@ -220,23 +227,23 @@ def _are_points(points: Any) -> bool:
     )
 
 
-def _image(file: Path, content: dict, folder: Path) -> tuple[str | bytes, str]:
+def _image(file: Path, content: dict, folder: ImageFolder) -> tuple[str | bytes, str]:
     """Return the image's file, or the image inside the JSON file, and its name in messages."""
     # The path of an annotator on Windows has backslashes.
     named = PureWindowsPath(str(content.get("imagePath") or "")).as_posix()
-    guesses = [folder / f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    guesses = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     if not file_name_problem(named):
-        guesses = [folder / named, folder / Path(named).name, *guesses]
-    for guess in guesses:
-        if os.path.isfile(guess):
-            return str(guess), str(guess)
+        guesses = [named, Path(named).name, *guesses]
+    if found := folder.find(guesses):
+        return str(found), str(found)
     if content["imageData"]:
         try:
             encoded = json.loads(read_text(file))["imageData"]
             return base64.b64decode(encoded, validate=True), str(file)
         except (binascii.Error, TypeError, ValueError):
             return b"", f"{file}: imageData"
-    return str(guesses[0]), str(guesses[0])
+    guess = str(folder.path / guesses[0])
+    return guess, guess
 
 
 def _notes(folder: Path, shapes: collections.Counter[str]) -> list[str]:
@@ -246,7 +253,7 @@ def _notes(folder: Path, shapes: collections.Counter[str]) -> list[str]:
         for kind in _NO_OBJECTS
         if shapes[kind]
     ]
-    labelled = {file.stem for file in folder.glob("*.json")}
+    labelled = {file.stem for file in _json_in(folder)}
     images = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
     others = sorted(image.name for image in images if image.stem not in labelled)
     if others:

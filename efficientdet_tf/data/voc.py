@@ -2,13 +2,13 @@
 
 Categories have names only. They are sorted by name and numbered from 1 over all
 annotations of the folder, so that all splits agree; a file labels.txt in the
-folder, one name per line, sets another order. Coordinates are used without the
+folder, one name per line, sets another order. An annotation's image is the file of its stem;
+where there is none, that of its <filename>, which often is stale. Coordinates are used without the
 original Pascal data's offset of one pixel, which tools that write this format
 today do not have.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +21,7 @@ from efficientdet_tf.data.annotations import (
     read_text,
 )
 from efficientdet_tf.data.class_names import label_map_of_folder
+from efficientdet_tf.data.image_folders import ImageFolder
 from efficientdet_tf.data.records import DataError
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
@@ -51,19 +52,20 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if a folder or the split's file is missing or empty.
     """
     root = Path(path)
-    image_folder = Path(images) if images else root / "JPEGImages"
-    for folder in (root / "Annotations", image_folder):
+    image_folder = ImageFolder(Path(images) if images else root / "JPEGImages")
+    for folder in (root / "Annotations", image_folder.path):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; a Pascal VOC data set needs it")
     problems: list[str] = []
-    label_map = label_map_of_folder(root, _used_names(root), root / "Annotations")
+    files = _annotation_files(root)
+    label_map = label_map_of_folder(root, _used_names(files.values()), root / "Annotations")
     annotated = []
-    for image_id, stem in _stems(root, split):
+    for image_id, stem in _stems(root, split, list(files)):
         problem = file_name_problem(stem)
         if problem:
             problems.append(f"{root / 'Annotations'}: file name {problem}")
             continue
-        file = root / "Annotations" / f"{stem}.xml"
+        file = files.get(stem, root / "Annotations" / f"{stem}.xml")
         tree = _parse(file, problems)
         if tree is not None:
             annotated.append(_annotated_image(image_id, file, tree, image_folder))
@@ -79,12 +81,17 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def _stems(root: Path, split: str) -> list[tuple[int, str]]:
+def _annotation_files(root: Path) -> dict[str, Path]:
+    """Find the annotation files of a folder: {stem: file}, sorted by stem."""
+    files = [file for file in (root / "Annotations").iterdir() if file.suffix.lower() == ".xml"]
+    return {file.stem: file for file in sorted(files, key=lambda file: (file.stem, file.suffix))}
+
+
+def _stems(root: Path, split: str, every: Sequence[str]) -> list[tuple[int, str]]:
     """List the (image id, file stem) of each image of a split.
 
-    The ids number all annotations of the folder, so that they are distinct across splits.
+    The ids number `every` annotation of the folder, so that they are distinct across splits.
     """
-    every = sorted(file.stem for file in (root / "Annotations").glob("*.xml"))
     ids = {stem: number for number, stem in enumerate(every, 1)}
     if not (root / "ImageSets").is_dir():
         return [(ids[stem], stem) for stem in every]
@@ -98,8 +105,8 @@ def _stems(root: Path, split: str) -> list[tuple[int, str]]:
     return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
 
 
-def _used_names(root: Path) -> Iterator[str]:
-    for file in (root / "Annotations").glob("*.xml"):
+def _used_names(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
         tree = _parse(file, problems=[])
         if tree is not None:
             yield from ((item.findtext("name") or "").strip() for item in tree.iter("object"))
@@ -121,7 +128,7 @@ def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:
 
 
 def _annotated_image(
-    image_id: int, file: Path, tree: ElementTree.Element, image_folder: Path
+    image_id: int, file: Path, tree: ElementTree.Element, image_folder: ImageFolder
 ) -> AnnotatedImage:
     boxes, labels, numbers, is_difficult, unplaced = [], [], [], [], []
     for number, item in enumerate(tree.iter("object"), 1):
@@ -156,9 +163,9 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
         return None
 
 
-def _image_file(folder: Path, stem: str, file_name: str | None) -> Path:
-    """Find the named file, or one with the annotation's stem; else return the first guess."""
-    guesses = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-    if file_name:
-        guesses.insert(0, folder / file_name.strip())
-    return next((guess for guess in guesses if os.path.isfile(guess)), guesses[0])
+def _image_file(folder: ImageFolder, stem: str, file_name: str | None) -> Path:
+    """Find the file with the annotation's stem, or else the named one; else guess one of them."""
+    guesses = [f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    # A name is often that of another data set's image, from before files were renamed.
+    named = [name] if (name := (file_name or "").strip()) else []
+    return folder.find(guesses) or folder.find(named) or folder.path / (*named, *guesses)[0]

@@ -67,6 +67,14 @@ def test_file_names_that_are_not_utf_8_are_reported(tmp_path, write_image):
     )
 
 
+def test_names_may_differ_in_case(tmp_path, write_image):
+    write_image(write(tmp_path / "0.json", shape()).with_suffix(".JPG"))
+    write_image(write(tmp_path / "1.JSON", shape()).with_suffix(".jpg"))
+    assert [record.name for record in data.load(str(tmp_path)).records] == [
+        *(f"{tmp_path}/0.JPG", f"{tmp_path}/1.jpg")
+    ]
+
+
 def test_an_image_may_be_elsewhere_or_inside(tmp_path, write_image):
     image = write_image(tmp_path / "photos" / "x.jpg")
     inside = base64.b64encode(image.read_bytes()).decode()

@@ -48,6 +48,33 @@ def test_reads_the_split_and_numbers_categories_by_name(folder):
     np.testing.assert_array_equal(train.records[1].classes, [2])
 
 
+def test_the_stem_of_an_annotation_is_before_its_filename(folder, write_image):
+    """Images were renamed, and the names in the annotations are those of others now."""
+    for stem, named in (("a", "b"), ("b", "a"), ("c", "elsewhere")):
+        file = folder / "Annotations" / f"{stem}.xml"
+        file.write_text(annotation(thing(stem), file_name=f"{named}.jpg"))
+    (folder / "JPEGImages" / "c.jpg").rename(folder / "JPEGImages" / "elsewhere.jpg")
+    names = [
+        (record.name.rpartition("/")[2], loaded.label_map.names[record.classes[0]])
+        for loaded in (data.load(str(folder), split=split) for split in ("train", "val"))
+        for record in loaded.records
+    ]
+    assert names == [("a.jpg", "a"), ("b.jpg", "b"), ("elsewhere.jpg", "c")]
+
+
+def test_names_differ_in_case_only_where_none_is_exact(folder, write_image):
+    images, annotations = folder / "JPEGImages", folder / "Annotations"
+    (images / "a.jpg").rename(images / "A.JPG")
+    (annotations / "a.xml").rename(annotations / "a.XML")
+    (images / "b.jpg").rename(images / "IMG_1.Jpg")
+    (annotations / "b.xml").write_text(annotation(thing("dog"), file_name="img_1.JPG"))
+    loaded = data.load(str(folder))
+    assert [record.name for record in loaded.records] == [
+        *(f"{images}/A.JPG", f"{images}/IMG_1.Jpg")
+    ]
+    assert loaded.problems == () and loaded.label_map.names == ("bird", "cat", "dog")
+
+
 def test_labels_txt_sets_the_categories(folder):
     (folder / "labels.txt").write_text("dog\ncat\n")
     assert data.load(str(folder)).label_map.names == ("dog", "cat")

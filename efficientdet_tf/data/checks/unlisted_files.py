@@ -48,14 +48,16 @@ def _without_image(paths: list[tuple[Path, Path]], used: set[str]) -> list[Fault
     folders = {
         (annotation.parent, image.parent)
         for image, annotation in paths
-        if annotation.stem == image.stem and annotation.suffix in _ANNOTATION_SUFFIXES
+        if annotation.stem == image.stem and annotation.suffix.lower() in _ANNOTATION_SUFFIXES
     }
     faults = []
     for folder, image_folder in sorted(folders):
         stems = {Path(name).stem for name in _names(image_folder) if _is_image(name)}
         for name in _names(folder):
             path = folder / name
-            is_annotation = path.suffix in _ANNOTATION_SUFFIXES and name not in _NOT_ANNOTATIONS
+            is_annotation = (
+                path.suffix.lower() in _ANNOTATION_SUFFIXES and name not in _NOT_ANNOTATIONS
+            )
             if is_annotation and path.stem not in stems and os.path.abspath(path) not in used:
                 line = f"{path}: there is no image of this name in {image_folder}"
                 faults.append(Fault("annotation_without_image", line, file=str(path)))
