@@ -1,5 +1,6 @@
-"""Search for image files by name, without regard to case where none is exact."""
+"""Search for image files: by name in a folder, and in folders in depth."""
 
+import collections
 import functools
 import os
 from collections.abc import Sequence
@@ -33,3 +34,25 @@ class ImageFolder:
         # Cameras write IMG_1.JPG, and programs on Windows name img_1.jpg.
         names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
         return {name.lower(): name for name in names if os.path.isfile(self.path / name)}
+
+
+def files_in_depth(folder: Path) -> list[Path]:
+    """List the files in a folder and those inside it, links to folders included.
+
+    Each folder is searched once, by its own path rather than by a link, so links may be loops.
+    """
+    files: list[Path] = []
+    seen: set[str] = set()
+    folders, links = collections.deque([folder]), collections.deque[Path]()
+    while folders or links:
+        place = (folders or links).popleft()
+        real = os.path.realpath(place)
+        if real in seen or not os.access(place, os.R_OK | os.X_OK):
+            continue
+        seen.add(real)
+        for item in place.iterdir():
+            if item.is_dir():
+                (links if item.is_symlink() else folders).append(item)
+            else:
+                files.append(item)
+    return files

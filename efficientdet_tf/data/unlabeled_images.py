@@ -15,6 +15,7 @@ from efficientdet_tf.data.annotations import (
     Annotations,
     file_name_problem,
 )
+from efficientdet_tf.data.image_folders import files_in_depth
 from efficientdet_tf.data.records import DataError, DetectionData, UnlabeledImages
 
 
@@ -55,7 +56,7 @@ def find_images(given: str) -> list[str]:
     """
     folder = pathlib.Path(given)
     found = (
-        folder.rglob("*")
+        files_in_depth(folder)
         if folder.is_dir()
         else map(pathlib.Path, glob.iglob(given, recursive=True))
     )

@@ -10,6 +10,7 @@ from efficientdet_tf.data.annotations import (
     file_name_problem,
     read_text,
 )
+from efficientdet_tf.data.image_folders import files_in_depth
 from efficientdet_tf.data.records import DataError
 
 
@@ -66,7 +67,7 @@ def _existing(file: Path, roots: list[Path], entry: str, split: str) -> Path:
 def _images_at(place: Path, roots: list[Path]) -> list[Path]:
     if place.is_dir():
         known = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
-        return [item for item in place.rglob("*") if item.suffix.lower() in known]
+        return [item for item in files_in_depth(place) if item.suffix.lower() in known]
     if place.suffix.lower() in IMAGE_SUFFIXES:
         return [place]
     lines = [line.strip() for line in read_text(place).splitlines()]

@@ -246,6 +246,26 @@ def test_a_single_image_may_be_a_split_and_an_empty_list_is_an_error(folder):
     assert str(error.value) == f"{folder / 'data.yaml'}: {message}"
 
 
+def test_images_behind_a_link_are_found_once(folder, tmp_path_factory, write_image):
+    """Links to a folder elsewhere, to one of the same images, and to the folder itself."""
+    elsewhere, images = tmp_path_factory.mktemp("disk"), folder / "images" / "train"
+    write_image(elsewhere / "deep" / "d.jpg")
+    (images / "batch").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(elsewhere)
+    (images / "0").mkdir()
+    (images / "more").mkdir()
+    write_image(images / "more" / "e.jpg")
+    (images / "0" / "link").symlink_to(images / "more")
+    (images / "self").symlink_to(images)
+    labels = folder / "labels" / "train" / "batch" / "deep"
+    labels.mkdir(parents=True)
+    (labels / "d.txt").write_text("0 0.5 0.5 0.2 0.2")
+    loaded = data.load(str(folder))
+    assert [(r.name.removeprefix(f"{images}/"), len(r.boxes)) for r in loaded.records] == [
+        *(("a.jpg", 2), ("b.jpg", 0), ("batch/deep/d.jpg", 1), ("more/e.jpg", 0))
+    ]
+
+
 def test_a_byte_order_mark_costs_no_object(folder):
     for file in (folder / "data.yaml", folder / "labels" / "train" / "a.txt"):
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())

@@ -53,6 +53,13 @@ def test_unlabelled_images_are_found_verified_and_counted(unlabeled, tmp_path):
     )
 
 
+def test_unlabelled_images_behind_a_link_are_found(unlabeled, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "link").symlink_to(unlabeled)
+    found = [name.removeprefix(f"{tmp_path}/images/link") for name in find_images(str(tmp_path))]
+    assert found == [name.removeprefix(unlabeled) for name in find_images(unlabeled)]
+
+
 def test_an_unlabelled_image_of_an_unusable_name_is_excluded(tmp_path):
     """Of an old disk: TensorFlow takes no path that is not UTF-8."""
     tiny.write_coco_file(tmp_path, 2)
