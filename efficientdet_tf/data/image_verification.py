@@ -246,7 +246,10 @@ def _read_header(image: ImageSource) -> ImageHeader:
     except Image.DecompressionBombError as error:
         reason = f"image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down"
         raise BadImage("image_bomb", reason) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except BadImage:
+        raise
+    # Pillow has errors of many kinds for damaged files.
+    except Exception as error:
         if _is_missing(image, error):
             raise BadImage("image_missing", "image file is missing") from error
         kind = "image_empty" if _is_empty(image) else "image_unreadable"

@@ -54,7 +54,8 @@ def _read(checked: CheckedImage) -> PIL.Image.Image | None:
                 if checked.apply_exif and exif_orientation(opened) != 1:
                     return PIL.ImageOps.exif_transpose(opened).convert("RGB")
                 return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Warning, PIL.Image.DecompressionBombError):
+    # Pillow has errors of many kinds for damaged files.
+    except Exception:
         return None
 
 

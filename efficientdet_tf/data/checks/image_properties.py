@@ -65,7 +65,8 @@ def image_properties(image: AnnotatedImage, apply_exif: bool) -> ImageProperties
         with Image.open(file_or_bytes(image.image)) as opened:
             facts = _facts(image, opened, apply_exif)
             fingerprint = _fingerprint(opened)
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow has errors of many kinds for damaged files.
+    except Exception as error:
         facts = {"image_partial": f"can be decoded by TensorFlow, but not by Pillow: {error}"}
         fingerprint = None
     faults = [
@@ -81,7 +82,8 @@ def read_fingerprint(image: ImageSource) -> Fingerprint | None:
     try:
         with Image.open(file_or_bytes(image)) as opened:
             return _fingerprint(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    # Pillow has errors of many kinds for damaged files.
+    except Exception:
         return None
 
 

@@ -1,8 +1,10 @@
 """Faults of image files, each with its exact line."""
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 
 def test_good_images_have_no_fault(folder, faults_of):
@@ -146,6 +148,49 @@ def test_an_image_that_some_programs_cannot_read(folder, faults_of):
     reason = "broken data stream when reading image file"
     assert faults_of(folder.save()) == [
         ("image_partial", f"a.gif: can be decoded by TensorFlow, but not by Pillow: {reason}")
+    ]
+
+
+def failing_with(error, damaged):
+    """Return the first of several files for which Pillow raises this kind of error."""
+    for encoded in damaged:
+        try:
+            with Image.open(io.BytesIO(encoded)) as opened:
+                getattr(opened, "n_frames", 1)
+        except Exception as raised:
+            if type(raised) is error:
+                return encoded
+    raise AssertionError(f"no {error}")
+
+
+def test_a_damaged_animation_for_which_pillow_has_an_odd_error(folder, faults_of):
+    folder.categories.pop()
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    frames = [Image.fromarray(pixels).rotate(90 * i) for i in range(3)]
+    path = folder.add("a.gif", image=frames[0], save_all=True, append_images=frames[1:])
+    encoded = path.read_bytes()
+    cuts = (encoded[:size] for size in range(len(encoded) // 2, len(encoded)))
+    path.write_bytes(failing_with(IndexError, cuts))
+    [(kind, line)] = faults_of(folder.save())
+    assert kind == "image_partial"
+    assert line.startswith("a.gif: can be decoded by TensorFlow, but not by Pillow: ")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_a_damaged_file_of_another_format_is_no_image(folder, faults_of):
+    folder.categories.pop()
+    folder.add("good.jpg")
+    path = folder.add("a.jpg", format="AVIF")
+    encoded = path.read_bytes()
+    flipped = (
+        encoded[:i] + bytes([encoded[i] ^ 0xFF]) + encoded[i + 1 :] for i in range(len(encoded))
+    )
+    path.write_bytes(failing_with(RuntimeError, flipped))
+    assert faults_of(folder.save()) == [
+        (
+            "image_unreadable",
+            "a.jpg: image file cannot be read; it must be JPEG, PNG, GIF, BMP or WebP",
+        )
     ]
 
 
