@@ -100,6 +100,15 @@ def yaml_file(path: str) -> Path:
     return Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
 
 
+class _Loader(yaml.SafeLoader):
+    """Loader that takes the words of YAML 1.1's booleans as text: classes may be `no` and `yes`."""
+
+    yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def load(file: Path) -> dict:
     """Parse a YAML file.
 
@@ -108,7 +117,7 @@ def load(file: Path) -> dict:
     """
     text = read_text(file)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

@@ -266,6 +266,13 @@ def test_images_behind_a_link_are_found_once(folder, tmp_path_factory, write_ima
     ]
 
 
+def test_class_names_are_the_written_words(folder):
+    text = "train: images/train\nnames: [no, yes, On, off, true, 'no way']\n"
+    (folder / "data.yaml").write_text(text)
+    names = data.load(str(folder)).label_map.names
+    assert names == ("no", "yes", "On", "off", "true", "no way")
+
+
 def test_a_byte_order_mark_costs_no_object(folder):
     for file in (folder / "data.yaml", folder / "labels" / "train" / "a.txt"):
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
