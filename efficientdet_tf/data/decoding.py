@@ -12,6 +12,8 @@ REDUCTIONS = (1, 2, 4, 8)
 
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION_TAG = 0x0112
+# Type of an unsigned integer of four bytes in TIFF; the orientation's should have two.
+_LONG = 4
 _APP1 = b"\xff\xe1"
 # Bits of the flags of a WebP file.
 _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
@@ -96,7 +98,9 @@ def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     count = tf.minimum(number(directory, 2), (last - directory) // 12)
     entries = directory + 2 + 12 * tf.range(count)
     entries = tf.boolean_mask(entries, number(entries, 2) == _ORIENTATION_TAG)
-    values = number(entries + 8, 2)
+    # A number of four bytes fills its place, one of two bytes is at its begin.
+    is_long = number(entries + 2, 2) == _LONG
+    values = tf.where(is_long, number(entries + 8, 4), number(entries + 8, 2))
     value = tf.concat([values, [1]], axis=0)[0]
     return tf.where((value >= 1) & (value <= 8), value, 1)
 

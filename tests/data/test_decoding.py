@@ -1,6 +1,7 @@
 """Decoding of every image format, in graphs and without TensorFlow, agrees with Pillow."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -146,6 +147,17 @@ def test_an_impossible_orientation_is_upright(image, tag):
     exif = Image.Exif()
     exif[ORIENTATION] = tag
     assert exif_orientation(tf.constant(encode(image, "JPEG", exif=exif.tobytes()))) == 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("type_", "code"), [(3, "HH"), (4, "I")])
+def test_an_orientation_of_two_or_four_bytes_is_read_as_by_pillow(image, order, type_, code):
+    value = struct.pack(order + code, *((6, 0) if code == "HH" else (6,)))
+    header = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    entry = struct.pack(order + "HHHI", 1, ORIENTATION, type_, 1) + value + bytes(4)
+    encoded = encode(image, "JPEG", exif=b"Exif\0\0" + header + entry)
+    assert orientation.exif_orientation(Image.open(io.BytesIO(encoded))) == 6
+    assert exif_orientation(tf.constant(encoded)) == 6
 
 
 @pytest.mark.parametrize("exif_orientation_tag", [None, 1, 6])
