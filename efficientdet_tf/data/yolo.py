@@ -37,6 +37,8 @@ _FIELDS = "class x_center y_center width height"
 _BOX_COLUMNS = 5
 # The class and the three points that a polygon has at least.
 _POLYGON_COLUMNS = 7
+# By the number of columns: file and number of lines that may mean something else.
+_Lines = dict[int, list[str]]
 
 
 def recognises(path: str) -> bool:
@@ -70,10 +72,10 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     label_map = _label_map(file, content.get("names"))
     columns = _pose_columns(file, content.get("kpt_shape"))
     files, problems = yolo_images.find(file, content, images, split)
-    with_confidence: list[str] = []
+    unusual: _Lines = collections.defaultdict(list)
     kinds: collections.Counter[str] = collections.Counter()
     annotated = [
-        _annotated_image(image_id, image, columns, with_confidence, kinds)
+        _annotated_image(image_id, image, columns, unusual, kinds)
         for image_id, image in enumerate(files, 1)
     ]
     if not any(Path(image.annotation_file).is_file() for image in annotated):
@@ -90,7 +92,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_form="cxcywh",
         fractions=True,
         problems=problems,
-        notes=_confidence_note(file, split, with_confidence),
+        notes=_notes(f"{file} ({split})", unusual),
         box_only=kinds,
     )
 
@@ -150,14 +152,21 @@ def _pose_columns(file: Path, shape: Any) -> int:
     return _BOX_COLUMNS + math.prod(shape)
 
 
-def _confidence_note(file: Path, split: str, lines: list[str]) -> list[str]:
-    if not lines:
-        return []
-    have = "line has" if len(lines) == 1 else "lines have"
-    return [
-        f"{file} ({split}): {len(lines)} {have} a sixth column, e.g. {lines[0]}; it is taken for "
-        "the confidence of a prediction and ignored: every box counts as a whole object"
-    ]
+def _notes(source: str, unusual: _Lines) -> list[str]:
+    """Return a note on each kind of unusual lines, see `_annotated_image`."""
+    meanings = {
+        _BOX_COLUMNS + 1: "a sixth column, e.g. {}; it is taken for the confidence of a prediction "
+        "and ignored: every box counts as a whole object",
+        _POLYGON_COLUMNS: "seven columns of which the last is 0 or 1, e.g. {}; they are taken for "
+        "the class and three points: remove the columns after a box if they are confidence and "
+        "track id",
+    }
+    notes = []
+    for columns, meaning in meanings.items():
+        if lines := unusual[columns]:
+            have = "line has" if len(lines) == 1 else "lines have"
+            notes.append(f"{source}: {len(lines)} {have} {meaning.format(lines[0])}")
+    return notes
 
 
 def _label_file(image: Path) -> Path:
@@ -173,13 +182,13 @@ def _annotated_image(
     image_id: int,
     image: Path,
     pose_columns: int,
-    with_confidence: list[str],
+    unusual: _Lines,
     kinds: collections.Counter[str],
 ) -> AnnotatedImage:
     """Read the labels of an image.
 
-    Lines with a sixth column are added to `with_confidence`, those with more than a box are
-    counted in `kinds`.
+    Lines with a sixth column, and triangles that may be a box with confidence and track id, are
+    added to `unusual`; lines with more than a box are counted in `kinds`.
     """
     label_file = _label_file(image)
     boxes, labels, numbers, unplaced = [], [], [], []
@@ -198,8 +207,11 @@ def _annotated_image(
             unplaced.append(f"{where}: must be five numbers, {_FIELDS}, or class and a polygon")
             continue
         if len(columns) == _BOX_COLUMNS + 1:
-            with_confidence.append(where)
+            unusual[len(columns)].append(where)
         elif len(columns) > _BOX_COLUMNS:
+            # A larger track id is no fraction, and refused.
+            if len(columns) == _POLYGON_COLUMNS != pose_columns and columns[-1] in ("0", "1"):
+                unusual[len(columns)].append(where)
             kinds["keypoints" if len(columns) == pose_columns else "polygon"] += 1
         boxes.append(box)
         labels.append(label)

@@ -168,6 +168,18 @@ def test_polygons_and_predictions_may_be_mixed_with_boxes(folder, warnings_of):
     ]
 
 
+def test_a_box_with_confidence_and_track_id_is_noted_as_a_triangle(folder, warnings_of):
+    file = folder / "labels" / "train" / "a.txt"
+    file.write_text("0 .5 .5 .2 .2 .9 1\n0 .5 .5 .2 .2 .9 0\n0 .1 .1 .2 .2 .9 .5\n")
+    loaded = data.load(str(folder))
+    assert loaded.problems == () and loaded.box_only == {"polygon": 3}
+    assert warnings_of() == [
+        f"{folder / 'data.yaml'} (train): 2 lines have seven columns of which the last is 0 or 1, "
+        f"e.g. {file}: line 1; they are taken for the class and three points: remove the columns "
+        "after a box if they are confidence and track id"
+    ]
+
+
 def test_keypoints_behind_the_box_are_no_polygon(folder):
     """Two keypoints of three numbers and the box: ten, like a polygon of five points."""
     keypoints = "0.1 0.1 2 0.9 0.9 2"
