@@ -20,12 +20,12 @@ def count_images(data: DetectionData) -> np.ndarray:
     """Tell the classes of each image, without crowd regions and ignored objects.
 
     Returns:
-      int64 [images, classes], 1 for a class that the image has.
+      bool [images, classes], true for a class that the image has.
     """
     records = RecordColumns.build(data.records)
     counted = records.is_counted
-    found = np.zeros((len(data), len(data.label_map)), np.int64)
-    found[records.owners[counted], records.classes[counted]] = 1
+    found = np.zeros((len(data), len(data.label_map)), bool)
+    found[records.owners[counted], records.classes[counted]] = True
     return found
 
 
@@ -77,7 +77,7 @@ def divide(
     """Choose the validation images.
 
     Args:
-      classes: int [images, classes], see `count_images`.
+      classes: bool [images, classes], see `count_images`.
       groups: number of the group of each image; a group is not divided.
       val_fraction: fraction of the images, 0 to 1 exclusively.
       seed: seed of the order of the images.
@@ -90,8 +90,9 @@ def divide(
     """
     numbers, members = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(numbers), classes.shape[1] + 1), np.int32)
+    np.add.at(counts[:, :-1], members, classes)
     # The last column counts the images, of which those without objects have nothing else.
-    np.add.at(counts, members, np.column_stack([classes, np.ones(len(classes), np.int64)]))
+    counts[:, -1] = np.bincount(members)
     is_val = _share_out(counts, val_fraction, np.random.default_rng(seed))[members]
     if is_val.all() or not is_val.any():
         raise DataError(
