@@ -26,9 +26,10 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
 from efficientdet_tf.training import train as run_lib
-from efficientdet_tf.training.callbacks import EvaluationFailed
+from efficientdet_tf.training.callbacks import CocoMetrics, EvaluationFailed
 from efficientdet_tf.training.early_stopping import EarlyStopping
 from efficientdet_tf.training.recovery import TrainingDiverged
+from efficientdet_tf.training.stopping import StopRequests
 
 REPOSITORY = Path(__file__).parents[2]
 METRICS = ("AP", "AP50", "AP75")
@@ -193,6 +194,19 @@ def test_an_evaluation_that_fails_loses_no_step(finished, coco_file, tmp_path, c
     assert rows[2]["loss"] == "" and rows[2]["AP"] and rows[3]["loss"]
     rates = [float(row["learning_rate"]) for row in rows[2:]]
     assert rates == pytest.approx([0.01 * (1 - 0.5**0.5) / 2, 0], rel=1e-5)
+
+
+def test_an_evaluation_without_enough_memory_names_the_setting(tmp_path):
+    def evaluate():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    directory, best_ap = RunDirectory(tmp_path), tf.Variable(-1.0)
+    metrics = CocoMetrics(evaluate, directory, 1, 1, best_ap, StopRequests())
+    with pytest.raises(EvaluationFailed) as error:
+        metrics._measure()
+    assert str(error.value) == (
+        "the evaluation needs more memory than there is; use a smaller training.eval_batch_size"
+    )
 
 
 def test_trained_weights_that_do_not_fit_leave_no_run_behind(finished, coco_file, tmp_path):
