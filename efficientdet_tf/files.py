@@ -73,6 +73,19 @@ def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[pathlib.P
             partial.unlink(missing_ok=True)
 
 
+def put_folder_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    """Give a complete folder its name, unless another process was faster with the same content.
+
+    Raises:
+      OSError: when it cannot be moved.
+    """
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
 def remove_partial_files(folder: str | os.PathLike) -> None:
     """Remove what a killed process left of files that it was writing to a folder, in depth."""
     for path in pathlib.Path(folder).rglob("partial.*"):

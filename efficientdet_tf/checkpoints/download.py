@@ -22,7 +22,7 @@ from tqdm import tqdm
 from efficientdet_tf.cache_directory import cache_directory
 from efficientdet_tf.checkpoints.registry import Entry
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.files import WriteError, write_atomically
+from efficientdet_tf.files import WriteError, put_folder_in_place, write_atomically
 
 _SECONDS_WITHOUT_DATA = 60
 _CHUNK = 1 << 16
@@ -195,18 +195,9 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
             with tarfile.open(archive) as tar:
                 # Refuses absolute paths, links and anything else outside the folder.
                 tar.extractall(partial, filter="data")
-            _put_in_place(partial, folder)
+            put_folder_in_place(partial, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DownloadError(
             f"{archive}: cannot be unpacked: {reason}; delete it and run the command again"
         ) from error
-
-
-def _put_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:
-    try:
-        os.replace(partial, folder)
-    except OSError:
-        # Another process was faster, with the same archive.
-        if not folder.is_dir():
-            raise

@@ -2,13 +2,13 @@
 
 import os
 import pathlib
-import secrets
-import shutil
+import tempfile
 
 from efficientdet_tf.cache_directory import cache_directory
 from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.coco_classes import COCO_LABELS
+from efficientdet_tf.files import WriteError, put_folder_in_place
 from efficientdet_tf.run_directory import RunDirectory
 
 
@@ -48,13 +48,13 @@ def published_run(name: str) -> pathlib.Path:
     model = model_lib.build(config)
     print(load_pretrained(model, config, name))
     # Complete when it has its name, whatever happens before and in other processes.
-    partial = folder.with_name(f"partial.{secrets.token_hex(4)}.{name}")
     try:
-        run = RunDirectory(partial)
-        run.create(config, COCO_LABELS)
-        run.save_weights(model, "best")
-        if not folder.exists():
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as workspace:
+            run = RunDirectory(pathlib.Path(workspace, name))
+            run.create(config, COCO_LABELS)
+            run.save_weights(model, "best")
+            put_folder_in_place(run.path, folder)
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be written: {error.strerror}") from error
     return folder

@@ -16,6 +16,7 @@ from efficientdet_tf.cli import eval as eval_command
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.coco_classes import COCO_LABELS
 from efficientdet_tf.detector import Detector
+from efficientdet_tf.files import WriteError
 from efficientdet_tf.run_directory import RunDirectory
 from export import __main__ as export_command
 
@@ -88,6 +89,14 @@ def test_it_is_evaluated_and_exported(cache, tmp_path, capsys):
     call = [f"--model_dir={NAME}", "--format=tflite_raw"]
     assert command_line.call(export_command.COMMAND, call) == 0
     assert (tmp_path / f"{NAME}-export" / "model_raw.tflite").is_file()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(cache):
+    folder, _ = cache
+    (folder / "runs").write_text("no folder")
+    with pytest.raises(WriteError) as error:
+        local_model(NAME)
+    assert str(error.value) == f"{folder}/runs/{NAME}: cannot be written: File exists"
 
 
 def test_weights_that_are_not_there_leave_no_run(tmp_path, monkeypatch):
