@@ -8,7 +8,7 @@ import pathlib
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -21,6 +21,7 @@ from efficientdet_tf.data.annotations import (
     read_text,
 )
 from efficientdet_tf.data.image_files import ImageError, read_image
+from efficientdet_tf.data.image_folders import files_in_depth
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference import video
 from efficientdet_tf.inference.image_download import download_image
@@ -98,7 +99,7 @@ def find_sources(
     elif path.suffix.lower() == ".txt" and path.is_file():
         found = _listed(path)
     elif path.is_dir():
-        found = _among(path.rglob("*"), path, output, is_own, given)
+        found = _among(files_in_depth(path), path, output, is_own, given)
     elif path.exists():
         _check_other_folder(output, path.parent)
         found = [_source(path.name, given)]
@@ -209,7 +210,7 @@ def _path_of_url(location: str) -> str:
 
 
 def _among(
-    paths: Iterator[pathlib.Path],
+    paths: Iterable[pathlib.Path],
     root: pathlib.Path,
     output: pathlib.Path,
     is_own: Callable[[pathlib.Path], bool],

@@ -56,6 +56,13 @@ def test_a_folder_is_searched_in_depth(folder, output):
     assert [name for name, kind in kinds.items() if kind == "video"] == ["deep/clip.mp4"]
 
 
+def test_folders_reached_by_links_are_searched_once(folder, output, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(folder / "deep" / "er")
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
+    assert list(found(tmp_path / "photos", output)) == ["linked/c.gif"]
+
+
 def test_a_file_is_itself(folder, output):
     image, clip = folder / "a.png", folder / "deep" / "clip.mp4"
     assert found(image, output) == {"a.png": (str(image), "image")}
