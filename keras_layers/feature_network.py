@@ -178,7 +178,7 @@ def check_integer(field: str, value: Any, least: int = 1) -> None:
 
 
 def check_rate(field: str, value: Any) -> None:
-    """Raise ValueError if a value is no number of 0 or more, below 1."""
+    """Raise ValueError if a value is not a number of 0 or more, below 1."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < 1:
         raise ValueError(f"{field}: {value!r} is not 0 or more, below 1")

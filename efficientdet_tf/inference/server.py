@@ -140,10 +140,10 @@ def label_map(connection: Connection) -> LabelMap:
       ServerError: when the model was not exported by this program.
     """
     try:
-        number = int(connection.call("classes", class_indices=[0])["num_classes"][0])
+        indices = range(int(connection.call("classes", class_indices=[0])["num_classes"][0]))
         found = [
-            connection.call("classes", class_indices=list(range(number))[first:][:_MOST_AT_ONCE])
-            for first in range(0, number, _MOST_AT_ONCE)
+            connection.call("classes", class_indices=list(indices[first : first + _MOST_AT_ONCE]))
+            for first in indices[::_MOST_AT_ONCE]
         ]
         names = [name for part in found for name in part["names"]]
         ids = tuple(int(id) for part in found for id in part["ids"])
