@@ -27,6 +27,7 @@ from efficientdet_tf.config.declaration import (
     ConfigError,
     Mark,
     Section,
+    UniqueKeyLoader,
     describe_values,
     did_you_mean,
     format_value,
@@ -153,7 +154,7 @@ class Config(BaseModel):
         built_in = _BUILT_IN / f"{path}.yaml"
         try:
             with open(built_in if built_in.is_file() else path, encoding="utf-8") as file:
-                values = yaml.safe_load(file) or {}
+                values = yaml.load(file, UniqueKeyLoader) or {}
         except OSError as error:
             names = ", ".join(sorted(file.stem for file in _BUILT_IN.glob("*.yaml")))
             raise ConfigError(f"config {path}: {error.strerror}; built in: {names}") from error
@@ -326,6 +327,9 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten nested dicts to dotted keys; a section without keys is ignored."""
     flat = {}
     for section, fields in values.items():
+        if section in settings():
+            group, _, name = section.partition(".")
+            raise ConfigError(f"{section}: in a file, write {name} below {group}")
         if section not in Config.model_fields:
             raise ConfigError(f"unknown key {section!r}{_nearest_key(str(section))}")
         if not isinstance(fields, Mapping | type(None)):
@@ -335,11 +339,17 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest_key(key: str) -> str:
-    """Suggest the nearest known key, by its whole name or its last part."""
-    by_last_part = {known.partition(".")[2]: known for known in known_keys()}
-    last_part = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.7)
-    near = near or difflib.get_close_matches(last_part, by_last_part, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean {by_last_part.get(near[0], near[0])!r}?"
+    """Suggest the nearest known section or setting, or list those that there are."""
+    section, _, name = key.rpartition(".")
+    section = key if key in Config.model_fields else section
+    own = section_class(section).model_fields if section in Config.model_fields else {}
+    keys = {known.partition(".")[2]: known for known in known_keys()}
+    keys |= {field: f"{section}.{field}" for field in own}
+    if not section:
+        keys |= {known: known for known in Config.model_fields}
+    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.7)
+    if near and key != section:
+        return f"; did you mean {keys[near[0]]!r}?"
+    if own:
+        return f"; the settings of {section} are {', '.join(own)}"
     return f"; the sections are {', '.join(Config.model_fields)}"

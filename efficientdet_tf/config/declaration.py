@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+from yaml.composer import ComposerError
 
 from efficientdet_tf.errors import UserError
 
@@ -79,6 +80,22 @@ class Section(BaseModel):
         if any(isinstance(item, bool) is not (kind is bool) for item in items):
             raise PydanticCustomError("bool", "true and false are values of their own")
         return value
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML loader that refuses a repeated key, of which YAML's own keeps the last value."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, and check its keys."""
+        node = super().compose_mapping_node(anchor)
+        known = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    problem = f"found key {key.value!r} again"
+                    raise ComposerError(None, None, problem, key.start_mark)
+                known.add(key.value)
+        return node
 
 
 def read_text(value: Any) -> Any:

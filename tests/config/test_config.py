@@ -10,6 +10,7 @@ from efficientdet_tf.config import (
     MODELS,
     Config,
     ConfigError,
+    OptimizerConfig,
     auto_switch,
     known_keys,
     parse_assignments,
@@ -25,6 +26,7 @@ BACKBONES = ", ".join(
     + [f"efficientnet-lite{i}" for i in range(5)]
     + ["resnet50", "resnet101"]
 )
+OPTIMIZER = ", ".join(OptimizerConfig.model_fields)
 BIFPN_OPTIONS = "conv_after_downsample, projection_norm, conv_block"
 SIZE = "2 whole numbers, each 64 or more, e.g. 512 or 384x640"
 RATIOS = "a list of one or more numbers, each 0.01 or more"
@@ -205,6 +207,17 @@ def test_an_unknown_model(name, expected):
         ("learning_rate", "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ("train.epochs", "unknown key 'train.epochs'; did you mean 'training.epochs'?"),
         ("zzz", f"unknown key 'zzz'; the sections are {SECTIONS}"),
+        ("trainning", "unknown key 'trainning'; did you mean 'training'?"),
+        (
+            "distillation.score_treshold",
+            "unknown key 'distillation.score_treshold'; did you mean "
+            "'distillation.score_threshold'?",
+        ),
+        (
+            "optimizer.lr",
+            f"unknown key 'optimizer.lr'; the settings of optimizer are {OPTIMIZER}",
+        ),
+        ("optimizer", f"unknown key 'optimizer'; the settings of optimizer are {OPTIMIZER}"),
     ],
 )
 def test_an_unknown_key(key, expected):
@@ -338,6 +351,7 @@ def test_a_backbone_of_one_size(setting, value):
         ("model: {name: d1}", f"unknown model 'd1'; known: {ALL_NAMES}"),
         ("training: {epoch: 1}", "unknown key 'training.epoch'; did you mean 'training.epochs'?"),
         ("epochs: 1", "unknown key 'epochs'; did you mean 'training.epochs'?"),
+        ("training.epochs: 1", "training.epochs: in a file, write epochs below training"),
         ("1: 2", f"unknown key 1; the sections are {SECTIONS}"),
         ("training: {epochs: 0}", "training.epochs: 0 is not a whole number above 0"),
     ],
@@ -352,6 +366,13 @@ def test_a_file_that_is_not_yaml_is_named_with_the_place(tmp_path):
     text = message(Config.from_yaml, path)
     assert text.startswith(f"config {path}: not valid YAML: ")
     assert "line 3, column 1" in text
+
+
+def test_a_repeated_key_is_refused(tmp_path):
+    path = write(tmp_path, "training:\n  epochs: 5\ntraining:\n  batch_size: 4\n")
+    assert message(Config.from_yaml, path) == (
+        f"config {path}: not valid YAML: found key 'training' again in \"{path}\", line 3, column 1"
+    )
 
 
 def test_a_file_that_is_not_text(tmp_path):
