@@ -34,7 +34,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == [data.NAME]:
         data.run(arguments[1:])
-    command_line.run(command_line.choose("efficientdet_tf", COMMANDS, arguments), arguments[1:])
+    command_line.run(*command_line.choose("efficientdet_tf", COMMANDS, arguments))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,7 @@ def _command(words: list[str]) -> tuple[command_line.Command, list[str]]:
         case ["-m", "export", *arguments]:
             return export.COMMAND, arguments
         case ["-m", "efficientdet_tf", data.NAME, *arguments]:
-            return command_line.choose(data.NAME, data.COMMANDS, arguments), arguments[1:]
+            return command_line.choose(data.NAME, data.COMMANDS, arguments)
         case ["-m", "efficientdet_tf", *arguments]:
-            chosen = command_line.choose("efficientdet_tf", package.COMMANDS, arguments)
-            return chosen, arguments[1:]
+            return command_line.choose("efficientdet_tf", package.COMMANDS, arguments)
     raise ValueError(f"no command of ours: {words}")

@@ -34,7 +34,7 @@ def test_the_version_is_that_of_the_package_and_of_every_command(capsys):
     assert done.stdout.strip() == efficientdet_tf.__version__
     assert command_line.call(report.COMMAND, ["--version"]) == 0
     any_command = command_line.choose("program", {}, ["--version"])
-    assert command_line.call(any_command, []) == 0
+    assert command_line.call(*any_command) == 0
     assert capsys.readouterr().out.split() == [efficientdet_tf.__version__] * 2
 
 

@@ -131,7 +131,9 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(call(command, sys.argv[1:] if arguments is None else arguments))
 
 
-def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> Command:
+def choose(
+    name: str, commands: Mapping[str, Command], arguments: Sequence[str]
+) -> tuple[Command, Sequence[str]]:
     """Find the command named by the first argument.
 
     Args:
@@ -140,11 +142,12 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
       arguments: arguments of the command line.
 
     Returns:
-      The command; if there is none of that name, one that lists the commands or fails.
+      The command and its arguments; if there is none of that name, one that lists the commands
+      or fails, whatever the other arguments are.
     """
     word = arguments[0] if arguments else ""
     if word in commands:
-        return commands[word]
+        return commands[word], arguments[1:]
     known = ", ".join(commands)
     is_word = word and not word.startswith("-")
 
@@ -160,7 +163,7 @@ def choose(name: str, commands: Mapping[str, Command], arguments: Sequence[str])
 
     answers = dict.fromkeys(("--help", "-help", "-?"), print_commands)
     answers |= dict.fromkeys(("--version", "-version"), print_version)
-    return Command(name, "", flags.FlagValues, answers.get(word, refuse))
+    return Command(name, "", flags.FlagValues, answers.get(word, refuse)), ()
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

@@ -25,7 +25,7 @@ COMMANDS = {
     "stats": data_stats.COMMAND,
 }
 # What the list of all commands says.
-COMMAND = command_line.choose(NAME, COMMANDS, ())._replace(summary="Work on data sets.")
+COMMAND = command_line.choose(NAME, COMMANDS, ())[0]._replace(summary="Work on data sets.")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -35,4 +35,4 @@ def run(arguments: Sequence[str] | None = None) -> None:
       arguments: arguments of the command line; None for those of the process. Default None.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    command_line.run(command_line.choose(NAME, COMMANDS, arguments), arguments[1:])
+    command_line.run(*command_line.choose(NAME, COMMANDS, arguments))
