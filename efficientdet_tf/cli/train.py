@@ -65,7 +65,7 @@ def define_flags() -> flags.FlagValues:
         "memory allow, at most that of the recipe.",
     )
     text("strategy", "auto, cpu, gpu, mirrored, multi_worker or tpu.")
-    text("tpu", "Name or grpc:// address of the TPU, for --strategy=tpu.")
+    text("tpu", "Name or grpc:// address of the TPU to train on; with --strategy=tpu not needed.")
     flags.DEFINE_float(
         "hours",
         None,

@@ -350,13 +350,14 @@ class TrainingConfig(Section):
     checkpoint_interval_steps: NonNegativeInt = 0
     """Steps from one checkpoint within an epoch to the next; 0 writes them after epochs only."""
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
-    """Training devices; `auto` uses all workers of `TF_CONFIG`, else all GPUs, else the CPU."""
+    """Training devices; `auto` uses the TPU that `tpu` names, else all workers of `TF_CONFIG`, else
+    all GPUs, else the CPU."""
     tpu: str = ""
     """Name or grpc:// address of the TPU; empty is that of the environment."""
     precision: ShapingIfFloat16[Literal["float32", "mixed_float16", "mixed_bfloat16"]] = "float32"
     """Precision of activations; weights are float32."""
     xla: bool = False
-    """Compile the training step with XLA."""
+    """Compile the steps of training and of its evaluations with XLA."""
     gradient_accumulation_steps: PositiveInt = 1
     """Gradient accumulation: number of micro-batches per batch and device, to save memory.
     BatchNorm uses the statistics of micro-batches."""

@@ -37,8 +37,8 @@ class Evaluation:
       model: model of `efficientdet_tf.model.build(config)`; its weights are read when
         a run starts, so one object serves a whole training.
       data: images and ground truth.
-      config: `model`, `anchors`, `detection`, `data.strict` and
-        `training.eval_batch_size` are read.
+      config: `model`, `anchors`, `detection`, `data.strict`, `training.eval_batch_size` and
+        `training.xla` are read.
       label_map: classes of the model. Default: those of the data.
 
     Raises:

@@ -21,13 +21,15 @@ def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
     Args:
       name: "cpu" and "gpu" are one device; "mirrored" all GPUs of this machine, or all
         its logical CPUs without a GPU; "multi_worker" the machines of TF_CONFIG; "tpu" a
-        TPU; "auto" is "multi_worker" with a TF_CONFIG of several workers, else
-        "mirrored" with several GPUs, else the one GPU, else the CPU.
+        TPU; "auto" is "tpu" if one is named, else "multi_worker" with a TF_CONFIG of
+        several workers, else "mirrored" with several GPUs, else the one GPU, else the CPU.
       tpu: name or grpc:// address of the TPU; "" is that of the environment.
 
     Raises:
       ConfigError: when the devices are unavailable.
     """
+    if name == "auto" and tpu:
+        name = "tpu"
     if name == "auto" and num_workers() > 1:
         name = "multi_worker"
     if name == "multi_worker":
@@ -125,7 +127,8 @@ def _multi_worker() -> tf.distribute.Strategy:
 def _tpu(name: str) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name or None)
-    except (ValueError, tf.errors.OpError) as error:
+    # OSError: a name is looked up at Google Cloud.
+    except (ValueError, OSError, tf.errors.OpError) as error:
         raise ConfigError(
             f"training.strategy: tpu, but none can be reached: {_reason(error)}"
         ) from error

@@ -185,9 +185,10 @@ def test_several_workers_need_tf_config(monkeypatch):
     )
 
 
-def test_a_tpu_that_is_not_there():
+@pytest.mark.parametrize(("name", "tpu"), [("tpu", ""), ("auto", "nowhere")])
+def test_a_tpu_that_is_not_there(name, tpu):
     with pytest.raises(ConfigError, match="^training.strategy: tpu, but none can be reached: "):
-        strategy.create("tpu")
+        strategy.create(name, tpu)
 
 
 def test_strategies_of_this_machine():
