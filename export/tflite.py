@@ -50,11 +50,10 @@ class TFLiteExporter:
     - `scores` float32 [1, M], 0..1, best first;
     - `num_detections` float32 [1]; later rows are zero.
 
-    NMS is that of the op TFLite_Detection_PostProcess, on the `10 * M` anchors of highest score
-    (on all with `detection.pre_nms_top_k` 0): hard whatever the config, with its IoU and score
-    thresholds; with `detection.nms_scope` "per_class" at most 100 of a class, with
-    "global", which is faster, of the best class of each anchor. Run it with at most 16 threads
-    (see `export.tflite_nms`).
+    NMS is that of the op TFLite_Detection_PostProcess, on the `10 * M` anchors of highest score,
+    at least 1,000 (on all with `detection.pre_nms_top_k` 0): hard whatever the config, with its IoU
+    and score thresholds; with `detection.nms_scope` "global", which is faster, of the best class of
+    each anchor. Run it with at most 16 threads (see `export.tflite_nms`).
 
     Outputs without NMS, for GPUs, NPUs and browsers, which have no custom op, with N anchors:
 
@@ -137,7 +136,9 @@ class TFLiteExporter:
     def _nms(self) -> bytes:
         """Graph from box deltas and class logits to detections, the same in every file."""
         with _converter(tflite_nms.nms_function(self._config)) as converter:
-            return converter.convert()
+            content = converter.convert()
+        size = self._config.detection.max_detections
+        return tflite_nms.allow_detections_of_a_class(content, size)
 
     def _network(self, quantization: Quantization) -> bytes:
         if quantization not in self._networks:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from flatbuffers import flexbuffers
+from tensorflow.lite.tools import flatbuffer_utils
 
 from efficientdet_tf import anchors as anchor_grid
 from efficientdet_tf.boxes import to_center, to_fractions
@@ -20,6 +22,8 @@ _NEVER = -1000.0
 # With n > 1 threads the op's NMS per class drops detections of class n (LiteRT 2.1, unless there
 # are at most n classes). Unused classes before the first one avoid losses with up to 16 threads.
 _UNUSED = MAX_THREADS + 1
+# Anchors that the op looks at for up to 100 detections.
+_LEAST_CANDIDATES = 1000
 
 
 def relative_anchors(config: Config) -> np.ndarray:
@@ -70,16 +74,36 @@ def nms_function(config: Config) -> Callable:
     return detect
 
 
+def allow_detections_of_a_class(content: bytes, number: int) -> bytes:
+    """Let the op keep up to a number of detections of each class, not 100.
+
+    The converter does not pass this option of the op on.
+
+    Args:
+      content: converted graph of `nms_function`.
+      number: largest number of detections of a class.
+    """
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for operator in model.subgraphs[0].operators:
+        if model.operatorCodes[operator.opcodeIndex].customCode == _OP.encode():
+            options = flexbuffers.Loads(bytes(operator.customOptions))
+            options["detections_per_class"] = number
+            operator.customOptions = np.frombuffer(flexbuffers.Dumps(options), np.uint8)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def _num_candidates(config: Config, num_anchors: int) -> int:
     """Return how many anchors, those with the best classes, the op looks at.
 
-    It takes milliseconds to look through all anchors and classes. Ten for each detection are
-    enough: no AP was lost (docs/results.md).
+    It takes milliseconds to look through all anchors and classes. Ten for each of 100 detections
+    are enough: no AP was lost (docs/results.md). Fewer detections need as many, since the anchors
+    of one large object may have higher scores than all those of another object.
     """
     detection = config.detection
     if not detection.pre_nms_top_k:
         return num_anchors
-    return min(detection.pre_nms_top_k, 10 * detection.max_detections, num_anchors)
+    enough = max(_LEAST_CANDIDATES, 10 * detection.max_detections)
+    return min(detection.pre_nms_top_k, enough, num_anchors)
 
 
 def _nms_op(config: Config, num_classes: int) -> Callable:
@@ -96,7 +120,6 @@ def _nms_op(config: Config, num_classes: int) -> Callable:
         f'name: "{_OP}"',
         f'attr {{ key: "max_detections" value {{ i: {detection.max_detections} }} }}',
         'attr { key: "max_classes_per_detection" value { i: 1 } }',
-        f'attr {{ key: "detections_per_class" value {{ i: {detection.max_detections} }} }}',
         f'attr {{ key: "use_regular_nms" value {{ b: {is_per_class} }} }}',
         f'attr {{ key: "nms_score_threshold" value {{ f: {_logit(detection.score_threshold)} }} }}',
         f'attr {{ key: "nms_iou_threshold" value {{ f: {iou} }} }}',

@@ -112,9 +112,8 @@ def test_exported_models_agree_with_evaluation(
     scores = np.sort(
         np.stack([found.scores[found.class_indices == i] for i in range(3)], axis=1), axis=0
     )
-    # TFLite's op keeps the best 100 of a class.
-    assert len(scores) == (100 if kind == "tflite" else 126)
-    expected = expected_scores(evaluation_input)[-len(scores) :]
+    assert len(scores) == 126
+    expected = expected_scores(evaluation_input)
     assert len(np.unique(expected.round(3))) > 100
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     overlaps, _ = pairwise_overlaps(found.boxes, boxes_in_photograph(config))

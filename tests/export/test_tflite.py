@@ -188,8 +188,7 @@ def test_nms_over_all_classes_is_that_of_keras_with_any_number_of_threads(
 
 def nms(config, deltas, logits):
     """Detections of the NMS graph alone, as (box, class, score) by name."""
-    with tflite._converter(tflite_nms.nms_function(config)) as converter:
-        content = converter.convert()
+    content = tflite.TFLiteExporter(None, config, None)._nms
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     return interpreter.get_signature_runner()(box_deltas=deltas, class_logits=logits)
@@ -233,3 +232,30 @@ def test_nms_looks_at_the_best_anchors(tiny_run, scope):
     assert three["num_detections"][0] <= (9 if scope == "per_class" else 3)
     np.testing.assert_allclose(three["scores"][0, 0], 1 / (1 + np.exp(-best[-1])), rtol=1e-5)
     assert three["scores"][0, 0] == every["scores"][0, 0]
+
+
+def test_nms_keeps_more_than_the_100_of_a_class_of_the_operator(tiny_run):
+    settings = {"detection.max_detections": 150, "detection.iou_threshold": 1}
+    config = RunDirectory(tiny_run).config().override(settings)
+    num_anchors = len(tflite_nms.relative_anchors(config))
+    logits = np.full((1, num_anchors, 3), -12, np.float32)
+    logits[0, :200, 1] = np.linspace(4, -4, 200)
+    found = nms(config, np.zeros((1, num_anchors, 4), np.float32), logits)
+    assert found["num_detections"][0] == 150 and set(found["classes"][0]) == {1}
+    np.testing.assert_allclose(found["scores"][0], 1 / (1 + np.exp(-logits[0, :150, 1])), rtol=1e-5)
+
+
+def test_an_object_of_many_anchors_hides_none_where_few_detections_are_kept(tiny_run):
+    config = RunDirectory(tiny_run).config().override({"detection.max_detections": 2})
+    anchors = tflite_nms.relative_anchors(config)
+    deltas = np.zeros((1, len(anchors), 4), np.float32)
+    logits = np.full((1, len(anchors), 3), -12, np.float32)
+    # Sixty anchors have the same box.
+    boxes = np.tile(np.float32([0.5, 0.5, 0.4, 0.4]), (60, 1))
+    deltas[0, :60, :2] = (boxes[:, :2] - anchors[:60, :2]) / anchors[:60, 2:]
+    deltas[0, :60, 2:] = np.log(boxes[:, 2:] / anchors[:60, 2:])
+    logits[0, :60, 0], logits[0, -1, 0] = np.linspace(4, 3, 60), 1
+    found = nms(config, deltas, logits)
+    assert found["num_detections"][0] == 2
+    np.testing.assert_allclose(found["boxes"][0, 0], [0.3, 0.3, 0.7, 0.7], atol=1e-5)
+    np.testing.assert_allclose(found["scores"][0], 1 / (1 + np.exp([-4, -1])), rtol=1e-5)
