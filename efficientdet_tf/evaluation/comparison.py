@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -112,12 +113,15 @@ def compare(
     detectors = [
         ResampledPrecision(Matcher(records, found), ids, len(names)) for found in (first, second)
     ]
-    # The images themselves, then the resamples.
-    drawn = _draw(len(ids), resamples, seed)
-    parts = np.array_split(
-        np.concatenate([np.ones((1, len(ids)), int), drawn]), len(drawn) // _AT_ONCE + 1
+    parts = _draw(len(ids), resamples, seed)
+    progress = tqdm(
+        parts,
+        "comparing",
+        1 + -(-resamples // _AT_ONCE),
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,
     )
-    progress = tqdm(parts, "comparing", leave=False, dynamic_ncols=True, disable=None)
     values = np.concatenate(
         [[detector.average_precision(part) for detector in detectors] for part in progress], axis=1
     )
@@ -138,11 +142,18 @@ def compare(
     )
 
 
-def _draw(images: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw images with replacement: int64 [resamples, images], how often each is drawn."""
+def _draw(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each image counts: once, then as drawn with replacement, in parts.
+
+    Yields:
+      int64 [up to `_AT_ONCE`, images].
+    """
     random = np.random.default_rng(seed)
-    drawn = random.integers(0, images, (resamples, images)) if images else np.zeros((resamples, 0))
-    return np.stack([np.bincount(row, minlength=images) for row in drawn.astype(np.int64)])
+    yield np.ones((1, images), np.int64)
+    for start in range(0, resamples, _AT_ONCE):
+        shape = min(_AT_ONCE, resamples - start), images
+        drawn = random.integers(0, images, shape) if images else np.zeros(shape, np.int64)
+        yield np.stack([np.bincount(row, minlength=images) for row in drawn])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -13,10 +13,13 @@ import numpy as np
 from efficientdet_tf.evaluation.matching import Matcher
 from efficientdet_tf.evaluation.precision_recall import IOU_THRESHOLDS, RECALLS
 
+# Detections times resamples at a time: limits memory.
+_AT_ONCE = 5_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class _ClassMatches:
-    """Matches of one class, best score first.
+    """Matches of one class, best score first, up to the last true positive.
 
     Attributes:
       images: int64 [n], position of each detection's image.
@@ -48,6 +51,9 @@ class ResampledPrecision:
         for index in range(num_classes):
             limits = np.searchsorted(found.class_indices, [index, index + 1])
             rows = by_score[slice(*limits)]
+            # Precision is read at true positives: those behind the last one change nothing.
+            hits = np.flatnonzero(matches.is_true_positive(rows).any(axis=0))
+            rows = rows[: hits.max(initial=-1) + 1]
             which = object_images[matches.counted_objects & (truth.class_indices == index)]
             self._classes.append(
                 _ClassMatches(
@@ -77,8 +83,10 @@ class ResampledPrecision:
         for index, matches in enumerate(self._classes):
             objects = weights @ matches.objects
             known = np.flatnonzero(objects)
-            if len(known):
-                values[known, :, index] = _class_precision(matches, weights[known], objects[known])
+            step = max(1, _AT_ONCE // max(1, len(matches.images)))
+            for start in range(0, len(known), step):
+                some = known[start : start + step]
+                values[some, :, index] = _class_precision(matches, weights[some], objects[some])
         return values
 
 
@@ -93,16 +101,20 @@ def _class_precision(
       objects: int64 [resamples], number of objects, above 0.
     """
     needed = _needed_hits(objects)
-    drawn = weights[:, matches.images]
-    counted, values = np.zeros(0), []
-    for threshold in range(len(IOU_THRESHOLDS)):
-        row = matches.is_counted[threshold]
-        # Most often the same at all thresholds: they differ by ignored objects only.
-        if not threshold or (row != matches.is_counted[threshold - 1]).any():
-            counted = np.cumsum(drawn * row, axis=1)
-        hit = matches.is_true_positive[threshold]
-        values.append(_interpolated(np.cumsum(drawn[:, hit], axis=1), counted[:, hit], needed))
+    drawn = weights[:, matches.images].astype(np.int32)
+    all_of_them = _cumulated(drawn)
+    values = []
+    for is_counted, is_hit in zip(matches.is_counted, matches.is_true_positive):
+        rows, left_out = np.flatnonzero(is_hit), np.flatnonzero(~is_counted)
+        # Those that do not count are few: subtracting them saves a sum at each threshold.
+        before = np.pad(_cumulated(drawn[:, left_out]), ((0, 0), (1, 0)))
+        counted = all_of_them[:, rows] - before[:, np.searchsorted(left_out, rows)]
+        values.append(_interpolated(_cumulated(drawn[:, rows]), counted, needed))
     return np.stack(values, axis=1)
+
+
+def _cumulated(drawn: np.ndarray) -> np.ndarray:
+    return np.cumsum(drawn, axis=1, dtype=drawn.dtype)
 
 
 def _interpolated(hits: np.ndarray, counted: np.ndarray, needed: np.ndarray) -> np.ndarray:
