@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, overload
 
 import msgspec
@@ -68,7 +68,8 @@ class _CocoImages(Sequence[AnnotatedImage]):
         entry, objects = self.entries[index], self.objects
         name = entry.file_name
         # Joining by `Path` takes ten times as long.
-        file = str(self.folder / name) if os.sep in name else self.prefix + name
+        is_plain = os.sep not in name and "\\" not in name
+        file = self.prefix + name if is_plain else str(_path_of(self.folder, name))
         mine = slice(objects.offsets[index], objects.offsets[index + 1])
         return AnnotatedImage(
             image_id=entry.id,
@@ -233,7 +234,7 @@ def _image_folder(path: str, images: str, entries: list[_ImageEntry], split: str
         return Path(images)
     candidates = _candidate_folders(Path(path))
     for folder in candidates:
-        if any(os.path.isfile(folder / entry.file_name) for entry in entries[:_PROBED]):
+        if any(os.path.isfile(_path_of(folder, entry.file_name)) for entry in entries[:_PROBED]):
             return folder
     looked_in = ", ".join(str(folder) for folder in candidates)
     setting = "data.train_images" if split == "train" else "data.val_images"
@@ -241,6 +242,14 @@ def _image_folder(path: str, images: str, entries: list[_ImageEntry], split: str
         f"{path}: its images, e.g. {entries[0].file_name}, are not in any of {looked_in}; name "
         f"their folder: --set {setting}=FOLDER, or --images=FOLDER for eval.py"
     )
+
+
+def _path_of(folder: Path, file_name: str) -> Path:
+    """Return the path of an image, whose file name may have been written on Windows."""
+    path = folder / file_name
+    if "\\" in file_name and not os.path.isfile(path):
+        return folder / PureWindowsPath(file_name).as_posix()
+    return path
 
 
 def _candidate_folders(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ today do not have.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 from efficientdet_tf.data.annotations import (
@@ -167,5 +167,7 @@ def _image_file(folder: ImageFolder, stem: str, file_name: str | None) -> Path:
     """Find the file with the annotation's stem, or else the named one; else guess one of them."""
     guesses = [f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     # A name is often that of another data set's image, from before files were renamed.
-    named = [name] if (name := (file_name or "").strip()) else []
+    # Some have the path of the image on the annotator's disk, with the separators of any system.
+    name = (file_name or "").strip()
+    named = list(dict.fromkeys([name, PureWindowsPath(name).name])) if name else []
     return folder.find(guesses) or folder.find(named) or folder.path / (*named, *guesses)[0]

@@ -52,7 +52,8 @@ def lacks_validation(path: str) -> str:
     It is also "" for a file that does not exist, of which `read` complains.
     """
     file = yaml_file(path)
-    return "" if not file.is_file() or "val" in load(file) else f"{file.name} has no key val"
+    found = not file.is_file() or load(file).get("val") is not None
+    return "" if found else f"{file.name} has no key val"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:

@@ -1,7 +1,7 @@
 """Search for the image files of a YOLO split, in folders and lists of images."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from efficientdet_tf.data.annotations import (
     IMAGE_FORMATS,
@@ -32,7 +32,7 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
     """
     if images:
         entries = [images]
-    elif split in content:
+    elif content.get(split) is not None:
         entries = content[split] if isinstance(content[split], list) else [content[split]]
     else:
         raise DataError(f"{file}: {split}: is missing; it names the image folder of this split")
@@ -51,13 +51,20 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
 
 def _roots(file: Path, content: dict) -> list[Path]:
     """List the folders that paths may be relative to: key "path", the YAML file's, current."""
-    path = str(content.get("path") or "")
-    return list(dict.fromkeys([file.parent / path, file.parent, Path(path), Path()]))
+    paths = _spellings(str(content.get("path") or ""))
+    first, last = ([parent / path for path in paths] for parent in (file.parent, Path()))
+    return list(dict.fromkeys([*first, file.parent, *last, Path()]))
+
+
+def _spellings(path: str) -> list[str]:
+    """List what a path may mean: itself, and one that was written on Windows."""
+    return [path, PureWindowsPath(path).as_posix()] if "\\" in path else [path]
 
 
 def _existing(file: Path, roots: list[Path], entry: str, split: str) -> Path:
     """Find the folder or list of `entry`; exported data sets often have an extra "../"."""
-    guesses = [root / name for root in roots for name in (entry, entry.removeprefix("../"))]
+    names = [name for path in _spellings(entry) for name in (path, path.removeprefix("../"))]
+    guesses = [root / name for root in roots for name in names]
     for guess in guesses:
         if guess.exists():
             return guess
@@ -83,7 +90,7 @@ def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
     beside = list_file.parent / line
     if line.startswith("./") or os.path.isfile(beside):
         return beside
-    guesses = (root / line for root in roots)
+    guesses = (root / path for path in _spellings(line) for root in (list_file.parent, *roots))
     return next((guess for guess in guesses if os.path.isfile(guess)), beside)
 
 

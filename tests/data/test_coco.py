@@ -34,6 +34,19 @@ def test_finds_the_images(write_coco, folder):
     assert len(data.load(write_coco(content(), folder))) == 2
 
 
+def test_file_names_may_have_the_separators_of_windows(write_coco, write_image, tmp_path):
+    some = content()
+    for image in some["images"]:
+        image["file_name"] = f"images\\{image['file_name']}"
+    path = write_coco(some, "images")
+    assert [record.name for record in data.load(path).records] == [
+        str(tmp_path / "images" / name) for name in ("a.jpg", "b.png")
+    ]
+    # A name of this system with a backslash is itself.
+    write_image(tmp_path / "images\\b.png")
+    assert data.load(path).records[1].name == str(tmp_path / "images\\b.png")
+
+
 def test_images_elsewhere_are_named(write_coco, tmp_path):
     path = write_coco(content(), "elsewhere")
     with pytest.raises(DataError) as error:

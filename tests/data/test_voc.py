@@ -214,6 +214,14 @@ def test_an_annotation_in_an_unknown_encoding_is_named(folder):
     ]
 
 
+@pytest.mark.parametrize("place", ["images/", "images\\", "C:\\photos\\"])
+def test_a_filename_may_be_a_path_of_any_system(folder, write_image, place):
+    (folder / "Annotations" / "a.xml").write_text(annotation(thing(), file_name=f"{place}x.jpg"))
+    (folder / "JPEGImages" / "a.jpg").unlink()
+    write_image(folder / "JPEGImages" / "x.jpg")
+    assert data.load(str(folder)).records[0].name == str(folder / "JPEGImages" / "x.jpg")
+
+
 def test_an_image_is_found_by_the_name_of_its_annotation_too(folder, write_image):
     (folder / "JPEGImages" / "a.jpg").unlink()
     write_image(folder / "JPEGImages" / "a.png")

@@ -249,12 +249,34 @@ def test_lines_of_a_list_are_relative_to_the_list_or_the_data_set(folder, monkey
     assert len(data.load(str(folder)).records) == 1
 
 
+def test_paths_may_be_those_of_windows(folder):
+    root = folder / "set"
+    root.mkdir()
+    for name in ("images", "labels"):
+        (folder / name).rename(root / name)
+    (root / "lists").mkdir()
+    (root / "lists" / "val.txt").write_bytes(b"..\\images\\val\\c.jpg\r\n")
+    write_yaml(folder, path=".\\set", names=["a", "b"], train="images\\train", val="lists\\val.txt")
+    assert len(data.load(str(folder))) == 2
+    [record] = data.load(str(folder), split="val").records
+    assert len(record.boxes) == 1
+    (root / "lists" / "val.txt").write_text("images\\val\\c.jpg\n")
+    assert len(data.load(str(folder), split="val")) == 1
+
+
 def test_a_single_image_may_be_a_split_and_an_empty_list_is_an_error(folder):
     write_yaml(folder, names=["cat", "dog"], train="images/train/a.jpg", val=[])
     assert len(data.load(str(folder))) == 1
     with pytest.raises(DataError) as error:
         data.load(str(folder), split="val")
     message = "val: there are no images in an empty list"
+    assert str(error.value) == f"{folder / 'data.yaml'}: {message}"
+    # A key without a value, as in the data.yaml of Ultralytics' tools.
+    write_yaml(folder, names=["cat", "dog"], train="images/train", val=None)
+    assert data.lacks_validation(str(folder)) == "data.yaml has no key val"
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), split="val")
+    message = "val: is missing; it names the image folder of this split"
     assert str(error.value) == f"{folder / 'data.yaml'}: {message}"
 
 
