@@ -1,4 +1,4 @@
-"""Registry of the backbones: layers, output widths, and requirements of their weights.
+"""Registry of the backbones: layers, and requirements of their weights.
 
 A backbone is a Keras layer: called with float [B, H, W, 3], normalised images, and `training`,
 it returns {level: float [B, H_l, W_l, c_l]} up to level 5, sizes rounded up. Its attribute
@@ -22,7 +22,6 @@ class Backbone(NamedTuple):
       layer: import path of the layer's class, "module:class"; its first argument is the name.
       imagenet: import path of the reader of ImageNet weights, "module:function". Called with
         the name and a source, it returns {name within the backbone: array}.
-      widths: number of filters of levels 3, 4 and 5.
       pixel_mean, pixel_std: RGB statistics on the 0..255 scale that the weights require.
       survival_prob: survival probability of the last residual block in training, 0..1; 1 is
         no stochastic depth. Default 1.
@@ -31,54 +30,35 @@ class Backbone(NamedTuple):
 
     layer: str
     imagenet: str
-    widths: tuple[int, int, int]
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     survival_prob: float = 1.0
     is_scalable: bool = False
 
 
-def _efficientnet(level_3: int, level_4: int, level_5: int, survival_prob: float = 0.8) -> Backbone:
-    return Backbone(
-        "efficientdet_tf.backbones.efficientnet:EfficientNet",
-        "efficientdet_tf.checkpoints.imagenet:read_efficientnet",
-        (level_3, level_4, level_5),
-        survival_prob=survival_prob,
-        is_scalable=True,
-    )
-
-
-def _lite(*widths: int) -> Backbone:
-    return _efficientnet(*widths)._replace(
-        imagenet="efficientdet_tf.checkpoints.imagenet:read_efficientnet_lite",
-        pixel_mean=(127.0, 127.0, 127.0),
-        pixel_std=(128.0, 128.0, 128.0),
-    )
-
-
+_EFFICIENTNET = Backbone(
+    "efficientdet_tf.backbones.efficientnet:EfficientNet",
+    "efficientdet_tf.checkpoints.imagenet:read_efficientnet",
+    survival_prob=0.8,
+    is_scalable=True,
+)
+_LITE = _EFFICIENTNET._replace(
+    imagenet="efficientdet_tf.checkpoints.imagenet:read_efficientnet_lite",
+    pixel_mean=(127.0, 127.0, 127.0),
+    pixel_std=(128.0, 128.0, 128.0),
+)
 _RESNET = Backbone(
     "efficientdet_tf.backbones.resnet:ResNet",
     "efficientdet_tf.checkpoints.imagenet:read_resnet",
-    (512, 1024, 2048),
     pixel_mean=(123.68, 116.779, 103.939),
     pixel_std=(1.0, 1.0, 1.0),
 )
 
 BACKBONES = {
     # Published backbones have a survival probability of 0.8, except B0.
-    "efficientnet-b0": _efficientnet(40, 112, 320, survival_prob=1.0),
-    "efficientnet-b1": _efficientnet(40, 112, 320),
-    "efficientnet-b2": _efficientnet(48, 120, 352),
-    "efficientnet-b3": _efficientnet(48, 136, 384),
-    "efficientnet-b4": _efficientnet(56, 160, 448),
-    "efficientnet-b5": _efficientnet(64, 176, 512),
-    "efficientnet-b6": _efficientnet(72, 200, 576),
-    "efficientnet-b7": _efficientnet(80, 224, 640),
-    "efficientnet-lite0": _lite(40, 112, 320),
-    "efficientnet-lite1": _lite(40, 112, 320),
-    "efficientnet-lite2": _lite(48, 120, 352),
-    "efficientnet-lite3": _lite(48, 136, 384),
-    "efficientnet-lite4": _lite(56, 160, 448),
+    "efficientnet-b0": _EFFICIENTNET._replace(survival_prob=1.0),
+    **{f"efficientnet-b{i}": _EFFICIENTNET for i in range(1, 8)},
+    **{f"efficientnet-lite{i}": _LITE for i in range(5)},
     "resnet50": _RESNET,
     "resnet101": _RESNET,
 }

@@ -35,8 +35,3 @@ def main(values: flags.FlagValues) -> None:
 COMMAND = command_line.Command(
     "write_digits", "Write the built-in images as files.", define_flags, main
 )
-
-
-def run() -> None:
-    """Run the command."""
-    command_line.run(COMMAND)

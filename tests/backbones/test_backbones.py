@@ -13,15 +13,16 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 
-# Name, its trainable parameters without the classifier, and its finest level. The counts of
+# Name, its trainable parameters without the classifier, its finest level, and the widths of levels
+# 3 to 5. The counts of
 # EfficientNets are those of the specification; those of ResNets are the library's.
 ROWS = [
-    ("efficientnet-b0", 3_595_388, 1),
-    ("efficientnet-b3", 10_103_336, 1),
-    ("efficientnet-lite0", 2_958_848, 1),
-    ("efficientnet-lite4", 11_149_568, 1),
-    ("resnet50", 23_534_592, 2),
-    ("resnet101", 42_552_832, 2),
+    ("efficientnet-b0", 3_595_388, 1, (40, 112, 320)),
+    ("efficientnet-b3", 10_103_336, 1, (48, 136, 384)),
+    ("efficientnet-lite0", 2_958_848, 1, (40, 112, 320)),
+    ("efficientnet-lite4", 11_149_568, 1, (56, 160, 448)),
+    ("resnet50", 23_534_592, 2, (512, 1024, 2048)),
+    ("resnet101", 42_552_832, 2, (512, 1024, 2048)),
 ]
 
 
@@ -33,15 +34,15 @@ def test_every_kind_of_backbone_has_a_row():
     assert {layer_kind(name) for name in BACKBONES} == {layer_kind(row[0]) for row in ROWS}
 
 
-@pytest.mark.parametrize(("name", "count", "finest"), ROWS)
-def test_levels_widths_parameters_and_names(name, count, finest):
+@pytest.mark.parametrize(("name", "count", "finest", "widths"), ROWS)
+def test_levels_widths_parameters_and_names(name, count, finest, widths):
     backbone = build_backbone(name)
     outputs = backbone(keras.Input((97, 64, 3)))
     sizes = feature_sizes((97, 64), 5)
     assert {level: tuple(x.shape[1:3]) for level, x in outputs.items()} == {
         level: sizes[level] for level in range(finest, 6)
     }
-    assert tuple(outputs[level].shape[-1] for level in (3, 4, 5)) == BACKBONES[name].widths
+    assert tuple(outputs[level].shape[-1] for level in (3, 4, 5)) == widths
     assert sum(w.shape.num_elements() for w in backbone.trainable_weights) == count
     assert all(weight.name.startswith("backbone/") for weight in backbone.weights)
     copy = keras.layers.deserialize(keras.layers.serialize(backbone))
