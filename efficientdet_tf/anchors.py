@@ -1,4 +1,4 @@
-"""Anchor generation (paper, section 3; as in RetinaNet).
+"""Anchor generation (focal-loss paper, section 4).
 
 Boxes are float32 [ymin, xmin, ymax, xmax] in pixels of the network's input.
 """

@@ -1,4 +1,4 @@
-"""Anchor assignment: match anchors to ground-truth boxes (paper, section 3, as RetinaNet).
+"""Anchor assignment: match anchors to ground-truth boxes (focal-loss paper, section 4).
 
 An anchor is positive when its best box overlaps it with at least the matching
 threshold. Every box is also force-matched to its best anchor, so that no object

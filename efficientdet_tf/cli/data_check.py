@@ -50,7 +50,7 @@ def define_flags() -> flags.FlagValues:
     text("data", None, "Data set to check. A path that holds both splits is checked as both.")
     text("val_data", None, "Validation set, checked as well and for images that both share.")
     text("format", None, "Format of --data; inferred from the path if it is not given.")
-    text("images", None, "Image folder of --data, if a COCO file is not beside it.")
+    text("images", None, "Image folder of --data, if it is not where the format has it.")
     text("val_images", None, "Image folder of --val_data, likewise.")
     text("output", "data-check", "Folder for check.html and check.json.")
     text("fix", None, "Folder for a cleaned copy in COCO's format; the data itself is kept as is.")
@@ -58,7 +58,8 @@ def define_flags() -> flags.FlagValues:
         "model_path",
         None,
         "Model whose predictions are compared with the labels: run directory, SavedModel folder, "
-        ".tflite file, or .json file of detections in COCO's results format for the last split.",
+        ".tflite or .onnx file, or .json file of detections in COCO's results format for the last "
+        "split.",
     )
     flags.DEFINE_float(
         "min_score",

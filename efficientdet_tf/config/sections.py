@@ -198,9 +198,9 @@ class DataConfig(Section):
     format: Measuring[str] = Field("auto", examples=["coco", "voc", "yolo", "tfrecord"])
     """Format of the data; `auto` infers it from the path."""
     train_images: str = ""
-    """Folder of the training images of a COCO annotation file; empty searches beside the file."""
+    """Folder of the training images; empty is where the format has it."""
     val_images: Measuring[str] = ""
-    """Folder of the validation images of a COCO annotation file; empty searches beside the file."""
+    """Folder of the validation images; empty is where the format has it."""
     verify: Literal["auto", "full", "header", "background"] = "auto"
     """Verification of images before training: `full` decodes them, `header` reads headers, and so
     does `background`, which decodes them beside the training; `auto` is `full` for sets of up to

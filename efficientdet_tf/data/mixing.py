@@ -100,7 +100,7 @@ def combine(
 
 
 def mosaic(parts: list[Example]) -> Example:
-    """Compose four examples into one mosaic (https://arxiv.org/abs/2004.10934, section 3.4).
+    """Compose four examples into one mosaic (https://arxiv.org/abs/2004.10934, section 3.3).
 
     Args:
       parts: the examples at top left, top right, bottom left and bottom right;

@@ -62,7 +62,7 @@ def describe(model: keras.Model, config: Config) -> str:
     """Describe needed and available memory in one line; warn if it does not suffice.
 
     Args:
-      model: model of `training.train.compiled_model`.
+      model: model of `training.compiling.compiled_model`.
       config: config of the run.
     """
     needed, shares = estimate(model, config), num_shares(model.distribute_strategy)
@@ -89,7 +89,7 @@ def estimate(model: keras.Model, config: Config) -> Memory:
     """Estimate the memory of one device's share of a training step.
 
     Args:
-      model: model of `training.train.compiled_model`.
+      model: model of `training.compiling.compiled_model`.
       config: config of the run.
     """
     training = config.training

@@ -20,7 +20,7 @@ def describe(
     """Describe a run line by line, then the settings that differ from the model's defaults.
 
     Args:
-      model: model of `training.train.compiled_model`.
+      model: model of `training.compiling.compiled_model`.
       config: resolved config of the run.
       train_data: training set.
       val_data: validation set.
