@@ -14,7 +14,7 @@ from efficientdet_tf.data.image_verification import is_decoded_first
 from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation, Measured
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.evaluation.runner import Evaluation
 from efficientdet_tf.files import WriteError
@@ -210,27 +210,51 @@ class TrainingLoop:
             return None
         data = self.train_data, self.val_data
         advice = f"the training is done; {self._report_command} writes the report"
+        latest, best = evaluation.latest.result, evaluation.best
         try:
             with requests.at_once(), self.model.averaged_weights():
-                write_report(self.output, *data, evaluation.best, self._best_model(evaluation))
+                measured, model, weights = self._best(best, is_latest=best is evaluation.latest)
+                write_report(self.output, *data, measured, model, weights=weights)
         except stopping.Stopped as stop:
             raise stop.with_advice(advice) from None
         except WriteError as failure:
             raise RunDirectoryError(f"{failure}; {advice}") from failure
-        return evaluation.latest.result
+        if self._has_better_weights(latest):
+            print(
+                f"best AP {float(self.progress.best_ap):.3f}: of best.weights.h5, which eval, "
+                "export and predict use; the last epoch has:"
+            )
+        return latest
 
     @property
     def _report_command(self) -> str:
         return f"python -m efficientdet_tf report --model_dir={self.output.path}"
 
-    def _best_model(self, evaluation: CachedEvaluation) -> keras.Model | None:
-        """Return a model with the best weights, which the report shows and explains."""
+    def _best(self, best: Measured, is_latest: bool) -> tuple[Measured, keras.Model | None, str]:
+        """Return what the report shows: an evaluation, a model with its weights, and which.
+
+        Those of a resumed run may be of an earlier process, and are measured again.
+
+        Args:
+          best: best evaluation of this process.
+          is_latest: whether it is of the present weights.
+        """
+        is_earlier = self._has_better_weights(best.result)
         # With several replicas, each read of a statistic of BatchNorm is a reduction.
         is_single = self.model.distribute_strategy.num_replicas_in_sync == 1
-        if evaluation.best is evaluation.latest and is_single:
-            return self.model
-        is_saved = (self.output.path / "best.weights.h5").is_file()
-        return self.output.load_model("best") if is_saved else None
+        if is_latest and is_single and not is_earlier:
+            return best, self.model, ""
+        if not (self.output.path / "best.weights.h5").is_file():
+            return best, None, ""
+        model = self.output.load_model("best")
+        if is_earlier:
+            best = Measured.from_evaluator(Evaluation(model, self.val_data, self.config).detect())
+        return best, model, "best" if is_earlier else ""
+
+    def _has_better_weights(self, result: EvaluationResult) -> bool:
+        """Whether the run has weights with a better AP than that of an evaluation."""
+        # With the precision of the checkpoint.
+        return bool(float(self.progress.best_ap) > np.float32(result.metrics["AP"]))
 
     def _metrics_callbacks(
         self, evaluation: CachedEvaluation, requests: StopRequests

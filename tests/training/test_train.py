@@ -23,11 +23,14 @@ from efficientdet_tf.cli import train as train_command
 from efficientdet_tf.data import image_verification, stream_order
 from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.errors import UserError
+from efficientdet_tf.evaluation.cached_evaluation import CachedEvaluation
+from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 from efficientdet_tf.training import state
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.callbacks import CocoMetrics, EvaluationFailed
 from efficientdet_tf.training.early_stopping import EarlyStopping
+from efficientdet_tf.training.loop import TrainingLoop
 from efficientdet_tf.training.recovery import TrainingDiverged
 from efficientdet_tf.training.stopping import StopRequests
 
@@ -111,6 +114,32 @@ def test_a_finished_run_does_nothing_more(finished, coco_file, tmp_path, capsys)
         f"{folder}: all 2 epochs are done\nreport.html is missing: python -m efficientdet_tf "
         f"report --model_dir={folder} writes it\n"
     )
+
+
+def test_a_resumed_run_reports_the_best_weights_of_earlier_calls(
+    finished, coco_file, tmp_path, capsys
+):
+    """When no epoch of this call had a better AP."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    data, directory = run_lib.load_data(config), RunDirectory(folder)
+    model = run_lib.compiled_model(config, steps=2)
+    progress, patience = state.restore(directory, model), EarlyStopping(0, folder / "none", 2)
+    loop = TrainingLoop(config, model, *data, 2, progress, directory, patience)
+    evaluation = CachedEvaluation(lambda: CocoEvaluator(data[1]))
+    latest, best_ap = evaluation.run(), float(progress.best_ap)
+    assert latest.metrics["AP"] == 0 < best_ap
+    capsys.readouterr()
+    assert loop._report(evaluation, StopRequests()) is latest
+    assert capsys.readouterr().out == (
+        f"best AP {best_ap:.3f}: of best.weights.h5, which eval, export and predict use; the last "
+        "epoch has:\n"
+    )
+    with (folder / "metrics.csv").open() as file:
+        best = max(csv.DictReader(file), key=lambda row: float(row["AP"]))
+    # With that AP: another would be given after a semicolon.
+    page = (folder / "report.html").read_text()
+    assert f"with the weights of epoch {best['epoch']}, the best of the run.<" in page
 
 
 def test_weights_for_use_are_the_moving_average(finished, coco_file):
