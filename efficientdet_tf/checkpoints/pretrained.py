@@ -172,7 +172,9 @@ def _from_weights(model: keras.Model, config: Config, path: pathlib.Path) -> Rep
         _check_same_network(run.config(), config, str(path))
     try:
         with h5py.File(path, "r") as file:
-            num_outputs = file[f"layers/{_name_in_file(model)}/predict/vars/2"].size
+            # The bias is the last variable, whether the convolution is separable or dense.
+            variables = file[f"layers/{_name_in_file(model)}/predict/vars"]
+            num_outputs = variables[max(variables, key=int)].size
             num_variables = _count_datasets(file["layers"])
         num_classes = max(1, num_outputs // _anchors_per_cell(config))
         trained = model_lib.build(config.override({"model.num_classes": num_classes}))

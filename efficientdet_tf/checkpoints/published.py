@@ -3,7 +3,7 @@
 import pathlib
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -108,16 +108,12 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
     """Find the prefix of a checkpoint's files."""
     if path.is_dir():
         found = sorted(path.glob("*.index")) or sorted(path.glob("*/*.index"))
-        if len(found) > 1:
-            # The file "checkpoint" names the newest.
-            newest = tf.train.latest_checkpoint(str(found[0].parent))
-            found = [pathlib.Path(f"{newest}.index")] if newest else []
         if not found:
             raise CheckpointError(
                 f"{path}: no checkpoint in this folder; a checkpoint has files like "
                 "model.index and model.data-00000-of-00001"
             )
-        return found[0].with_suffix("")
+        return _newest([path.with_suffix("") for path in found if path.parent == found[0].parent])
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
     if not prefix.with_name(prefix.name + ".index").is_file():
         raise CheckpointError(
@@ -125,6 +121,22 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
             "the prefix of its files, or an .h5 or .npz file"
         )
     return prefix
+
+
+def _newest(prefixes: Sequence[pathlib.Path]) -> pathlib.Path:
+    """Select a folder's newest checkpoint: that in its file "checkpoint", or of most steps."""
+    state = tf.train.get_checkpoint_state(str(prefixes[0].parent))
+    if state is not None:
+        # By name: the whole path is that of the training, which a copied folder has left.
+        named = pathlib.Path(state.model_checkpoint_path).name
+        prefixes = [prefix for prefix in prefixes if prefix.name == named] or prefixes
+    return max(prefixes, key=_steps)
+
+
+def _steps(prefix: pathlib.Path) -> int:
+    """Return the number of steps in the name of a checkpoint; -1 without one."""
+    match = re.search(r"-(\d+)$", prefix.name)
+    return int(match.group(1)) if match else -1
 
 
 def _keys_by_name(shapes: Mapping[str, object], config: Config) -> dict[str, str]:

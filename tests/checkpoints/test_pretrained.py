@@ -124,6 +124,20 @@ def test_other_classes_reinitialise_their_layer(trained, sources, kind, num_clas
     np.testing.assert_allclose(bias, -math.log(99), rtol=1e-6)
 
 
+def test_weights_alone_of_dense_heads(tmp_path):
+    """A dense convolution has one kernel, a separable one two."""
+    path = tmp_path / "dense.weights.h5"
+    config = tiny.config(**{"model.head_separable": False, "model.num_classes": 3})
+    trained = model_lib.build(config)
+    trained.save_weights(str(path))
+    other = config.override({"model.num_classes": 2})
+    total = len(trained.weights)
+    assert str(load_pretrained(model_lib.build(other), other, str(path))) == (
+        f"{path}: {total - 2} of {total} variables loaded; the 2 of class_head/predict are "
+        "re-initialised, for 2 classes instead of 3"
+    )
+
+
 def test_the_moving_average_starts_from_them_too(trained, sources):
     model = run_lib.compiled_model(tiny_config(3), steps=1)
     load_pretrained(model, tiny_config(3), str(sources["run"]))

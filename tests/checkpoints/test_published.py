@@ -190,8 +190,12 @@ def test_every_way_to_name_a_checkpoint(tmp_path):
     for path in (newest, f"{newest}.index", f"{newest}.data-00000-of-00001", tmp_path):
         assert read(path, D0).keys() == weights.keys()
     save(tmp_path / "archive" / "model.ckpt-3", {"box_net/box-1/bias": np.float32([3])})
-    (newest.parent / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"\n')
+    # Without the file that names the newest, and with the path it had elsewhere.
     assert read(newest.parent, D0).keys() == weights.keys()
+    save(tmp_path / "archive" / "model.ckpt-30", {"box_net/box-1/bias": np.float32([3])})
+    for named in ("model.ckpt-20", "/cluster/run/model.ckpt-20"):
+        (newest.parent / "checkpoint").write_text(f'model_checkpoint_path: "{named}"\n')
+        assert read(newest.parent, D0).keys() == weights.keys()
 
 
 def test_averages_in_a_checkpoint_of_objects(tmp_path):
