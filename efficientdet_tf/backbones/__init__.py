@@ -26,6 +26,7 @@ class Backbone(NamedTuple):
       survival_prob: survival probability of the last residual block in training, 0..1; 1 is
         no stochastic depth. Default 1.
       is_scalable: whether the layer takes `survival_prob`, `width` and `depth`. Default False.
+      min_level: the finest level of the layer's outputs. Default 1.
     """
 
     layer: str
@@ -34,6 +35,7 @@ class Backbone(NamedTuple):
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     survival_prob: float = 1.0
     is_scalable: bool = False
+    min_level: int = 1
 
 
 _EFFICIENTNET = Backbone(
@@ -52,6 +54,7 @@ _RESNET = Backbone(
     "efficientdet_tf.checkpoints.imagenet:read_resnet",
     pixel_mean=(123.68, 116.779, 103.939),
     pixel_std=(1.0, 1.0, 1.0),
+    min_level=2,
 )
 
 BACKBONES = {

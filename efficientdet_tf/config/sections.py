@@ -76,7 +76,7 @@ class ModelConfig(Section):
     """BatchNorm in the heads, separate for each level; false is none, as in RetinaNet."""
     min_level: Shaping[int] = Field(3, ge=1, le=TOP_LEVEL)
     """Lowest level of the feature pyramid, whose stride is `2 ** level` pixels; the backbone has
-    levels up to 5."""
+    levels up to 5, from 1 (ResNet from 2)."""
     max_level: Shaping[int] = Field(7, ge=TOP_LEVEL)
     """Highest level of the feature pyramid; above `min_level`, and not below the backbone's
     highest, 5."""
@@ -112,6 +112,8 @@ class ModelConfig(Section):
     def _fits_together(self) -> "ModelConfig":
         if self.min_level >= self.max_level:
             raise ValueError("min_level: must be below model.max_level")
+        if self.min_level < (finest := BACKBONES[self.backbone].min_level):
+            raise ValueError(f"min_level: the finest of {self.backbone} is {finest}")
         scale = {"width": self.backbone_width, "depth": self.backbone_depth}
         try:
             check_scale(self.backbone, survival_prob=self.backbone_survival_prob, **scale)

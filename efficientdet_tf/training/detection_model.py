@@ -58,8 +58,8 @@ class EfficientDet(keras.Model):
             0 is off. Default 10.
           ema_decay: decay of the moving average of the weights; 0 is off. Default 0.9998.
           gradient_accumulation_steps: number of sequential micro-batches of a replica's
-            batch; the step is that of the whole batch, except that BatchNorm sees
-            micro-batches. Default 1.
+            batch, whose size is a multiple of it in all steps; the step is that of the whole
+            batch, except that BatchNorm sees micro-batches. Default 1.
           seed: random seed of stochastic depth. Default 0.
           distillation: `training.distillation.Distillation` or similar: called with (images,
             outputs), returns a scalar, the mean over the images, that is added to the loss. It

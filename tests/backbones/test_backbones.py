@@ -42,6 +42,7 @@ def test_levels_widths_parameters_and_names(name, count, finest, widths):
     assert {level: tuple(x.shape[1:3]) for level, x in outputs.items()} == {
         level: sizes[level] for level in range(finest, 6)
     }
+    assert min(outputs) == BACKBONES[name].min_level
     assert tuple(outputs[level].shape[-1] for level in (3, 4, 5)) == widths
     assert sum(w.shape.num_elements() for w in backbone.trainable_weights) == count
     assert all(weight.name.startswith("backbone/") for weight in backbone.weights)

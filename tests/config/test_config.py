@@ -323,6 +323,14 @@ def test_a_pyramid_has_two_levels():
     )
 
 
+def test_a_pyramid_has_no_level_that_the_backbone_lacks():
+    resnet = Config().override({"model.backbone": "resnet50"})
+    assert message(resnet.override, {"model.min_level": 1}) == (
+        "model.min_level: the finest of resnet50 is 2"
+    )
+    assert resnet.override({"model.min_level": 2}).model.min_level == 2
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("backbone_width", 0.5), ("backbone_depth", 0.5), ("backbone_survival_prob", 0.8)],
