@@ -136,7 +136,13 @@ class RunDirectory:
         """
         path = self._weights_path(weights)
         if not path.is_file():
-            raise RunDirectoryError(f"{path}: missing; has the run finished its first epoch?")
+            reason = "has the run finished its first epoch?"
+            if self._weights_path("last").is_file():
+                reason = (
+                    "the run has not been evaluated yet (training.eval_interval_epochs); the "
+                    "weights so far are in last.weights.h5"
+                )
+            raise RunDirectoryError(f"{path}: missing; {reason}")
         return path
 
     def load_model(

@@ -444,6 +444,13 @@ def test_a_run_without_weights(coco_file, tmp_path):
     assert str(error.value) == (
         f"{tmp_path}/best.weights.h5: missing; has the run finished its first epoch?"
     )
+    (tmp_path / "last.weights.h5").touch()
+    with pytest.raises(RunDirectoryError) as error:
+        directory.load_model()
+    assert str(error.value) == (
+        f"{tmp_path}/best.weights.h5: missing; the run has not been evaluated yet "
+        "(training.eval_interval_epochs); the weights so far are in last.weights.h5"
+    )
 
 
 def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
