@@ -1,6 +1,5 @@
 """Comparison of a run and its exported files in every runtime of this machine."""
 
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.detector import Detector
+from efficientdet_tf.devices import num_cores
 from efficientdet_tf.evaluation.runner import run_detector
 from efficientdet_tf.inference.compared_runtimes import RUN, ComparedRuntime, RuntimeComparison
 from efficientdet_tf.inference.detections import Detections
@@ -52,7 +52,7 @@ def compare_runtimes(
     candidates = [Candidate(RUN, "keras", run_directory.path), *_candidates(files)]
     accuracies = _accuracies(candidates, settings, data, images)
     speeds = {}
-    for threads in sorted({1, os.cpu_count() or 1}):
+    for threads in sorted({1, num_cores()}):
         print(f"Timing {len(candidates)} runtimes with {threads} threads", flush=True)
         speeds[threads] = measure_in_own_process(candidates, settings, images, threads)
     runtimes = [

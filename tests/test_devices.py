@@ -1,4 +1,4 @@
-"""GPU memory growth."""
+"""Processor cores, and GPU memory growth."""
 
 import os
 import subprocess
@@ -39,3 +39,14 @@ def test_gpus_in_use_are_not_changed():
     gpus = tf.config.list_logical_devices("GPU")
     assert devices.let_memory_grow() <= len(gpus)
     assert tf.config.list_logical_devices("GPU") == gpus
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux restricts a process")
+def test_cores_are_those_that_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert devices.num_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert devices.num_cores() == len(allowed)

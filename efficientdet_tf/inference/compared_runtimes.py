@@ -52,7 +52,7 @@ class ComparedRuntime:
 
     @property
     def latency_with_most_threads(self) -> float:
-        """Median latency in milliseconds with as many threads as the processor has cores."""
+        """Median latency in milliseconds with as many threads as there are cores."""
         return self.latency_ms[max(self.latency_ms)][0]
 
     @property

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.devices import num_cores
 from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing
 from efficientdet_tf.inference.image_resize import ImageResize
 from efficientdet_tf.inference.metadata import ENTRY, Metadata, MetadataError
@@ -77,7 +77,8 @@ def load_onnx(
       path: path of the file.
       runtime: a key of `RUNTIMES`, or "auto" for the first of them that is installed. Default
         "auto".
-      threads: number of threads; None for that of the processor's cores. Default None.
+      threads: number of threads; None for that of the cores that this process may use.
+        Default None.
 
     Raises:
       ArtifactError: when the file is damaged or of another program, or when the runtime is not
@@ -90,7 +91,7 @@ def load_onnx(
             f"{path}: runtime {runtime!r} is unknown; use auto, {', '.join(RUNTIMES)}"
         )
     try:
-        session = RUNTIMES[runtime](path, threads or os.cpu_count() or 1)
+        session = RUNTIMES[runtime](path, threads or num_cores())
     except ImportError as error:
         # Without a name: one of its libraries is missing.
         missing = f"{error.name} is not installed" if error.name else f"{runtime}: {error}"

@@ -2,11 +2,11 @@
 
 import hashlib
 import importlib.metadata
-import os
 import pathlib
 import platform
 from typing import NamedTuple
 
+from efficientdet_tf.devices import num_cores
 from efficientdet_tf.inference import compared_runtimes
 from efficientdet_tf.run_directory import RunDirectory
 
@@ -91,7 +91,7 @@ def describe_machine() -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    devices = f"{os.cpu_count()} cores, {_num_gpus()} GPUs"
+    devices = f"{num_cores()} cores, {_num_gpus()} GPUs"
     return f"{_processor()}, {devices}; {', '.join(versions)}"
 
 

@@ -1,7 +1,6 @@
 """Runtime of .tflite files: LiteRT."""
 
 import functools
-import os
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 
 from efficientdet_tf.boxes import from_fractions
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.devices import num_cores
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing
 from efficientdet_tf.inference.image_resize import ImageResize
@@ -58,8 +58,8 @@ def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteB
 
     Args:
       path: path of the file.
-      threads: number of threads, at most `MAX_THREADS`; None for that of the processor's cores.
-        Default None.
+      threads: number of threads, at most `MAX_THREADS`; None for that of the cores that this
+        process may use. Default None.
 
     Raises:
       ArtifactError: when it is damaged or of another program.
@@ -69,7 +69,7 @@ def load_tflite(path: pathlib.Path, threads: int | None = None) -> tuple[TFLiteB
     try:
         model = path.read_bytes()
         metadata = read_metadata(model)
-        threads = min(threads or os.cpu_count() or 1, MAX_THREADS)
+        threads = min(threads or num_cores(), MAX_THREADS)
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except OSError as error:
