@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from efficientdet_tf.evaluation.confusion import Confusion
 from efficientdet_tf.report.fusion_weights import NodeWeights
 from efficientdet_tf.visualization.elements import Element, element
+from efficientdet_tf.visualization.fonts import shorten
 
 COLORS = 10
 # Size and margins of a line or bar chart, in SVG units.
@@ -161,12 +163,12 @@ def confusion_chart(confusion: Confusion) -> Element:
     with_counts = size <= 21
     cell = max(12.0, min(58.0, 760 / size))
     font = min(12.0, cell * 0.85)
-    margin = min(190.0, 14 + font * 0.62 * min(24, max(map(len, rows))))
+    margin = 14 + font * max(_width_in_ems(shorten(name)) for name in rows)
     drawn = []
     for i in range(size):
         middle = margin + (i + 0.5) * cell
-        drawn.append(_label(_cut(rows[i]), margin - 6, middle + font / 3, "end", font))
-        rotated = _label(_cut(columns[i]), 0, 0, "start", font)
+        drawn.append(_label(shorten(rows[i]), margin - 6, middle + font / 3, "end", font))
+        rotated = _label(shorten(columns[i]), 0, 0, "start", font)
         rotated.set("transform", f"translate({middle + font / 3:.1f} {margin - 6:.1f}) rotate(-60)")
         drawn.append(rotated)
     totals = confusion.matrix.sum(axis=1)
@@ -298,13 +300,16 @@ def _label(text: str, x: float, y: float, anchor: str, size: float = 11) -> Elem
     return element("text", text, x=x, y=y, text_anchor=anchor, font_size=size)
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "\u2026"
+def _width_in_ems(text: str) -> float:
+    """Estimate the width of a text in font sizes: letters of Chinese and the like are square."""
+    return sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.62 for letter in text)
 
 
 def _svg(drawn: Sequence[Element], width: float, height: float, natural: bool = False) -> Element:
-    """Make an SVG; `natural` keeps its size instead of the width of the page."""
-    style = f"max-width:{width:.0f}px;min-width:{min(width, 640):.0f}px" if natural else ""
+    """Make an SVG; `natural` keeps about its size instead of the width of the page."""
+    # Smaller, the names of hundreds of classes are not readable: such a chart is scrolled.
+    least = max(min(width, 640), 0.8 * width)
+    style = f"max-width:{width:.0f}px;min-width:{least:.0f}px" if natural else ""
     box = f"0 0 {width:.0f} {height:.0f}"
     return element("svg", *drawn, viewBox=box, role="img", style=style)
 

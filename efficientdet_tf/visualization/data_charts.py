@@ -7,6 +7,7 @@ import numpy as np
 
 from efficientdet_tf.data.statistics import SIZE_LIMITS, DataSummary
 from efficientdet_tf.output_files import MARK
+from efficientdet_tf.visualization.fonts import set_fonts, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +66,12 @@ def _draw_classes(axes: "Axes", summaries: dict[str, DataSummary]) -> None:
     for position, (split, item) in enumerate(summaries.items()):
         places = np.arange(len(shown)) + (position - (len(summaries) - 1) / 2) * width
         axes.bar(places, item.at_input.objects[shown], width, label=split)
-    labels = [names[index] for index in shown]
+    labels = [shorten(names[index]) for index in shown]
     axes.set_xticks(range(len(shown)), labels, rotation=90 if len(shown) > 5 else 0, fontsize=8)
+    ticks = axes.get_xticklabels()
+    set_fonts(ticks)
+    # Ticks take their text from here, and nothing else.
+    axes.set_xticklabels([tick.get_text() for tick in ticks])
     more = f", {len(shown)} of {len(names)} classes" if len(names) > len(shown) else ""
     axes.set(title=f"Objects by class{more}", ylabel="objects")
 

@@ -15,7 +15,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from efficientdet_tf.files import replacing
-from efficientdet_tf.visualization.fonts import font_and_text
+from efficientdet_tf.visualization.fonts import font_and_text, set_fonts, shorten
 
 if TYPE_CHECKING:
     from efficientdet_tf.evaluation.result import EvaluationResult
@@ -150,13 +150,16 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
         by_class.plot(
             result.recalls,
             result.precision[0, :, -negative_index],
-            label=f"{item.name} (AP50 {item.ap50:.2f})",
+            label=f"{shorten(item.name)} (AP50 {item.ap50:.2f})",
             color=np.array(class_color(item.name)) / 255,
         )
     for axes, title in ((by_threshold, "Mean over classes"), (by_class, "Classes at IoU 0.50")):
         axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         if axes.lines:
-            axes.legend(fontsize="small", loc="lower left")
+            names = [str(line.get_label()) for line in axes.lines]
+            # Given, because names that begin with an underscore are left out otherwise.
+            legend = axes.legend(axes.lines, names, fontsize="small", loc="lower left")
+            set_fonts(legend.get_texts())
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
 

@@ -2,8 +2,13 @@
 
 import functools
 import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import PIL.ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.text import Text
 
 # Of Matplotlib: a placeholder for each letter there is.
 _PLACEHOLDERS = "LastResort"
@@ -23,12 +28,40 @@ def font_and_text(text: str, size: int) -> tuple[PIL.ImageFont.FreeTypeFont, str
       The font, and the label; without such a font, letters are written as their
       code points, so that classes can be told apart.
     """
+    path, text = _path_and_text(text)
+    return PIL.ImageFont.truetype(path, size), text
+
+
+def set_fonts(labels: Iterable["Text"]) -> None:
+    """Give labels of a Matplotlib chart fonts that have their letters, as `font_and_text`.
+
+    What is between two dollar signs is text, too, and no formula.
+
+    Args:
+      labels: labels; changed.
+    """
+    from matplotlib.font_manager import FontProperties
+
+    for label in labels:
+        path, text = _path_and_text(label.get_text())
+        label.set_text(text)
+        label.set_fontproperties(FontProperties(fname=path, size=label.get_fontsize()))
+        label.set_parse_math(False)
+
+
+def shorten(name: str) -> str:
+    """Cut a name of more than 24 letters, for charts."""
+    return name if len(name) <= 24 else name[:23] + "\u2026"
+
+
+def _path_and_text(text: str) -> tuple[str, str]:
+    """Choose the file of the font; the rest as in `font_and_text`."""
     missing = frozenset(text) - _letters(_dejavu())
     path = _system_font(frozenset(text)) if missing else _dejavu()
     if path is None:
         for letter in missing:
             text = text.replace(letter, letter.encode("ascii", "backslashreplace").decode())
-    return PIL.ImageFont.truetype(path or _dejavu(), size), text
+    return path or _dejavu(), text
 
 
 @functools.cache

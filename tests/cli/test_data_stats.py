@@ -32,7 +32,7 @@ def source(tmp_path_factory):
     ]
     content = {
         "images": [{"id": i, "file_name": f"{i}.png"} for i in (1, 2, 3)],
-        "categories": [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "x"}],
+        "categories": [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "$_$"}],
         "annotations": [
             {"id": i, "image_id": image, "category_id": c, "bbox": box, "area": area, **flags}
             for i, (image, c, box, area, flags) in enumerate(boxes, 1)
@@ -72,7 +72,7 @@ def test_prints_a_table(done, source):
         ["class", "id", "images", "objects", "share"],
         ["dog", "5", "2", "3", "75.0%"],
         ["cat", "2", "1", "1", "25.0%"],
-        ["x", "9", "0", "0", "0.0%"],
+        ["$_$", "9", "0", "0", "0.0%"],
     ]
     assert lines[-2:] == [f"Written to {source.parent}/new/s.{end}" for end in ("json", "png")]
 

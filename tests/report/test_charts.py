@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from efficientdet_tf.report.charts import Line, bar_chart, line_chart
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.evaluation.confusion import Confusion
+from efficientdet_tf.report.charts import Line, bar_chart, confusion_chart, line_chart
 from efficientdet_tf.visualization.elements import bar, element, to_html
 
 
@@ -93,6 +95,25 @@ def test_bars_of_tables_stay_in_their_cell():
         "width:100.0%",
         "width:0.0%",
     ]
+
+
+def confusion_of(*names):
+    matrix = np.eye(len(names) + 1, dtype=np.int64)
+    return Confusion(matrix, LabelMap(tuple(range(len(names))), names), (), 0.5, 0.5)
+
+
+def test_names_of_a_confusion_matrix_have_room():
+    drawn = confusion_chart(confusion_of("\u7269\u4f53", "\u7269" * 30))
+    long = next(item for item in drawn.iter("text") if item.text == "\u7269" * 23 + "\u2026")
+    # Letters are as wide as the font is high, and end here.
+    assert float(long.get("x")) >= 23 * float(long.get("font-size"))
+
+
+@pytest.mark.parametrize(("count", "least"), [(10, 640), (365, 3600)])
+def test_a_confusion_matrix_of_many_classes_is_scrolled(count, least):
+    drawn = confusion_chart(confusion_of(*(f"class {i}" for i in range(count))))
+    style = dict(part.split(":") for part in drawn.get("style").split(";"))
+    assert least <= float(style["min-width"].removesuffix("px")) < 1.1 * least
 
 
 def test_text_between_elements_stays_in_order_and_is_escaped():

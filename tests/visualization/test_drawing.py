@@ -1,5 +1,6 @@
 """Drawing of detections, batches and curves."""
 
+import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
@@ -113,14 +114,14 @@ def test_a_batch_is_a_grid():
     assert pixel(grid, 64 + 30, 168 + 40) == (255, 255, 255)
 
 
-def result(num_classes, objects):
+def result(num_classes, objects, name="class {}"):
     """Precision falls from 1 to 0; classes without objects have none."""
     precision = np.full((10, 101, num_classes), np.nan)
     precision[:, :, :objects] = np.linspace(1, 0, 101)[:, None]
     return EvaluationResult(
         metrics=dict.fromkeys(METRICS, 0.5),
         per_class=tuple(
-            ClassResult(i, f"class {i}", int(i < objects), 0.5, 0.5) for i in range(num_classes)
+            ClassResult(i, name.format(i), int(i < objects), 0.5, 0.5) for i in range(num_classes)
         ),
         num_images=1,
         precision=precision,
@@ -138,3 +139,17 @@ def test_curves_are_written_as_an_image(tmp_path, num_classes, objects):
         colors = len(drawn.convert("RGB").getcolors(maxcolors=1 << 20))
     # Without curves there are axes and text alone, black on white.
     assert (colors > 300) == (objects > 0)
+
+
+def test_any_class_name_is_written_as_it_is(tmp_path):
+    path = tmp_path / "curves.svg"
+    for name, shown in (
+        ("$\\frac$", "$\\frac$"),
+        ("_a", "_a"),
+        ("a \u24b6", "a \u24b6"),
+        ("a\U000e0fff", r"a\U000e0fff"),
+        ("a" * 30, "a" * 23 + "\u2026"),
+    ):
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            drawing.pr_curves(result(1, 1, name), path)
+        assert f">{shown} (AP50 0.50)</text>" in path.read_text(encoding="utf-8")
