@@ -32,7 +32,11 @@ def source(tmp_path_factory):
     ]
     content = {
         "images": [{"id": i, "file_name": f"{i}.png"} for i in (1, 2, 3)],
-        "categories": [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "$_$"}],
+        "categories": [
+            {"id": 2, "name": "cat"},
+            {"id": 5, "name": "dog"},
+            {"id": 9, "name": "$_$"},
+        ],
         "annotations": [
             {"id": i, "image_id": image, "category_id": c, "bbox": box, "area": area, **flags}
             for i, (image, c, box, area, flags) in enumerate(boxes, 1)
