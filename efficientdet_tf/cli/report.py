@@ -99,13 +99,11 @@ def _data(config: "Config", label_map: "LabelMap") -> tuple:
     from absl import logging
 
     from efficientdet_tf.data import parts
+    from efficientdet_tf.data.class_matching import with_classes
     from efficientdet_tf.data.records import DataError
 
     def load(split: str) -> "DetectionData | None":
-        loaded = parts.load_split(config, split)
-        if loaded.label_map != label_map:
-            raise DataError(f"{loaded.source}: its classes differ from those of the run")
-        return loaded
+        return with_classes(label_map, parts.load_split(config, split), "the run")
 
     val_data = load("val")
     try:

@@ -146,7 +146,7 @@ KINDS = {
     "classes_differ": Kind(
         "Splits of different classes",
         "error",
-        "give both splits the same categories, ids and names, in the same order",
+        "rename the class of these objects, or give the training set some of it",
     ),
     "class_empty": Kind(
         "Classes without objects",

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import pipeline
+from efficientdet_tf.data.class_matching import match_classes
 from efficientdet_tf.data.record_images import read_record, why_unreadable
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
 from efficientdet_tf.detector import Detector
-from efficientdet_tf.evaluation.classes import match_classes
 from efficientdet_tf.evaluation.coco import CocoEvaluator
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.inference.detection_function import (

@@ -13,8 +13,9 @@ from efficientdet_tf.checkpoints import registry
 from efficientdet_tf.checkpoints.pretrained import load_pretrained
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import parts, stream_order, unlabeled_images
+from efficientdet_tf.data.class_matching import with_classes
 from efficientdet_tf.data.leakage import warn_of_shared_images
-from efficientdet_tf.data.records import DataError, DetectionData
+from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.result import EvaluationResult
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import (
@@ -211,17 +212,14 @@ def load_data(config: Config) -> tuple[DetectionData, DetectionData]:
     """Load the training and the validation set; warn of images in both.
 
     Raises:
-      DataError: when one is unusable or has no object, their classes differ, or the training set
-        cannot be read in the order that the config asks for.
+      DataError: when one is unusable or has no object, the validation set has objects of a class
+        that the training set lacks, or this cannot be read in the order that the config asks for.
     """
     config = parts.resolve(config)
     data = config.data
     train_data, val_data = parts.load_split(config, "train"), parts.load_split(config, "val")
-    if train_data.label_map != val_data.label_map:
-        raise DataError(
-            f"{data.val}: its classes are not those of {data.train}; "
-            "both need the same ids and names in the same order"
-        )
+    # Those of the validation set may be fewer, or numbered otherwise.
+    val_data = with_classes(train_data.label_map, val_data, data.train)
     parts.require_objects(train_data)
     parts.require_objects(val_data)
     warn_of_shared_images(train_data, val_data)

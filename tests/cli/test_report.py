@@ -72,7 +72,8 @@ def test_other_classes_than_those_of_the_run_are_refused(folder, tmp_path):
     with pytest.raises(DataError) as error:
         report.report(str(tmp_path), "best")
     assert str(error.value) == (
-        f"{folder / 'annotations.json'}: its classes differ from those of the run"
+        f"{folder / 'annotations.json'}: class '0' (id 0) is not a class of the run; its classes: "
+        "'a' (id 0), 'b' (id 1), 'c' (id 2), 'd' (id 3), 'e' (id 4) and 5 more"
     )
 
 

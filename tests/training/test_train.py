@@ -471,12 +471,18 @@ def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     assert set(positions) <= set(range(8))
 
 
-def test_different_classes_in_validation(coco_file, tmp_path):
+def test_classes_of_validation_are_those_of_training_by_name(coco_file, tmp_path):
+    # The ids of the built-in data set are others.
+    train_data, val_data = run_lib.load_data(_config(coco_file, **{"data.val": "digits"}))
+    assert val_data.label_map == train_data.label_map
+    other = tmp_path / "other.json"
+    other.write_text(Path(coco_file).read_text().replace('"name": "3"', '"name": "three"'))
+    config = _config(coco_file, **{"data.val": str(other)})
     with pytest.raises(data_lib.DataError) as error:
-        run_lib.load_data(_config(coco_file, **{"data.val": "digits"}))
+        run_lib.load_data(config.override({"data.val_images": str(Path(coco_file).parent)}))
     assert str(error.value) == (
-        f"digits: its classes are not those of {coco_file}; "
-        "both need the same ids and names in the same order"
+        f"{other}: class 'three' (id 19) is not a class of {coco_file}; its classes: '0' (id 10), "
+        "'1' (id 13), '2' (id 16), '3' (id 19), '4' (id 22) and 5 more"
     )
 
 

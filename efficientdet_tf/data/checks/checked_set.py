@@ -78,6 +78,11 @@ class CheckedSet:
         return self.annotations.label_map
 
     @property
+    def records(self) -> list[Record]:
+        """The records of the images that training would use."""
+        return [each.record for each in self.images if each.record is not None]
+
+    @property
     def by_name(self) -> Mapping[str, CheckedImage]:
         """The images by their name, `Fault.image`."""
         return {each.image.name: each for each in self.images}

@@ -18,8 +18,7 @@ def class_balance(part: CheckedSet) -> list[Fault]:
     Returns:
       A fault for each such class, in order of class index.
     """
-    records = [each.record for each in part.images if each.record is not None]
-    counts = count_objects(DetectionData(records, part.label_map, source=part.source))
+    counts = count_objects(DetectionData(part.records, part.label_map, source=part.source))
     if not counts.any():
         return []
     mean = counts[counts > 0].mean()

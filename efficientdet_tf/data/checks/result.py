@@ -14,7 +14,9 @@ from efficientdet_tf.data.checks.checked_set import CheckedSet, check_set
 from efficientdet_tf.data.checks.class_balance import class_balance
 from efficientdet_tf.data.checks.small_boxes import small_boxes
 from efficientdet_tf.data.checks.unlisted_files import unlisted_files
+from efficientdet_tf.data.class_matching import match_classes
 from efficientdet_tf.data.faults import KINDS, SEVERITIES, Fault
+from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.output_files import MARK
 
 
@@ -99,21 +101,13 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
 
 
 def _other_classes(train: CheckedSet, part: CheckedSet) -> list[Fault]:
-    if part.label_map == train.label_map:
-        return []
-    there, here = (dict(zip(each.label_map.ids, each.label_map.names)) for each in (train, part))
-    only_there, only_here = (_first_other(*each) for each in ((there, here), (here, there)))
-    examples = [f"only there is {only_there}"] * bool(only_there)
-    examples += [f"only here is {only_here}"] * bool(only_here)
-    what = " and ".join(examples) or "they are in another order"
-    line = f"{part.source}: its classes are not those of {train.source}: {what}"
-    return [Fault("classes_differ", line, file=part.source)]
-
-
-def _first_other(names: dict[int, str], others: dict[int, str]) -> str:
-    """Return the first category that others do not have in the same way; "" for none."""
-    different = (number for number in names if others.get(number) != names[number])
-    return next((f"{names[number]!r} (id {number})" for number in different), "")
+    """Find a class with objects that the training set lacks."""
+    data = DetectionData(part.records, part.label_map, source=part.source)
+    try:
+        match_classes(train.label_map, data, train.source)
+    except DataError as error:
+        return [Fault("classes_differ", str(error), file=part.source)]
+    return []
 
 
 def _entry(split: str, fault: Fault) -> dict[str, Any]:

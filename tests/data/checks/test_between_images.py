@@ -130,6 +130,9 @@ def test_splits_of_different_classes_cannot_be_trained_with(folder, faults_of):
     val.add("b.png", category=2)
     found = faults_of(train, val.save("val.json"))
     assert [line for kind, line in found if kind == "classes_differ"] == [
-        "val.json: its classes are not those of train.json: only there is 'dog' (id 2) and only "
-        "here is 'wolf' (id 2)"
+        "val.json: class 'wolf' (id 2) is not a class of train.json; its classes: 'cat' (id 1), "
+        "'dog' (id 2)"
     ]
+    # Fewer classes, and other ids.
+    val.categories = [{"id": 2, "name": "cat"}]
+    assert {kind for kind, _ in faults_of(train, val.save("val.json"))} == {"class_empty"}

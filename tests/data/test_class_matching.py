@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from efficientdet_tf.data.class_matching import match_classes, with_classes
 from efficientdet_tf.data.records import DataError, DetectionData, LabelMap, Record
-from efficientdet_tf.evaluation.classes import match_classes
 
 MODEL = LabelMap((1, 2, 7), ("cat", "dog", "bird"))
 
@@ -64,3 +64,14 @@ def test_of_many_classes_five_are_listed():
     many = LabelMap(tuple(range(80)), tuple(f"c{i}" for i in range(80)))
     with pytest.raises(DataError, match=r"'c4' \(id 4\) and 75 more$"):
         match_classes(many, data((1,), ("fish",), used=[0]))
+
+
+def test_a_data_set_of_fewer_classes_in_another_order_gets_those_of_the_model():
+    pets = data((3, 1, 5), ("bird", "cat", "fish"), used=[0, 1, 0, 2, -1], ignored=[2, -1])
+    matched = with_classes(MODEL, pets)
+    assert matched.label_map == MODEL
+    assert matched.records[0].classes.tolist() == [2, 0, 2, -1, -1]
+    assert matched.records[0].classes.dtype == np.int32
+    assert with_classes(MODEL, matched) is matched
+    with pytest.raises(DataError, match="'fish' .id 1. is not a class of train.json; its classes"):
+        with_classes(MODEL, data((1,), ("fish",), used=[0]), "train.json")
