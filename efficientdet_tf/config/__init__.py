@@ -27,7 +27,7 @@ from efficientdet_tf.config.declaration import (
     ConfigError,
     Mark,
     Section,
-    UniqueKeyLoader,
+    SettingsLoader,
     describe_values,
     did_you_mean,
     format_value,
@@ -154,11 +154,11 @@ class Config(BaseModel):
         built_in = _BUILT_IN / f"{path}.yaml"
         try:
             with open(built_in if built_in.is_file() else path, encoding="utf-8") as file:
-                values = yaml.load(file, UniqueKeyLoader) or {}
+                values = yaml.load(file, SettingsLoader) or {}
         except OSError as error:
             names = ", ".join(sorted(file.stem for file in _BUILT_IN.glob("*.yaml")))
             raise ConfigError(f"config {path}: {error.strerror}; built in: {names}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"config {path}: not valid YAML: {reason}") from error
         if not isinstance(values, Mapping):

@@ -82,8 +82,16 @@ class Section(BaseModel):
         return value
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a repeated key, of which YAML's own keeps the last value."""
+class SettingsLoader(yaml.SafeLoader):
+    """YAML loader that refuses a repeated key, of which YAML's own keeps the last value.
+
+    Dates are text: a path may be one, and no setting is.
+    """
+
+    yaml_implicit_resolvers = {
+        letter: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping, and check its keys."""
@@ -106,7 +114,7 @@ def read_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        read = yaml.safe_load(value)
+        read = yaml.load(value, SettingsLoader)
         return float(read) if isinstance(read, str) else read
     except (yaml.YAMLError, ValueError):
         return value

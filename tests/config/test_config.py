@@ -383,6 +383,19 @@ def test_a_repeated_key_is_refused(tmp_path):
     )
 
 
+def test_a_path_may_be_a_date(tmp_path):
+    path = write(tmp_path, "data: {train: 2026-01-31, val: 2026-99-01}")
+    data = Config.from_yaml(path).data
+    assert (data.train, data.val) == ("2026-01-31", "2026-99-01")
+
+
+def test_yaml_that_python_cannot_read(tmp_path):
+    path = write(tmp_path, "training: {epochs: !!int many}")
+    assert message(Config.from_yaml, path) == (
+        f"config {path}: not valid YAML: invalid literal for int() with base 10: 'many'"
+    )
+
+
 def test_a_file_that_is_not_text(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00\x80")
