@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator
 
 import PIL.Image
@@ -118,22 +119,35 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
       suffix: suffix of the file name, e.g. ".png"; determines the format.
 
     Raises:
-      OutputError: when there is no writable format for the suffix.
+      OutputError: when there is no writable format for the suffix, or the image is too large for
+        it.
     """
     format = image_format(suffix)
     text = PIL.PngImagePlugin.PngInfo()
     text.add_text("Comment", MARK)
     file = io.BytesIO()
-    image.save(file, format, quality=92, comment=MARK, pnginfo=text)
+    try:
+        image.save(file, format, quality=92, comment=MARK, pnginfo=text)
+    except (OSError, ValueError) as error:
+        # JPEG has at most 65,500 pixels a side, WebP 16,383.
+        raise OutputError(
+            f"--output: {format} cannot hold an image of {image.width} x {image.height} pixels; "
+            "use .png"
+        ) from error
     return file.getvalue()
 
 
 def is_own_image(path: pathlib.Path) -> bool:
     """Whether a file is an image written by `encode_image`."""
     try:
-        with PIL.Image.open(path) as image:
-            return MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as image:
+                return MARK in (image.info.get("Comment"), _text(image.info.get("comment")))
+    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
+        # A grid of large images is not opened, but its comment is among the first bytes.
+        return MARK.encode() in _head(path)
+    except (OSError, SyntaxError, ValueError):
         return False
 
 
@@ -144,6 +158,11 @@ def is_own_text(path: pathlib.Path) -> bool:
             return MARK in file.readline().decode()
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def _head(path: pathlib.Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4096)
 
 
 def _text(comment: bytes | str | None) -> str | None:

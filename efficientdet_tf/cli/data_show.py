@@ -70,6 +70,8 @@ def show(values: flags.FlagValues) -> None:
     image_format(output.suffix)
     check_replaceable(output, is_own_image)
     # Imported here, so that --help and flag errors are fast.
+    import numpy as np
+
     from efficientdet_tf.data import parts, pipeline
     from efficientdet_tf.visualization import drawing
 
@@ -85,7 +87,11 @@ def show(values: flags.FlagValues) -> None:
     examples = pipeline.training_examples(
         data, config, repeat=values.augmented, seed=config.training.seed
     )
-    examples = list(examples.take(values.num_images).as_numpy_iterator())
+    # Hundreds of large images are a quarter in uint8.
+    examples = [
+        example._replace(image=np.clip(np.rint(example.image), 0, 255).astype(np.uint8))
+        for example in examples.take(values.num_images).as_numpy_iterator()
+    ]
     if not examples:
         raise UserError(f"{values.data}: no image can be read")
     classes = [example.classes for example in examples]

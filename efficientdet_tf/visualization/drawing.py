@@ -83,26 +83,18 @@ def draw_batch(
     Returns:
       An RGB image of rows * (h + 4) - 4 by min(columns, B) * (w + 4) - 4 pixels.
     """
-    tiles = [
-        draw_detections(
-            np.clip(np.rint(image), 0, 255).astype(np.uint8),
-            image_boxes,
-            image_names,
-            colors=image_colors,
-        )
-        for image, image_boxes, image_names, image_colors in zip(
-            images, boxes, names, colors or itertools.repeat(None)
-        )
-    ]
-    width, height = tiles[0].size
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
+    height, width = np.shape(images[0])[:2]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
     grid = PIL.Image.new(
         "RGB",
         (columns * (width + _GRID_GAP) - _GRID_GAP, rows * (height + _GRID_GAP) - _GRID_GAP),
         "white",
     )
-    for i, tile in enumerate(tiles):
+    parts = zip(images, boxes, names, colors or itertools.repeat(None))
+    for i, (image, image_boxes, image_names, image_colors) in enumerate(parts):
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        tile = draw_detections(pixels, image_boxes, image_names, colors=image_colors)
         row, column = divmod(i, columns)
         grid.paste(tile, (column * (width + _GRID_GAP), row * (height + _GRID_GAP)))
     return grid

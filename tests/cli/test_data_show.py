@@ -78,6 +78,25 @@ def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
     assert colors == [drawing.class_color("cat"), drawing.IGNORED_COLOR]
 
 
+def test_a_grid_that_is_too_large_for_a_format_is_refused():
+    message = "^--output: JPEG cannot hold an image of 65501 x 1 pixels; use .png$"
+    with pytest.raises(output_files.OutputError, match=message):
+        output_files.encode_image(PIL.Image.new("RGB", (65501, 1)), ".jpg")
+
+
+@pytest.mark.parametrize("side", [4, 8])
+@pytest.mark.filterwarnings("error")
+def test_a_grid_of_more_pixels_than_pillow_opens_is_recognised(tmp_path, monkeypatch, side):
+    image = PIL.Image.new("RGB", (side, side))
+    # It warns of more than these, and refuses twice as many.
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / name).write_bytes(output_files.encode_image(image, name[1:]))
+        assert output_files.is_own_image(tmp_path / name)
+        image.save(tmp_path / name)
+        assert not output_files.is_own_image(tmp_path / name)
+
+
 def test_augmented_only_on_demand(outputs):
     counts = [int(printed.split()[3]) for printed in outputs.values()]
     # A mosaic has the objects of four images.
