@@ -106,6 +106,11 @@ def main(values: flags.FlagValues) -> None:
     """
     command_line.require(values, "model_dir")
     settings = _detection_settings(values)
+    if values.data and not (values.verify or values.compare):
+        raise UserError(
+            "--data: is for --verify and --compare only; add one of them, or use "
+            "--calibration_data for the images of int8"
+        )
     # Late, so that --help and invalid settings do not wait for TensorFlow.
     from efficientdet_tf.checkpoints.published_run import local_model
     from efficientdet_tf.run_directory import RunDirectory

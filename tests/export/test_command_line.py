@@ -72,6 +72,11 @@ def test_no_partial_files_remain(exported):
             "export: --set model.num_classes: only the detection settings of a trained model can "
             "change",
         ),
+        (
+            ["--model_dir=nowhere", "--format=tflite_int8", "--data=val.json"],
+            "export: --data: is for --verify and --compare only; add one of them, or use "
+            "--calibration_data for the images of int8",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments, message, capsys):
