@@ -66,7 +66,7 @@ class TrainingLoop:
     @property
     def steps_into_epoch(self) -> int:
         """Number of steps done in the current epoch."""
-        # More when steps per epoch were reduced: then the epoch is complete.
+        # More in checkpoints of earlier versions when steps per epoch were reduced.
         return min(self.steps, int(self.progress.steps_into_epoch))
 
     @property

@@ -145,7 +145,8 @@ def fit_schedule(state: tf.train.Checkpoint, steps: int, stored_steps: int) -> N
     """Let the learning-rate schedule continue at the epoch that a resumed run has reached.
 
     With another batch size or number of images an epoch has other steps, while the optimizer
-    counts all of them: `schedule_shift` is added to its count.
+    counts all of them: `schedule_shift` is added to its count. Within an epoch, the share that is
+    done stays, rounded down to a step.
 
     Args:
       state: training state from `restore`.
@@ -155,7 +156,9 @@ def fit_schedule(state: tf.train.Checkpoint, steps: int, stored_steps: int) -> N
     """
     before = int(state.steps_per_epoch) or stored_steps
     if before != steps:
-        done = int(state.epochs_done) * steps + min(steps, int(state.steps_into_epoch))
+        steps_into_epoch = int(state.steps_into_epoch) * steps // before
+        state.steps_into_epoch.assign(steps_into_epoch)
+        done = int(state.epochs_done) * steps + steps_into_epoch
         state.schedule_shift.assign(done - int(state.optimizer.iterations.numpy()))
     state.steps_per_epoch.assign(steps)
 

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 import tiny
 from efficientdet_tf import data as data_lib
@@ -330,6 +331,23 @@ def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
     assert capsys.readouterr().out == f"{tmp_path}: resuming after epoch 2\n"
     assert (int(progress.epochs_done), int(progress.steps_into_epoch)) == (2, 0)
     assert int(progress.optimizer.iterations) == 4
+
+
+@pytest.mark.parametrize(
+    ("done", "steps", "expected"),
+    # Half of an epoch, a part that is less than a step, and an epoch that lacks its evaluation.
+    [(5, 20, 10), (5, 4, 2), (9, 1, 0), (10, 4, 4), (5, 10, 5)],
+)
+def test_with_another_batch_size_the_same_share_of_the_epoch_is_done(done, steps, expected):
+    progress = tf.train.Checkpoint(
+        optimizer=keras.optimizers.SGD(), epochs_done=tf.Variable(2), **state._later_variables()
+    )
+    progress.optimizer.iterations.assign(20 + done)
+    progress.steps_into_epoch.assign(done)
+    state.fit_schedule(progress, steps, stored_steps=10)
+    assert int(progress.steps_into_epoch) == expected
+    assert int(progress.steps_per_epoch) == steps
+    assert state.schedule_position(progress) == 2 * steps + expected
 
 
 def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
