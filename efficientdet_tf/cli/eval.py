@@ -27,6 +27,8 @@ _FILES = (
     *("evaluation.json", "detections.json", "pr_curves.png"),
     *("diagnosis.json", "diagnosis.png"),
 )
+# Settings of other sections that an evaluation reads and the network does not depend on.
+_OF_COMPUTATION = ("training.eval_batch_size", "training.xla")
 
 # TensorFlow is imported in functions, so that --help and flag errors are fast.
 
@@ -130,6 +132,8 @@ def _check_models(options: flags.FlagValues, paths: list[pathlib.Path]) -> None:
             raise UserError(f"--runtime={options.runtime}: {path} is no .onnx file; leave it out")
         if path.suffix == ".json" and (options.tta or len(paths) > 1):
             raise UserError(f"{path}: is no model; --tta and ensembles need models")
+    if options.weights == "last" and not any(RunDirectory(path).exists() for path in paths):
+        raise UserError(f"--weights=last: {paths[0]} is no run directory; leave it out")
     if len(paths) > 1 and not options.output:
         raise UserError("--output is missing: an ensemble has no folder of its own")
 
@@ -158,7 +162,14 @@ def _config(options: flags.FlagValues, paths: list[pathlib.Path]) -> Config:
             "has fixed settings"
         )
     config = Config() if paths[0] in exported else RunDirectory(paths[0]).config()
-    return config.override(overrides)
+    config = config.override(overrides)
+    for key in overrides:
+        if key.partition(".")[0] not in ("detection", "data") and key not in _OF_COMPUTATION:
+            raise UserError(
+                f"--set {key}: is of the trained network or of training; an evaluation can change "
+                f"settings of detection and data, {' and '.join(_OF_COMPUTATION)}"
+            )
+    return config
 
 
 def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "DetectionData":

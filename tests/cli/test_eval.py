@@ -251,6 +251,27 @@ def test_an_unknown_setting_is_named(folder):
     assert str(error.value) == "unknown key 'detection.nns'; did you mean 'detection.nms'?"
 
 
+@pytest.mark.parametrize(
+    "setting", ["model.image_size=128", "training.epochs=3", "neck.fusion=sum"]
+)
+def test_a_setting_of_the_trained_network_or_of_training_is_refused(folder, setting):
+    """It would be ignored, or the network has another input or other anchors."""
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(folder / "run", set=["data.strict=true", setting]))
+    assert str(error.value) == (
+        f"--set {setting.partition('=')[0]}: is of the trained network or of training; an "
+        "evaluation can change settings of detection and data, training.eval_batch_size and "
+        "training.xla"
+    )
+
+
+def test_weights_are_chosen_of_a_run_only(folder):
+    path = folder / "val.json"
+    with pytest.raises(UserError) as error:
+        command.evaluate(options(path, data="digits", weights="last"))
+    assert str(error.value) == f"--weights=last: {path} is no run directory; leave it out"
+
+
 def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError) as error:
