@@ -343,8 +343,10 @@ def _nearest_key(key: str) -> str:
     section, _, name = key.rpartition(".")
     section = key if key in Config.model_fields else section
     own = section_class(section).model_fields if section in Config.model_fields else {}
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
+    if near and key != section:
+        return f"; did you mean {f'{section}.{near[0]}'!r}?"
     keys = {known.partition(".")[2]: known for known in known_keys()}
-    keys |= {field: f"{section}.{field}" for field in own}
     if not section:
         keys |= {known: known for known in Config.model_fields}
     near = difflib.get_close_matches(name, keys, n=1, cutoff=0.7)
