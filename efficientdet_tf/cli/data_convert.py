@@ -19,9 +19,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "split",
         "all",
-        ["train", "val", "all"],
-        "Split, if --data holds both; a single split is written under this name, 'train' for "
-        "'all'.",
+        ["train", "val", "test", "all"],
+        "Split, if --data holds several; 'all' is train and val. A single split is written under "
+        "this name, 'train' for 'all'.",
         flag_values=values,
     )
     flags.DEFINE_enum(

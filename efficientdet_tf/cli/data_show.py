@@ -32,7 +32,11 @@ def define_flags() -> flags.FlagValues:
     define_config_flags(values)
     define_source_flags(values)
     flags.DEFINE_enum(
-        "split", "train", ["train", "val"], "Split, if --data holds both.", flag_values=values
+        "split",
+        "train",
+        ["train", "val", "test"],
+        "Split, if --data holds several.",
+        flag_values=values,
     )
     flags.DEFINE_string("output", None, "Image file to write, e.g. grid.png.", flag_values=values)
     flags.DEFINE_bool("augmented", False, "Augment the images as in training.", flag_values=values)

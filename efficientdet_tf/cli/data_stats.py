@@ -31,8 +31,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "split",
         "all",
-        ["train", "val", "all"],
-        "Split, if --data holds both.",
+        ["train", "val", "test", "all"],
+        "Split, if --data holds several; 'all' is train and val.",
         flag_values=values,
     )
     flags.DEFINE_string("json", None, "JSON file to write the numbers to.", flag_values=values)

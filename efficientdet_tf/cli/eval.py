@@ -57,7 +57,7 @@ def define_flags() -> flags.FlagValues:
         "Format of --data: auto, coco, voc, yolo, tfrecord, csv, cvat, labelme or tfds.",
     )
     text("images", "", "Image folder, if --data does not contain it.")
-    choice("split", "val", ["train", "val"], "Split of --data, if it holds several.")
+    choice("split", "val", ["train", "val", "test"], "Split of --data, if it holds several.")
     choice("weights", "best", ["best", "last"], "Weights of a run directory.")
     choice("nms", None, ["gaussian", "hard"], "Kind of NMS, for a run directory.")
     define_set_flag(values, "One setting of a run directory as key=value")
@@ -178,13 +178,25 @@ def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "Detection
 
     if options.data:
         named = {"path": options.data, "format": options.format, "images": options.images}
-    elif is_run and getattr(config.data, options.split):
-        named = {"images": options.images or None}
+    elif is_run and (path := _path_of_run(config, options.split)):
+        named = {"path": path, "images": options.images or None}
     else:
         raise UserError("--data is missing: the data set to evaluate on")
     loaded = parts.load_split(config, options.split, **named)
     parts.require_objects(loaded)
     return loaded
+
+
+def _path_of_run(config: Config, split: str) -> str:
+    """Return the path of a split in a run's data; "" for none."""
+    from efficientdet_tf import data as data_lib
+
+    data = config.data
+    if split != "test":
+        return getattr(data, split)
+    # A path of a single split has other images than those for testing.
+    is_single = not data.val or data_lib.lacks_validation(data.val, data.format)
+    return "" if is_single else data.val
 
 
 def _output(options: flags.FlagValues, path: pathlib.Path, is_run: bool) -> pathlib.Path:

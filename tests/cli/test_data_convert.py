@@ -41,13 +41,16 @@ def test_prints_the_format_what_is_lost_and_what_is_written(source, tmp_path):
     assert (output / "labels" / "train" / "a.txt").read_text() == ""
 
 
-def test_format_and_images_can_be_named(source, tmp_path):
+def test_format_images_and_split_can_be_named(source, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "elsewhere" / "a.png")
     source = source.rename(tmp_path / "some.txt")
     named = ["--format=coco", f"--images={tmp_path}/elsewhere"]
-    done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", *named)
+    done = convert(
+        f"--data={source}", "--to=voc", f"--output={tmp_path}/out", "--split=test", *named
+    )
     assert done.returncode == 0 and done.stdout.startswith(f"{source}: format coco\n")
+    assert (tmp_path / "out" / "ImageSets" / "Main" / "test.txt").read_text() == "a\n"
     done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", "--format=coc")
     assert done.stderr == (
         "data: data.format: 'coc' is unknown; use one of auto, digits, tfds, coco, voc, yolo, "

@@ -168,6 +168,22 @@ def test_the_training_split_of_a_run_is_its_training_data(folder, tmp_path):
     assert str(error.value) == "--data is missing: the data set to evaluate on"
 
 
+def test_images_for_testing_are_those_of_a_path_of_several_splits(tmp_path):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [a]\nval: images\n")
+    missing = "test: is missing; it names the image folder of this split"
+    messages = {
+        f"{tmp_path}/data.yaml": f"{tmp_path}/data.yaml: {missing}",
+        # One split, which is not that of the images for testing.
+        f"{tmp_path}/val.json": "--data is missing: the data set to evaluate on",
+    }
+    for path, message in messages.items():
+        directory.create(CONFIG.override({"data.train": path, "data.val": path}), LABELS)
+        with pytest.raises(UserError) as error:
+            command.evaluate(options(tmp_path, split="test"))
+        assert str(error.value) == message
+
+
 def test_data_without_objects_are_refused(folder, tmp_path):
     content = json.loads((folder / "val.json").read_text())
     file = tmp_path / "empty.json"

@@ -203,6 +203,8 @@ def test_a_second_split_is_added_and_others_are_refused(source, tmp_path):
             convert(str(source), format, folder, [split])
         train, val = (conversion.load(str(folder), split) for split in ("train", "val"))
         assert len(train) == len(val) == 6 and data.lacks_validation(str(folder)) == ""
+    convert(str(source), "yolo", tmp_path / "yolo", ["test"])
+    assert len(conversion.load(str(tmp_path / "yolo"), "test")) == 6
     names = {path.stem for path in (tmp_path / "voc" / "JPEGImages").iterdir()}
     # Splits of one folder: names that are taken get the image's id.
     assert len(names) == 12 and {"turned", "turned-7"} <= names
