@@ -1,5 +1,8 @@
 """Pascal VOC reader: a folder with Annotations, JPEGImages and ImageSets/Main.
 
+Images may also be in a folder named images, or beside their XML files, as LabelImg and Roboflow
+write them; folders such as train and valid are splits then.
+
 Categories have names only. They are sorted by name and numbered from 1 over all
 annotations of the folder, so that all splits agree; a file labels.txt in the
 folder, one name per line, sets another order. An annotation's image is the file of its stem;
@@ -12,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
+from efficientdet_tf.data import split_names
 from efficientdet_tf.data.annotations import (
     IMAGE_SUFFIXES,
     AnnotatedImage,
@@ -24,17 +28,23 @@ from efficientdet_tf.data.class_names import label_map_of_folder
 from efficientdet_tf.data.image_folders import ImageFolder
 from efficientdet_tf.data.records import DataError
 
+# Number of XML files read to recognise a folder.
+_PROBED = 3
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
 def recognises(path: str) -> bool:
-    """Tell whether `path` looks like a Pascal VOC folder."""
-    return (Path(path) / "Annotations").is_dir()
+    """Tell whether `path` looks like a Pascal VOC folder, or one of XML files and images."""
+    root = Path(path)
+    return (root / "Annotations").is_dir() or _is_flat(root)
 
 
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
-    found = (Path(path) / "ImageSets" / "Main" / "val.txt").is_file()
+    root = Path(path)
+    if not (root / "Annotations").is_dir() and _is_flat(root):
+        return "" if _split_folder(root, "val") else "a folder of XML files without a folder val"
+    found = (root / "ImageSets" / "Main" / "val.txt").is_file()
     return "" if found else "ImageSets/Main/val.txt is missing"
 
 
@@ -42,8 +52,8 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     """Read a split of a folder.
 
     Args:
-      path: the folder that contains Annotations.
-      images: the image folder; "" is JPEGImages in `path`.
+      path: the folder that contains Annotations, or XML files.
+      images: the image folder; "" is JPEGImages or images in `path`, or that of the XML files.
       split: the name of a file in ImageSets/Main that lists the images; a
         folder without ImageSets is a single split with all of its annotations
         (see `lacks_validation`).
@@ -52,23 +62,29 @@ def read(path: str, *, images: str, split: str) -> Annotations:
       DataError: if a folder or the split's file is missing or empty.
     """
     root = Path(path)
-    image_folder = ImageFolder(Path(images) if images else root / "JPEGImages")
-    for folder in (root / "Annotations", image_folder.path):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; a Pascal VOC data set needs it")
+    folder, image_folder = _folders(root, split)
+    image_folder = Path(images) if images else image_folder
+    for place in (folder, image_folder):
+        if not place.is_dir():
+            raise DataError(f"{place}: no such folder; a Pascal VOC data set needs it")
     problems: list[str] = []
-    files = _annotation_files(root)
-    label_map = label_map_of_folder(root, _used_names(files.values()), root / "Annotations")
+    files = _annotation_files(folder)
+    if not files:
+        raise DataError(f"{folder}: no XML file of Pascal VOC in it")
+    others = () if folder.name == "Annotations" else _split_folders(root)
+    every = [*files.values(), *(file for each in others for file in _xml_files(each))]
+    label_map = label_map_of_folder(root, _used_names(dict.fromkeys(every)), folder)
+    finder = ImageFolder(image_folder)
     annotated = []
     for image_id, stem in _stems(root, split, list(files)):
         problem = file_name_problem(stem)
         if problem:
-            problems.append(f"{root / 'Annotations'}: file name {problem}")
+            problems.append(f"{folder}: file name {problem}")
             continue
-        file = files.get(stem, root / "Annotations" / f"{stem}.xml")
+        file = files.get(stem, folder / f"{stem}.xml")
         tree = _parse(file, problems)
         if tree is not None:
-            annotated.append(_annotated_image(image_id, file, tree, image_folder))
+            annotated.append(_annotated_image(image_id, file, tree, finder))
     return Annotations(
         images=annotated,
         label_map=label_map,
@@ -81,10 +97,47 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     )
 
 
-def _annotation_files(root: Path) -> dict[str, Path]:
+def _folders(root: Path, split: str) -> tuple[Path, Path]:
+    """Return the folder of the annotation files, and that of the images."""
+    if not (root / "Annotations").is_dir() and _is_flat(root):
+        folder = _split_folder(root, split) or root
+        return folder, folder
+    usual, other = root / "JPEGImages", root / "images"
+    return root / "Annotations", other if other.is_dir() and not usual.is_dir() else usual
+
+
+def _is_flat(root: Path) -> bool:
+    """Tell whether XML files are in a folder itself, or in folders of the splits."""
+    return _has_annotations(root) or bool(_split_folders(root))
+
+
+def _split_folder(root: Path, split: str) -> Path | None:
+    places = [root / word for word in split_names.words_of(split)]
+    return next((place for place in places if _has_annotations(place)), None)
+
+
+def _split_folders(root: Path) -> list[Path]:
+    found = (_split_folder(root, split) for split in split_names.WORDS)
+    return [folder for folder in found if folder]
+
+
+def _has_annotations(folder: Path) -> bool:
+    """Tell whether one of the first XML files of a folder is of Pascal VOC."""
+    trees = [_parse(file, problems=[]) for file in _xml_files(folder)[:_PROBED]]
+    return any(tree is not None and tree.tag == "annotation" for tree in trees)
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    """List the XML files of a folder, sorted by stem; none if it is no folder."""
+    if not folder.is_dir():
+        return []
+    files = [file for file in folder.iterdir() if file.suffix.lower() == ".xml"]
+    return sorted(files, key=lambda file: (file.stem, file.suffix))
+
+
+def _annotation_files(folder: Path) -> dict[str, Path]:
     """Find the annotation files of a folder: {stem: file}, sorted by stem."""
-    files = [file for file in (root / "Annotations").iterdir() if file.suffix.lower() == ".xml"]
-    return {file.stem: file for file in sorted(files, key=lambda file: (file.stem, file.suffix))}
+    return {file.stem: file for file in _xml_files(folder)}
 
 
 def _stems(root: Path, split: str, every: Sequence[str]) -> list[tuple[int, str]]:

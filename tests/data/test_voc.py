@@ -235,7 +235,9 @@ def test_a_missing_split_or_folder_is_an_error(folder):
     assert str(error.value) == (
         f"{list_file}: no such file; it lists the images of the split 'test'"
     )
-    (folder / "JPEGImages").rename(folder / "photos")
+    (folder / "JPEGImages").rename(folder / "images")
+    assert len(data.load(str(folder))) == 2
+    (folder / "images").rename(folder / "photos")
     with pytest.raises(DataError) as error:
         data.load(str(folder))
     missing = folder / "JPEGImages"
@@ -262,3 +264,29 @@ def rows(record, label_map) -> list:
     kept = record.is_counted
     names = [label_map.names[index] for index in record.classes[kept]]
     return sorted(zip(names, record.boxes[kept].tolist(), record.area[kept].tolist()))
+
+
+def test_xml_files_may_be_beside_their_images(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("beside")
+    for stem, split in (("a", "train"), ("b", "train"), ("c", "valid")):
+        (root / split).mkdir(exist_ok=True)
+        for kind, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+            (folder / kind / f"{stem}{suffix}").rename(root / split / f"{stem}{suffix}")
+    assert data.format_name(str(root)) == "voc" and data.lacks_validation(str(root)) == ""
+    train, val = data.load(str(root)), data.load(str(root), split="val")
+    assert train.label_map == val.label_map and train.label_map.names == ("bird", "cat", "dog")
+    assert [record.name for record in train.records] == [
+        str(root / "train" / name) for name in ("a.jpg", "b.jpg")
+    ]
+    np.testing.assert_array_equal(val.records[0].boxes, [[5, 10, 35, 30]])
+    with pytest.raises(DataError) as error:
+        data.load(str(root), split="test")
+    assert str(error.value) == f"{root}: no XML file of Pascal VOC in it"
+    # A folder of its own.
+    assert data.load(str(root / "valid")).label_map.names == ("bird",)
+    reason = "a folder of XML files without a folder val"
+    assert data.lacks_validation(str(root / "valid")) == reason
+    # The file of CVAT is no annotation of Pascal VOC.
+    for file in (root / "valid").glob("*.xml"):
+        file.write_text("<annotations></annotations>")
+    assert not voc.recognises(str(root / "valid"))
