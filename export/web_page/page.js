@@ -6,6 +6,8 @@ const element = (id) => document.getElementById(id);
 const picture = element('picture');
 const context = picture.getContext('2d', {willReadFrequently: true});
 const video = document.createElement('video');
+// iPhones would show it in full screen, and give no frames.
+video.playsInline = video.muted = true;
 
 let detector;
 // What was detected last, drawn again when the threshold moves.
