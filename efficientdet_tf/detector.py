@@ -252,7 +252,8 @@ def _as_list(images: Image | Iterable[Image]) -> Iterable[Image]:
 
     Paths, bytes and pixel arrays are iterable themselves.
     """
-    is_pixels = isinstance(images, np.ndarray) and images.ndim == 3
+    # Of two dimensions: a grey image, which is refused by its shape instead of that of a row.
+    is_pixels = isinstance(images, np.ndarray) and images.ndim in (2, 3)
     if is_pixels or isinstance(images, str | os.PathLike | bytes):
         return [images]  # type: ignore[list-item]
     if not isinstance(images, Iterable) or isinstance(images, bytearray | memoryview):

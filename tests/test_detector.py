@@ -99,6 +99,12 @@ def test_invalid_images_are_one_line(from_run, images):
     )
 
 
+def test_a_grey_image_is_refused_by_its_shape(from_run):
+    with pytest.raises(UserError) as error:
+        from_run.detect(np.zeros((4, 9), np.uint8))
+    assert str(error.value) == "image array: uint8 [4, 9] is not uint8 [height, width, 3]"
+
+
 THREADS = """
 import concurrent.futures, sys
 import numpy as np
