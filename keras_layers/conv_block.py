@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
+from keras_layers.feature_network import check_bool, check_choice
 from keras_layers.network_graph import Operation
 
 ORDERS = ("act_conv_bn", "conv_bn_act")
@@ -44,17 +45,10 @@ class ConvBlock:
     bias: str = "always"
 
     def __post_init__(self):
-        for field, choices in (("order", ORDERS), ("bias", BIASES)):
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"conv_block.{field}: {getattr(self, field)!r} is not one of "
-                    f"{', '.join(choices)}"
-                )
-        for field in ("separable", "norm"):
-            if not isinstance(getattr(self, field), bool):
-                raise ValueError(
-                    f"conv_block.{field}: {getattr(self, field)!r} is not true or false"
-                )
+        check_choice("conv_block.order", self.order, ORDERS)
+        check_choice("conv_block.bias", self.bias, BIASES)
+        check_bool("conv_block.separable", self.separable)
+        check_bool("conv_block.norm", self.norm)
         is_integer = isinstance(self.kernel_size, int) and not isinstance(self.kernel_size, bool)
         if not is_integer or self.kernel_size < 1:
             raise ValueError(f"conv_block.kernel_size: {self.kernel_size!r} is not 1 or more")

@@ -73,8 +73,7 @@ def network_class(name: str) -> type:
       ValueError: if the name is unknown.
     """
     if not isinstance(name, str) or name not in NETWORKS:
-        near = nearest(str(name), NETWORKS)
-        raise ValueError(f"name: {name!r} is not a feature network{near}")
+        raise ValueError(f"name: {name!r} is not a feature network{did_you_mean(name, NETWORKS)}")
     module, attribute = NETWORKS[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -123,7 +122,7 @@ def build_feature_network(
     for option in options:
         if option not in known:
             raise ValueError(
-                f"options.{option}: {name} has no such option{nearest(str(option), known)}"
+                f"options.{option}: {name} has no such option{did_you_mean(option, known)}"
             )
     try:
         block = ConvBlock.from_value(options.pop("conv_block", None), activation=activation)
@@ -190,7 +189,7 @@ def check_bool(field: str, value: Any) -> None:
         raise ValueError(f"{field}: {value!r} is not true or false")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """Return the suggestion at the end of a message about an unknown word."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

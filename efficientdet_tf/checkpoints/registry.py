@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from efficientdet_tf.config.declaration import did_you_mean
 from efficientdet_tf.errors import UserError
+from keras_layers.feature_network import did_you_mean
 
 
 class UnknownWeights(UserError):

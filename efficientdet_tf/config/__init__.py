@@ -29,7 +29,6 @@ from efficientdet_tf.config.declaration import (
     Section,
     SettingsLoader,
     describe_values,
-    did_you_mean,
     format_value,
     read_text,
 )
@@ -46,6 +45,7 @@ from efficientdet_tf.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
+from keras_layers.feature_network import did_you_mean
 
 __all__ = [
     "MODELS",

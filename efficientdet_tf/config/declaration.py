@@ -1,9 +1,8 @@
 """Declaration of settings: base class of the sections, marks, and descriptions of values."""
 
 import dataclasses
-import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_origin
 
 import yaml
@@ -162,9 +161,3 @@ def format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_value, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value) or "''"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the suggestion at the end of a message about an unknown word."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
