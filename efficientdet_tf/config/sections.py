@@ -223,7 +223,8 @@ class DataConfig(Section):
     """Address of a tf.data service whose workers read, decode and augment the training images, see
     `python -m efficientdet_tf data serve`; empty is this process."""
     cache: bool = False
-    """Cache decoded images in memory, for data sets much smaller than the memory."""
+    """Cache decoded images in memory, for data sets much smaller than the memory. The other images
+    of mosaic, MixUp and copy-paste are decoded each time."""
     reduce_jpeg: bool = False
     """Decode JPEG images for training at 1/2, 1/4 or 1/8 of their size where that is at least
     `augmentation.scale_max` times the network's input: faster for photographs of many megapixels,
