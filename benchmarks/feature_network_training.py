@@ -75,7 +75,7 @@ def run(options: flags.FlagValues) -> None:
         entry = in_own_process(train, base.to_dict(), row, seed, str(run_folder))
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"network": name, "seed": seed, **entry}) + "\n")
-    report(base, read(results), folder)
+    report(read(results), folder)
 
 
 def config(options: flags.FlagValues) -> Config:
@@ -119,7 +119,7 @@ def read(results: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def report(base: Config, entries: list[dict[str, Any]], folder: pathlib.Path) -> None:
+def report(entries: list[dict[str, Any]], folder: pathlib.Path) -> None:
     """Print a Markdown table, best first, and draw AP by multiply-adds to `ap.svg`."""
     by_network = {}
     for entry in entries:
