@@ -43,16 +43,18 @@ class Report:
       loaded: number of variables with loaded values.
       total: number of variables of the model.
       rest: the variables that keep their initial values, and the reason. Default "".
+      note: what else differs from the training of the weights. Default "".
     """
 
     source: str
     loaded: int
     total: int
     rest: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         text = f"{self.source}: {self.loaded} of {self.total} variables loaded"
-        return f"{text}; {self.rest}" if self.rest else text
+        return "; ".join(filter(None, (text, self.rest, self.note)))
 
 
 def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
@@ -77,16 +79,19 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
         unchanged.
     """
     found = registry.find(source)
+    trained: Config | None = None
     if not isinstance(found, registry.Entry):
         kind, path = _kind(found), found
+        run = RunDirectory(path if kind == "run" else path.parent)
+        if kind in ("run", "weights") and run.exists():
+            trained = run.config()
     elif found.url is None:
         kind, path = found.kind, pathlib.Path(found.name)
     else:
-        published_config = Config.for_model(found.model or "")
+        trained = Config.for_model(found.model or "")
         # With another neck, fewer weights are loaded.
-        is_same_neck = config.neck.name == published_config.neck.name
-        settings = _NETWORK if is_same_neck else _BACKBONE
-        _check_same_network(published_config, config, source, settings)
+        settings = _NETWORK if config.neck.name == trained.neck.name else _BACKBONE
+        _check_same_network(trained, config, source, settings)
         kind, path = found.kind, download.fetch(found)
     report = LOADERS[kind](model, config, path)
     if kind in ("published", "backbone"):
@@ -94,7 +99,16 @@ def load_pretrained(model: keras.Model, config: Config, source: str) -> Report:
     average = getattr(model, "moving_average", None)
     if average is not None:
         average.restart()
-    return dataclasses.replace(report, source=source)
+    note = _anchor_note(trained, config) if trained is not None else ""
+    return dataclasses.replace(report, source=source, note=note)
+
+
+def _anchor_note(trained: Config, config: Config) -> str:
+    """Describe another scale of the anchors, which changes no shape; "" for the same."""
+    there, here = trained.anchors.scale, config.anchors.scale
+    if there == here:
+        return ""
+    return f"anchors.scale is {here:g}, in their training it was {there:g}: the heads must adapt"
 
 
 def has_heads(source: str) -> bool:

@@ -139,8 +139,14 @@ def test_weights_alone_of_dense_heads(tmp_path):
 
 
 def test_the_moving_average_starts_from_them_too(trained, sources):
-    model = run_lib.compiled_model(tiny_config(3), steps=1)
-    load_pretrained(model, tiny_config(3), str(sources["run"]))
+    """And another scale of the anchors, which changes no shape, is told."""
+    model, total = run_lib.compiled_model(tiny_config(3), steps=1), len(trained.weights)
+    for kind in ("run", "weights"):
+        config = tiny_config(3, **{"anchors.scale": 2.5})
+        assert str(load_pretrained(model, config, str(sources[kind]))) == (
+            f"{sources[kind]}: {total} of {total} variables loaded; anchors.scale is 2.5, in their "
+            "training it was 3: the heads must adapt"
+        )
     with model.averaged_weights():
         averages = model.get_weights()
     for average, wanted in zip(averages, trained.get_weights()):
