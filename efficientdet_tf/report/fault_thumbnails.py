@@ -78,11 +78,16 @@ def _drawn(
     image: PIL.Image.Image, box: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> PIL.Image.Image:
     """Draw a box on the part of an image from (y, x) `low` to `high`, grey beyond the image."""
-    canvas = PIL.Image.new("RGB", (high[1] - low[1], high[0] - low[0]), _OUTSIDE)
-    canvas.paste(image, (-int(low[1]), -int(low[0])))
-    scale = _SIDE / max(canvas.size)
-    width, height = (max(1, round(side * scale)) for side in canvas.size)
-    canvas = canvas.resize((width, height))
+    scale = _SIDE / (high - low).max()
+    height, width = np.maximum(1, np.rint((high - low) * scale)).astype(int).tolist()
+    canvas = PIL.Image.new("RGB", (width, height), _OUTSIDE)
+    # The part of the image is scaled before: in its own pixels, the canvas may be nine images.
+    limits = np.clip([low, high], 0, [image.height, image.width])
+    if (limits[1] > limits[0]).all():
+        corners = np.rint((limits - low) * scale).astype(int)
+        sides = np.maximum(1, corners[1] - corners[0]).tolist()
+        part = image.resize(sides[::-1], box=limits[:, ::-1].ravel().tolist())
+        canvas.paste(part, tuple(corners[0, ::-1].tolist()))
     ymin, xmin, ymax, xmax = np.clip((box - [*low, *low]) * scale, -9, _SIDE + 9).tolist()
     draw = PIL.ImageDraw.Draw(canvas)
     # White around the colour, for dark and colourful images.

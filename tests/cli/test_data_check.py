@@ -1,5 +1,7 @@
 """`efficientdet-data check`: files, counts and exit codes."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -100,6 +102,13 @@ def test_the_page_is_one_file_with_thumbnails(checked):
     assert page.count("... and 6 more.") == 2
     assert not re.search(r'src="(?!data:)|<script|href="(?!#)', page)
     assert "Boxes outside their image: 30" in page
+    encoded = re.search('src="data:image/jpeg;base64,([^"]*)"', page).group(1)
+    drawn = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    # The image of 640 x 480 pixels, grey beyond it, up to 4 pixels around the box at (900, 0).
+    assert drawn.size == (280, 148)
+    pixels = np.asarray(drawn, int)
+    is_grey = (abs(pixels - 160) < 3).all(axis=(0, 2))
+    assert not is_grey[:190].any() and is_grey[204:260].all()
 
 
 def test_the_exit_code_is_2_for_faults_of_the_severity(checked, capsys):
