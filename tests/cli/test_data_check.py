@@ -108,7 +108,7 @@ def test_the_page_is_one_file_with_thumbnails(checked):
     assert drawn.size == (280, 148)
     pixels = np.asarray(drawn, int)
     is_grey = (abs(pixels - 160) < 3).all(axis=(0, 2))
-    assert not is_grey[:190].any() and is_grey[204:260].all()
+    assert not is_grey[:190].any() and is_grey[210:250].all()
 
 
 def test_the_exit_code_is_2_for_faults_of_the_severity(checked, capsys):
