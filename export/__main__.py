@@ -311,9 +311,11 @@ def _load_data(config: Config, split: str, path: str | None) -> "DetectionData":
     """Load the data set of a flag, or the one of the run if it is not given."""
     from efficientdet_tf.data import parts
 
-    # Format and image folder of the config are those of its own data.
-    named = {"path": path, "format": "auto", "images": ""} if path else {}
-    return parts.load_split(config, split, **named)
+    if path:
+        # Format and image folder of the config are those of its own data.
+        return parts.load_split(config, split, path=path, format="auto", images="")
+    flag = "calibration_data" if split == "train" else "data"
+    return parts.load_split_of_run(config, split, f"if it has moved, give --{flag}")
 
 
 def _detection_settings(values: flags.FlagValues) -> dict[str, str]:

@@ -178,11 +178,13 @@ def _data(options: flags.FlagValues, config: Config, is_run: bool) -> "Detection
 
     if options.data:
         named = {"path": options.data, "format": options.format, "images": options.images}
-    elif is_run and (path := _path_of_run(config, options.split)):
-        named = {"path": path, "images": options.images or None}
+        loaded = parts.load_split(config, options.split, **named)
+    elif is_run and _path_of_run(config, options.split):
+        loaded = parts.load_split_of_run(
+            config, options.split, "if it has moved, give --data", images=options.images or None
+        )
     else:
         raise UserError("--data is missing: the data set to evaluate on")
-    loaded = parts.load_split(config, options.split, **named)
     parts.require_objects(loaded)
     return loaded
 

@@ -103,7 +103,9 @@ def _data(config: "Config", label_map: "LabelMap") -> tuple:
     from efficientdet_tf.data.records import DataError
 
     def load(split: str) -> "DetectionData | None":
-        return with_classes(label_map, parts.load_split(config, split), "the run")
+        remedy = f"if it has moved, correct data.{split} there"
+        loaded = parts.load_split_of_run(config, split, remedy)
+        return with_classes(label_map, loaded, "the run")
 
     val_data = load("val")
     try:

@@ -71,6 +71,29 @@ def load_split(
     )
 
 
+def load_split_of_run(
+    config: Config, split: str, remedy: str, **named: str | None
+) -> DetectionData:
+    """Load the data set of a split from the config of a run, whose data may have moved since.
+
+    Args:
+      config, split: see `load_split`.
+      remedy: what to do when nothing is at its path, for the message.
+      **named: further arguments of `load_split`, without `path`.
+
+    Raises:
+      DataError: see `load_split`.
+    """
+    path = config.data.train if split == "train" else config.data.val
+    try:
+        return load_split(config, split, **named)
+    except DataError as error:
+        if path.startswith("tfds:") or "://" in path or Path(path).exists():
+            raise
+        seen = "" if Path(path).is_absolute() else ", as seen from the folder of its training"
+        raise DataError(f"{error}; config.yaml of the run names {path}{seen}; {remedy}") from error
+
+
 def require_objects(data: DetectionData) -> None:
     """Require at least one usable object in a data set.
 

@@ -161,7 +161,7 @@ def test_the_training_split_of_a_run_is_its_training_data(folder, tmp_path):
     directory.create(CONFIG.override({"data.train": gone}), LABELS)
     with pytest.raises(DataError) as error:
         command.evaluate(options(tmp_path, split="train"))
-    assert str(error.value) == f"{gone}: cannot be read: No such file or directory"
+    assert str(error.value).startswith(f"{gone}: cannot be read: No such file or directory; ")
     # No validation data are in its config.
     with pytest.raises(UserError) as error:
         command.evaluate(options(tmp_path))
@@ -279,6 +279,20 @@ def test_a_setting_of_the_trained_network_or_of_training_is_refused(folder, sett
         "evaluation can change settings of detection and data, training.eval_batch_size and "
         "training.xla"
     )
+
+
+def test_data_of_a_run_that_moved_are_named(folder, tmp_path):
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(folder / "run", set=[f"data.val={tmp_path}/val.json"]))
+    reason = f"{tmp_path}/val.json: cannot be read: No such file or directory"
+    advice = "if it has moved, give --data"
+    assert str(error.value) == (
+        f"{reason}; config.yaml of the run names {tmp_path}/val.json; {advice}"
+    )
+    with pytest.raises(DataError) as error:
+        command.evaluate(options(folder / "run", set=["data.val=gone.json"]))
+    seen = "as seen from the folder of its training"
+    assert str(error.value).endswith(f"; config.yaml of the run names gone.json, {seen}; {advice}")
 
 
 def test_weights_are_chosen_of_a_run_only(folder):
