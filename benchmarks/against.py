@@ -29,8 +29,8 @@ from benchmarks.against_runs import Comparison, Run, Settings
 from benchmarks.competitors.tools import TOOLS
 from efficientdet_tf import files
 from efficientdet_tf.cli import command_line
-from efficientdet_tf.config.declaration import did_you_mean
 from efficientdet_tf.errors import UserError
+from keras_layers.options import did_you_mean
 
 
 def define_flags() -> flags.FlagValues:

@@ -40,8 +40,8 @@ from benchmarks.recipe_runs import DATA_SETS, DESIGNS, Run
 from efficientdet_tf import files
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.config import Config
-from efficientdet_tf.config.declaration import did_you_mean
 from efficientdet_tf.errors import UserError
+from keras_layers.options import did_you_mean
 
 
 def define_flags() -> flags.FlagValues:

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_choice, check_integer
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
+from keras_layers.options import check_choice, check_integer
 from keras_layers.resample import pool_between, upsample_to
 
 SOURCES = ("all", "adjacent")

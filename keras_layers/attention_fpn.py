@@ -13,9 +13,10 @@ import tf_keras as keras
 from keras_layers.attended_fusion import AttendedFusion
 from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.network_graph import UPSAMPLE, Edge, NetworkGraph, Operation
+from keras_layers.options import check_bool, check_choice
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, upsample_to
 

@@ -13,10 +13,10 @@ import tf_keras as keras
 from absl import logging
 
 from keras_layers.attention import attend, products, to_positions
-from keras_layers.feature_network import check_bool, check_choice
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.fusion import fusion_operation
 from keras_layers.network_graph import Edge, NetworkGraph, Operation, resampling
+from keras_layers.options import check_bool, check_choice
 from keras_layers.resample import adaptive_max_pool_to, upsample_to
 
 REFINEMENTS = ("non_local", "conv", "none")

@@ -10,8 +10,8 @@ from typing import Any
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_bool
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.options import check_bool
 
 
 def bifpn_nodes(levels: list[int]) -> list[Node]:

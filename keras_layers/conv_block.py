@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.batch_norm import batch_norm
-from keras_layers.feature_network import check_bool, check_choice
 from keras_layers.network_graph import Operation
+from keras_layers.options import check_bool, check_choice
 
 ORDERS = ("act_conv_bn", "conv_bn_act")
 BIASES = ("always", "without_norm")

@@ -10,10 +10,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.fusion import COMPRESSIONS
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.network_graph import Edge, NetworkGraph, Operation
+from keras_layers.options import check_bool, check_choice
 from keras_layers.resample import Projection
 
 # Kernel sizes of `spp`.

@@ -7,14 +7,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import (
-    METHODS,
-    build_feature_network,
-    check_choice,
-    check_integer,
-    check_levels,
-)
+from keras_layers.feature_network import METHODS, build_feature_network, check_levels
 from keras_layers.network_graph import NetworkGraph
+from keras_layers.options import check_choice, check_integer
 
 
 class FeatureNetwork(keras.layers.Layer):

@@ -11,9 +11,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import TOP_LEVEL, check_bool, check_choice
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
 from keras_layers.network_graph import Edge, NetworkGraph
+from keras_layers.options import check_bool, check_choice
 
 VARIANTS = ("repeatable", "lin2017")
 COARSE_LEVELS = ("pooled", "strided")

@@ -14,9 +14,9 @@ import tf_keras as keras
 
 from keras_layers.attention import MixtureOfSoftmaxes, attend, products, to_positions
 from keras_layers.batch_norm import batch_norm
-from keras_layers.feature_network import check_choice, check_integer, check_rate
 from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.network_graph import Edge, NetworkGraph, Operation
+from keras_layers.options import check_choice, check_integer, check_rate
 from keras_layers.pooled_gate import PooledGate
 from keras_layers.resample import Projection, pool_between
 from keras_layers.stochastic_depth import DropBlock, Dropout

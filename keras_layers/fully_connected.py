@@ -8,8 +8,8 @@ from typing import Any
 
 import tf_keras as keras
 
-from keras_layers.feature_network import check_bool
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.options import check_bool
 
 
 @keras.utils.register_keras_serializable("efficientdet")

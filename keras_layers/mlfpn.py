@@ -12,10 +12,11 @@ import tf_keras as keras
 
 from keras_layers.averages import average
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import TOP_LEVEL, check_choice
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.feature_network_layer import FeatureNetwork
 from keras_layers.fusion import WeightedFusion, fusion_operation
 from keras_layers.network_graph import UPSAMPLE, Edge, NetworkGraph, Operation
+from keras_layers.options import check_choice
 from keras_layers.resample import upsample_to
 
 # Reduction ratio of the hidden layer of `ScaleAggregation`.

@@ -9,9 +9,9 @@ from typing import Any
 
 import tf_keras as keras
 
-from keras_layers.feature_network import check_choice
 from keras_layers.fusion import GLOBAL_POOLS
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.options import check_choice
 from keras_layers.resample import POOL_KERNELS
 
 OPERATIONS = ("sum", "attention")

@@ -10,9 +10,9 @@ from typing import Any
 import tf_keras as keras
 
 from keras_layers.conv_block import ConvBlock
-from keras_layers.feature_network import check_choice
 from keras_layers.fpn import add_top_down
 from keras_layers.fusion_graph import FusionGraph, Node, NodeTable
+from keras_layers.options import check_choice
 
 DOWNSAMPLES = ("pool", "conv")
 CHAINS = ("post", "pre")

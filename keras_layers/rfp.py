@@ -13,9 +13,10 @@ import tf_keras as keras
 
 from keras_layers.averages import average
 from keras_layers.batch_norm import statistics_kept
-from keras_layers.feature_network import TOP_LEVEL, check_bool, check_integer
+from keras_layers.feature_network import TOP_LEVEL
 from keras_layers.feature_network_layer import NestedFeatureNetwork
 from keras_layers.network_graph import POOL, Edge, NetworkGraph, Operation, graph_of
+from keras_layers.options import check_bool, check_integer
 
 # Dilation rates of two branches of `ASPP`.
 DILATIONS = (3, 6)

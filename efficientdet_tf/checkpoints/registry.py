@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from efficientdet_tf.errors import UserError
-from keras_layers.feature_network import did_you_mean
+from keras_layers.options import did_you_mean
 
 
 class UnknownWeights(UserError):

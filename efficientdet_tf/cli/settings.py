@@ -30,7 +30,7 @@ def main(values: flags.FlagValues) -> None:
     """
     # Imported here, so that --help is fast.
     from efficientdet_tf.config import Config, reference
-    from keras_layers.feature_network import did_you_mean
+    from keras_layers.options import did_you_mean
 
     known = list(Config.model_fields)
     if values.section and values.section not in known:

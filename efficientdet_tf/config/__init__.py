@@ -45,7 +45,7 @@ from efficientdet_tf.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
-from keras_layers.feature_network import did_you_mean
+from keras_layers.options import did_you_mean
 
 __all__ = [
     "MODELS",
