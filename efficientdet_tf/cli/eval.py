@@ -66,7 +66,8 @@ def define_flags() -> flags.FlagValues:
     text(
         "output",
         None,
-        "Output folder. Default: beside the model, or in its run; an ensemble needs it.",
+        "Output folder. Default: 'evaluation' in the run, or beside the model, with the name of a "
+        "split other than val; an ensemble needs it.",
     )
     return values
 
@@ -97,7 +98,7 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, p
     evaluator = _detect(options, paths, data, config)
     result = evaluator.result()
     diagnosis = diagnose(data, evaluator.arrays())
-    _write(output, result, diagnosis, evaluator)
+    _write(output, result, diagnosis, evaluator, _evaluated(options, data, is_run))
     return result, diagnosis, output
 
 
@@ -205,7 +206,22 @@ def _output(options: flags.FlagValues, path: pathlib.Path, is_run: bool) -> path
     is_given = path == pathlib.Path(options.model_path)
     # Of a published model by name: not into the cache folder.
     default = path / "evaluation" if is_run and is_given else f"{options.model_path}-evaluation"
-    return pathlib.Path(options.output or default)
+    # The numbers of other images do not replace those of the validation set.
+    other = "" if options.split == "val" else f"-{options.split}"
+    return pathlib.Path(options.output or f"{default}{other}")
+
+
+def _evaluated(options: flags.FlagValues, data: "DetectionData", is_run: bool) -> dict[str, object]:
+    """Return what the numbers are of: the model, the data, and the settings that were given."""
+    values = {
+        "model_path": options.model_path,
+        "weights": options.weights if is_run else None,
+        "data": data.source,
+        "split": options.split,
+        "tta": options.tta,
+        "settings": _overrides(options),
+    }
+    return {name: value for name, value in values.items() if value}
 
 
 def _detect(
@@ -267,11 +283,12 @@ def _write(
     result: "EvaluationResult",
     diagnosis: "Diagnosis",
     evaluator: "CocoEvaluator",
+    evaluated: dict[str, object],
 ) -> None:
     from efficientdet_tf.visualization.diagnosis_chart import diagnosis_chart
     from efficientdet_tf.visualization.drawing import pr_curves
 
-    write_atomically(folder / "evaluation.json", result.to_json())
+    write_atomically(folder / "evaluation.json", result.to_json(evaluated))
     evaluator.write_results(folder / "detections.json")
     pr_curves(result, folder / "pr_curves.png")
     write_atomically(folder / "diagnosis.json", diagnosis.to_json())

@@ -95,9 +95,14 @@ class EvaluationResult:
             )
         return "\n".join(lines)
 
-    def to_json(self) -> str:
-        """Return `{"metrics": {...}, "per_class": [...], "images": n}`; null for NaN."""
-        values = {
+    def to_json(self, evaluated: Mapping[str, object] | None = None) -> str:
+        """Return `{"metrics": {...}, "per_class": [...], "images": n}`; null for NaN.
+
+        Args:
+          evaluated: what the numbers are of, added as `"evaluated"`. Default: nothing.
+        """
+        values: dict[str, object] = {"evaluated": dict(evaluated)} if evaluated else {}
+        values |= {
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
             "per_class": [
                 {key: _finite(value) for key, value in dataclasses.asdict(item).items()}

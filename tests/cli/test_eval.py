@@ -115,6 +115,12 @@ def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
     assert (output / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
     values = json.loads((output / "evaluation.json").read_text())
     assert values["images"] == 3 and list(values["metrics"]) == list(METRICS)
+    assert values["evaluated"] == {
+        "model_path": str(folder / "run"),
+        "weights": "best",
+        "data": str(folder / "val.json"),
+        "split": "val",
+    }
     assert (output / "pr_curves.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((output / "detections.json").read_text())
     assert {item["image_id"] for item in found} == {11, 22, 33}
@@ -124,10 +130,13 @@ def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
 def test_the_written_detections_give_the_same_numbers(folder, measured):
     output = folder / "run" / "evaluation"
     again, _, default = command.evaluate(
-        options(output / "detections.json", data=str(folder / "val.json"))
+        options(output / "detections.json", data=str(folder / "val.json"), split="train")
     )
-    assert json.loads(again.to_json()) == json.loads((output / "evaluation.json").read_text())
-    assert default == output / "detections.json-evaluation"
+    expected = json.loads((output / "evaluation.json").read_text())
+    del expected["evaluated"]
+    assert json.loads(again.to_json()) == expected
+    # The numbers of another split do not replace those of the validation set.
+    assert default == output / "detections.json-evaluation-train"
     assert (default / "evaluation.json").is_file()
 
 
@@ -148,6 +157,7 @@ def test_detections_of_an_excluded_image_are_passed_over(folder, measured, tmp_p
         options(tmp_path / "found.json", data=str(tmp_path / "val.json"))
     )
     expected = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
+    del expected["evaluated"]
     assert json.loads(result.to_json()) == expected
     found[-1]["image_id"] = 45
     (tmp_path / "found.json").write_text(json.dumps(found))
