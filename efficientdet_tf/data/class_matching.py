@@ -26,9 +26,8 @@ def match_classes(known: LabelMap, data: DetectionData, owner: str = "the model"
     Raises:
       DataError: for the first class that the model lacks.
     """
-    with_objects = {
-        int(index) for record in data.records for index in record.classes[~record.is_ignored]
-    }
+    records = RecordColumns.build(data.records)
+    with_objects = set(np.unique(records.classes[~records.is_ignored]).tolist())
     index_in_data = np.full(len(known), -1)
     for index, (id_, name) in enumerate(zip(data.label_map.ids, data.label_map.names)):
         same_name = [i for i, other in enumerate(known.names) if other == name]
