@@ -6,6 +6,7 @@ import numpy as np
 
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config
+from efficientdet_tf.data.image_sources import is_remote
 from efficientdet_tf.data.records import DataError, DetectionData
 from efficientdet_tf.data.statistics import count_objects
 
@@ -88,7 +89,7 @@ def load_split_of_run(
     try:
         return load_split(config, split, **named)
     except DataError as error:
-        if path.startswith("tfds:") or "://" in path or Path(path).exists():
+        if path.startswith("tfds:") or is_remote(path) or Path(path).exists():
             raise
         seen = "" if Path(path).is_absolute() else ", as seen from the folder of its training"
         raise DataError(f"{error}; config.yaml of the run names {path}{seen}; {remedy}") from error
