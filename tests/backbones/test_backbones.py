@@ -14,8 +14,8 @@ from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 
 # Name, its trainable parameters without the classifier, its finest level, and the widths of levels
-# 3 to 5. The counts of
-# EfficientNets are those of the specification; those of ResNets are the library's.
+# 3 to 5. The counts of EfficientNets are those of the specification; those of ResNets are the
+# library's.
 ROWS = [
     ("efficientnet-b0", 3_595_388, 1, (40, 112, 320)),
     ("efficientnet-b3", 10_103_336, 1, (48, 136, 384)),
