@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from efficientdet_tf.config import OptimizerConfig
+from efficientdet_tf.training import state
 from efficientdet_tf.training.optimizers import learning_rates
 from efficientdet_tf.training.schedules import DECAYS, WarmupDecay
 
@@ -89,3 +90,20 @@ def test_schedule_works_in_a_graph_and_survives_serialisation():
 def test_an_unknown_decay_is_named():
     with pytest.raises(ValueError, match="decay: 'linear' is not one of cosine, cosine_ref"):
         WarmupDecay("linear", 0.1, 0.01, 3, total_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("done", "steps", "expected"),
+    # Half of an epoch, a part that is less than a step, and an epoch that lacks its evaluation.
+    [(5, 20, 10), (5, 4, 2), (9, 1, 0), (10, 4, 4), (5, 10, 5)],
+)
+def test_with_another_batch_size_the_same_share_of_the_epoch_is_done(done, steps, expected):
+    progress = tf.train.Checkpoint(
+        optimizer=keras.optimizers.SGD(), epochs_done=tf.Variable(2), **state._later_variables()
+    )
+    progress.optimizer.iterations.assign(20 + done)
+    progress.steps_into_epoch.assign(done)
+    state.fit_schedule(progress, steps, stored_steps=10)
+    assert int(progress.steps_into_epoch) == expected
+    assert int(progress.steps_per_epoch) == steps
+    assert state.schedule_position(progress) == 2 * steps + expected

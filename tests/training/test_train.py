@@ -13,14 +13,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-import tf_keras as keras
 
 import tiny
 from efficientdet_tf import data as data_lib
 from efficientdet_tf import model as model_lib
 from efficientdet_tf import resuming
-from efficientdet_tf.cli import command_line
-from efficientdet_tf.cli import train as train_command
 from efficientdet_tf.data import image_verification, stream_order
 from efficientdet_tf.data.stream_share import Share
 from efficientdet_tf.errors import UserError
@@ -333,23 +330,6 @@ def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
     assert int(progress.optimizer.iterations) == 4
 
 
-@pytest.mark.parametrize(
-    ("done", "steps", "expected"),
-    # Half of an epoch, a part that is less than a step, and an epoch that lacks its evaluation.
-    [(5, 20, 10), (5, 4, 2), (9, 1, 0), (10, 4, 4), (5, 10, 5)],
-)
-def test_with_another_batch_size_the_same_share_of_the_epoch_is_done(done, steps, expected):
-    progress = tf.train.Checkpoint(
-        optimizer=keras.optimizers.SGD(), epochs_done=tf.Variable(2), **state._later_variables()
-    )
-    progress.optimizer.iterations.assign(20 + done)
-    progress.steps_into_epoch.assign(done)
-    state.fit_schedule(progress, steps, stored_steps=10)
-    assert int(progress.steps_into_epoch) == expected
-    assert int(progress.steps_per_epoch) == steps
-    assert state.schedule_position(progress) == 2 * steps + expected
-
-
 def test_no_checkpoint_can_be_read(finished, coco_file, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     for path in (folder / "checkpoints").glob("ckpt-*.data*"):
@@ -448,29 +428,6 @@ def test_other_weights_are_refused(finished, coco_file, tmp_path):
         other.load_model()
 
 
-def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(RunDirectoryError) as error:
-        RunDirectory(tmp_path).load_model()
-    assert str(error.value) == f"{tmp_path}: no config.yaml; is this a run directory?"
-
-
-def test_a_run_without_weights(coco_file, tmp_path):
-    directory = RunDirectory(tmp_path)
-    directory.create(_config(coco_file), data_lib.load(coco_file).label_map)
-    with pytest.raises(RunDirectoryError) as error:
-        directory.load_model()
-    assert str(error.value) == (
-        f"{tmp_path}/best.weights.h5: missing; has the run finished its first epoch?"
-    )
-    (tmp_path / "last.weights.h5").touch()
-    with pytest.raises(RunDirectoryError) as error:
-        directory.load_model()
-    assert str(error.value) == (
-        f"{tmp_path}/best.weights.h5: missing; the run has not been evaluated yet "
-        "(training.eval_interval_epochs); the weights so far are in last.weights.h5"
-    )
-
-
 def test_divergence_stops_at_once_and_names_the_images(coco_file, tmp_path):
     wild = {"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0}
     wild |= {"optimizer.clip_norm": 0, "training.epochs": 20, "training.max_recoveries": 0}
@@ -502,47 +459,3 @@ def test_classes_of_validation_are_those_of_training_by_name(coco_file, tmp_path
         f"{other}: class 'three' (id 19) is not a class of {coco_file}; its classes: '0' (id 10), "
         "'1' (id 13), '2' (id 16), '3' (id 19), '4' (id 22) and 5 more"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "train: --model_dir is missing: Run directory to write; the same command resumes it."),
-        (
-            ["--model_dir=x", "--model=efficientdet-d9"],
-            "train: unknown model 'efficientdet-d9'; did you mean 'efficientdet-d7'?",
-        ),
-        (
-            ["--model_dir=x", "--set=optimizer.learning_rat=1"],
-            "train: unknown key 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'?",
-        ),
-        (
-            ["--model_dir=x", "--strategy=gpus"],
-            "train: training.strategy: 'gpus' is not one of auto, cpu, gpu, mirrored, "
-            "multi_worker, tpu",
-        ),
-        (
-            ["--model_dir=x", "--phi=8", "--config=finetune"],
-            "train: phi: 8 is not a number from -2.5 to 7",
-        ),
-        (
-            ["--model_dir=x", "--phi=small"],
-            "train: flag --phi=small: could not convert string to float: 'small'; see --help",
-        ),
-        (
-            ["--model_dir=x", "--phi=1", "--model=efficientdet-d1"],
-            "train: --phi and --model: both choose the network; leave out one of them",
-        ),
-        (
-            ["--model_dir=x", "--config=nowhere.yaml"],
-            "train: config nowhere.yaml: No such file or directory; "
-            "built in: ablation-b3-bifpn, ablation-b3-fpn, ablation-r50-fpn, digits, finetune, "
-            "paper, retinanet",
-        ),
-    ],
-)
-def test_wrong_settings_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert command_line.call(train_command.COMMAND, arguments) == 1
-    assert capsys.readouterr() == ("", f"{message}\n")
-    assert not list(tmp_path.iterdir())
