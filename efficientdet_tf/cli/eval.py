@@ -97,7 +97,10 @@ def evaluate(options: flags.FlagValues) -> "tuple[EvaluationResult, Diagnosis, p
     output = _made(_output(options, paths[0], is_run), *map(str, paths), options.data)
     evaluator = _detect(options, paths, data, config)
     result = evaluator.result()
-    diagnosis = diagnose(data, evaluator.arrays())
+    # That of an exported model is unknown; several views or models have more.
+    is_limited = is_run and len(paths) == 1 and not options.tta
+    max_detections = config.detection.max_detections if is_limited else None
+    diagnosis = diagnose(data, evaluator.arrays(), max_detections)
     _write(output, result, diagnosis, evaluator, _evaluated(options, data, is_run))
     return result, diagnosis, output
 

@@ -1,6 +1,7 @@
 """Checks of data, boxes, labels and scores, that tell why AP is low."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,12 @@ from efficientdet_tf.data.records import DetectionData, Record
 from efficientdet_tf.evaluation.box_changes import box_changes
 from efficientdet_tf.evaluation.calibration import Calibration, calibration
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.detection_limits import (
+    COCO_MAX_DETECTIONS,
+    Excess,
+    beyond_coco,
+    beyond_max_detections,
+)
 from efficientdet_tf.evaluation.error_shares import ErrorShares, error_shares
 from efficientdet_tf.evaluation.label_check import likely_classes
 from efficientdet_tf.evaluation.matching import Matcher
@@ -24,9 +31,17 @@ _AP50 = np.array([0.5])
 class Checks:
     """Results of the checks; AP is 0..1, and NaN without objects.
 
+    Where an image has more than 100 objects of a class, AP is that of as many detections as the
+    largest number of them, unlike COCO's.
+
     Attributes:
       num_detections: number of detections.
       ap: AP over IoU 0.50 to 0.95.
+      highest_coco_ap: AP of the ground truth as its own detections, of which COCO counts 100 of a
+        class in an image.
+      beyond_coco: objects beyond these 100; None for none.
+      beyond_max_detections: objects beyond the detector's largest number of detections of an image;
+        None for none.
       errors: errors by kind at IoU 0.5, with AP50.
       ground_truth_ap: AP of the ground truth as its own detections; 1 unless the data are wrong.
       ap10: AP at IoU 0.1.
@@ -44,6 +59,9 @@ class Checks:
 
     num_detections: int
     ap: float
+    highest_coco_ap: float
+    beyond_coco: Excess | None
+    beyond_max_detections: Excess | None
     errors: ErrorShares
     ground_truth_ap: float
     ap10: float
@@ -64,34 +82,47 @@ class Checks:
         return max(self.changed_ap50.items(), key=lambda item: item[1])
 
 
-def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
+def run_checks(
+    data: DetectionData, detections: DetectionArrays, max_detections: int | None = None
+) -> Checks:
     """Run all checks.
 
     Args:
       data: images and ground truth.
       detections: detections in these images.
+      max_detections: the detector's largest number of detections of an image; None if it is
+        unknown. Default None.
     """
     records, names = data.records, data.label_map.distinct_names
-    matcher = Matcher(records, detections)
-    loose = Matcher(records, detections, min_iou=0.1)
+    dense, truth = beyond_coco(records), _as_detections(records)
+    dense_images = beyond_max_detections(records, COCO_MAX_DETECTIONS)
+    match = functools.partial(Matcher, max_detections=_counted(dense))
+    matcher, loose = match(records, detections), match(records, detections, min_iou=0.1)
     some, found = _sample(records, detections)
-    sampled = Matcher(some, found)
+    sampled = match(some, found)
     likely = likely_classes(sampled, len(names))
     annotated = np.unique(matcher.truth.class_indices[matcher.truth.is_counted]).tolist()
     detected = np.unique(detections.class_indices).tolist()
     relabelled = dataclasses.replace(found, class_indices=likely[found.class_indices])
 
     def ap50(detections: DetectionArrays) -> float:
-        return mean_average_precision(Matcher(some, detections), len(names), _AP50)
+        return mean_average_precision(match(some, detections), len(names), _AP50)
 
     return Checks(
         num_detections=len(detections),
         ap=mean_average_precision(matcher, len(names)),
+        highest_coco_ap=mean_average_precision(Matcher(records, truth), len(names)),
+        beyond_coco=dense,
+        beyond_max_detections=beyond_max_detections(records, max_detections)
+        if max_detections
+        else None,
         errors=error_shares(matcher),
-        ground_truth_ap=mean_average_precision(_match_truth(records), len(names)),
+        ground_truth_ap=mean_average_precision(match(records, truth), len(names)),
         ap10=mean_average_precision(loose, len(names), np.array([0.1])),
         class_agnostic_ap50=mean_average_precision(
-            _match_without_classes(records, detections), 1, _AP50
+            Matcher(*_without_classes(records, detections), max_detections=_counted(dense_images)),
+            1,
+            _AP50,
         ),
         num_changed=len(some),
         unchanged_ap50=mean_average_precision(sampled, len(names), _AP50),
@@ -108,6 +139,11 @@ def run_checks(data: DetectionData, detections: DetectionArrays) -> Checks:
     )
 
 
+def _counted(dense: Excess | None) -> int:
+    """Return the number of detections that count: COCO's, or that of the most objects."""
+    return dense.most if dense else COCO_MAX_DETECTIONS
+
+
 def _sample(
     records: Sequence[Record], detections: DetectionArrays
 ) -> tuple[Sequence[Record], DetectionArrays]:
@@ -117,8 +153,8 @@ def _sample(
     return some, detections.taken(np.isin(detections.image_ids, ids))
 
 
-def _match_truth(records: Sequence[Record]) -> Matcher:
-    """Make a matcher of the objects that count, as detections with a score of 1."""
+def _as_detections(records: Sequence[Record]) -> DetectionArrays:
+    """Make detections with a score of 1 of the objects that count."""
     parts = [DetectionArrays.joined([])]
     for record in records:
         counted = record.is_counted
@@ -131,12 +167,15 @@ def _match_truth(records: Sequence[Record]) -> Matcher:
                 record.classes[counted].astype(np.int64),
             )
         )
-    return Matcher(records, DetectionArrays.joined(parts))
+    return DetectionArrays.joined(parts)
 
 
-def _match_without_classes(records: Sequence[Record], detections: DetectionArrays) -> Matcher:
+def _without_classes(
+    records: Sequence[Record], detections: DetectionArrays
+) -> tuple[Sequence[Record], DetectionArrays]:
+    """Give all objects and detections the same class."""
     one_class = [
         dataclasses.replace(record, classes=np.zeros_like(record.classes)) for record in records
     ]
     classes = np.zeros_like(detections.class_indices)
-    return Matcher(one_class, dataclasses.replace(detections, class_indices=classes))
+    return one_class, dataclasses.replace(detections, class_indices=classes)

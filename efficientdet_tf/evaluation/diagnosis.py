@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,13 @@ class Diagnosis:
     Attributes:
       sentence: what most likely costs AP.
       checks: results of the checks.
+      limits: one line for each limit on the number of detections that has fewer than there are
+        objects.
     """
 
     sentence: str
     checks: Checks
+    limits: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Format the conclusion and its main numbers in a few lines."""
@@ -51,6 +55,7 @@ class Diagnosis:
         return "\n".join(
             [
                 f"Diagnosis: {self.sentence}",
+                *(f"Limit: {line}." for line in self.limits),
                 f"AP50 lost by kind of error: {shares}",
                 f"AP at IoU 0.1: {checks.ap10:.3f}; class-agnostic AP50: "
                 f"{checks.class_agnostic_ap50:.3f}; ground truth against itself: "
@@ -60,20 +65,39 @@ class Diagnosis:
 
     def to_json(self) -> str:
         """Serialise to JSON; null for NaN."""
-        values = {"sentence": self.sentence, **dataclasses.asdict(self.checks)}
+        values = dataclasses.asdict(self.checks)
+        values |= {"sentence": self.sentence, "limits": list(self.limits)}
         values["calibration"]["error"] = self.checks.calibration.error
         return json.dumps(_plain(values), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def diagnose(data: DetectionData, detections: DetectionArrays) -> Diagnosis:
+def diagnose(
+    data: DetectionData, detections: DetectionArrays, max_detections: int | None = None
+) -> Diagnosis:
     """Find what most likely costs AP.
 
     Args:
       data: images and ground truth.
       detections: detections in these images.
+      max_detections: the detector's largest number of detections of an image; None if it is
+        unknown. Default None.
     """
-    checks = run_checks(data, detections)
-    return Diagnosis(_conclude(checks), checks)
+    checks = run_checks(data, detections, max_detections)
+    return Diagnosis(_conclude(checks), checks, tuple(_limits(checks)))
+
+
+def _limits(checks: Checks) -> Iterator[str]:
+    """Describe the limits on detections that are fewer than the objects."""
+    if beyond := checks.beyond_max_detections:
+        yield beyond.remedy
+    if beyond := checks.beyond_coco:
+        more = "image has more" if beyond.images == 1 else "images have more"
+        yield (
+            f"COCO counts {beyond.limit} detections of a class in an image; {beyond.images:,} "
+            f"{more} objects of a class, up to {beyond.most:,}, so that AP is at most "
+            f"{checks.highest_coco_ap:.3f}. All else here counts {beyond.most:,} detections: AP is "
+            f"{checks.ap:.3f}, AP50 {checks.errors.ap50:.3f}"
+        )
 
 
 def _conclude(checks: Checks) -> str:
@@ -83,7 +107,7 @@ def _conclude(checks: Checks) -> str:
     if checks.ground_truth_ap < 0.9995:
         return (
             f"the ground truth against itself has an AP of {checks.ground_truth_ap:.3f} instead of "
-            "1; check for boxes without size, or more than 100 objects of a class in an image."
+            "1; check for boxes without size."
         )
     if not checks.num_detections:
         return "there are no detections; train longer, or lower detection.score_threshold."
@@ -113,8 +137,11 @@ def _name_errors(checks: Checks) -> str:
     errors = checks.errors
     share = errors.shares[errors.largest]
     if share >= _NOTABLE:
-        name = "missed objects" if errors.largest == "missed" else f"{errors.largest} errors"
-        return f"{name} cost most, {share:.3f} of AP50: {_ADVICE[errors.largest]}."
+        name, advice = f"{errors.largest} errors", _ADVICE[errors.largest]
+        if errors.largest == "missed":
+            name, beyond = "missed objects", checks.beyond_max_detections
+            advice = f"{beyond.objects:,} are beyond detection.max_detections" if beyond else advice
+        return f"{name} cost most, {share:.3f} of AP50: {advice}."
     if checks.ap < 0.8 * errors.ap50:
         return (
             f"objects are found, with an AP50 of {errors.ap50:.3f}, but boxes are imprecise, with "

@@ -27,13 +27,12 @@ import numpy as np
 
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.evaluation.detection_arrays import DetectionArrays
+from efficientdet_tf.evaluation.detection_limits import COCO_MAX_DETECTIONS
 from efficientdet_tf.evaluation.ground_truth_arrays import GroundTruthArrays
 from efficientdet_tf.evaluation.overlaps import Overlaps, overlaps
 
 # Range of object areas in square pixels that holds all of COCO's objects.
 ALL_AREAS = (0.0, 1e5**2)
-# Of a class in an image.
-_MAX_DETECTIONS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +66,12 @@ class Matches:
 class Matcher:
     """Matches the detections of a data set to its objects.
 
-    Of more than 100 detections of a class in an image, those with the lowest scores are left out,
-    as in COCO.
-
     Args:
       records: images and ground truth, with distinct image ids.
       detections: detections in these images.
       min_iou: lowest IoU threshold of a match. Default 0.5.
+      max_detections: number of detections of a class in an image; those with lower scores are left
+        out. Default 100, as in COCO.
 
     Attributes:
       truth: all objects.
@@ -87,12 +85,13 @@ class Matcher:
         records: Sequence[Record],
         detections: DetectionArrays,
         min_iou: float = 0.5,
+        max_detections: int = COCO_MAX_DETECTIONS,
     ) -> None:
         self.truth = GroundTruthArrays.from_records(records)
         order = np.lexsort((-detections.scores, detections.image_ids, detections.class_indices))
         ordered = detections.taken(order)
         ranks = _count_before(ordered.class_indices, ordered.image_ids)
-        kept = ranks < _MAX_DETECTIONS
+        kept = ranks < max_detections
         self.detections, self.ranks = ordered.taken(kept), ranks[kept]
         pairs = overlaps(self.truth, self.detections, min_iou)
         classes = self.truth.class_indices[pairs.objects]

@@ -158,7 +158,7 @@ def gather(
         else datetime.datetime.now().astimezone(),
         result=measured.result,
         confusion=matched,
-        diagnosis=diagnose(val_data, measured.detections),
+        diagnosis=diagnose(val_data, measured.detections, config.detection.max_detections),
         train=None if train_data is None else describe(train_data, *shape),
         val=describe(val_data, *shape),
         skipped_images=read_skipped_images(directory.path / "skipped_images.csv"),

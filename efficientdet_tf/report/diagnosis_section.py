@@ -41,6 +41,7 @@ def diagnosis(contents: Contents) -> Element:
         "section",
         element("h2", "Why AP is not higher"),
         element("p", element("b", sentence)),
+        *(element("p", f"{line}.") for line in found.limits),
         _errors(found.checks),
         element(
             "div",

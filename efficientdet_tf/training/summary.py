@@ -7,6 +7,7 @@ import tf_keras as keras
 from efficientdet_tf.config import Config, format_value, marked
 from efficientdet_tf.config.declaration import DerivedFromData
 from efficientdet_tf.data.records import DetectionData
+from efficientdet_tf.evaluation.detection_limits import beyond_max_detections
 
 
 def describe(
@@ -37,6 +38,7 @@ def describe(
             f"training data: {config.data.train}, {len(train_data):,} images",
             *_distillation(model, config, train_data),
             f"validation data: {config.data.val}, {len(val_data):,} images",
+            *_beyond_limit(config, val_data),
             f"training: {training.epochs} epochs of {steps:,} steps, batches of "
             f"{training.batch_size} images",
             f"devices: {devices} ({training.strategy}), {training.precision}",
@@ -60,6 +62,12 @@ def _distillation(model: keras.Model, config: Config, train_data: DetectionData)
     teacher = model.distillation.teacher
     lines.append(f"teacher: {settings.teacher}, {teacher.count_params():,} parameters")
     return lines
+
+
+def _beyond_limit(config: Config, val_data: DetectionData) -> list[str]:
+    """Say that images have more objects than detections, if some do."""
+    beyond = beyond_max_detections(val_data.records, config.detection.max_detections)
+    return [f"limit: {beyond.remedy}"] if beyond else []
 
 
 def _differences(config: Config) -> list[str]:

@@ -176,7 +176,58 @@ def test_boxes_without_size_are_named():
     assert 0.3 < value < 0.7
     assert diagnosis.sentence == (
         f"the ground truth against itself has an AP of {value:.3f} instead of 1; check for boxes "
-        "without size, or more than 100 objects of a class in an image."
+        "without size."
+    )
+
+
+def dense(counts):
+    """An image for each number of objects, of the first class, and their correct detections."""
+    corners = 10.0 * np.stack(np.divmod(np.arange(max(counts)), 20), axis=1)
+    boxes = np.concatenate([corners, corners + 8], axis=1).astype(np.float32)
+    records = [
+        dataclasses.replace(
+            DATA.records[i],
+            **dict(boxes=boxes[:n], classes=np.zeros(n, np.int32), area=areas(boxes[:n])),
+            **dict(is_crowd=np.zeros(n, bool), is_ignored=None, is_difficult=None),
+        )
+        for i, n in enumerate(counts)
+    ]
+    found = DetectionArrays(
+        np.repeat([record.image_id for record in records], counts),
+        np.concatenate([record.boxes for record in records]).astype(float),
+        np.concatenate([np.linspace(0.9, 0.5, n) for n in counts]),
+        np.zeros(sum(counts), np.int64),
+    )
+    return DetectionData(records, DATA.label_map), found
+
+
+def test_dense_images_are_measured_with_all_detections_and_the_limits_are_told():
+    data, found = dense((150, 50))
+    diagnosis = diagnose(data, found, max_detections=200)
+    assert diagnosis.sentence == "no kind of error costs more than 0.02 of AP50, which is 1.000."
+    assert diagnosis.checks.class_agnostic_ap50 == pytest.approx(1)
+    # 150 of 200 objects: 76 of the 101 recalls.
+    assert diagnosis.checks.highest_coco_ap == pytest.approx(76 / 101)
+    assert diagnosis.limits == (
+        "COCO counts 100 detections of a class in an image; 1 image has more objects of a class, "
+        "up to 150, so that AP is at most 0.752. All else here counts 150 detections: AP is 1.000, "
+        "AP50 1.000",
+    )
+    assert diagnosis.summary().splitlines()[1] == f"Limit: {diagnosis.limits[0]}."
+    assert json.loads(diagnosis.to_json())["beyond_coco"]["objects"] == 50
+
+
+def test_objects_beyond_the_largest_number_of_detections_are_told():
+    data, found = dense((60, 40, 30))
+    first = np.concatenate([np.flatnonzero(found.image_ids == i)[:25] for i in (1, 2, 3)])
+    diagnosis = diagnose(data, found.taken(first), max_detections=25)
+    share = diagnosis.checks.errors.shares["missed"]
+    assert diagnosis.sentence == (
+        f"missed objects cost most, {share:.3f} of AP50: 55 are beyond detection.max_detections."
+    )
+    assert diagnosis.limits == (
+        "detection.max_detections=25: 3 images have more objects, up to 60, and 55 of all 130 "
+        "cannot be detected; --set detection.max_detections=100, in training and evaluation",
     )
 
 

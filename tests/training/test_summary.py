@@ -24,6 +24,7 @@ def test_summary_has_the_run_and_the_settings_that_differ():
             "data.val": "digits",
             "data.cache": True,
             "training.batch_size": 4,
+            "detection.max_detections": 1,
         }
     )
     train_data, val_data = digits.load("train", num_images=8), digits.load("val", num_images=3)
@@ -34,6 +35,8 @@ def test_summary_has_the_run_and_the_settings_that_differ():
         f"model: efficientdet-lite0, 64x96 pixels, {parameters:,} parameters, 10 classes",
         "training data: digits, 8 images",
         "validation data: digits, 3 images",
+        "limit: detection.max_detections=1: 3 images have more objects, up to 8, and 13 of all 16 "
+        "cannot be detected; --set detection.max_detections=100, in training and evaluation",
         "training: 300 epochs of 2 steps, batches of 4 images",
         "devices: 1 (auto), float32",
         "run directory: runs/mine",
@@ -49,4 +52,5 @@ def test_summary_has_the_run_and_the_settings_that_differ():
         "  data.val digits (default '')",
         "  data.cache true (default false)",
         "  training.batch_size 4 (default 64)",
+        "  detection.max_detections 1 (default 100)",
     ]
