@@ -50,7 +50,8 @@ def line_chart(
 ) -> Element:
     """Draw lines over common axes, with a legend if there are several.
 
-    The y axis is logarithmic if the values fall steeply.
+    The y axis is logarithmic if the values fall steeply. Where all x are whole numbers, such as
+    epochs, so are the ticks.
 
     Args:
       title: title above the chart.
@@ -65,7 +66,8 @@ def line_chart(
         return _figure(title, element("p", "Nothing was measured.", class_="quiet"))
     log = y_range is None and values.min() > 0 and values.max() > _STEEP * np.median(values)
     y_axis = _Axis.over(values, y_range, log, start=_HEIGHT - _BOTTOM, end=_TOP)
-    x_axis = _Axis.over(values, x_range, False, start=_LEFT, end=_WIDTH - _RIGHT)
+    whole = all(bool((line.x == np.rint(line.x)).all()) for line in lines)
+    x_axis = _Axis.over(values, x_range, False, _LEFT, _WIDTH - _RIGHT, whole)
     drawn = [_grid(x_axis, y_axis, x_label)]
     # Faint lines are drawn first, below the others.
     for line in sorted(lines, key=lambda line: bool(line.name)):
@@ -223,8 +225,12 @@ class _Axis:
         log: bool,
         start: float,
         end: float,
+        whole: bool = False,
     ) -> "_Axis":
-        """Make the axis from 0 to a round number above the highest value, or of range `given`."""
+        """Make the axis from 0 to a round number above the highest value, or of range `given`.
+
+        With `whole`, the ticks are whole numbers.
+        """
         low, high = given or (float(values.min()), float(values.max()))
         if log:
             low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
@@ -235,7 +241,7 @@ class _Axis:
         if high <= low:
             # One epoch, or a quantity that is always zero.
             low, high = (low - 0.5, low + 0.5) if given else (low, low + 1)
-        ticks = _ticks(low, high)
+        ticks = _ticks(low, high, whole)
         if given is None and ticks[-1] < high:
             high = ticks[-1] + ticks[1] - ticks[0]
             ticks += (high,)
@@ -249,11 +255,12 @@ class _Axis:
         return self.start + share * (self.end - self.start)
 
 
-def _ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return four to eight round numbers from `low` to `high`."""
-    rough = (high - low) / 5
+def _ticks(low: float, high: float, whole: bool) -> tuple[float, ...]:
+    """Return four to eight round numbers from `low` to `high`; fewer `whole` ones if need be."""
+    rough = max((high - low) / 5, 1.0 * whole)
     power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    steps = [power * factor for factor in (1, 2, 2.5, 5, 10)]
+    step = next(s for s in steps if s >= rough * 0.999 and not (whole and s % 1))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return tuple(step * i for i in range(first, last + 1))

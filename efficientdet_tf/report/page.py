@@ -71,5 +71,5 @@ def page(contents: contents_lib.Contents) -> str:
         sections.settings,
         sections.environment,
     )
-    title = f"{contents.config.model.name}, AP {contents.result.metrics['AP']:.3f}"
+    title = f"{contents.config.model.name}, AP {sections.metric(contents.result.metrics['AP'])}"
     return document(title, *(part(contents) for part in parts))

@@ -44,7 +44,7 @@ def header(contents: Contents) -> Element:
     """Make the header: model, data and main metrics."""
     config, metrics = contents.config, contents.result.metrics
     tiles = [
-        *((name, _number(metrics[name])) for name in ("AP", "AP50", "AP75")),
+        *((name, metric(metrics[name])) for name in ("AP", "AP50", "AP75")),
         ("epochs", f"{len(contents.history)}"),
         ("minutes", f"{contents.minutes:.{0 if contents.minutes >= 10 else 1}f}"),
     ]
@@ -106,16 +106,18 @@ def classes(contents: Contents) -> Element:
     rows = []
     for i in _best_first([item.ap for item in contents.result.per_class]):
         item = contents.result.per_class[i]
-        row = [item.name, bar(item.ap, _number(item.ap)), number(_number(item.ap50))]
-        row += [number(_number(confusion.precision[i])), number(_number(confusion.recall[i]))]
+        row = [item.name, bar(item.ap, metric(item.ap)), number(metric(item.ap50))]
+        row += [number(metric(confusion.precision[i])), number(metric(confusion.recall[i]))]
         for part, highest in zip(_parts(contents).values(), most):
             count = int(part.objects[i])
             row.append(bar(count / highest, f"{count:,}", "c9"))
         rows.append([*row, number(f"{weights[i]:.3g}")] if weights else row)
+    # Without a true positive, F1 is 0 at each score.
+    why = ", where F1 over all classes is best" if confusion.matrix.diagonal().any() else ""
     note = (
         f"AP over IoU 0.50 to 0.95. Precision and recall are of detections that score at least "
-        f"{confusion.score_threshold:.3g}, where F1 over all classes is best, at IoU "
-        f"{confusion.iou_threshold:g}. Crowd regions and ignored objects do not count."
+        f"{confusion.score_threshold:.3g}{why}, at IoU {confusion.iou_threshold:g}. Crowd regions "
+        "and ignored objects do not count."
     )
     return section("Classes", element("p", note, class_="quiet"), table(head, rows, "long"))
 
@@ -284,8 +286,8 @@ def exported_files(contents: Contents) -> Element:
                 number(text)
                 for text in (
                     f"{file.size / 1e6:.2f}",
-                    _number(file.ap),
-                    _number(file.ap50),
+                    metric(file.ap),
+                    metric(file.ap50),
                     f"{file.ap_drop:.3f}",
                     f"{file.box_difference:.2f}",
                     f"{file.score_difference:.3f}",
@@ -313,7 +315,7 @@ def runtimes(contents: Contents) -> Element:
     rows = [
         [
             *(runtime.format, runtime.runtime),
-            *(number(f"{runtime.size / 1e6:.2f}"), number(_number(runtime.ap))),
+            *(number(f"{runtime.size / 1e6:.2f}"), number(metric(runtime.ap))),
             "yes" if runtime.is_exact else "no",
             number(f"{runtime.peak_memory / 1e6:.0f}"),
             compared_runtimes.format_speed(runtime),
@@ -429,5 +431,6 @@ def _shown(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: float) -> str:
+def metric(value: float) -> str:
+    """Format a metric of 0..1; a dash for NaN."""
     return "\u2013" if math.isnan(value) else f"{value:.3f}"

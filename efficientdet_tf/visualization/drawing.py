@@ -125,7 +125,7 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
     by_threshold, by_class = figure.subplots(1, 2, sharey=True)
     for i in range(0, len(result.iou_thresholds), 2):
         # Mean over classes with objects.
@@ -149,8 +149,10 @@ def pr_curves(result: "EvaluationResult", path: str | os.PathLike) -> None:
         axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         if axes.lines:
             names = [str(line.get_label()) for line in axes.lines]
-            # Given, because names that begin with an underscore are left out otherwise.
-            legend = axes.legend(axes.lines, names, fontsize="small", loc="lower left")
+            # Beside the axes, since weak curves are in one corner, good ones in the other. Names
+            # are given, because those that begin with an underscore are left out otherwise.
+            beside = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            legend = axes.legend(axes.lines, names, fontsize="small", **beside)
             set_fonts(legend.get_texts())
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)

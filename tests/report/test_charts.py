@@ -41,6 +41,15 @@ def test_the_axis_ends_at_a_round_number_above_the_highest():
     assert [text for text in labels(figure)[:6]] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
 
 
+@pytest.mark.parametrize(
+    ("last", "ticks"), [(2, "1 2"), (4, "1 2 3 4"), (13, "5 10"), (300, "100 200 300")]
+)
+def test_epochs_have_ticks_at_whole_numbers(last, ticks):
+    x = np.array([1.0, last])
+    figure = line_chart("AP", [Line("a", x, x / 1000)], "epoch", (0.0, 1.0), (1.0, last))
+    assert labels(figure)[6:-1] == ticks.split()
+
+
 def test_a_steep_fall_is_logarithmic():
     figure = line_chart("Loss", [line(1000.0, 10.0, 1.0, 1.0)], "epoch", None, (1.0, 4.0))
     assert labels(figure)[:4] == ["1", "10", "100", "1000"]

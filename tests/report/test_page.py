@@ -252,6 +252,7 @@ def test_no_detections_and_no_epochs(tmp_path):
     assert "No epoch has been measured." in page.text
     assert "The training set cannot be read any more." in page.text
     assert "3.png: FN 2, FP 0" in page.text
+    assert "detections that score at least 0.5, at IoU 0.5." in page.text
 
 
 def test_no_images_at_all(tmp_path):
@@ -259,6 +260,7 @@ def test_no_images_at_all(tmp_path):
     page = written(tmp_path, data, Measured.from_evaluator(CocoEvaluator(data)))
     assert "No errors." in page.text
     # AP is NaN.
+    assert page.text.startswith("efficientdet-lite0, AP – ")
     assert "– AP – AP50 – AP75 " in page.text
     assert "There are no objects that count, so that AP is undefined." in page.text
 

@@ -1,5 +1,7 @@
 """Drawing of detections, batches and curves."""
 
+import re
+
 import matplotlib
 import numpy as np
 import PIL.Image
@@ -135,10 +137,21 @@ def test_curves_are_written_as_an_image(tmp_path, num_classes, objects):
     path = tmp_path / "curves.png"
     drawing.pr_curves(result(num_classes, objects), path)
     with PIL.Image.open(path) as drawn:
-        assert drawn.size == (1320, 540)
+        assert drawn.size == (1680, 540)
         colors = len(drawn.convert("RGB").getcolors(maxcolors=1 << 20))
     # Without curves there are axes and text alone, black on white.
     assert (colors > 300) == (objects > 0)
+
+
+def test_the_legends_cover_no_curve(tmp_path):
+    drawing.pr_curves(result(3, 2), tmp_path / "curves.svg")
+    text = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    for part in text.split('<g id="axes_')[1:]:
+        axes, legend = part.split('<g id="legend_')
+        # The background of each, from its left to its right.
+        _, right = re.search(r'd="M ([\d.]+) .*\nL ([\d.]+) ', axes).groups()
+        left, _ = re.search(r'd="M ([\d.]+) .*\nL ([\d.]+) ', legend).groups()
+        assert float(left) > float(right)
 
 
 def test_any_class_name_is_written_as_it_is(tmp_path):
