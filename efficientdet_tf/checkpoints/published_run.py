@@ -1,5 +1,6 @@
 """Run directory of a published model, to detect, evaluate and export without a training."""
 
+import difflib
 import os
 import pathlib
 import tempfile
@@ -11,6 +12,9 @@ from efficientdet_tf.data.coco_classes import COCO_LABELS
 from efficientdet_tf.files import WriteError, put_folder_in_place
 from efficientdet_tf.run_directory import RunDirectory
 
+# Share of equal letters from which a path is taken for the misspelt name of a published model.
+_NEAR = 0.8
+
 
 def local_model(given: str | os.PathLike) -> pathlib.Path:
     """Return the path of a model: that of the run directory for the name of a published one.
@@ -19,11 +23,19 @@ def local_model(given: str | os.PathLike) -> pathlib.Path:
       given: path, which goes first, or a name as "efficientdet-d0".
 
     Raises:
-      UserError: see `published_run`.
+      UserError: see `published_run`; if there is nothing at the path, and it is nearly such a name.
     """
     path, name = pathlib.Path(given), os.fspath(given)
-    entry = registry.ENTRIES.get(name)
-    return published_run(name) if entry and entry.model and not path.exists() else path
+    if path.exists():
+        return path
+    models = [entry.name for entry in registry.ENTRIES.values() if entry.model]
+    if name in models:
+        return published_run(name)
+    if near := difflib.get_close_matches(name, models, n=1, cutoff=_NEAR):
+        raise registry.UnknownWeights(
+            f"{name}: no such file or folder; did you mean {near[0]!r}, a published model?"
+        )
+    return path
 
 
 def published_run(name: str) -> pathlib.Path:

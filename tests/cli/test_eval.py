@@ -335,6 +335,11 @@ def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
             "Unknown command line flag 'modelpath'. Did you mean: model_path ?; see --help",
         ),
         (["--model_path=nowhere"], "nowhere: no such file or folder"),
+        (
+            ["--model_path=efficientdet_D0"],
+            "efficientdet_D0: no such file or folder; did you mean 'efficientdet-d0', a published "
+            "model?",
+        ),
         (["--model_path=docs,docs"], "--model_path: docs is given twice; use distinct models"),
         (["--model_path=docs,nowhere"], "nowhere: no such file or folder"),
         (
