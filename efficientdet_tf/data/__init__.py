@@ -53,9 +53,9 @@ def load(
 
     Args:
       path: "digits" for the built-in data set, a COCO .json file, a Pascal VOC
-        folder, a YOLO data.yaml or its folder, TFRecord files, Open Images' CSV of
-        boxes or its folder, CVAT's XML or its folder, a folder of LabelMe, or
-        "tfds:NAME" of a data set that TensorFlow Datasets has prepared.
+        folder, a YOLO data.yaml, obj.data or folder with classes.txt, TFRecord files,
+        Open Images' CSV of boxes or its folder, CVAT's XML or its folder, a folder of
+        LabelMe, or "tfds:NAME" of a data set that TensorFlow Datasets has prepared.
       format: a key of `FORMATS`, or "auto" to infer it from the path. Default "auto".
       images: image folder, for formats that separate it from the annotations; ""
         searches the usual places. Default "".
@@ -163,6 +163,6 @@ def _recognise(path: str) -> str:
         raise DataError(f"{path}: no such file or folder")
     raise DataError(
         f"{path}: not recognised as {', '.join(FORMATS)}; a COCO .json file, a Pascal VOC folder "
-        "with Annotations, a YOLO data.yaml, .tfrecord files, Open Images' .csv, CVAT's .xml, a "
-        "folder of LabelMe's .json files, or tfds:NAME are"
+        "with Annotations, a YOLO data.yaml, obj.data or classes.txt, .tfrecord files, Open "
+        "Images' .csv, CVAT's .xml, a folder of LabelMe's .json files, or tfds:NAME are"
     )

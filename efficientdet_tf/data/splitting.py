@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo
+from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo_description
 from efficientdet_tf.data.annotations import AnnotatedImage
 from efficientdet_tf.data.checks.duplicates import find_duplicates
 from efficientdet_tf.data.checks.image_properties import read_fingerprint
@@ -125,7 +125,7 @@ def _writer(path: str, format: str, part: str, images: str) -> Callable[[Written
     if format == "coco":
         return lambda written: _write_coco(written, path)
     if format == "yolo":
-        content = yolo.load(yolo.yaml_file(path))
+        content = yolo_description.load(yolo_description.find(path))
         return lambda written: _write_yolo(written, content)
     if format == "voc":
         annotated = data_lib.read_annotations(path, format, images, part).images

@@ -1,7 +1,7 @@
-"""YOLO reader: a data.yaml that names the classes and the image folders of each split.
+"""YOLO reader: a file that names the classes and the images of each split, such as data.yaml.
 
-Each image has a text file of the same name in the folder "labels" beside the
-folder "images" (or beside the image itself), one line per object:
+`yolo_description` says which files these are. Each image has a text file of the same name in the
+folder "labels" beside the folder "images" (or beside the image itself), one line per object:
 
 - class, x_center, y_center, width and height, the last four as fractions of the
   image's size; a confidence after them, as in saved predictions, is ignored;
@@ -14,22 +14,21 @@ numbers, from 0. Images are ordered by path and numbered from 1.
 
 import collections
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from efficientdet_tf.boxes import from_center
-from efficientdet_tf.data import yolo_images
+from efficientdet_tf.data import yolo_description, yolo_images
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
     as_id,
     boxes_array,
     pixels_among_fractions,
-    read_text,
 )
 from efficientdet_tf.data.records import DataError, LabelMap
 
@@ -42,8 +41,8 @@ _Lines = dict[int, list[str]]
 
 
 def recognises(path: str) -> bool:
-    """Tell whether `path` is a YAML file or a folder with a data.yaml."""
-    return path.lower().endswith((".yaml", ".yml")) or (Path(path) / "data.yaml").is_file()
+    """Tell whether `path` is a file that describes a data set of YOLO, or a folder with one."""
+    return yolo_description.is_description(path)
 
 
 def lacks_validation(path: str) -> str:
@@ -51,25 +50,30 @@ def lacks_validation(path: str) -> str:
 
     It is also "" for a file that does not exist, of which `read` complains.
     """
-    file = yaml_file(path)
-    found = not file.is_file() or load(file).get("val") is not None
-    return "" if found else f"{file.name} has no key val"
+    file = yolo_description.find(path)
+    if not file.is_file():
+        return ""
+    content = yolo_description.load(file)
+    if file.name == yolo_description.CLASSES and content.get("val") in (None, content.get("train")):
+        return f"a folder with {file.name} and without images/val is a single split"
+    key = "valid" if file.suffix == ".data" else "val"
+    return "" if content.get("val") is not None else f"{file.name} has no key {key}"
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
     """Read a split.
 
     Args:
-      path: the YAML file, or the folder that contains data.yaml.
-      images: image folder that overrides the one in the YAML file, or "".
-      split: the key of the YAML file that names the image folder.
+      path: the file that describes the data set, or its folder.
+      images: image folder that overrides the one in that file, or "".
+      split: the key of the file that names the image folder.
 
     Raises:
-      DataError: if the YAML file or the image folder is missing or invalid, or
+      DataError: if this file or the image folder is missing or invalid, or
         no image has a label file.
     """
-    file = yaml_file(path)
-    content = load(file)
+    file = yolo_description.find(path)
+    content = yolo_description.load(file)
     label_map = _label_map(file, content.get("names"))
     columns = _pose_columns(file, content.get("kpt_shape"))
     files, problems = yolo_images.find(file, content, images, split)
@@ -96,38 +100,6 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         notes=_notes(f"{file} ({split})", unusual),
         box_only=kinds,
     )
-
-
-def yaml_file(path: str) -> Path:
-    """Return the YAML file of a path, which may be its folder."""
-    return Path(path) / "data.yaml" if Path(path).is_dir() else Path(path)
-
-
-class _Loader(yaml.SafeLoader):
-    """Loader that takes the words of YAML 1.1's booleans as text: classes may be `no` and `yes`."""
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def load(file: Path) -> dict:
-    """Parse a YAML file.
-
-    Raises:
-      DataError: if it cannot be read, or does not hold keys and values.
-    """
-    text = read_text(file)
-    try:
-        content = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise DataError(f"{file}: {line}not valid YAML") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: must hold keys and values; is it a YOLO data.yaml?")
-    return content
 
 
 def _label_map(file: Path, names: Any) -> LabelMap:
@@ -171,12 +143,15 @@ def _notes(source: str, unusual: _Lines) -> list[str]:
 
 
 def _label_file(image: Path) -> Path:
+    """Find the label file of an image, or return where it should be."""
     parts = list(image.parts)
     for i in reversed(range(len(parts) - 1)):
         if parts[i] == "images":
             parts[i] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    places = dict.fromkeys((Path(*parts), image))
+    guesses = [place.with_suffix(suffix) for place in places for suffix in (".txt", ".TXT")]
+    return next((guess for guess in guesses if os.path.isfile(guess)), guesses[0])
 
 
 def _annotated_image(

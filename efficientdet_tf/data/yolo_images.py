@@ -18,8 +18,8 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
     """Find the images of a split.
 
     Args:
-      file: the YAML file.
-      content: the parsed YAML file.
+      file: the file that describes the data set.
+      content: its content, see `yolo_description.load`.
       images: image folder or list that overrides those of `content`, or "".
       split: the key of `content` whose value is a folder, a list of images, or
         several of them.
@@ -37,7 +37,7 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
     else:
         raise DataError(f"{file}: {split}: is missing; it names the image folder of this split")
     roots = _roots(file, content)
-    places = [_existing(file, roots, str(entry), split) for entry in entries]
+    places = [existing(file, content, str(entry), split) for entry in entries]
     found = sorted({image for place in places for image in _images_at(place, roots)})
     problems = {image: _problem(image) for image in found}
     usable = [image for image in found if not problems[image]]
@@ -50,7 +50,7 @@ def find(file: Path, content: dict, images: str, split: str) -> tuple[list[Path]
 
 
 def _roots(file: Path, content: dict) -> list[Path]:
-    """List the folders that paths may be relative to: key "path", the YAML file's, current."""
+    """List the folders that paths may be relative to: key "path", the file's, current."""
     paths = _spellings(str(content.get("path") or ""))
     first, last = ([parent / path for path in paths] for parent in (file.parent, Path()))
     return list(dict.fromkeys([*first, file.parent, *last, Path()]))
@@ -61,14 +61,27 @@ def _spellings(path: str) -> list[str]:
     return [path, PureWindowsPath(path).as_posix()] if "\\" in path else [path]
 
 
-def _existing(file: Path, roots: list[Path], entry: str, split: str) -> Path:
-    """Find the folder or list of `entry`; exported data sets often have an extra "../"."""
-    names = [name for path in _spellings(entry) for name in (path, path.removeprefix("../"))]
-    guesses = [root / name for root in roots for name in names]
+def _guesses(root: Path, entry: str) -> list[Path]:
+    """List where a path may lead; exported ones often begin with a folder that is not there."""
+    # "data/" is Darknet's, and CVAT's for all of YOLO.
+    return [
+        root / path.removeprefix(extra)
+        for path in _spellings(entry)
+        for extra in ("", "../", "data/")
+    ]
+
+
+def existing(file: Path, content: dict, entry: str, key: str) -> Path:
+    """Find the folder or file of `entry`, the value of `key` in a file that describes a data set.
+
+    Raises:
+      DataError: if there is none.
+    """
+    guesses = [guess for root in _roots(file, content) for guess in _guesses(root, entry)]
     for guess in guesses:
         if guess.exists():
             return guess
-    raise DataError(f"{file}: {split}: no such folder or list of images: {guesses[0]}")
+    raise DataError(f"{file}: {key}: no such folder or list of images: {guesses[0]}")
 
 
 def _images_at(place: Path, roots: list[Path]) -> list[Path]:
@@ -90,7 +103,7 @@ def _listed(list_file: Path, roots: list[Path], line: str) -> Path:
     beside = list_file.parent / line
     if line.startswith("./") or os.path.isfile(beside):
         return beside
-    guesses = (root / path for path in _spellings(line) for root in (list_file.parent, *roots))
+    guesses = (guess for root in (list_file.parent, *roots) for guess in _guesses(root, line))
     return next((guess for guess in guesses if os.path.isfile(guess)), beside)
 
 

@@ -26,8 +26,9 @@ def test_a_path_of_no_format_is_an_error(tmp_path):
         data.load(str(tmp_path))
     assert str(error.value) == (
         f"{tmp_path}: not recognised as tfds, coco, voc, yolo, tfrecord, csv, cvat, labelme; a "
-        "COCO .json file, a Pascal VOC folder with Annotations, a YOLO data.yaml, .tfrecord "
-        "files, Open Images' .csv, CVAT's .xml, a folder of LabelMe's .json files, or tfds:NAME are"
+        "COCO .json file, a Pascal VOC folder with Annotations, a YOLO data.yaml, obj.data or "
+        "classes.txt, .tfrecord files, Open Images' .csv, CVAT's .xml, a folder of LabelMe's .json "
+        "files, or tfds:NAME are"
     )
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path / "missing"))

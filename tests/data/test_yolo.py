@@ -59,6 +59,60 @@ def test_reads_the_ways_to_write_a_data_yaml(folder, values):
     assert [len(record.boxes) for record in loaded.records] == [2, 0]
 
 
+@pytest.mark.parametrize("prefix", ["", "data/"])
+def test_reads_darknets_files(folder, prefix):
+    # As CVAT writes them: paths begin with the folder "data" of Darknet.
+    (folder / "data.yaml").unlink()
+    (folder / "images" / "train").rename(folder / "obj_train_data")
+    (folder / "labels" / "train" / "a.txt").rename(folder / "obj_train_data" / "a.txt")
+    (folder / "obj.names").write_text("cat\ndog\n")
+    (folder / "train.txt").write_text(f"{prefix}obj_train_data/a.jpg\n")
+    lines = ["classes = 2", f"train = {prefix}train.txt", f"names = {prefix}obj.names", "backup ="]
+    (folder / "obj.data").write_text("\n".join(lines))
+    for path in (folder, folder / "obj.data"):
+        loaded = data.load(str(path))
+        assert loaded.label_map.names == ("cat", "dog")
+        assert [record.classes.tolist() for record in loaded.records] == [[1, 0]]
+    assert data.lacks_validation(str(folder)) == "obj.data has no key valid"
+    (folder / "obj.data").write_text("train = train.txt")
+    with pytest.raises(DataError, match="names: is missing; it names the file of the class names"):
+        data.load(str(folder))
+
+
+def test_reads_folders_with_a_list_of_the_classes(folder):
+    (folder / "data.yaml").unlink()
+    (folder / "classes.txt").write_text("cat\r\ndog\r\n")
+    assert data.lacks_validation(str(folder)) == ""
+    for split, classes in (("train", [[1, 0], []]), ("val", [[0]])):
+        loaded = data.load(str(folder), split=split)
+        assert loaded.label_map.names == ("cat", "dog")
+        assert [record.classes.tolist() for record in loaded.records] == classes
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("images", "labels"), (".", ".")], ids=["Label Studio", "LabelImg"]
+)
+def test_a_folder_with_a_list_of_the_classes_may_be_a_single_split(
+    tmp_path, write_image, images, labels
+):
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    write_image(tmp_path / images / "a.jpg")
+    (tmp_path / labels).mkdir(exist_ok=True)
+    (tmp_path / labels / "a.txt").write_text("1 0.5 0.5 0.25 0.5")
+    for split in ("train", "val"):
+        [record] = data.load(str(tmp_path), split=split).records
+        assert record.classes.tolist() == [1]
+    assert data.lacks_validation(str(tmp_path)) == (
+        "a folder with classes.txt and without images/val is a single split"
+    )
+
+
+@pytest.mark.parametrize("place", ["labels/train/a.TXT", "images/train/a.txt"])
+def test_a_label_file_elsewhere_is_found(folder, place):
+    (folder / "labels" / "train" / "a.txt").rename(folder / place)
+    assert [len(record.boxes) for record in data.load(str(folder)).records] == [2, 0]
+
+
 def test_sparse_class_numbers_are_kept(folder):
     write_yaml(folder, names={1: "dog", 0: "cat", 7: "bird"}, train="images/train")
     assert data.load(str(folder)).label_map.ids == (0, 1, 7)
