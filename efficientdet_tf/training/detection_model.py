@@ -49,7 +49,7 @@ class EfficientDet(keras.Model):
         """Configure training.
 
         Args:
-          optimizer: tf_keras optimizer without gradient clipping.
+          optimizer: tf_keras optimizer, or one of its legacy class, without gradient clipping.
           loss: `efficientdet_tf.losses.DetectionLoss` or similar: called with
             (targets, outputs, normalizer), returns a dict of scalars of which
             `detection_loss` is minimised.
@@ -58,8 +58,8 @@ class EfficientDet(keras.Model):
             0 is off. Default 10.
           ema_decay: decay of the moving average of the weights; 0 is off. Default 0.9998.
           gradient_accumulation_steps: number of sequential micro-batches of a replica's
-            batch, whose size is a multiple of it in all steps; the step is that of the whole
-            batch, except that BatchNorm sees micro-batches. Default 1.
+            batch, whose size is a multiple of it in all steps: `fit` fails at another; the step
+            is that of the whole batch, except that BatchNorm sees micro-batches. Default 1.
           seed: random seed of stochastic depth. Default 0.
           distillation: `training.distillation.Distillation` or similar: called with (images,
             outputs), returns a scalar, the mean over the images, that is added to the loss. It
@@ -96,8 +96,10 @@ class EfficientDet(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Callable:
         """Make the function of `fit` after building the optimizer: one trace, not two."""
-        with self.distribute_strategy.scope():
-            self.optimizer.build(self.trainable_variables)
+        # The legacy class makes its variables in the first step.
+        if not self._has_legacy_optimizer:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
     # There is no Python control flow on tensors, and AutoGraph's search for it takes seconds.
@@ -110,9 +112,11 @@ class EfficientDet(keras.Model):
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         gradients, norm = clip_gradients(gradients, self.clip_norm)
-        self.optimizer.apply_gradients(
-            zip(gradients, self.trainable_variables, strict=True), skip_gradients_aggregation=True
-        )
+        updates = zip(gradients, self.trainable_variables, strict=True)
+        if self._has_legacy_optimizer:
+            self.optimizer.apply_gradients(updates, experimental_aggregate_gradients=False)
+        else:
+            self.optimizer.apply_gradients(updates, skip_gradients_aggregation=True)
         if self.moving_average is not None:
             self.moving_average.update(self.optimizer.iterations)
         # Not finite when the loss scale was too large: such a step changes no weight.
@@ -178,6 +182,10 @@ class EfficientDet(keras.Model):
         shares = _num_replicas() * self.gradient_accumulation_steps
         distillation_loss = self.distillation(images, outputs) / shares
         return {"distillation_loss": distillation_loss, "loss": loss + distillation_loss}
+
+    @property
+    def _has_legacy_optimizer(self) -> bool:
+        return isinstance(self.optimizer, keras.optimizers.legacy.Optimizer)
 
     @property
     def _scales_loss(self) -> bool:

@@ -9,6 +9,7 @@ import tiny
 from efficientdet_tf.data import digits, pipeline
 from efficientdet_tf.training import accumulation
 from efficientdet_tf.training import train as run_lib
+from efficientdet_tf.training.detection_model import EfficientDet
 
 CONFIG = tiny.config(
     **{
@@ -68,6 +69,52 @@ def test_micro_batches_are_summed_in_a_loop_or_unrolled(sum_up):
     np.testing.assert_array_equal(total["sum"], [3, 3])
     assert total["count"] == 3
     np.testing.assert_array_equal(seen, [1, 2, 4])
+
+
+@pytest.mark.parametrize("size", [3, None])
+def test_a_batch_that_has_no_equal_micro_batches(size):
+    """As the last one of a data set of the user's own; of a size that the graph knows, or not."""
+
+    @tf.function(input_signature=[tf.TensorSpec([size, 2])], autograph=False)
+    def total(batch):
+        return accumulation.sum_over_micro_batches(
+            lambda index, part: tf.reduce_sum(part), batch, 2
+        )
+
+    if size is None:
+        assert total(tf.ones([4, 2])) == 8
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as error:
+        total(tf.ones([3, 2]))
+    text = str(error.value).replace("[", "").replace("]", "")
+    assert (
+        "batch of 3 images: cannot be divided into 2 micro-batches (gradient_accumulation_steps); "
+        "batch the data set with drop_remainder=True and a multiple of it"
+    ) in text
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_legacy_optimizer_of_the_users_own(scaled):
+    """The same step as by the current class."""
+
+    def loss(targets, outputs, normalizer):
+        return {"detection_loss": tf.reduce_sum(outputs["box_3"]) / normalizer}
+
+    images, targets = tf.ones([2, 4, 4, 3]), {"num_positives": tf.ones([2])}
+    weights = []
+    for optimizers in (keras.optimizers, keras.optimizers.legacy):
+        pixels = keras.Input((4, 4, 3))
+        box = keras.layers.Conv2D(2, 1, kernel_initializer="ones")(pixels)
+        model = EfficientDet(pixels, {"box_3": box})
+        optimizer = optimizers.SGD(0.125, momentum=0.5)
+        if scaled:
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, loss)
+        data = tf.data.Dataset.from_tensors((images, targets)).repeat(2)
+        history = model.fit(data, epochs=2, verbose=0)
+        assert int(optimizer.iterations) == 4 and len(history.history["loss"]) == 2
+        weights.append(model.get_weights())
+    for legacy, current in zip(*weights, strict=True):
+        np.testing.assert_allclose(legacy, current, rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
