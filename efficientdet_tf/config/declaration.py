@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_origin
 
@@ -84,11 +85,16 @@ class Section(BaseModel):
 class SettingsLoader(yaml.SafeLoader):
     """YAML loader that refuses a repeated key, of which YAML's own keeps the last value.
 
-    Dates are text: a path may be one, and no setting is.
+    Dates are text: a path may be one, and no setting is. So are 010 and 1:30, which YAML 1.1 reads
+    as the numbers 8 and 90; as the value of a number, 010 is then 10.
     """
 
     yaml_implicit_resolvers = {
-        letter: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
+        letter: [
+            each
+            for each in resolvers
+            if each[0] not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int")
+        ]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -103,6 +109,13 @@ class SettingsLoader(yaml.SafeLoader):
                     raise ComposerError(None, None, problem, key.start_mark)
                 known.add(key.value)
         return node
+
+
+SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
 
 
 def read_text(value: Any) -> Any:

@@ -121,6 +121,11 @@ def test_image_sizes_as_people_write_them(text, size):
     ("key", "value", "expected"),
     [
         ("training.epochs", "1e2", 100),
+        # Not octal, as in YAML 1.1.
+        ("training.epochs", "010", 10),
+        ("training.steps_per_epoch", "1_000", 1000),
+        ("training.seed", "0x1F", 31),
+        ("data.train", "010", "010"),
         ("optimizer.learning_rate", "4e-3", 0.004),
         ("data.strict", "yes", True),
         ("data.train", 2007, "2007"),
