@@ -3,13 +3,17 @@
 import contextlib
 import json
 import os
+import socket
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from efficientdet_tf.config import ConfigError
 from efficientdet_tf.run_directory import RunDirectory
+
+_TPU_TIMEOUT_SECONDS = 60
 
 
 def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
@@ -125,7 +129,9 @@ def _multi_worker() -> tf.distribute.Strategy:
 
 
 def _tpu(name: str) -> tf.distribute.Strategy:
+    print(f"training.strategy: tpu: connecting to {name or 'that of the environment'}", flush=True)
     try:
+        _check_answer(name)
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name or None)
     # OSError: a name is looked up at Google Cloud.
     except (ValueError, OSError, tf.errors.OpError) as error:
@@ -133,6 +139,19 @@ def _tpu(name: str) -> tf.distribute.Strategy:
             f"training.strategy: tpu, but none can be reached: {_reason(error)}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _check_answer(name: str) -> None:
+    """Check that something answers at a grpc:// address: TensorFlow would wait much longer.
+
+    Raises:
+      OSError: when there is none.
+      ValueError: when the port is no number.
+    """
+    address = urllib.parse.urlsplit(name)
+    if address.scheme == "grpc" and address.hostname and address.port:
+        host = address.hostname, address.port
+        socket.create_connection(host, timeout=_TPU_TIMEOUT_SECONDS).close()
 
 
 def _reason(error: Exception) -> str:

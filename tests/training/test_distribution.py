@@ -191,6 +191,16 @@ def test_a_tpu_that_is_not_there(name, tpu):
         strategy.create(name, tpu)
 
 
+def test_a_tpu_at_an_address_where_nothing_listens(capsys):
+    address = f"grpc://localhost:{free_ports(1)[0]}"
+    with pytest.raises(ConfigError) as error:
+        strategy.create("auto", address)
+    assert str(error.value) == (
+        "training.strategy: tpu, but none can be reached: [Errno 111] Connection refused"
+    )
+    assert capsys.readouterr().out == f"training.strategy: tpu: connecting to {address}\n"
+
+
 def test_strategies_of_this_machine():
     if not tf.config.list_logical_devices("GPU"):
         assert isinstance(strategy.create("auto"), tf.distribute.OneDeviceStrategy)
