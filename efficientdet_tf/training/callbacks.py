@@ -143,7 +143,7 @@ class StopOnDivergence(keras.callbacks.Callback):
     """
 
     # Largest ratio of the mean loss of an epoch to that of the epoch before, and steps until it
-    # is one: fewer could be an outlier.
+    # is one: fewer could be an outlier, unless they are the whole epoch.
     EXPLODED, LEAST_STEPS = 100.0, 10
 
     def __init__(self, images_of_step: Callable[[], list[str]]) -> None:
@@ -154,7 +154,8 @@ class StopOnDivergence(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         # The mean of the epoch so far.
         loss = logs["loss"]
-        has_exploded = loss > self._most and batch + 1 >= self.LEAST_STEPS
+        is_mean = batch + 1 >= min(self.LEAST_STEPS, self.params["steps"])
+        has_exploded = is_mean and loss > self._most
         if math.isfinite(loss) and not has_exploded:
             return
         step = int(self.model.optimizer.iterations.numpy())

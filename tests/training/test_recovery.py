@@ -146,6 +146,7 @@ def test_an_exploding_loss_is_compared_with_the_epoch_before():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd")
     stop.set_model(model)
+    stop.set_params({"steps": 20})
     stop.on_train_batch_end(0, {"loss": 1e6})
     stop.on_epoch_end(0, {"loss": 2.0})
     stop.on_train_batch_end(9, {"loss": 200.0})
@@ -153,3 +154,8 @@ def test_an_exploding_loss_is_compared_with_the_epoch_before():
     stop.on_train_batch_end(8, {"loss": 201.0})
     with pytest.raises(TrainingDiverged, match="^the loss became 201 at step 0; its images are 17"):
         stop.on_train_batch_end(9, {"loss": 201.0})
+    # At the end of an epoch of fewer steps it is one, too.
+    stop.set_params({"steps": 3})
+    stop.on_train_batch_end(1, {"loss": 201.0})
+    with pytest.raises(TrainingDiverged, match="^the loss became 201 at step 0"):
+        stop.on_train_batch_end(2, {"loss": 201.0})
