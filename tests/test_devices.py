@@ -1,5 +1,6 @@
 """Processor cores, and GPU memory growth."""
 
+import math
 import os
 import subprocess
 import sys
@@ -49,4 +50,36 @@ def test_cores_are_those_that_this_process_may_use():
         assert devices.num_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert devices.num_cores() == len(allowed)
+    assert devices.num_cores() == math.ceil(min(len(allowed), devices.cpu_quota()))
+
+
+@pytest.mark.parametrize(
+    ("memberships", "files", "quota"),
+    [
+        # A container with --cpus=2.5, which sees its own group as the outermost one.
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 50000\n"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "50000 100000\n", "a/cpu.max": "100000 100000\n"}, 0.5),
+        # Version 1, with the path of the group on the machine.
+        (
+            "3:memory:/docker/1f\n2:cpu,cpuacct:/docker/1f\n1:name=systemd:/docker/1f\n0::/\n",
+            {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            2,
+        ),
+        (
+            "2:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            math.inf,
+        ),
+        ("0::/\n", {}, math.inf),
+        (None, {}, math.inf),
+    ],
+)
+def test_a_container_may_have_a_share_of_the_processor_time(tmp_path, memberships, files, quota):
+    for name, content in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    if memberships is not None:
+        (tmp_path / "memberships").write_text(memberships)
+    assert devices.cpu_quota(tmp_path / "memberships", tmp_path / "groups") == quota
