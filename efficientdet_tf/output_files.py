@@ -6,6 +6,7 @@ recognises and replaces them even when they were moved.
 
 import contextlib
 import io
+import math
 import os
 import pathlib
 import warnings
@@ -19,6 +20,10 @@ from efficientdet_tf.files import WriteError, replacing
 
 # Comment in written files of formats with comments.
 MARK = "written by efficientdet_tf"
+
+
+# Longest side of an image in pixels, by format.
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 
 
 class OutputError(UserError):
@@ -119,8 +124,8 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
       suffix: suffix of the file name, e.g. ".png"; determines the format.
 
     Raises:
-      OutputError: when there is no writable format for the suffix, or the image is too large for
-        it.
+      OutputError: when there is no writable format for the suffix, the image is too large for
+        it, or Pillow cannot write it, e.g. because the format has no colours.
     """
     format = image_format(suffix)
     text = PIL.PngImagePlugin.PngInfo()
@@ -128,12 +133,13 @@ def encode_image(image: PIL.Image.Image, suffix: str) -> bytes:
     file = io.BytesIO()
     try:
         image.save(file, format, quality=92, comment=MARK, pnginfo=text)
-    except (OSError, ValueError) as error:
-        # JPEG has at most 65,500 pixels a side, WebP 16,383.
-        raise OutputError(
-            f"--output: {format} cannot hold an image of {image.width} x {image.height} pixels; "
-            "use .png"
-        ) from error
+    # Pillow has errors of many kinds.
+    except Exception as error:
+        if max(image.size) > _LONGEST_SIDE.get(format, math.inf):
+            reason = f"cannot hold an image of {image.width} x {image.height} pixels"
+        else:
+            reason = f"cannot be written: {' '.join(str(error).split()) or type(error).__name__}"
+        raise OutputError(f"--output: {format} {reason}; use .png") from error
     return file.getvalue()
 
 

@@ -84,6 +84,14 @@ def test_a_grid_that_is_too_large_for_a_format_is_refused():
         output_files.encode_image(PIL.Image.new("RGB", (65501, 1)), ".jpg")
 
 
+def test_a_format_without_colours_is_refused():
+    with pytest.raises(output_files.OutputError) as error:
+        output_files.encode_image(PIL.Image.new("RGB", (2, 1)), ".xbm")
+    assert str(error.value) == (
+        "--output: XBM cannot be written: cannot write mode RGB as XBM; use .png"
+    )
+
+
 @pytest.mark.parametrize("side", [4, 8])
 @pytest.mark.filterwarnings("error")
 def test_a_grid_of_more_pixels_than_pillow_opens_is_recognised(tmp_path, monkeypatch, side):
