@@ -56,7 +56,8 @@ class OnnxExporter:
     - `num_detections` int32 [B]; later rows are zero.
 
     NMS is hard whatever the config, with its IoU and score thresholds and scope, on the
-    `config.detection.pre_nms_top_k` anchors of highest score.
+    `config.detection.pre_nms_top_k` anchors of highest score; if that is 0, on the best class of
+    every anchor.
 
     Outputs without NMS, with N anchors:
 

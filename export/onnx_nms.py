@@ -41,6 +41,12 @@ _BEST_CLASS = """
     best_class = ArgMax <axis = 1, keepdims = 0> (by_class)
 """
 _EVERY_CLASS = "    class_scores = Identity (by_class)\n"
+# Without pre-NMS top-k, each anchor keeps its best class; a score of 0 is no detection.
+_BEST_CLASS_ONLY = """
+    own_class = ArgMax <axis = -1, keepdims = 0> (logits)
+    is_own_class = OneHot <axis = 1> (own_class, num_classes, zero_and_one)
+    class_scores = Mul (by_class, is_own_class)
+"""
 
 # What NMS selects are rows (image, class, candidate); each image is given the best of its own.
 _NMS = """
@@ -83,8 +89,11 @@ def append_nms(network: "onnx.ModelProto", config: Config) -> "onnx.ModelProto":
     import onnx
 
     tail = onnx.parser.parse_model(_text(network, config))
+    used = {name for node in tail.graph.node for name in node.input}
     for name, values in _constants(config).items():
-        tail.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        # ONNX Runtime warns of others.
+        if name in used:
+            tail.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     names = ("box_deltas", "class_logits")
     tail = onnx.compose.add_prefix(tail, "nms/", rename_inputs=False, rename_outputs=False)
     return onnx.compose.merge_models(network, tail, [(name, name) for name in names])
@@ -94,8 +103,9 @@ def _text(network: "onnx.ModelProto", config: Config) -> str:
     """Return the graph in ONNX's textual syntax."""
     number, size = len(anchor_grid.from_config(config)), config.detection.max_detections
     is_global = config.detection.nms_scope == "global"
+    per_class = _EVERY_CLASS if config.detection.pre_nms_top_k else _BEST_CLASS_ONLY
     parts = (
-        *(_DECODING, _BEST_CLASS if is_global else _EVERY_CLASS, _NMS),
+        *(_DECODING, _BEST_CLASS if is_global else per_class, _NMS),
         *(_CLASS_OF_ANCHOR if is_global else _CLASS_OF_POSITION, _CLASSES),
     )
     return f"""
@@ -123,12 +133,14 @@ def _constants(config: Config) -> dict[str, np.ndarray]:
         # TopK needs as many values as it returns.
         "filling": [0, 0, 0, detection.max_detections],
         "no_class": 0,
+        "num_classes": config.model.num_classes,
     }
     values = {
         "anchor_values": to_center(anchors),
         "largest_size_delta": LARGEST_SIZE_DELTA,
         "half": 0.5,
         "zero": 0.0,
+        "zero_and_one": [0.0, 1.0],
         # OpenVINO takes 0 for any two boxes.
         "iou": [max(detection.iou_threshold, 1e-6)],
         "threshold": [detection.score_threshold],

@@ -51,9 +51,10 @@ class TFLiteExporter:
     - `num_detections` float32 [1]; later rows are zero.
 
     NMS is that of the op TFLite_Detection_PostProcess, on the `10 * M` anchors of highest score,
-    at least 1,000 (on all with `detection.pre_nms_top_k` 0): hard whatever the config, with its IoU
-    and score thresholds; with `detection.nms_scope` "global", which is faster, of the best class of
-    each anchor. Run it with at most 16 threads (see `export.tflite_nms`).
+    at least 1,000 (with `detection.pre_nms_top_k` 0 on the best class of every anchor): hard
+    whatever the config, with its IoU and score thresholds; with `detection.nms_scope` "global",
+    which is faster, of the best class of each anchor. Run it with at most 16 threads (see
+    `export.tflite_nms`).
 
     Outputs without NMS, for GPUs, NPUs and browsers, which have no custom op, with N anchors:
 

@@ -55,6 +55,8 @@ def nms_function(config: Config) -> Callable:
         autograph=False,
     )
     def detect(box_deltas: tf.Tensor, class_logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        if unused and not config.detection.pre_nms_top_k:
+            class_logits = _best_class_only(class_logits)
         inputs = class_logits, box_deltas, tf.constant(anchors)[None]
         if top_k < len(anchors):
             best = tf.math.top_k(tf.reduce_max(class_logits, axis=-1)[0], top_k).indices
@@ -104,6 +106,12 @@ def _num_candidates(config: Config, num_anchors: int) -> int:
         return num_anchors
     enough = max(_LEAST_CANDIDATES, 10 * detection.max_detections)
     return min(detection.pre_nms_top_k, enough, num_anchors)
+
+
+def _best_class_only(logits: tf.Tensor) -> tf.Tensor:
+    """Keep the best class of each anchor, as published where there is no pre-NMS top-k."""
+    best = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1], on_value=True, off_value=False)
+    return tf.where(best, logits, _NEVER)
 
 
 def _nms_op(config: Config, num_classes: int) -> Callable:

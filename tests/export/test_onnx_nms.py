@@ -27,6 +27,8 @@ def detect(config, deltas, logits):
     """Detections of the ONNX graph, by name."""
     model = append_nms(network(config.model.num_classes), config)
     onnx.checker.check_model(model, full_check=True)
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"deltas": deltas, "logits": logits})))
@@ -38,6 +40,8 @@ def detect(config, deltas, logits):
         {},
         {"detection.nms_scope": "global"},
         {"detection.pre_nms_top_k": 0, "detection.nms_scope": "global"},
+        # The best class of each anchor only; a score of 0 is above no threshold.
+        {"detection.pre_nms_top_k": 0, "detection.score_threshold": 0},
         {"detection.iou_threshold": 0.2, "detection.score_threshold": 0.5},
         {"detection.max_detections": 2000},
     ],

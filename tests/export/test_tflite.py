@@ -12,6 +12,7 @@ from efficientdet_tf.data import digits
 from efficientdet_tf.data.image_files import read_image
 from efficientdet_tf.data.records import DataError, LabelMap
 from efficientdet_tf.detector import Detector
+from efficientdet_tf.inference.array_postprocessing import ArrayPostprocessing
 from efficientdet_tf.inference.metadata import Metadata, MetadataError
 from efficientdet_tf.inference.tflite_metadata import read_metadata
 from efficientdet_tf.inference.tflite_runtime import load_tflite
@@ -194,6 +195,12 @@ def nms(config, deltas, logits):
     return interpreter.get_signature_runner()(box_deltas=deltas, class_logits=logits)
 
 
+def postprocessed(config, deltas, logits, top_k):
+    """Detections of the postprocessing without TensorFlow."""
+    config = config.override({"detection.pre_nms_top_k": top_k})
+    return ArrayPostprocessing(config)({"box_deltas": deltas, "class_logits": logits})
+
+
 @pytest.mark.parametrize("scope", ["per_class", "global"])
 def test_nms_may_keep_no_boxes_that_overlap(tiny_run, scope):
     """The operator itself refuses an IoU threshold of 0."""
@@ -221,17 +228,34 @@ def test_nms_looks_at_the_best_anchors(tiny_run, scope):
     logits = random.uniform(-12, -9, (1, num_anchors, 3)).astype(np.float32)
     seen = random.choice(num_anchors, 300, replace=False)
     logits[0, seen] = random.uniform(-4, 4, (300, 3))
-    few, every, three = (
-        nms(config.override({"detection.pre_nms_top_k": k}), deltas, logits) for k in (5000, 0, 3)
+    few, three = (
+        nms(config.override({"detection.pre_nms_top_k": k}), deltas, logits) for k in (5000, 3)
     )
-    assert num_anchors > 2 * 1000 and every["num_detections"][0] == 100
-    for name, values in every.items():
-        np.testing.assert_array_equal(few[name], values)
+    # On every anchor.
+    expected = postprocessed(config, deltas, logits, top_k=3 * num_anchors)
+    assert num_anchors > 2 * 1000 and few["num_detections"][0] == 100
+    np.testing.assert_array_equal(few["classes"][0], expected["classes"][0])
+    np.testing.assert_allclose(few["scores"][0], expected["scores"][0], rtol=1e-5)
     # The three anchors of highest score, each with up to three classes.
     best = np.sort(logits[0].max(axis=1))[-3:]
     assert three["num_detections"][0] <= (9 if scope == "per_class" else 3)
     np.testing.assert_allclose(three["scores"][0, 0], 1 / (1 + np.exp(-best[-1])), rtol=1e-5)
-    assert three["scores"][0, 0] == every["scores"][0, 0]
+    assert three["scores"][0, 0] == few["scores"][0, 0]
+
+
+def test_nms_without_top_k_is_on_the_best_class_of_each_anchor(tiny_run):
+    settings = {"detection.pre_nms_top_k": 0, "detection.iou_threshold": 0.9}
+    config = RunDirectory(tiny_run).config().override(settings)
+    num_anchors, random = len(tflite_nms.relative_anchors(config)), np.random.default_rng(0)
+    deltas = random.normal(0, 0.1, (1, num_anchors, 4)).astype(np.float32)
+    logits = np.full((1, num_anchors, 3), -12, np.float32)
+    logits[0, ::100] = random.uniform(-4, 4, logits[0, ::100].shape)
+    found = nms(config, deltas, logits)
+    expected = postprocessed(config, deltas, logits, top_k=0)
+    count = len(logits[0, ::100])
+    assert count > 20 and found["num_detections"][0] == expected["num_detections"][0] == count
+    np.testing.assert_array_equal(found["classes"][0, :count], expected["classes"][0])
+    np.testing.assert_allclose(found["scores"][0, :count], expected["scores"][0], rtol=1e-5)
 
 
 def test_nms_keeps_more_than_the_100_of_a_class_of_the_operator(tiny_run):
