@@ -3,7 +3,8 @@
 import functools
 import importlib.util
 import pathlib
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags, logging
 
@@ -115,7 +116,6 @@ def main(values: flags.FlagValues) -> None:
     from efficientdet_tf.checkpoints.published_run import local_model
     from efficientdet_tf.run_directory import RunDirectory
     from export import formats
-    from export.verification import VerificationError
 
     if values.compare and not values["format"].present:
         values.format = _compared_formats()
@@ -140,15 +140,15 @@ def main(values: flags.FlagValues) -> None:
     try:
         files, failures = _write_all(values, exporter, verification)
     finally:
-        # Also when a later format cannot be written: measuring took long.
+        # Also when Ctrl-C ends a later format: measuring took long.
         if verification and verification.results:
             _write_verification(verification, folder)
-    if values.compare and data:
+    if values.compare and data and files:
         _write_comparison(values, run_directory, files, settings, data, folder)
     if data and folder == run_directory.path / "export":
         _update_report(values.model_dir)
     if failures:
-        raise VerificationError("; ".join(failures))
+        _raise(failures, len(values.format))
 
 
 def _compared_formats() -> list[str]:
@@ -204,26 +204,48 @@ def _write_comparison(
 
 def _write_all(
     values: flags.FlagValues, exporter: "formats.Exporter", verification: "Verification | None"
-) -> tuple[dict[str, pathlib.Path], list[str]]:
-    """Write each format, and return the paths of the files, and why some were not kept."""
-    from export import formats, operators
-    from export.verification import VerificationError
+) -> tuple[dict[str, pathlib.Path], list[Exception]]:
+    """Write each format, and return the paths of the files, and why others were not written.
 
-    files, failures = {}, []
+    One that fails, in a converter too, is reported and leaves the others as they are.
+    """
+    from export import formats, operators
+
+    files: dict[str, pathlib.Path] = {}
+    failures: list[Exception] = []
     for name in values.format:
         try:
             if verification is None:
                 path = exporter.write(name)
             else:
                 path = _write_verified(name, exporter, verification)
-        except VerificationError as error:
-            failures.append(str(error))
+        except Exception as error:
+            failures.append(error)
+            if len(values.format) > 1:
+                print(f"{name}: not written: {_reason(name, error)}", file=sys.stderr, flush=True)
             continue
         files[name] = path
         print(f"{name}: {path} ({formats.size_of(path) / 1e6:.1f} MB)", flush=True)
         if values.operators and path.suffix == ".tflite":
             print(operators.report(operators.operators(path.read_bytes())), flush=True)
     return files, failures
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Return why a format was not written, in one line."""
+    if isinstance(error, UserError):
+        return str(error).removeprefix(f"{name}: ")
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
+def _raise(failures: list[Exception], num_formats: int) -> NoReturn:
+    """Raise what the export ends with when formats were not written."""
+    # A fault of the program or a converter: its traceback is needed.
+    unexpected = [error for error in failures if not isinstance(error, UserError)]
+    if unexpected or num_formats == 1:
+        raise (unexpected or failures)[0]
+    raise UserError(f"{len(failures)} of {num_formats} formats were not written")
 
 
 def _write_verified(

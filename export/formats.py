@@ -187,8 +187,25 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield partial
         for file in partial.rglob("*") if partial.is_dir() else [partial]:
             flush_to_disk(file)
+        _replace(partial, path, pathlib.Path(workspace, "replaced"))
+        flush_to_disk(path.parent)
+
+
+def _replace(partial: pathlib.Path, path: pathlib.Path, earlier: pathlib.Path) -> None:
+    """Replace a file or folder, which is back in its place if that fails.
+
+    Args:
+      partial: new file or folder.
+      path: what is replaced, if it exists.
+      earlier: path that a replaced folder is moved to; it must not exist.
+    """
+    try:
         if path.is_dir():
             # A folder that holds files cannot be replaced in one step.
-            os.rename(path, pathlib.Path(workspace, "replaced"))
+            os.rename(path, earlier)
         os.replace(partial, path)
-        flush_to_disk(path.parent)
+    except BaseException:
+        # Ctrl-C between the steps, too.
+        if earlier.exists() and not path.exists():
+            os.rename(earlier, path)
+        raise

@@ -116,6 +116,42 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "folder") == ["new"]
 
 
+def test_a_folder_whose_replacement_fails_is_back_in_its_place(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    with pytest.raises(FileNotFoundError):
+        formats._replace(tmp_path / "missing", tmp_path / "folder", tmp_path / "earlier")
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(tmp_path / "folder") == ["old"]
+
+
+def test_a_format_that_fails_leaves_the_others(tiny_run, tmp_path, monkeypatch, capsys):
+    def full(exporter, path):
+        raise OSError(28, "No space left on device")
+
+    def broken(exporter, path):
+        raise ValueError("no such operator\nmore")
+
+    def good(exporter, path):
+        path.write_text("whole")
+
+    for write in (full, broken, good):
+        file = formats.Format(write.__name__, write, Path.is_file)
+        monkeypatch.setitem(formats.FORMATS, write.__name__, file)
+    arguments = [f"--model_dir={tiny_run}", f"--output={tmp_path}"]
+    assert command_line.call(command.COMMAND, [*arguments, "--format=full,good"]) == 1
+    line = f"full: not written: {tmp_path}: cannot be written: No space left on device\n"
+    written = f"good: {tmp_path}/good (0.0 MB)\n"
+    failed = "export: 1 of 2 formats were not written\n"
+    assert capsys.readouterr() == (written, line + failed)
+    assert os.listdir(tmp_path) == ["good"]
+    # A fault of a converter is raised at the end, for its traceback.
+    with pytest.raises(ValueError, match="^no such operator"):
+        command_line.call(command.COMMAND, [*arguments, "--format=full,broken,good"])
+    reason = "broken: not written: ValueError: no such operator\n"
+    assert capsys.readouterr() == (written, line + reason)
+
+
 def test_an_earlier_export_is_replaced(exported):
     formats.check(list(formats.FORMATS), exported)
 
