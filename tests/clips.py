@@ -9,10 +9,14 @@ import numpy as np
 
 
 def write_clip(
-    path: pathlib.Path, images: Sequence[np.ndarray], rate: int = 25, codec: str = "libx264"
+    path: pathlib.Path,
+    images: Sequence[np.ndarray],
+    rate: int = 25,
+    codec: str = "libx264",
+    **options: str,
 ) -> pathlib.Path:
     """Write a video of uint8 [h, w, 3] RGB images of even sides, in nearly their colours."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"

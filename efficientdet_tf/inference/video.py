@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 
 from efficientdet_tf.data.image_files import ImageError
+from efficientdet_tf.inference.container_size import is_cut_off
 from efficientdet_tf.output_files import MARK, OutputError, replacing_output
 
 VIDEO_SUFFIXES = (
@@ -95,7 +96,7 @@ def read_frames(location: str, stride: int = 1) -> Iterator[VideoFrame]:
 
     Raises:
       VideoError: when it is not a video; at the end, if frames were damaged, which are counted
-        and not yielded.
+        and not yielded, or if the file is cut off and frames are lost.
     """
     index, damaged, start = 0, 0, None
     with _opened(location) as stream:
@@ -109,6 +110,11 @@ def read_frames(location: str, stride: int = 1) -> Iterator[VideoFrame]:
                 if index % stride == 0:
                     yield VideoFrame(index, time - start, rate / stride, _upright_pixels(frame))
             index += 1
+    if is_cut_off(location):
+        total = num_frames(location)
+        if total is None or index - damaged < total:
+            of_all = "" if total is None else f" of about {total}"
+            raise VideoError(f"{location}: cut off: {index - damaged} frames{of_all} are left")
     if damaged or not index:
         raise VideoError(f"{location}: {damaged} damaged frames of {index}")
 

@@ -9,6 +9,7 @@ import pytest
 
 from clips import grey, number_of, write_clip
 from efficientdet_tf.inference import video
+from efficientdet_tf.inference.container_size import is_cut_off
 from efficientdet_tf.output_files import OutputError
 
 
@@ -106,6 +107,28 @@ def test_damaged_frames_are_counted_and_the_others_read(tmp_path):
             frames.append((frame.index, number_of(frame.pixels)))
     assert [number for _, number in frames] == [0, 1, 2, 3, 5, 6, 8, 9]
     assert [index for index, _ in frames] == [0, 1, 2, 3, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mkv", "ffv1"), ("b.avi", "ffv1"), ("c.webm", "libvpx"), ("d.mp4", "libx264")],
+)
+def test_a_file_that_is_cut_off_has_lost_frames(tmp_path, name, codec):
+    images = [grey(i) for i in range(10)]
+    # The description of the frames comes before them, without which nothing can be read.
+    path = write_clip(tmp_path / name, images, codec=codec, movflags="faststart")
+    content = path.read_bytes()
+    numbers = [number_of(frame.pixels) for frame in video.read_frames(str(path))]
+    assert numbers == list(range(10)) and not is_cut_off(str(path))
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux() if packet.size]
+    path.write_bytes(content[: content.index(packets[7])])
+    numbers = []
+    with pytest.raises(video.VideoError) as error:
+        for frame in video.read_frames(str(path)):
+            numbers.append(number_of(frame.pixels))
+    assert numbers == list(range(len(numbers))) and 0 < len(numbers) < 10
+    assert str(error.value) == f"{path}: cut off: {len(numbers)} frames of about 10 are left"
 
 
 def test_a_written_video_has_the_size_rate_and_times(tmp_path):
