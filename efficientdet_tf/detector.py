@@ -164,7 +164,8 @@ class Detector:
         from efficientdet_tf.inference import server
 
         connection = server.connect(address, model)
-        return cls(server.ServerBackend(connection), server.label_map(connection))
+        label_map = server.label_map(connection)
+        return cls(server.ServerBackend(connection, len(label_map)), label_map)
 
     @classmethod
     def ensemble(cls, detectors: Mapping[str, "Detector"], views: Sequence[str] = ()) -> "Detector":

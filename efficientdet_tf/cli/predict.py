@@ -13,6 +13,7 @@ from efficientdet_tf.errors import UserError
 if TYPE_CHECKING:
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.inference.explanation import Explainer
+    from efficientdet_tf.inference.prediction import Counts, PredictionFiles
 
 
 def define_flags() -> flags.FlagValues:
@@ -87,7 +88,7 @@ def main(values: flags.FlagValues) -> None:
 
     Raises:
       UserError: if the model, the input or the output cannot be used; also at the
-        end, if some images could not be read.
+        end, if some images could not be read, or had no answer of a server.
     """
     command_line.require(values, "input", "output")
     if bool(values.model_path) == bool(values.server):
@@ -123,11 +124,23 @@ def main(values: flags.FlagValues) -> None:
     if values.explain and without:
         what = f"{without} of {len(files.sources)} inputs"
         print(f"--explain: heat maps are for images only; none for {what}")
+    if problems := _problems(counts, files):
+        raise UserError("; ".join(problems))
+
+
+def _problems(counts: "Counts", files: "PredictionFiles") -> list[str]:
+    """Say what has no results."""
+    problems, are_images = [], all(source.kind == "image" for source in files.sources)
     if counts.unreadable:
-        what = f"{counts.unreadable} of {len(files.sources)}"
-        if any(source.kind != "image" for source in files.sources):
-            raise UserError(f"{what} images and videos could not be read completely")
-        raise UserError(f"{what} images could not be read")
+        what = "images could not be read"
+        if not are_images:
+            what = "images and videos could not be read completely"
+        problems.append(f"{counts.unreadable} of {len(files.sources)} {what}")
+    if counts.refused:
+        what = "images" if are_images else "images and frames"
+        total = counts.refused + counts.images + counts.frames
+        problems.append(f"{counts.refused} of {total} {what} had no answer of the server")
+    return problems
 
 
 def _check_explained(values: flags.FlagValues) -> None:

@@ -16,6 +16,7 @@ from efficientdet_tf.inference import drawn_files, explained_files, labelled_dat
 from efficientdet_tf.inference.detections import Detections
 from efficientdet_tf.inference.result_files import Write
 from efficientdet_tf.inference.result_formats import FORMATS, check_names
+from efficientdet_tf.inference.server import ServerError
 from efficientdet_tf.inference.sources import (
     Frame,
     Source,
@@ -57,12 +58,14 @@ class Counts:
       frames: number of frames of videos.
       detections: number of detections in them.
       unreadable: number of images and videos that could not be read, or not to the end.
+      refused: number of images and frames for which a server had no answer.
     """
 
     images: int = 0
     frames: int = 0
     detections: int = 0
     unreadable: int = 0
+    refused: int = 0
 
     def add(self, frame: Frame, found: Detections) -> None:
         """Count an image or frame, and its detections."""
@@ -158,8 +161,9 @@ def predict(
 ) -> Counts:
     """Write detections, and images with them.
 
-    At most the images of two batches are in memory, and no results. What cannot be read is
-    reported on standard error and skipped. A camera is read until Ctrl-C, or for `num_frames`.
+    At most the images of two batches are in memory, and no results. What cannot be read, or has no
+    answer of a server, is reported on standard error and skipped. A camera is read until Ctrl-C, or
+    for `num_frames`.
 
     Args:
       detector: detector of any artifact.
@@ -188,8 +192,7 @@ def predict(
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         frames = _read_all(files.sources, stride, num_frames, counts)
         for batch in _batches(frames, batch_size):
-            results = detector.detect([frame.pixels for frame in batch], batch_size)
-            for frame, found in zip(batch, results):
+            for frame, found in _detect(detector, batch, counts):
                 found = found.above(score_threshold)
                 for write in writers:
                     write(frame, found)
@@ -218,6 +221,24 @@ def _read_all(
         except ImageError as error:
             counts.unreadable += 1
             tqdm.write(f"skipped {error}", file=sys.stderr)
+
+
+def _detect(
+    detector: "Detector", frames: Sequence[Frame], counts: Counts
+) -> list[tuple[Frame, Detections]]:
+    """Detect in a batch; report and count images for which a server has no answer."""
+    try:
+        found = detector.detect([frame.pixels for frame in frames], len(frames))
+    except ServerError as error:
+        if len(frames) > 1:
+            # Which of them it was is not known.
+            return [pair for frame in frames for pair in _detect(detector, [frame], counts)]
+        [frame] = frames
+        counts.refused += 1
+        where = "" if frame.index is None else f", frame {frame.index}"
+        tqdm.write(f"skipped {frame.source.location}{where}: {error}", file=sys.stderr)
+        return []
+    return list(zip(frames, found))
 
 
 def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

@@ -114,8 +114,8 @@ class RestConnection:
 class ServerBackend:
     """Served model as a runtime of `Detector`, one image per request."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, num_classes: int) -> None:
+        self._connection, self._num_classes = connection, num_classes
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [self._detect_one(image) for image in images]
@@ -124,13 +124,18 @@ class ServerBackend:
         file = io.BytesIO()
         # Without loss, so that the server sees the same pixels.
         PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
-        found = self._connection.call("serving_default", image_bytes=[file.getvalue()])
-        count = int(found["num_detections"][0])
-        return (
-            found["boxes"][0, :count].astype(np.float32).reshape(-1, 4),
-            found["scores"][0, :count].astype(np.float32),
-            found["class_indices"][0, :count].astype(np.int32),
-        )
+        answer = self._connection.call("serving_default", image_bytes=[file.getvalue()])
+        try:
+            status, found = _text(answer["status"][0]), _detections(answer)
+        except (LookupError, ValueError, TypeError) as error:
+            raise ServerError("--server: answers no detections") from error
+        if status != "ok":
+            raise ServerError(f"--server: {status}")
+        if found[2].max(initial=0) >= self._num_classes:
+            raise ServerError(
+                "--server: has a model of other classes now; run the same command again"
+            )
+        return found
 
 
 def label_map(connection: Connection) -> LabelMap:
@@ -147,12 +152,25 @@ def label_map(connection: Connection) -> LabelMap:
         ]
         names = [name for part in found for name in part["names"]]
         ids = tuple(int(id) for part in found for id in part["ids"])
-        texts = (name.decode() if isinstance(name, bytes) else str(name) for name in names)
-        return LabelMap(ids, tuple(texts))
+        return LabelMap(ids, tuple(map(_text, names)))
     except ServerError:
         raise
     except (LookupError, ValueError) as error:
         raise ServerError("--server: not a model of python -m export --format=serving") from error
+
+
+def _detections(answer: Mapping[str, np.ndarray]) -> Found:
+    count = int(answer["num_detections"][0])
+    return (
+        answer["boxes"][0, :count].astype(np.float32).reshape(-1, 4),
+        answer["scores"][0, :count].astype(np.float32),
+        answer["class_indices"][0, :count].astype(np.int32),
+    )
+
+
+def _text(value: bytes | str) -> str:
+    """Return a string of an answer, which is bytes by gRPC."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _to_json(value: bytes | int) -> Any:

@@ -3,12 +3,14 @@
 import base64
 import concurrent.futures
 import http.server
+import io
 import json
 import re
 import threading
 
 import grpc
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
@@ -202,6 +204,51 @@ def test_the_command_detects_by_a_server(addresses, photograph, tmp_path, capsys
     names = {found["category_name"] for found in entry["detections"]}
     assert names and names <= {"ant", "bee", "Kuh ä"}
     assert f"detections in 1 images, written to {tmp_path}" in capsys.readouterr().out
+
+
+class FailingHandler(RestHandler):
+    """Server of one class, whose answer depends on the width of the image."""
+
+    def do_POST(self):  # noqa: N802
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        outputs = {"ids": [5], "names": ["ant"], "num_classes": [1]}
+        if request["signature_name"] == "serving_default":
+            [image] = request["inputs"]["image_bytes"]
+            width = PIL.Image.open(io.BytesIO(base64.b64decode(image["b64"]))).width
+            if width == 11:
+                return self.answer(503, {"error": "out of memory\nmore"})
+            outputs = {"boxes": [[[1, 2, 3, 4]]], "scores": [[0.5]], "num_detections": [1]}
+            outputs["status"] = ["not readable" if width == 12 else "ok"]
+            outputs |= {} if width == 13 else {"class_indices": [[1 if width == 14 else 0]]}
+        self.answer(200, {"outputs": outputs})
+
+
+def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for width in range(10, 16):
+        PIL.Image.new("RGB", (width, 9)).save(folder / f"{width}.png")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FailingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        arguments = [f"--server={address}", f"--input={folder}", f"--output={output}"]
+        code = command_line.call(predict_command.COMMAND, arguments)
+        server.shutdown()
+    printed = capsys.readouterr()
+    assert code == 1
+    assert printed.out == f"2 detections in 2 images, written to {output}\n"
+    url = f"{address}/v1/models/detector:predict"
+    assert printed.err.splitlines() == [
+        f"skipped {folder}/11.png: {url}: 503: out of memory",
+        f"skipped {folder}/12.png: --server: not readable",
+        f"skipped {folder}/13.png: --server: answers no detections",
+        f"skipped {folder}/14.png: --server: has a model of other classes now; run the same "
+        "command again",
+        "predict: 4 of 6 images had no answer of the server",
+    ]
+    entries = json.loads((output / "detections.json").read_text(encoding="utf-8"))
+    assert [entry["file"] for entry in entries] == ["10.png", "15.png"]
+    assert sorted(path.name for path in output.glob("*.png")) == ["10.png", "15.png"]
 
 
 def test_a_missing_model_is_one_line(addresses):
