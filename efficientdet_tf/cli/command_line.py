@@ -38,6 +38,7 @@ class Command(NamedTuple):
         several commands can be called in one process.
       main: function that runs the command with the parsed flags; raises `UserError`.
       argument: name of the flag that a positional argument sets. Default "", none.
+      handles_sigterm: whether `main` itself decides what SIGTERM does. Default False.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Command(NamedTuple):
     define_flags: Callable[[], flags.FlagValues]
     main: Callable[[flags.FlagValues], None]
     argument: str = ""
+    handles_sigterm: bool = False
 
 
 def call(command: Command, arguments: Sequence[str]) -> int:
@@ -104,9 +106,10 @@ def _is_nan(value: object) -> bool:
 def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command as a process, and exit.
 
-    Ctrl-C is reported in one line on standard error, with exit code 130; a closed pipe on
-    standard output (`| head`) ends silently, with 141. TensorFlow's output to standard
-    error is filtered, see `native_log`.
+    Ctrl-C and SIGTERM are reported in one line on standard error, with exit codes 130 and 143,
+    after files that are not complete have been removed; a closed pipe on standard output
+    (`| head`) ends silently, with 141. TensorFlow's output to standard error is filtered, see
+    `native_log`.
 
     Args:
       command: the command to run.
@@ -127,7 +130,8 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
     _log_plain_lines()
     # TensorFlow logs every file that it saves at a lower level.
     logging.set_verbosity(logging.WARNING)
-    with _quiet_end(command.name), native_log.filtered():
+    signals = (signal.SIGINT,) if command.handles_sigterm else (signal.SIGINT, signal.SIGTERM)
+    with _quiet_end(command.name, signals), native_log.filtered():
         sys.exit(call(command, sys.argv[1:] if arguments is None else arguments))
 
 
@@ -200,20 +204,21 @@ class _PlainFormatter(python_logging.Formatter):
 
 
 @contextlib.contextmanager
-def _quiet_end(name: str) -> Iterator[None]:
-    """Exit without a traceback on Ctrl-C or a closed standard output within a context."""
-    interrupted = False
+def _quiet_end(name: str, signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Exit without a traceback on signals or a closed standard output within a context."""
+    interrupted: int | None = None
 
     def interrupt(number: int, frame: types.FrameType | None) -> Never:
         nonlocal interrupted
-        interrupted = True
-        # A second Ctrl-C ends a clean-up that hangs.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupted = number
+        # A second one ends a clean-up that hangs.
+        signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # Not where the signal is ignored, e.g. in the background of a shell script.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    for number in signals:
+        # Not where the signal is ignored, e.g. in the background of a shell script.
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, interrupt)
     try:
         yield
     except SystemExit:
@@ -230,7 +235,8 @@ def _quiet_end(name: str) -> Iterator[None]:
     except BaseException as error:
         # An interrupted import may raise any other error.
         if interrupted or isinstance(error, KeyboardInterrupt):
-            sys.exit(_fail(name, "stopped by SIGINT", 128 + signal.SIGINT))
+            stopped_by = signal.Signals(interrupted or signal.SIGINT)
+            sys.exit(_fail(name, f"stopped by {stopped_by.name}", 128 + stopped_by))
         raise
 
 

@@ -94,4 +94,5 @@ COMMAND = command_line.Command(
     "Read, decode and augment the images of trainings elsewhere (tf.data service).",
     define_flags,
     serve,
+    handles_sigterm=True,
 )

@@ -122,7 +122,9 @@ def _plan(values: flags.FlagValues) -> "Plan | None":
     return functools.partial(plan, hours=values.hours, given=given, has_recipe=bool(values.config))
 
 
-COMMAND = command_line.Command("train", "Train a detector.", define_flags, main)
+COMMAND = command_line.Command(
+    "train", "Train a detector.", define_flags, main, handles_sigterm=True
+)
 
 
 def run() -> None:

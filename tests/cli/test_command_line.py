@@ -1,4 +1,4 @@
-"""Exit of every command on Ctrl-C and on a closed pipe."""
+"""Exit of every command on Ctrl-C, on SIGTERM and on a closed pipe."""
 
 import os
 import pathlib
@@ -40,6 +40,7 @@ def start(body, **options):
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "body",
     [
@@ -52,12 +53,29 @@ def start(body, **options):
         raise ImportError("no module") from error""",
     ],
 )
-def test_an_interrupt_is_one_line(body):
+def test_an_interrupt_is_one_line(body, number):
     process = start(body)
     assert process.stdout.readline() == "started\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate() == ("", "demo: stopped by SIGINT\n")
-    assert process.returncode == 130
+    process.send_signal(number)
+    assert process.communicate() == ("", f"demo: stopped by {number.name}\n")
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_file_that_is_not_complete(tmp_path, number):
+    path = tmp_path / "detections.json"
+    path.write_text("earlier")
+    process = start(f"""
+    from efficientdet_tf.files import replacing
+    with replacing({str(path)!r}) as partial:
+        partial.write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)""")
+    assert [process.stdout.readline() for _ in range(2)] == ["started\n", "writing\n"]
+    assert len(os.listdir(tmp_path)) == 2
+    process.send_signal(number)
+    assert process.communicate() == ("", f"demo: stopped by {number.name}\n")
+    assert os.listdir(tmp_path) == ["detections.json"] and path.read_text() == "earlier"
 
 
 def test_a_name_that_is_not_utf8_can_be_printed():
