@@ -1,10 +1,12 @@
-"""Search for image files: by name in a folder, and in folders in depth."""
+"""Search for files: images by name in a folder, and files in folders in depth."""
 
 import collections
 import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from efficientdet_tf.data import split_names
 
 
 class ImageFolder:
@@ -56,3 +58,11 @@ def files_in_depth(folder: Path) -> list[Path]:
             else:
                 files.append(item)
     return files
+
+
+def notes_on_deeper_files(folder: Path, suffix: str) -> list[str]:
+    """Return a note on annotation files in folders inside a folder, but for those of splits."""
+    found = sorted(folder.glob(f"*/*{suffix}"))
+    deeper = [file for file in found if not split_names.words_in(file.parent.name)]
+    where = f"{folder}: {suffix} files in folders inside it"
+    return [f"{where}: {len(deeper)}, e.g. {deeper[0]}; not used"] if deeper else []

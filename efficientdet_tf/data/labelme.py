@@ -1,11 +1,12 @@
 """LabelMe reader: a folder with one JSON file for each image.
 
 Each shape with an area is an object: a rectangle, polygon, circle or mask, of which the
-box is used; lines and points are no objects, and are counted in a note. An image may be
-beside its JSON file or inside it. Categories are labels: sorted and numbered from 1, or
-in the order of a file labels.txt in the folder, one name per line. Regions with LabelMe's
-own label "__ignore__" are ignored. Folders "train" and "val" inside are splits. Images are
-ordered by JSON file and numbered from 1.
+box is used, and so is X-AnyLabeling's "rotation", the corners of a turned box; lines and
+points are no objects, and are counted in a note. An image may be beside its JSON file or
+inside it. Categories are labels: sorted and numbered from 1, or in the order of a file
+labels.txt in the folder, one name per line. Regions with LabelMe's own label "__ignore__"
+are ignored. Folders "train" and "val" inside are splits. Images are ordered by JSON file
+and numbered from 1.
 """
 
 import base64
@@ -28,10 +29,12 @@ from efficientdet_tf.data.annotations import (
     read_text,
 )
 from efficientdet_tf.data.class_names import label_map_of_folder
-from efficientdet_tf.data.image_folders import ImageFolder
+from efficientdet_tf.data.image_folders import ImageFolder, notes_on_deeper_files
 from efficientdet_tf.data.outlines import area_of_polygon, box_of_ellipse, box_of_points
 from efficientdet_tf.data.records import DataError
 
+# The second is X-AnyLabeling's.
+_POLYGONS = ("polygon", "rotation")
 # Shapes without an area.
 _NO_OBJECTS = ("point", "points", "line", "linestrip")
 # Labels with a meaning of LabelMe's tools. Shapes with the first are ignored.
@@ -210,9 +213,9 @@ def _box_and_area(shape: dict) -> tuple[tuple[float, float, float, float], float
         (x, y), on_it = points
         radius = math.dist((x, y), on_it)
         return box_of_ellipse(x, y, radius, radius), math.pi * radius**2
-    if kind not in ("rectangle", "polygon", "mask"):
+    if kind not in ("rectangle", "mask", *_POLYGONS):
         raise ValueError(f"shape_type: {kind!r} is unknown")
-    area = area_of_polygon(points) if kind == "polygon" else math.nan
+    area = area_of_polygon(points) if kind in _POLYGONS else math.nan
     return box_of_points(points), area
 
 
@@ -253,6 +256,7 @@ def _notes(folder: Path, shapes: collections.Counter[str]) -> list[str]:
         for kind in _NO_OBJECTS
         if shapes[kind]
     ]
+    notes += notes_on_deeper_files(folder, ".json")
     labelled = {file.stem for file in _json_in(folder)}
     images = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
     others = sorted(image.name for image in images if image.stem not in labelled)

@@ -11,6 +11,7 @@ original Pascal data's offset of one pixel, which tools that write this format
 today do not have.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
@@ -25,11 +26,13 @@ from efficientdet_tf.data.annotations import (
     read_text,
 )
 from efficientdet_tf.data.class_names import label_map_of_folder
-from efficientdet_tf.data.image_folders import ImageFolder
+from efficientdet_tf.data.image_folders import ImageFolder, notes_on_deeper_files
 from efficientdet_tf.data.records import DataError
 
 # Number of XML files read to recognise a folder.
 _PROBED = 3
+# CVAT's list of the images of a task without splits.
+_NO_SPLIT = "default.txt"
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
@@ -72,10 +75,10 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     if not files:
         raise DataError(f"{folder}: no XML file of Pascal VOC in it")
     others = () if folder.name == "Annotations" else _split_folders(root)
-    every = [*files.values(), *(file for each in others for file in _xml_files(each))]
-    label_map = label_map_of_folder(root, _used_names(dict.fromkeys(every)), folder)
+    # Those that are not of the split, whose names count as well.
+    rest = dict.fromkeys([*files.values(), *(file for each in others for file in _xml_files(each))])
     finder = ImageFolder(image_folder)
-    annotated = []
+    annotated, used = [], set[str]()
     for image_id, stem in _stems(root, split, list(files)):
         problem = file_name_problem(stem)
         if problem:
@@ -83,8 +86,11 @@ def read(path: str, *, images: str, split: str) -> Annotations:
             continue
         file = files.get(stem, folder / f"{stem}.xml")
         tree = _parse(file, problems)
+        rest.pop(file, None)
         if tree is not None:
+            used.update(_names(tree))
             annotated.append(_annotated_image(image_id, file, tree, finder))
+    label_map = label_map_of_folder(root, itertools.chain(used, _names_in(rest)), folder)
     return Annotations(
         images=annotated,
         label_map=label_map,
@@ -94,6 +100,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         box_field="bndbox",
         label_field="name",
         problems=problems,
+        notes=[] if (root / "ImageSets").is_dir() else notes_on_deeper_files(folder, ".xml"),
     )
 
 
@@ -148,7 +155,10 @@ def _stems(root: Path, split: str, every: Sequence[str]) -> list[tuple[int, str]
     ids = {stem: number for number, stem in enumerate(every, 1)}
     if not (root / "ImageSets").is_dir():
         return [(ids[stem], stem) for stem in every]
-    list_file = root / "ImageSets" / "Main" / f"{split}.txt"
+    lists = root / "ImageSets" / "Main"
+    list_file, of_cvat = lists / f"{split}.txt", lists / _NO_SPLIT
+    if not list_file.is_file() and of_cvat.is_file():
+        list_file = of_cvat
     if not list_file.is_file():
         raise DataError(f"{list_file}: no such file; it lists the images of the split {split!r}")
     lines = [line.strip() for line in read_text(list_file).splitlines()]
@@ -158,11 +168,15 @@ def _stems(root: Path, split: str, every: Sequence[str]) -> list[tuple[int, str]
     return [(ids.get(stem, len(every) + i), stem) for i, stem in enumerate(stems, 1)]
 
 
-def _used_names(files: Iterable[Path]) -> Iterator[str]:
+def _names_in(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         tree = _parse(file, problems=[])
         if tree is not None:
-            yield from ((item.findtext("name") or "").strip() for item in tree.iter("object"))
+            yield from _names(tree)
+
+
+def _names(tree: ElementTree.Element) -> Iterator[str]:
+    return ((item.findtext("name") or "").strip() for item in tree.iter("object"))
 
 
 def _parse(file: Path, problems: list[str]) -> ElementTree.Element | None:

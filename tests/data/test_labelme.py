@@ -30,24 +30,28 @@ def test_reads_shapes_with_an_area(tmp_path, write_image, warnings_of):
         shape("dog", "polygon", [[0, 0], [10, 0], [0, 20]], difficult=True),
         shape("dog", "circle", [[30, 20], [33, 24]]),
         shape("dog", "mask", [[1, 2], [5, 8]], mask="..."),
+        shape("cat", "rotation", [[10, 10], [20, 20], [15, 25], [5, 15]], direction=0.79),
         shape("tail", "linestrip", [[1, 2], [5, 8]]),
         shape("eye", "point", [[1, 2]]),
     ]
     write(tmp_path / "a.json", *shapes)
     for name in ("a", "other"):
         write_image(tmp_path / f"{name}.jpg")
+    write(tmp_path / "deep" / "b.json", shape())
     loaded = data.load(str(tmp_path))
     assert data.format_name(str(tmp_path)) == "labelme"
     assert loaded.label_map.ids == (1, 2) and loaded.label_map.names == ("cat", "dog")
     [record] = loaded.records
-    expected = [[5, 10, 35, 30], [0, 0, 20, 10], [15, 25, 25, 35], [2, 1, 8, 5]]
+    expected = [[5, 10, 35, 30], [0, 0, 20, 10], [15, 25, 25, 35], [2, 1, 8, 5], [10, 5, 25, 20]]
     np.testing.assert_allclose(record.boxes, expected, rtol=1e-6)
-    np.testing.assert_allclose(record.area, [600, 100, math.pi * 25, 24], rtol=1e-6)
-    assert record.is_difficult.tolist() == [False, True, False, False]
-    assert loaded.box_only == {"polygon": 1, "circle": 1, "mask": 1} and loaded.problems == ()
-    assert warnings_of()[:3] == [
+    np.testing.assert_allclose(record.area, [600, 100, math.pi * 25, 24, 100], rtol=1e-6)
+    assert record.is_difficult.tolist() == [False, True, False, False, False]
+    assert loaded.box_only == {"polygon": 1, "circle": 1, "mask": 1, "rotation": 1}
+    assert loaded.problems == ()
+    assert warnings_of()[:4] == [
         f"{tmp_path}: 1 of shape_type 'point' have no area; not used as objects",
         f"{tmp_path}: 1 of shape_type 'linestrip' have no area; not used as objects",
+        f"{tmp_path}: .json files in folders inside it: 1, e.g. {tmp_path}/deep/b.json; not used",
         f"{tmp_path}: images without a JSON file are not used: 1, e.g. other.jpg",
     ]
 

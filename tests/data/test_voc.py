@@ -179,7 +179,7 @@ def test_byte_order_marks_cost_nothing(folder):
 
 
 def test_lists_in_another_encoding_are_an_error(folder):
-    for file in (folder / "ImageSets" / "Main" / "train.txt", folder / "labels.txt"):
+    for file in (folder / "labels.txt", folder / "ImageSets" / "Main" / "train.txt"):
         file.write_bytes(b"\xe4\n")
         with pytest.raises(DataError) as error:
             data.load(str(folder))
@@ -290,3 +290,39 @@ def test_xml_files_may_be_beside_their_images(folder, tmp_path_factory):
     for file in (root / "valid").glob("*.xml"):
         file.write_text("<annotations></annotations>")
     assert not voc.recognises(str(root / "valid"))
+
+
+def test_each_annotation_file_is_read_once_and_none_besides_with_a_list_of_the_classes(
+    folder, monkeypatch
+):
+    read, parse = [], voc._parse
+
+    def counted(file, problems):
+        read.append(file.name)
+        return parse(file, problems)
+
+    monkeypatch.setattr(voc, "_parse", counted)
+    data.read_annotations(str(folder))
+    assert sorted(read) == ["a.xml", "b.xml", "c.xml"]
+    read.clear()
+    (folder / "labels.txt").write_text("dog\ncat\n")
+    data.read_annotations(str(folder))
+    assert read == ["a.xml", "b.xml"]
+
+
+def test_a_task_of_cvat_without_splits_is_a_single_split(folder, write_image):
+    lists = folder / "ImageSets" / "Main"
+    (lists / "train.txt").unlink()
+    (lists / "val.txt").unlink()
+    # A frame in a folder of the task.
+    write_image(folder / "JPEGImages" / "deep" / "d.jpg")
+    (folder / "Annotations" / "deep").mkdir()
+    text = annotation(thing("owl"), file_name="deep/d.jpg")
+    (folder / "Annotations" / "deep" / "d.xml").write_text(text)
+    (lists / "default.txt").write_text("a\ndeep/d\n")
+    loaded = data.load(str(folder))
+    assert [record.name for record in loaded.records] == [
+        str(folder / "JPEGImages" / name) for name in ("a.jpg", "deep/d.jpg")
+    ]
+    assert loaded.label_map.names == ("bird", "cat", "dog", "owl")
+    assert data.lacks_validation(str(folder)) == "ImageSets/Main/val.txt is missing"
