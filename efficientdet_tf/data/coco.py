@@ -3,7 +3,7 @@
 Category ids may have gaps and are kept; class indices are in their order. Boxes
 are [xmin, ymin, width, height] in pixels from the image's top left corner. An
 annotation with `"ignore": 1` is a difficult object, as `coco_writer` and MMDetection
-write those of Pascal VOC.
+write those of Pascal VOC; one without a box has that of its polygons.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     entries = _image_entries(file, problems)
     index_of_id = {entry.id: index for index, entry in enumerate(entries)}
     objects = read_objects(file.blocks("annotations"), index_of_id, problems)
-    folder = _image_folder(path, images, entries, split)
+    folder, moved = _image_folder(path, images, entries, split)
     return Annotations(
         images=_CocoImages(path, folder, entries, objects),
         label_map=label_map,
@@ -128,7 +128,7 @@ def read(path: str, *, images: str, split: str) -> Annotations:
         label_field="category_id",
         box_form="xywh",
         problems=problems,
-        notes=_repeated_ids(path, objects.repeated_ids),
+        notes=[*moved, *_repeated_ids(path, objects.repeated_ids)],
         box_only=objects.box_only,
     )
 
@@ -226,22 +226,43 @@ def _repeated_ids(path: str, repeated: Sequence[int]) -> list[Fault]:
     return [Fault("annotation_id_duplicate", line, file=path, place=place, field="id")]
 
 
-def _image_folder(path: str, images: str, entries: list[_ImageEntry], split: str) -> Path:
-    """Find the folder that the file names are relative to."""
+def _image_folder(
+    path: str, images: str, entries: list[_ImageEntry], split: str
+) -> tuple[Path, list[str]]:
+    """Find the folder that the file names are relative to.
+
+    Where there is none, file names lose their folders, which are of another disk, if they stay
+    distinct; a note says so.
+    """
+    if images and not Path(images).is_dir():
+        raise DataError(f"{images}: no such folder, given as the images of {path}")
+    candidates = [Path(images)] if images else _candidate_folders(Path(path))
+    names = [entry.file_name for entry in entries]
+    if folder := _folder_with(names, candidates):
+        return folder, []
+    bare = [PureWindowsPath(name).name for name in names]
+    folder = _folder_with(bare, candidates) if len(set(bare)) == len(bare) else None
+    if folder:
+        for entry, name in zip(entries, bare):
+            entry.file_name = name
+        line = f"images are taken from {folder}; their folders, as in {names[0]}, are not there"
+        return folder, [f"{path}: {line}"]
     if images:
-        if not Path(images).is_dir():
-            raise DataError(f"{images}: no such folder, given as the images of {path}")
-        return Path(images)
-    candidates = _candidate_folders(Path(path))
-    for folder in candidates:
-        if any(os.path.isfile(_path_of(folder, entry.file_name)) for entry in entries[:_PROBED]):
-            return folder
+        return candidates[0], []
     looked_in = ", ".join(str(folder) for folder in candidates)
     setting = "data.train_images" if split == "train" else "data.val_images"
     raise DataError(
         f"{path}: its images, e.g. {entries[0].file_name}, are not in any of {looked_in}; name "
         f"their folder: --set {setting}=FOLDER, or --images=FOLDER for eval.py"
     )
+
+
+def _folder_with(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    """Return the first folder that has one of the first files, None if none has."""
+    for folder in folders:
+        if any(os.path.isfile(_path_of(folder, name)) for name in names[:_PROBED]):
+            return folder
+    return None
 
 
 def _path_of(folder: Path, file_name: str) -> Path:

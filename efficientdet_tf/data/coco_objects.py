@@ -12,6 +12,7 @@ import numpy as np
 from efficientdet_tf.boxes import from_xywh
 from efficientdet_tf.data.annotations import LARGEST_ID, as_id, boxes_array
 from efficientdet_tf.data.coco_file import Block
+from efficientdet_tf.data.outlines import box_of_points
 from efficientdet_tf.data.record_columns import offsets_of
 
 # Values of a flag such as `iscrowd` that writers of COCO files use for the format's 1.
@@ -185,7 +186,7 @@ def _examined(
         where = f"{block.path}: annotation {short(number)}"
         image_id = as_id(annotation.get("image_id"))
         index = image_ids.get(image_id) if image_id is not None else None
-        box = _box(annotation.get("bbox"))
+        box = _box(annotation.get("bbox") or _box_of_polygons(annotation.get("segmentation")))
         if index is None:
             unknown = _unknown(annotation.get("image_id"), image_id)
             problems.append(f"{where}: image_id: {unknown}")
@@ -260,6 +261,17 @@ def _box(value: Any) -> list[float] | None:
     if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in value):
         return None
     return [_as_float(number) for number in value]
+
+
+def _box_of_polygons(polygons: Any) -> list[float] | None:
+    """Return x, y, width and height of the points of polygons; None if they are none."""
+    try:
+        points = np.concatenate([np.array(each, np.float64).reshape(-1, 2) for each in polygons])
+        ymin, xmin, ymax, xmax = box_of_points(points)
+    # A mask as run lengths, or anything else.
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return [xmin, ymin, xmax - xmin, ymax - ymin]
 
 
 def _as_float(number: float) -> float:

@@ -47,6 +47,37 @@ def test_file_names_may_have_the_separators_of_windows(write_coco, write_image, 
     assert data.load(path).records[1].name == str(tmp_path / "images\\b.png")
 
 
+@pytest.mark.parametrize("old", ["/home/me/data/", "C:\\me\\", "../../upload/1/"])
+def test_file_names_may_have_folders_that_are_not_there(write_coco, tmp_path, warnings_of, old):
+    some = content()
+    for image in some["images"]:
+        image["file_name"] = f"{old}{image['file_name']}"
+    path = write_coco(some, "images")
+    for images in ("", str(tmp_path / "images")):
+        assert [record.name for record in data.load(path, images=images).records] == [
+            str(tmp_path / "images" / name) for name in ("a.jpg", "b.png")
+        ]
+        assert warnings_of()[-2] == (
+            f"{path}: images are taken from {tmp_path}/images; their folders, as in {old}a.jpg, "
+            "are not there"
+        )
+    # One file cannot be both.
+    some["images"][1]["file_name"] = f"{old}other/a.jpg"
+    with pytest.raises(DataError, match="are not in any of"):
+        data.load(write_coco(some, "images"))
+
+
+def test_an_annotation_without_a_box_has_that_of_its_polygons(write_coco):
+    some = content()
+    polygons = [[10, 5, 30, 5, 30, 35], [12, 40, 20, 40, 20, 44]]
+    some["annotations"][0] |= {"bbox": [], "segmentation": polygons}
+    some["annotations"][2] |= {"segmentation": [[50.5, 30, 60, 30, 60, 40]]}
+    del some["annotations"][2]["bbox"]
+    first, second = data.load(write_coco(some)).records
+    np.testing.assert_array_equal(first.boxes[0], [5, 10, 44, 30])
+    np.testing.assert_array_equal(second.boxes, [[30, 50.5, 40, 60]])
+
+
 def test_images_elsewhere_are_named(write_coco, tmp_path):
     path = write_coco(content(), "elsewhere")
     with pytest.raises(DataError) as error:
