@@ -47,6 +47,17 @@ def changed(stored: Config, asked: Config) -> Differences:
     return {key: v for key, v in stored.differences(asked).items() if key not in others}
 
 
+def keep_pretrained(stored: Config, asked: Config) -> Config:
+    """Return the settings to resume with: `training.pretrained` stays that which was loaded.
+
+    Other weights that are asked for are not loaded, and a line says so.
+    """
+    ours, other = stored.training.pretrained, asked.training.pretrained
+    if other not in ("", ours):
+        print(f"training.pretrained: {other}: not loaded; the run is resumed from its checkpoint")
+    return asked.override({"training.pretrained": ours})
+
+
 def describe(
     change: Change, rates: tuple[float, float], best_ap: float, with_early_stopping: bool
 ) -> list[str]:
@@ -72,8 +83,6 @@ def describe(
         line = f"best AP {best_ap:.3f}: reset, as it was measured with other settings; "
         line += "best.weights.h5 is replaced at the next evaluation"
         lines.append(line + ("; early stopping restarts" if with_early_stopping else ""))
-    if "training.pretrained" in change.settings:
-        lines.append("training.pretrained: not loaded; the run is resumed from its checkpoint")
     return lines
 
 

@@ -117,12 +117,28 @@ def test_effects_are_described():
         "best AP 0.312: reset, as it was measured with other settings; best.weights.h5 is "
         "replaced at the next evaluation; early stopping restarts",
     ]
-    change = resuming.Change(2, 8, {"training.pretrained": ("", "x"), "data.strict": (False, True)})
+    change = resuming.Change(2, 8, {"data.strict": (False, True)})
     assert resuming.describe(change, (0.04, 0.04), 0.3125, True) == [
-        "changed since: training.pretrained '' -> x",
         "changed since: data.strict false -> true",
-        "training.pretrained: not loaded; the run is resumed from its checkpoint",
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ("imagenet", ""),
+        ("", ""),
+        (
+            "no/such",
+            "training.pretrained: no/such: not loaded; the run is resumed from its checkpoint\n",
+        ),
+    ],
+)
+def test_the_config_of_a_run_names_the_weights_that_it_started_from(config, capsys, asked, line):
+    stored = config.override({"training.pretrained": "imagenet"})
+    asked = config.override({"training.pretrained": asked, "training.epochs": 2})
+    assert resuming.keep_pretrained(stored, asked) == stored.override({"training.epochs": 2})
+    assert capsys.readouterr().out == line
 
 
 def test_changes_are_read_back(tmp_path):

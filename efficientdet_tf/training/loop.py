@@ -83,17 +83,11 @@ class TrainingLoop:
           The last evaluation; None when there was nothing left to train.
         """
         training = self.config.training
-        if self.epochs_done >= training.epochs:
-            print(f"{self.output.path}: all {training.epochs} epochs are done")
-            is_chief = strategy.is_chief(self.model.distribute_strategy)
-            if is_chief and not (self.output.path / "report.html").exists():
-                print(f"report.html is missing: {self._report_command} writes it")
-            return None
-        if self.patience.is_over:
-            print(
-                f"{self.output.path}: early stopping: no AP improvement; "
-                "set a larger training.patience to resume"
-            )
+        is_chief = strategy.is_chief(self.model.distribute_strategy)
+        if lines := describe_end(
+            self.output, training.epochs, self.epochs_done, self.patience, is_chief
+        ):
+            print(*lines, sep="\n")
             return None
         with stopping.StopRequests() as requests, self._verifying():
             stream = TrainingStream(
@@ -209,7 +203,7 @@ class TrainingLoop:
         if evaluation.latest is None or evaluation.best is None:
             return None
         data = self.train_data, self.val_data
-        advice = f"the training is done; {self._report_command} writes the report"
+        advice = f"the training is done; {_report_command(self.output)} writes the report"
         latest, best = evaluation.latest.result, evaluation.best
         try:
             with requests.at_once(), self.model.averaged_weights():
@@ -225,10 +219,6 @@ class TrainingLoop:
                 "export and predict use; the last epoch has:"
             )
         return latest
-
-    @property
-    def _report_command(self) -> str:
-        return f"python -m efficientdet_tf report --model_dir={self.output.path}"
 
     def _best(self, best: Measured, is_latest: bool) -> tuple[Measured, keras.Model | None, str]:
         """Return what the report shows: an evaluation, a model with its weights, and which.
@@ -302,3 +292,30 @@ class TrainingLoop:
     def _draw(self, batch: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
         path = self.output.training_images / "training_batch.png"
         draw_training_batch(batch, self.config, self.train_data.label_map, path)
+
+
+def describe_end(
+    directory: RunDirectory, epochs: int, epochs_done: int, patience: EarlyStopping, is_chief: bool
+) -> list[str]:
+    """Say in lines why a run has nothing left to train; [] when it has.
+
+    Args:
+      directory: run directory.
+      epochs: number of epochs of the run.
+      epochs_done: number of completed epochs.
+      patience: early-stopping callback.
+      is_chief: whether this process writes the files of the run.
+    """
+    if epochs_done >= epochs:
+        lines = [f"{directory.path}: all {epochs} epochs are done"]
+        if is_chief and not (directory.path / "report.html").exists():
+            lines.append(f"report.html is missing: {_report_command(directory)} writes it")
+        return lines
+    if patience.is_over:
+        advice = "set a larger training.patience to resume"
+        return [f"{directory.path}: early stopping: no AP improvement; {advice}"]
+    return []
+
+
+def _report_command(directory: RunDirectory) -> str:
+    return f"python -m efficientdet_tf report --model_dir={directory.path}"

@@ -1,5 +1,6 @@
 """Training state: checkpoints, and restoring from them."""
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -13,6 +14,8 @@ from efficientdet_tf.run_directory import RunDirectory, RunDirectoryError
 
 # Raised by TensorFlow for a missing, truncated or damaged file.
 _UNREADABLE = (tf.errors.OpError, IndexError)
+# Name in a checkpoint of the value of a variable.
+_VALUE = "{}/.ATTRIBUTES/VARIABLE_VALUE"
 # Weights files beside the checkpoints: best, last, and the one being written.
 _WEIGHTS_FILES = 3
 
@@ -51,6 +54,18 @@ def checkpoints(directory: RunDirectory) -> list[pathlib.Path]:
     return [found[number] for number in sorted(found, reverse=True)]
 
 
+def epochs_done(directory: RunDirectory) -> int:
+    """Read the number of completed epochs from the newest checkpoint, without a network.
+
+    It is 0 without a checkpoint, and with an unreadable one.
+    """
+    for newest in checkpoints(directory)[:1]:
+        with contextlib.suppress(*_UNREADABLE, ValueError):
+            reader = tf.train.load_checkpoint(str(newest))
+            return int(reader.get_tensor(_VALUE.format("epochs_done")))
+    return 0
+
+
 def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
     """Restore the training state of a run from its newest readable checkpoint.
 
@@ -77,7 +92,7 @@ def restore(directory: RunDirectory, model: keras.Model) -> tf.train.Checkpoint:
         try:
             reader = tf.train.load_checkpoint(str(path))
             for name, variable in later.items():
-                if reader.has_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE"):
+                if reader.has_tensor(_VALUE.format(name)):
                     setattr(state, name, variable)
             _restore_all(state, path, reader)
         except _UNREADABLE as error:

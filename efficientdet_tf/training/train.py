@@ -33,7 +33,7 @@ from efficientdet_tf.training import (
 )
 from efficientdet_tf.training.compiling import compiled_model, steps_per_epoch
 from efficientdet_tf.training.early_stopping import EarlyStopping
-from efficientdet_tf.training.loop import TrainingLoop
+from efficientdet_tf.training.loop import TrainingLoop, describe_end
 from efficientdet_tf.training.run_lock import RunLock
 
 Plan = Callable[
@@ -63,7 +63,9 @@ def train(config: Config, model_dir: str, plan: Plan | None = None) -> Evaluatio
     config = config.override(distillation.settings(config.distillation))
     gpus.let_memory_grow()
     directory = RunDirectory(model_dir)
-    if config.training.pretrained and not state.checkpoints(directory):
+    if state.checkpoints(directory) and directory.exists():
+        config = resuming.keep_pretrained(directory.config(), config)
+    elif config.training.pretrained:
         # Before reading the data sets: a wrong name fails at once.
         registry.find(config.training.pretrained)
     if config.training.deterministic:
@@ -131,6 +133,8 @@ def _train(
     """Run `train` with its devices and data sets, while the run directory is locked."""
     train_data, val_data = data
     directory.check(config, train_data.label_map)
+    if _has_ended(config, directory, devices):
+        return None
     pretrained = "" if state.checkpoints(directory) else config.training.pretrained
     stored = directory.config() if directory.exists() else config
     steps = steps_per_epoch(config, len(train_data))
@@ -164,6 +168,22 @@ def _train(
         print(memory.describe(model, config))
         loop = TrainingLoop(config, model, train_data, val_data, steps, progress, output, patience)
         return loop.finish()
+
+
+def _has_ended(config: Config, directory: RunDirectory, devices: tf.distribute.Strategy) -> bool:
+    """Whether the same settings leave nothing to train; a line says so, before a network is built.
+
+    With others, the loop looks after it has stored them.
+    """
+    if not directory.exists() or resuming.changed(directory.config(), config):
+        return False
+    epochs, training = state.epochs_done(directory), config.training
+    since = resuming.measured_since(resuming.read_changes(directory.path)).epoch
+    patience = EarlyStopping(training.patience, directory.path / "metrics.csv", epochs, since)
+    lines = describe_end(directory, training.epochs, epochs, patience, strategy.is_chief(devices))
+    for line in lines:
+        print(line)
+    return bool(lines)
 
 
 def _changes(

@@ -1,8 +1,13 @@
 """Early stopping, within a process and across processes."""
 
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
+import tiny
+from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training import train
 from efficientdet_tf.training.early_stopping import EarlyStopping
 
 
@@ -56,6 +61,27 @@ def test_a_stopped_run_stays_stopped_until_patience_is_raised(metrics):
     assert EarlyStopping(1, metrics, 4).is_over
     assert not EarlyStopping(2, metrics, 4).is_over
     assert not EarlyStopping(0, metrics, 4).is_over
+
+
+def test_that_nothing_is_left_to_train_is_told_before_a_network_is_built(metrics, capsys):
+    folder, device = metrics.parent, tf.distribute.OneDeviceStrategy("/cpu:0")
+    directory = RunDirectory(folder)
+    stopped = tiny.config(**{"training.patience": 1})
+    directory.create(stopped, LabelMap((1,), ("cat",)))
+    assert not train._has_ended(stopped, directory, device)
+    checkpoint = tf.train.Checkpoint(epochs_done=tf.Variable(4))
+    directory.checkpoints.mkdir()
+    checkpoint.write(str(directory.checkpoints / "ckpt-8"))
+    # Other settings are stored first.
+    longer = stopped.override({"training.patience": 2})
+    assert not train._has_ended(longer, directory, device)
+    assert capsys.readouterr().out == ""
+    assert train._has_ended(stopped, directory, device)
+    assert capsys.readouterr().out == (
+        f"{folder}: early stopping: no AP improvement; set a larger training.patience to resume\n"
+    )
+    (directory.checkpoints / "ckpt-8.index").write_bytes(b"no checkpoint")
+    assert not train._has_ended(stopped, directory, device)
 
 
 def test_the_message_gives_the_reason(tmp_path, capsys):
