@@ -74,7 +74,7 @@ def define_flags() -> flags.FlagValues:
         lower_bound=0.0,
         flag_values=values,
     )
-    text("pretrained", "Weights to start from: a run, a checkpoint, or a name: efficientdet-d0.")
+    text("pretrained", "Weights to start from: a run, a checkpoint, imagenet or a model's name.")
     text("teacher", "Run directory of a larger detector, whose outputs are learned, too.")
     text("unlabeled", "Folder or glob of images without annotations, for --teacher.")
     return values

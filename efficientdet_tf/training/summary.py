@@ -8,6 +8,13 @@ from efficientdet_tf.config import Config, format_value, marked
 from efficientdet_tf.config.declaration import DerivedFromData
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.detection_limits import beyond_max_detections
+from efficientdet_tf.training import input_size
+from efficientdet_tf.training.optimizers import SGD
+from efficientdet_tf.training.run_length import ENOUGH_STEPS
+
+# Best possible recall below which there is advice: that of COCO128 is 0.64 at 512 pixels. It is
+# measured for up to as many images.
+_LEAST_RECALL, _MOST_MEASURED = 0.5, 20_000
 
 
 def describe(
@@ -47,6 +54,36 @@ def describe(
             *_differences(config),
         ]
     )
+
+
+def advise(config: Config, train_data: DetectionData, steps: int) -> list[str]:
+    """Advise in lines on settings of a new run with which little is learned.
+
+    Args:
+      config: resolved config of the run.
+      train_data: training set.
+      steps: number of steps in an epoch.
+    """
+    lines, training = [], config.training
+    total = training.epochs * steps
+    if config.optimizer.name in SGD and total < ENOUGH_STEPS:
+        lines.append(
+            f"advice: {total:,} steps are few for {config.optimizer.name}; small data sets are "
+            "learned better with --config=finetune or --hours"
+        )
+    if config.model.freeze and not training.pretrained:
+        lines.append(
+            "advice: model.freeze keeps random weights; start from trained ones with --pretrained"
+        )
+    height, width = config.model.image_size
+    if len(train_data) <= _MOST_MEASURED:
+        fit = input_size.measure(config, train_data.records, (height, width)).recall
+        if fit < _LEAST_RECALL:
+            lines.append(
+                f"advice: anchors fit {fit:.0%} of the objects at {height}x{width} pixels; a "
+                "larger input (--set model.image_size=auto) or --set anchors.auto=true covers more"
+            )
+    return lines
 
 
 def _distillation(model: keras.Model, config: Config, train_data: DetectionData) -> list[str]:

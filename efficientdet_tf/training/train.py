@@ -166,6 +166,9 @@ def _train(
         )
         print(summary.describe(model, config, train_data, val_data, steps, directory.path))
         print(memory.describe(model, config))
+        if not state.checkpoints(directory):
+            for line in summary.advise(config, train_data, steps):
+                print(line)
         loop = TrainingLoop(config, model, train_data, val_data, steps, progress, output, patience)
         return loop.finish()
 

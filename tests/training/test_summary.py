@@ -4,7 +4,7 @@ import pathlib
 
 from efficientdet_tf.config import Config
 from efficientdet_tf.data import digits
-from efficientdet_tf.training import summary
+from efficientdet_tf.training import input_size, summary
 from efficientdet_tf.training.train import compiled_model
 
 
@@ -53,4 +53,26 @@ def test_summary_has_the_run_and_the_settings_that_differ():
         "  data.cache true (default false)",
         "  training.batch_size 4 (default 64)",
         "  detection.max_detections 1 (default 100)",
+    ]
+
+
+def test_advice_on_few_steps_of_sgd_on_random_frozen_weights_and_on_the_size_of_objects():
+    data = digits.load("train", num_images=8)
+    config = Config.for_model("efficientdet-lite0").override({"model.image_size": 512})
+    assert summary.advise(config, data, 8) == []
+    assert summary.advise(config, data, 7) == [
+        "advice: 2,100 steps are few for sgd; small data sets are learned better with "
+        "--config=finetune or --hours"
+    ]
+    frozen = config.override({"model.freeze": "backbone/.*"})
+    assert summary.advise(frozen, data, 8) == [
+        "advice: model.freeze keeps random weights; start from trained ones with --pretrained"
+    ]
+    assert summary.advise(frozen.override({"training.pretrained": "imagenet"}), data, 8) == []
+    small = Config.from_yaml("finetune").override({"model.image_size": "64x96"})
+    recall = input_size.measure(small, data.records, (64, 96)).recall
+    assert recall < 0.5
+    assert summary.advise(small, data, 1) == [
+        f"advice: anchors fit {recall:.0%} of the objects at 64x96 pixels; a larger input "
+        "(--set model.image_size=auto) or --set anchors.auto=true covers more"
     ]
