@@ -66,6 +66,13 @@ def finished(coco_file, tmp_path_factory):
     return folder, result
 
 
+@pytest.fixture(scope="module")
+def model(coco_file):
+    """Model of that run, for tests that restore all of it: it takes seconds to make."""
+    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
+    return run_lib.compiled_model(config, steps=2)
+
+
 def test_a_run_directory_holds_all_of_a_run(finished, coco_file):
     folder, result = finished
     names = {path.name for path in folder.iterdir()}
@@ -116,13 +123,12 @@ def test_a_finished_run_does_nothing_more(finished, coco_file, tmp_path, capsys)
 
 
 def test_a_resumed_run_reports_the_best_weights_of_earlier_calls(
-    finished, coco_file, tmp_path, capsys
+    finished, model, coco_file, tmp_path, capsys
 ):
     """When no epoch of this call had a better AP."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
     config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
     data, directory = run_lib.load_data(config), RunDirectory(folder)
-    model = run_lib.compiled_model(config, steps=2)
     progress, patience = state.restore(directory, model), EarlyStopping(0, folder / "none", 2)
     loop = TrainingLoop(config, model, *data, 2, progress, directory, patience)
     evaluation = CachedEvaluation(lambda: CocoEvaluator(data[1]))
@@ -141,10 +147,8 @@ def test_a_resumed_run_reports_the_best_weights_of_earlier_calls(
     assert f"with the weights of epoch {best['epoch']}, the best of the run.<" in page
 
 
-def test_weights_for_use_are_the_moving_average(finished, coco_file):
+def test_weights_for_use_are_the_moving_average(finished, model):
     folder, _ = finished
-    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
-    model = run_lib.compiled_model(config, steps=2)
     state.restore(RunDirectory(folder), model)
     used = RunDirectory(folder).load_model("last").get_weights()
     with model.averaged_weights():
@@ -263,7 +267,7 @@ def test_unknown_weights_are_told_before_the_data_are_read(tmp_path):
 @pytest.mark.parametrize(
     "damage", ["cut off", "gone", "empty data", "empty index", "NUL index", "stray"]
 )
-def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys, damage):
+def test_a_checkpoint_that_cannot_be_read(finished, model, tmp_path, capsys, damage):
     """It is named, and the one before is used."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
     broken, data = folder / "checkpoints" / "ckpt-4", "ckpt-4.data-00000-of-00001"
@@ -284,9 +288,6 @@ def test_a_checkpoint_that_cannot_be_read(finished, coco_file, tmp_path, capsys,
         broken.with_suffix(".index").write_bytes(b"no checkpoint")
     # TensorFlow's own list of checkpoints is not needed either.
     (broken.parent / "checkpoint").unlink()
-    model = run_lib.compiled_model(
-        _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10}), steps=2
-    )
     progress = state.restore(RunDirectory(folder), model)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{broken}: unreadable checkpoint (")
@@ -314,10 +315,8 @@ def test_checkpoints_of_other_settings_than_config_yaml_has_are_not_taken_for_da
 
 
 def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
-    finished, coco_file, tmp_path, capsys
+    finished, model, tmp_path, capsys
 ):
-    config = _config(coco_file, **{"training.epochs": 2, "model.num_classes": 10})
-    model = run_lib.compiled_model(config, steps=2)
     now = state.restore(RunDirectory(finished[0]), model)
     then = tf.train.Checkpoint(
         **{
@@ -328,7 +327,8 @@ def test_a_checkpoint_of_a_version_that_knew_no_steps_within_epochs(
     # They were numbered by epochs.
     tf.train.CheckpointManager(then, str(tmp_path / "checkpoints"), 2).save(2)
     capsys.readouterr()
-    progress = state.restore(RunDirectory(tmp_path), run_lib.compiled_model(config, steps=2))
+    now.optimizer.iterations.assign(0)
+    progress = state.restore(RunDirectory(tmp_path), model)
     assert capsys.readouterr().out == f"{tmp_path}: resuming after epoch 2\n"
     assert (int(progress.epochs_done), int(progress.steps_into_epoch)) == (2, 0)
     assert int(progress.optimizer.iterations) == 4
@@ -370,7 +370,7 @@ def test_another_model_in_the_same_folder_is_refused(finished, coco_file):
 
 
 def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
-    finished, coco_file, tmp_path, capsys
+    finished, model, coco_file, tmp_path, capsys
 ):
     """Another validation set and more epochs, when the cosine was at its end."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
@@ -380,7 +380,6 @@ def test_other_settings_are_listed_with_what_follows_and_kept_in_mind(
     config = _config(coco_file, **{"training.epochs": 4, "training.patience": 9})
     config = config.override({"data.val": str(same_data), "model.num_classes": 10})
     train_data, _ = run_lib.load_data(config)
-    model = run_lib.compiled_model(config, steps=2)
     directory = RunDirectory(folder)
     stored, progress = directory.config(), state.restore(directory, model)
     progress.best_ap.assign(max(best_ap, 0.5))
