@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 
+import h5py
+import numpy as np
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
@@ -51,3 +53,24 @@ def write_coco_file(folder: pathlib.Path, num_images: int, ids: tuple[int, ...] 
         data = dataclasses.replace(data, label_map=LabelMap(ids, data.label_map.names))
     write_coco(data, folder)
     return str(folder / "annotations.json")
+
+
+def stored_weights(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return the arrays of last.weights.h5 by name, without making the model of the run."""
+    found = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(model_dir / "last.weights.h5") as file:
+        file.visititems(keep)
+    return found
+
+
+def assert_same_weights(model_dir: pathlib.Path, other_dir: pathlib.Path) -> None:
+    """Assert that two runs ended with the same bits."""
+    ours, theirs = stored_weights(model_dir), stored_weights(other_dir)
+    assert len(ours) > 90 and ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], name)

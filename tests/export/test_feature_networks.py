@@ -10,12 +10,14 @@ from ai_edge_litert.interpreter import Interpreter
 from efficientdet_tf import anchors
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.data.records import LabelMap
+from efficientdet_tf.inference.frozen_network import freeze_network
 from export import onnx_model, saved_model, tflite
 from keras_layers import pre_nms
 from keras_layers.feature_network import NETWORKS
 
 # One name of each class.
 NAMES = list({place: name for name, place in reversed(NETWORKS.items())}.values())[::-1]
+ATTENTION = ["attention_fpn", "fpt"]
 LABELS = LabelMap((3, 7), ("ant", "bee"))
 NUM_DETECTIONS = 20
 
@@ -60,6 +62,17 @@ def test_tflite(detector, tmp_path):
 
 
 @pytest.mark.parametrize("detector", NAMES, indirect=True)
+def test_frozen_network(detector):
+    """As it is in a SavedModel: TFLite folds BatchNorm in its own way."""
+    model, _, image, _, _ = detector
+    expected = model(image[None].astype(np.float32), training=False)
+    found = freeze_network(model, image.shape[:2])(tf.constant(image[None], tf.float32))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-4, rtol=1e-4, err_msg=name)
+
+
+# Of the rest of a SavedModel nothing depends on the feature network.
+@pytest.mark.parametrize("detector", ["bifpn", *ATTENTION], indirect=True)
 def test_saved_model(detector, tmp_path):
     model, config, image, boxes, scores = detector
     path = saved_model.export(model, config, LABELS, tmp_path / "saved_model")
@@ -69,7 +82,7 @@ def test_saved_model(detector, tmp_path):
 
 
 # Those with attention only, as the conversion of all takes a minute.
-@pytest.mark.parametrize("detector", ["attention_fpn", "fpt"], indirect=True)
+@pytest.mark.parametrize("detector", ATTENTION, indirect=True)
 def test_onnx(detector, tmp_path):
     model, config, image, boxes, scores = detector
     path = onnx_model.export(model, config, LABELS, tmp_path / "model.onnx")

@@ -287,10 +287,6 @@ def rows(folder) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def weights(folder) -> list[np.ndarray]:
-    return RunDirectory(folder).load_model("last").get_weights()
-
-
 def test_a_run_records_the_loss_and_the_teacher_and_holds_no_weights_of_it(finished, teacher):
     for row in rows(finished):
         loss, parts = float(row["loss"]), ("detection_loss", "distillation_loss", "l2_loss")
@@ -301,7 +297,7 @@ def test_a_run_records_the_loss_and_the_teacher_and_holds_no_weights_of_it(finis
     newest = str(finished / "checkpoints" / "ckpt-4")
     names = [name for name, _ in tf.train.list_variables(newest)]
     assert len(names) > 300 and not [name for name in names if "distil" in name or "teach" in name]
-    student = sum(w.size for w in weights(finished))
+    student = sum(w.size for w in tiny.stored_weights(finished).values())
     held = sum(np.prod(shape) for name, shape in tf.train.list_variables(newest))
     # Weights, their moving average and the momentum, a few counters, and no second network.
     assert 2.5 * student < held < 3.1 * student
@@ -314,8 +310,7 @@ def test_a_resumed_run_is_the_same_bit_by_bit(finished, run_settings, tmp_path):
     for file in [*resumed.glob("*.weights.h5"), *(resumed / "checkpoints").glob("ckpt-[2-9].*")]:
         file.unlink()
     run_lib.train(config(**run_settings), str(resumed))
-    for one, other in zip(weights(resumed), weights(finished), strict=True):
-        np.testing.assert_array_equal(one, other)
+    tiny.assert_same_weights(resumed, finished)
     assert rows(resumed)[1]["distillation_loss"] == rows(finished)[1]["distillation_loss"]
 
 
