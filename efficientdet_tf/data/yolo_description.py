@@ -78,19 +78,15 @@ def _lines(file: Path) -> list[str]:
     return [line.strip() for line in read_text(file).rstrip().splitlines()]
 
 
-class _Loader(yaml.SafeLoader):
-    """Loader that takes the words of YAML 1.1's booleans as text: classes may be `no` and `yes`."""
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
 def _load_yaml(file: Path) -> dict:
     text = read_text(file)
     try:
-        content = yaml.load(text, _Loader)
+        loader = yaml.SafeLoader(text)
+        document = loader.get_single_node()
+        for name in _name_nodes(document):
+            # Classes may be `no`, `010` and `1.10`, which YAML 1.1 reads as false, 8 and 1.1.
+            name.tag = "tag:yaml.org,2002:str"
+        content = loader.construct_document(document) if document else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -98,3 +94,16 @@ def _load_yaml(file: Path) -> dict:
     if not isinstance(content, dict):
         raise DataError(f"{file}: must hold keys and values; is it a YOLO data.yaml?")
     return content
+
+
+def _name_nodes(document: yaml.Node | None) -> list[yaml.ScalarNode]:
+    """Return the nodes of the class names, which are values of the key "names"."""
+    pairs = document.value if isinstance(document, yaml.MappingNode) else []
+    nodes: list[yaml.Node] = []
+    for key, value in pairs:
+        if key.value == "names" and isinstance(value, yaml.SequenceNode):
+            nodes += value.value
+        elif key.value == "names" and isinstance(value, yaml.MappingNode):
+            nodes += [name for _, name in value.value]
+    is_null = "tag:yaml.org,2002:null"
+    return [each for each in nodes if isinstance(each, yaml.ScalarNode) and each.tag != is_null]

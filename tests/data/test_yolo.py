@@ -355,10 +355,10 @@ def test_images_behind_a_link_are_found_once(folder, tmp_path_factory, write_ima
 
 
 def test_class_names_are_the_written_words(folder):
-    text = "train: images/train\nnames: [no, yes, On, off, true, 'no way']\n"
+    text = "train: images/train\nnames: [no, yes, On, off, true, 'no way', 010, 1.10, 2020-01-02]\n"
     (folder / "data.yaml").write_text(text)
     names = data.load(str(folder)).label_map.names
-    assert names == ("no", "yes", "On", "off", "true", "no way")
+    assert names == ("no", "yes", "On", "off", "true", "no way", "010", "1.10", "2020-01-02")
 
 
 def test_a_byte_order_mark_costs_no_object(folder):
