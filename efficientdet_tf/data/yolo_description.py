@@ -20,11 +20,11 @@ _YAML, _DARKNET = (".yaml", ".yml"), ".data"
 
 def is_description(path: str) -> bool:
     """Tell whether `path` is such a file, or a folder with one."""
-    if path.lower().endswith((*_YAML, _DARKNET)):
-        return True
     file = find(path)
     if file.name != CLASSES:
-        return file.is_file()
+        is_named = file.suffix.lower() in (*_YAML, _DARKNET)
+        # A file that is missing is named by `load`.
+        return is_named and (file.is_file() or not Path(path).is_dir())
     # Any folder may have a list of classes.
     has_labels = any(other.name != CLASSES for other in file.parent.glob("*.txt"))
     return file.is_file() and (has_labels or (file.parent / "labels").is_dir())
