@@ -30,12 +30,12 @@ BUILT_IN = "digits"
 # Name of a format -> its module. In the order in which the format of a path is inferred.
 FORMATS = {
     "tfds": "tfds",
-    "coco": "coco",
     "voc": "voc",
     "yolo": "yolo",
     "tfrecord": "tfrecord",
     "csv": "open_images",
     "cvat": "cvat",
+    "coco": "coco",
     "labelme": "labelme",
 }
 
@@ -52,7 +52,7 @@ def load(
     """Load and check a data set; pixels stay in their files.
 
     Args:
-      path: "digits" for the built-in data set, a COCO .json file, a Pascal VOC
+      path: "digits" for the built-in data set, a COCO .json file or folder, a Pascal VOC
         folder, a YOLO data.yaml, obj.data or folder with classes.txt, TFRecord files,
         Open Images' CSV of boxes or its folder, CVAT's XML or its folder, a folder of
         LabelMe, or "tfds:NAME" of a data set that TensorFlow Datasets has prepared.
@@ -162,7 +162,8 @@ def _recognise(path: str) -> str:
     if not Path(path).exists():
         raise DataError(f"{path}: no such file or folder")
     raise DataError(
-        f"{path}: not recognised as {', '.join(FORMATS)}; a COCO .json file, a Pascal VOC folder "
-        "with Annotations, a YOLO data.yaml, obj.data or classes.txt, .tfrecord files, Open "
-        "Images' .csv, CVAT's .xml, a folder of LabelMe's .json files, or tfds:NAME are"
+        f"{path}: not recognised as {', '.join(FORMATS)}; a COCO .json file, or folder with "
+        "annotations/instances_*.json, a Pascal VOC folder with Annotations, a YOLO data.yaml, "
+        "obj.data or classes.txt, .tfrecord files, Open Images' .csv, CVAT's .xml, a folder of "
+        "LabelMe's .json files, or tfds:NAME are"
     )

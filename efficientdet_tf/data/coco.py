@@ -1,4 +1,4 @@
-"""COCO reader: one JSON file of annotations, and a folder of images.
+"""COCO reader: a JSON file of annotations for each split, and a folder of images.
 
 Category ids may have gaps and are kept; class indices are in their order. Boxes
 are [xmin, ymin, width, height] in pixels from the image's top left corner. An
@@ -15,6 +15,7 @@ from typing import Any, overload
 
 import msgspec
 
+from efficientdet_tf.data import coco_folder
 from efficientdet_tf.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -88,12 +89,14 @@ class _CocoImages(Sequence[AnnotatedImage]):
 
 
 def recognises(path: str) -> bool:
-    """Tell whether `path` looks like a COCO annotation file."""
-    return path.lower().endswith(".json")
+    """Tell whether `path` looks like a COCO annotation file, or a folder of such files."""
+    return path.lower().endswith(".json") or coco_folder.is_folder_of_files(path)
 
 
 def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images."""
+    if Path(path).is_dir():
+        return coco_folder.lacks_validation(path)
     return "a COCO file is a single split"
 
 
@@ -101,16 +104,17 @@ def read(path: str, *, images: str, split: str) -> Annotations:
     """Read an annotation file.
 
     Args:
-      path: the JSON file.
+      path: the JSON file, or a folder of `coco_folder`.
       images: the folder that file names are relative to; "" searches beside the
         JSON file and one level up, also in folders named images, JPEGImages or
         like the split.
-      split: name of the split, for messages: a file is one split.
+      split: the split that a folder's file is of; a file is one split.
 
     Raises:
       DataError: if the file is missing or no COCO annotation file, no image entry
         is usable, or the image folder is not found.
     """
+    path = coco_folder.find(path, split)
     file = CocoFile.open(path)
     problems: list[str] = []
     label_map = _label_map(file)

@@ -21,7 +21,13 @@ import yaml
 from PIL import Image
 
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.data import open_images, open_images_writer, stratification, yolo_description
+from efficientdet_tf.data import (
+    coco_folder,
+    open_images,
+    open_images_writer,
+    stratification,
+    yolo_description,
+)
 from efficientdet_tf.data.annotations import AnnotatedImage
 from efficientdet_tf.data.checks.duplicates import find_duplicates
 from efficientdet_tf.data.checks.image_properties import read_fingerprint
@@ -123,7 +129,8 @@ def _groups(data: DetectionData, by: str) -> list[int]:
 def _writer(path: str, format: str, part: str, images: str) -> Callable[[Written], None] | None:
     """Return the function that writes a part in its own format; None for a layout's."""
     if format == "coco":
-        return lambda written: _write_coco(written, path)
+        file = coco_folder.find(path, part)
+        return lambda written: _write_coco(written, file)
     if format == "yolo":
         content = yolo_description.load(yolo_description.find(path))
         return lambda written: _write_yolo(written, content)

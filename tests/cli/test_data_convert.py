@@ -53,8 +53,8 @@ def test_format_images_and_split_can_be_named(source, tmp_path):
     assert (tmp_path / "out" / "ImageSets" / "Main" / "test.txt").read_text() == "a\n"
     done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", "--format=coc")
     assert done.stderr == (
-        "data: data.format: 'coc' is unknown; use one of auto, digits, tfds, coco, voc, yolo, "
-        "tfrecord, csv, cvat, labelme\n"
+        "data: data.format: 'coc' is unknown; use one of auto, digits, tfds, voc, yolo, "
+        "tfrecord, csv, cvat, coco, labelme\n"
     )
 
 
