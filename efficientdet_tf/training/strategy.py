@@ -1,6 +1,7 @@
 """Distribution strategies by name, and the roles of processes."""
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -52,7 +53,7 @@ def create(name: str, tpu: str = "") -> tf.distribute.Strategy:
         raise ConfigError("training.strategy: gpu, but TensorFlow sees none; use cpu or auto")
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored(tuple(device.name for device in devices))
     return tf.distribute.OneDeviceStrategy("/gpu:0" if name == "gpu" else "/cpu:0")
 
 
@@ -118,6 +119,16 @@ def num_workers() -> int:
         return max(1, len(cluster.get("worker", [])) + len(cluster.get("chief", [])))
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"TF_CONFIG: cannot be read: {error}") from error
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Return the one strategy of these devices.
+
+    A second one in the process would number its sums over the devices from the start again, and
+    TensorFlow takes those of equal numbers for the same, of the same shape.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _multi_worker() -> tf.distribute.Strategy:

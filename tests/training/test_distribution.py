@@ -148,6 +148,28 @@ def test_two_workers_train_as_one_and_go_on_when_one_was_killed(coco_file, on_on
     assert len(list((tmp_path / "run" / "tensorboard" / "train").iterdir())) == 2
 
 
+TWO_STRATEGIES = """
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from efficientdet_tf.training import strategy
+for size in (8, 48):
+    devices = strategy.create("mirrored")
+    def total():
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.ones([size]))
+    print(devices.experimental_local_results(tf.function(lambda: devices.run(total))())[1].shape)
+"""
+
+
+def test_a_second_training_of_the_same_process_sums_over_devices():
+    """As in a notebook; TensorFlow's strategies are for one training of a process."""
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "TF_USE_LEGACY_KERAS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_STRATEGIES], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "(8,)\n(48,)\n"), done.stderr[-2000:]
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
