@@ -66,6 +66,20 @@ def _quota(folder: pathlib.Path, *names: str) -> float:
     return time / period if time > 0 and period > 0 else math.inf
 
 
+def limit_threads(quota: float) -> None:
+    """Limit TensorFlow's threads to the processor time of this process, before it is imported.
+
+    By default it computes with a thread for each core of the machine, and a container that exceeds
+    its time stands still for the rest of each period. An existing environment variable
+    TF_NUM_INTRAOP_THREADS is respected.
+
+    Args:
+      quota: number of cores that may be busy all the time, as of `cpu_quota`.
+    """
+    if math.isfinite(quota):
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(math.ceil(quota)))
+
+
 def request_memory_growth() -> None:
     """Request GPU memory growth before TensorFlow is imported.
 

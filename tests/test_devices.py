@@ -54,6 +54,21 @@ def test_cores_are_those_that_this_process_may_use():
 
 
 @pytest.mark.parametrize(
+    ("before", "quota", "after"),
+    [(None, 2.5, "3"), (None, math.inf, None), ("8", 2.5, "8")],
+)
+def test_tensorflow_has_as_many_threads_as_processor_time(monkeypatch, before, quota, after):
+    name = "TF_NUM_INTRAOP_THREADS"
+    # Set first, so that it is as before after the test.
+    monkeypatch.setenv(name, before or "")
+    if before is None:
+        monkeypatch.delenv(name)
+    devices.limit_threads(quota)
+    assert os.environ.get(name) == after
+    monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
     ("memberships", "files", "quota"),
     [
         # A container with --cpus=2.5, which sees its own group as the outermost one.

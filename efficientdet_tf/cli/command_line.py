@@ -116,6 +116,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> NoReturn:
       arguments: see `call`; None for those of the process. Default None.
     """
     devices.request_memory_growth()
+    devices.limit_threads(devices.cpu_quota())
     # Otherwise TensorFlow imports Keras 3, which nothing here uses, and with it pyplot and
     # scikit-learn: a second and 70 MB.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
