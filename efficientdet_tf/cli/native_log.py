@@ -50,6 +50,8 @@ _NOISE = re.compile(
     rb"|Allocation of \d+ exceeds \d+% of free system memory"
     rb"|layout failed: INVALID_ARGUMENT: Size of values 0 does not match"
     rb"|Error in PredictCost\(\) for the op"
+    # Of a damaged image, without its name: our own line has it.
+    rb"|jpeg_mem\.cc:\d+\] "
     # From data sets that end or come from Python.
     rb"|Input of GeneratorDatasetOp::Dataset will not be optimized"
     rb"|Local rendezvous is aborting with status: OUT_OF_RANGE: End of sequence"

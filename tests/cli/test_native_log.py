@@ -24,6 +24,8 @@ GeneratorDatasetOp::Dataset will not be optimized because the dataset does not i
 AsGraphDefInternal() method needed to apply optimizations.
 2026-11-28 17:54:15.610308: E tensorflow/core/util/util.cc:131] oneDNN supports DT_UINT8 only on \
 platforms with AVX-512. Falling back to the default Eigen-based implementation if present.
+2026-11-30 13:17:56.705128: E tensorflow/core/lib/jpeg/jpeg_mem.cc:329] Premature end of JPEG \
+data. Stopped at line 382/393
 2026-11-24 22:57:56.0: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary \
 is optimized to use available CPU instructions in performance-critical operations.
 """.splitlines(keepends=True)
