@@ -65,6 +65,7 @@ FACTORS: dict[str, Settings | Callable[[Config], Settings]] = {
     "ema-0.99": {"optimizer.ema_decay": 0.99},
     "rate-half": _rate(0.5),
     "rate-double": _rate(2.0),
+    "warmup-5": {"optimizer.warmup_epochs": 5.0},
     "sgd-0.02": {"optimizer.name": "sgd", "optimizer.learning_rate": 0.02},
     "lamb-0.01": {"optimizer.name": "lamb", "optimizer.learning_rate": 0.01},
     "weight-decay-0": {"optimizer.weight_decay": 0.0},
