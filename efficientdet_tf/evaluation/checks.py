@@ -95,6 +95,7 @@ def run_checks(
     """
     records, names = data.records, data.label_map.distinct_names
     dense, truth = beyond_coco(records), _as_detections(records)
+    highest_coco_ap = mean_average_precision(Matcher(records, truth), len(names))
     dense_images = beyond_max_detections(records, COCO_MAX_DETECTIONS)
     match = functools.partial(Matcher, max_detections=_counted(dense))
     matcher, loose = match(records, detections), match(records, detections, min_iou=0.1)
@@ -111,13 +112,15 @@ def run_checks(
     return Checks(
         num_detections=len(detections),
         ap=mean_average_precision(matcher, len(names)),
-        highest_coco_ap=mean_average_precision(Matcher(records, truth), len(names)),
+        highest_coco_ap=highest_coco_ap,
         beyond_coco=dense,
         beyond_max_detections=beyond_max_detections(records, max_detections)
         if max_detections
         else None,
         errors=error_shares(matcher),
-        ground_truth_ap=mean_average_precision(match(records, truth), len(names)),
+        ground_truth_ap=mean_average_precision(match(records, truth), len(names))
+        if dense
+        else highest_coco_ap,
         ap10=mean_average_precision(loose, len(names), np.array([0.1])),
         class_agnostic_ap50=mean_average_precision(
             Matcher(*_without_classes(records, detections), max_detections=_counted(dense_images)),
