@@ -40,5 +40,10 @@ def check_bool(field: str, value: Any) -> None:
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """Return the suggestion at the end of a message about an unknown word."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    near = nearest(str(word), known)
+    return f"; did you mean {near!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return the known word most like a word, of at least a likeness of 0..1; None for none."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)

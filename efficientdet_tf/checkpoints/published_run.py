@@ -1,6 +1,5 @@
 """Run directory of a published model, to detect, evaluate and export without a training."""
 
-import difflib
 import os
 import pathlib
 import tempfile
@@ -11,9 +10,10 @@ from efficientdet_tf.config import Config
 from efficientdet_tf.data.coco_classes import COCO_LABELS
 from efficientdet_tf.files import WriteError, put_folder_in_place
 from efficientdet_tf.run_directory import RunDirectory
+from keras_layers.options import nearest
 
-# Share of equal letters from which a path is taken for the misspelt name of a published model.
-_NEAR = 0.8
+# Likeness from which a path is taken for the misspelt name of a published model.
+_LIKE_A_NAME = 0.8
 
 
 def local_model(given: str | os.PathLike) -> pathlib.Path:
@@ -31,9 +31,9 @@ def local_model(given: str | os.PathLike) -> pathlib.Path:
     models = [entry.name for entry in registry.ENTRIES.values() if entry.model]
     if name in models:
         return published_run(name)
-    if near := difflib.get_close_matches(name, models, n=1, cutoff=_NEAR):
+    if near := nearest(name, models, _LIKE_A_NAME):
         raise registry.UnknownWeights(
-            f"{name}: no such file or folder; did you mean {near[0]!r}, a published model?"
+            f"{name}: no such file or folder; did you mean {near!r}, a published model?"
         )
     return path
 
