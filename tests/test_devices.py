@@ -65,7 +65,6 @@ def test_tensorflow_has_as_many_threads_as_processor_time(monkeypatch, before, q
         monkeypatch.delenv(name)
     devices.limit_threads(quota)
     assert os.environ.get(name) == after
-    monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(

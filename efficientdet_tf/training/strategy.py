@@ -157,7 +157,7 @@ def _check_answer(name: str) -> None:
 
     Raises:
       OSError: when there is none.
-      ValueError: when the port is no number.
+      ValueError: when the port is not a number.
     """
     address = urllib.parse.urlsplit(name)
     if address.scheme == "grpc" and address.hostname and address.port:
