@@ -41,7 +41,7 @@ def build(config: Config, model_class: type[keras.Model] = keras.Model) -> keras
       `feature_network`, `class_head` and `box_head`.
 
     Raises:
-      ConfigError: for invalid settings of the neck.
+      ConfigError: for invalid settings of the backbone or the neck.
     """
     model = config.model
     images = keras.Input((*model.image_size, 3), name="images", dtype="float32")
@@ -68,7 +68,7 @@ def build_feature_pyramid(config: Config) -> keras.Model:
       A Keras model with the layers `backbone`, `extra_levels` and `feature_network`.
 
     Raises:
-      ConfigError: for invalid settings of the neck.
+      ConfigError: for invalid settings of the backbone or the neck.
     """
     images = keras.Input((*config.model.image_size, 3), name="images")
     return keras.Model(images, _pyramid(config, images, _backbone(config)))
@@ -76,12 +76,15 @@ def build_feature_pyramid(config: Config) -> keras.Model:
 
 def _backbone(config: Config) -> keras.layers.Layer:
     model = config.model
-    return build_backbone(
-        model.backbone,
-        survival_prob=model.backbone_survival_prob,
-        width=model.backbone_width,
-        depth=model.backbone_depth,
-    )
+    try:
+        return build_backbone(
+            model.backbone,
+            survival_prob=model.backbone_survival_prob,
+            width=model.backbone_width,
+            depth=model.backbone_depth,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.backbone: {error}") from error
 
 
 def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) -> dict:
@@ -105,9 +108,13 @@ def _pyramid(config: Config, images: tf.Tensor, backbone: keras.layers.Layer) ->
             min_level=config.model.min_level,
             name="extra_levels",
         )
-        return network.from_images(images, backbone, extra_levels)
+        pyramid = network.from_images(images, backbone, extra_levels)
     except ValueError as error:
         raise ConfigError(f"neck.{name_setting(neck.name, error)}") from error
+    # Of the known backbones the config knows it.
+    if (finest := min(pyramid)) != config.model.min_level:
+        raise ConfigError(f"model.min_level: the finest of {config.model.backbone} is {finest}")
+    return pyramid
 
 
 def _heads(config: Config) -> list[tuple[Callable[[int], str], PredictionHead]]:

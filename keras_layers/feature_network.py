@@ -17,15 +17,16 @@ A feature network is a Keras layer:
 `keras_layers.feature_network_layer.FeatureNetwork` implements the common part;
 `keras_layers.fusion_graph.FusionGraph` implements networks given by a table of nodes.
 
-To add a network, write its file, a line of `NETWORKS`, and a row of the contract test. This
-module imports no TensorFlow, so that a command can check settings before that import.
+To add a network, write its file, a line of `NETWORKS`, and a row of the contract test. A network
+of the user's own is named by the import path of its class, "module:class", instead. This module
+imports no TensorFlow, so that a command can check settings before that import.
 """
 
-import importlib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_layers.import_path import is_import_path, load_object
 from keras_layers.options import did_you_mean
 
 if TYPE_CHECKING:
@@ -69,13 +70,18 @@ COMMON = ("num_filters", "num_repeats", "fusion", "conv_block")
 def network_class(name: str) -> type:
     """Return the layer class of a network.
 
+    Args:
+      name: a key of `NETWORKS`, or the import path "module:class" of the user's own.
+
     Raises:
-      ValueError: if the name is unknown.
+      ValueError: if the name is unknown, or the import path leads nowhere.
     """
-    if not isinstance(name, str) or name not in NETWORKS:
+    if not isinstance(name, str) or not (name in NETWORKS or is_import_path(name)):
         raise ValueError(f"name: {name!r} is not a feature network{did_you_mean(name, NETWORKS)}")
-    module, attribute = NETWORKS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return load_object(NETWORKS.get(name, name))
+    except ValueError as error:
+        raise ValueError(f"name: {error}") from error
 
 
 def own_options(name: str) -> list[str]:
@@ -101,7 +107,7 @@ def build_feature_network(
     """Build a feature network by its name.
 
     Args:
-      name: a key of `NETWORKS`.
+      name: see `network_class`.
       options: the network's own options, and `conv_block`, see `ConvBlock.from_value`.
         Default none.
       num_filters: width C of every level of the output.
@@ -145,7 +151,7 @@ def build_feature_network(
 def name_setting(name: str, error: ValueError) -> str:
     """Return the text of a network's error, with the prefix `options.` for an option."""
     field = str(error).partition(":")[0].partition(".")[0]
-    is_option = field in (*own_options(name), "conv_block")
+    is_option = field != "name" and field in (*own_options(name), "conv_block")
     return f"options.{error}" if is_option else str(error)
 
 

@@ -63,8 +63,8 @@ class FeatureNetwork(keras.layers.Layer):
         Args:
           images: float [B, H, W, 3], normalised.
           backbone: layer from images to {level: float [B, H_l, W_l, c_l]}. Its
-            `feedback_widths` are {level: width} of the maps accepted as its argument
-            `feedback`, empty if it accepts none.
+            `feedback_widths`, if it has them, are {level: width} of the maps accepted as its
+            argument `feedback`.
           extra_levels: layer that adds the levels above the backbone's.
 
         Returns:

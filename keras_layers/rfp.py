@@ -105,11 +105,12 @@ class RFP(NestedFeatureNetwork):
         extra_levels: keras.layers.Layer,
     ) -> dict[int, tf.Tensor]:
         """Compute the pyramid of images; see `FeatureNetwork.from_images`."""
-        widths = backbone.feedback_widths
+        widths = getattr(backbone, "feedback_widths", None)
         if not widths:
             raise ValueError(
-                f"name: rfp feeds its output back into the backbone, and {backbone.model_name} "
-                "has no input for it; choose another backbone or feature network"
+                "name: rfp feeds its output back into the backbone, and "
+                f"{type(backbone).__name__} has no input for it; choose another backbone or "
+                "feature network"
             )
         features = extra_levels(backbone(images))
         if self.steps == 1:

@@ -2,14 +2,17 @@
 
 A backbone is a Keras layer: called with float [B, H, W, 3], normalised images, and `training`,
 it returns {level: float [B, H_l, W_l, c_l]} up to level 5, sizes rounded up. Its attribute
-`recompute` enables gradient checkpointing. Its attribute `feedback_widths` is {level: width} of
-the maps accepted as the argument `feedback`, each added to the output of the level's first
-block; empty if the backbone accepts none.
+`recompute` is set, and enables gradient checkpointing. Its attribute `feedback_widths`, if it has
+one, is {level: width} of the maps accepted as the argument `feedback`, each added to the output of
+the level's first block.
+
+A backbone of the user's own has no line here: its name is the import path of its class, see
+`find`.
 """
 
-import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from keras_layers.import_path import load_object
 
 if TYPE_CHECKING:
     import tf_keras as keras
@@ -67,6 +70,17 @@ BACKBONES = {
 }
 
 
+def find(name: str) -> Backbone:
+    """Return the entry of a backbone.
+
+    Args:
+      name: a key of `BACKBONES`, or the import path "module:class" of a layer of the user's
+        own, which is called with the name of the Keras layer only. It has levels 1 to 5, a
+        fixed size and the pixel statistics of ImageNet.
+    """
+    return BACKBONES.get(name) or Backbone(name, imagenet="")
+
+
 def build_backbone(
     name: str,
     *,
@@ -78,31 +92,27 @@ def build_backbone(
     """Build a backbone's layer by its name.
 
     Args:
-      name: a key of `BACKBONES`.
+      name: see `find`.
       survival_prob: survival probability of the last residual block in training, 0..1.
         Default 1, no stochastic depth.
       width, depth: factors of the published width and depth. Default 1.
       layer_name: name of the Keras layer. Default "backbone".
 
     Raises:
-      ValueError: if the backbone does not support an argument; it names the argument.
+      ValueError: if the backbone does not support an argument, whose name the message begins
+        with, or the import path leads nowhere.
     """
-    backbone = BACKBONES[name]
     scale = {"survival_prob": survival_prob, "width": width, "depth": depth}
-    if not backbone.is_scalable:
-        check_scale(name, **scale)
-        scale = {}
-    return load(backbone.layer)(name, name=layer_name, **scale)
+    check_scale(name, **scale)
+    backbone = find(name)
+    layer = load_object(backbone.layer)
+    if name not in BACKBONES:
+        return layer(name=layer_name)
+    return layer(name, name=layer_name, **(scale if backbone.is_scalable else {}))
 
 
 def check_scale(name: str, **scale: float) -> None:
     """Raise ValueError for a factor other than 1 of a backbone of fixed size."""
     for argument, value in scale.items():
-        if value != 1 and not BACKBONES[name].is_scalable:
+        if value != 1 and not find(name).is_scalable:
             raise ValueError(f"{argument}: {name} has a fixed size; set 1, not {value:g}")
-
-
-def load(place: str) -> Callable:
-    """Import the object at "module:name"."""
-    module, name = place.split(":")
-    return getattr(importlib.import_module(module), name)

@@ -22,6 +22,7 @@ from efficientdet_tf.checkpoints.download import fetch_file
 from efficientdet_tf.checkpoints.torch_file import read_tensors
 from efficientdet_tf.config import ModelConfig
 from efficientdet_tf.errors import UserError
+from keras_layers.import_path import load_object
 
 # Source name of a backbone's weights at their usual place.
 NAME = "imagenet"
@@ -106,11 +107,17 @@ def read_backbone(backbone: str, source: str = NAME) -> dict[str, np.ndarray]:
       source: see `load_backbone`. Default "imagenet".
 
     Raises:
-      BackboneError: if the weights are missing.
+      BackboneError: if the weights are missing, or the backbone is the user's own.
       TorchFileError: if a `.pth` file is damaged.
       DownloadError: if the download fails.
     """
-    return backbones.load(backbones.BACKBONES[backbone].imagenet)(backbone, source)
+    reader = backbones.find(backbone).imagenet
+    if not reader:
+        raise BackboneError(
+            f"{source}: cannot be read for {backbone}; let its class load its weights, or start "
+            "from a run"
+        )
+    return load_object(reader)(backbone, source)
 
 
 def read_efficientnet_lite(backbone: str, source: str) -> dict[str, np.ndarray]:

@@ -3,15 +3,23 @@
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_origin
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from yaml.composer import ComposerError
 
 from efficientdet_tf.errors import UserError
+from keras_layers.import_path import is_import_path
 
 
 class ConfigError(UserError):
@@ -53,6 +61,24 @@ class DerivedFromData(Mark):
     """Mark of a setting that training sets from its data or other files."""
 
     words: str = "set from the training data"
+
+
+def named_part(registry: Collection[str]) -> Any:
+    """Return the type of a setting that names a part of the network.
+
+    Args:
+      registry: the known names; beside them it takes the import path of the user's own.
+    """
+
+    def check(name: str) -> str:
+        if name not in registry and not is_import_path(name):
+            raise PydanticCustomError("part", "unknown, and no import path")
+        return name
+
+    choices = [*registry, "module:class"]
+    return Annotated[
+        str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": choices})
+    ]
 
 
 class Section(BaseModel):

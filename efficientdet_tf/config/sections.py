@@ -17,8 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from efficientdet_tf.backbones import BACKBONES, check_scale
-from efficientdet_tf.config.declaration import DerivedFromData, MeasuresAP, Section, Shapes
+from efficientdet_tf.backbones import BACKBONES, check_scale, find
+from efficientdet_tf.config.declaration import (
+    DerivedFromData,
+    MeasuresAP,
+    Section,
+    Shapes,
+    named_part,
+)
 from keras_layers.feature_network import METHODS, NETWORKS, TOP_LEVEL, build_feature_network
 
 T = TypeVar("T")
@@ -59,8 +65,9 @@ class ModelConfig(Section):
     resize: Shaping[Literal["pad", "stretch"]] = "pad"
     """How an image gets the input's shape: scaled with its aspect ratio kept and padded, or
     stretched, as MediaPipe does."""
-    backbone: Shaping[Literal[*BACKBONES]] = "efficientnet-b0"  # type: ignore[valid-type]
-    """Backbone. Another one brings its own pixel statistics and survival probability."""
+    backbone: Shaping[named_part(BACKBONES)] = "efficientnet-b0"  # type: ignore[valid-type]
+    """Backbone, or the import path of your own. Another one brings its own pixel statistics and
+    survival probability."""
     backbone_width: Shaping[float] = Field(1.0, ge=0.1)
     """Factor of the backbone's published width; below 1 is smaller than published."""
     backbone_depth: Shaping[float] = Field(1.0, ge=0.1)
@@ -112,7 +119,7 @@ class ModelConfig(Section):
     def _fits_together(self) -> "ModelConfig":
         if self.min_level >= self.max_level:
             raise ValueError("min_level: must be below model.max_level")
-        if self.min_level < (finest := BACKBONES[self.backbone].min_level):
+        if self.min_level < (finest := find(self.backbone).min_level):
             raise ValueError(f"min_level: the finest of {self.backbone} is {finest}")
         scale = {"width": self.backbone_width, "depth": self.backbone_depth}
         try:
@@ -125,8 +132,8 @@ class ModelConfig(Section):
 class NeckConfig(Section):
     """Feature network between backbone and heads."""
 
-    name: Shaping[Literal[*NETWORKS]] = "bifpn"  # type: ignore[valid-type]
-    """Feature network."""
+    name: Shaping[named_part(NETWORKS)] = "bifpn"  # type: ignore[valid-type]
+    """Feature network, or the import path of your own."""
     num_filters: Shaping[PositiveInt] = 64
     """Width of every level of the feature network, and of the heads."""
     num_repeats: Shaping[PositiveInt] = 3

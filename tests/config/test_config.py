@@ -283,11 +283,11 @@ def test_an_unknown_key(key, expected):
             "position 0",
         ),
         ("data.verify", "no", "data.verify: 'no' is not one of auto, full, header, background"),
-        ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}"),
+        ("model.backbone", "vgg", f"model.backbone: 'vgg' is not one of {BACKBONES}, module:class"),
         (
             "neck.name",
             "bifpm",
-            f"neck.name: 'bifpm' is not one of {', '.join(NETWORKS)}",
+            f"neck.name: 'bifpm' is not one of {', '.join(NETWORKS)}, module:class",
         ),
         ("neck.num_repeats", 0, "neck.num_repeats: 0 is not a whole number above 0"),
         (
