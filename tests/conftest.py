@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+# For the processes that tests start: the program, and what tests share, as the smallest backbone.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))
 # Before the first import of TensorFlow, which reads it once.
 _LEVEL = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = _LEVEL or "3"
 
 import pytest  # noqa: E402
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config):

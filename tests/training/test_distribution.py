@@ -55,7 +55,6 @@ def start(coco_file, folder, name, devices=1, environment=None) -> subprocess.Po
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # As the commands do.
             "TF_USE_LEGACY_KERAS": "1",
-            "PYTHONPATH": str(SCRIPT.parents[2]),
             **(environment or {}),
         },
         stderr=subprocess.PIPE,
@@ -163,7 +162,7 @@ for size in (8, 48):
 
 def test_a_second_training_of_the_same_process_sums_over_devices():
     """As in a notebook; TensorFlow's strategies are for one training of a process."""
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "TF_USE_LEGACY_KERAS": "1"}
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", TWO_STRATEGIES], env=environment, capture_output=True, text=True
     )

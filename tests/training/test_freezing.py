@@ -11,7 +11,7 @@ from efficientdet_tf.training import train as run_lib
 
 
 def _config(**settings):
-    return tiny.config(**{"model.num_classes": 2} | settings)
+    return tiny.config(**tiny.EFFICIENTNET | {"model.num_classes": 2} | settings)
 
 
 def _values(model):

@@ -123,8 +123,8 @@ def test_mixed_precision(plain, batch, precision):
     losses, model = one_step(batch, **{"training.precision": precision})
     # A bfloat16 has 8 bits.
     close({name: losses[name] for name in ("loss", "class_loss")}, expected, 0.02)
-    block = model.get_layer("backbone").blocks[0]
-    assert block.compute_dtype == precision.removeprefix("mixed_")
+    conv = model.get_layer("backbone").convs[0]
+    assert conv.compute_dtype == precision.removeprefix("mixed_")
     assert {variable.dtype for variable in model.trainable_variables} == {tf.float32}
     assert all(output.dtype == tf.float32 for output in model.outputs)
     assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer) == (

@@ -24,9 +24,7 @@ from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.stream import TrainingStream
 
 REPOSITORY = Path(__file__).parents[2]
-# Dropped branches and crops are part of what has to come again,
 SETTINGS = tiny.NETWORK | {
-    "model.backbone_survival_prob": 0.5,
     "training.epochs": 2,
     "training.batch_size": 2,
     "training.steps_per_epoch": 10,
@@ -34,8 +32,12 @@ SETTINGS = tiny.NETWORK | {
     "training.deterministic": True,
     "training.eval_interval_epochs": 2,
 }
-# and mosaics, of which an epoch has none.
-MOSAICS = {"augmentation.mosaic": 0.5, "augmentation.plain_epochs": 1}
+# What has to come again: dropped branches, crops, and mosaics, of which an epoch has none.
+RANDOM = tiny.EFFICIENTNET | {
+    "model.backbone_survival_prob": 0.5,
+    "augmentation.mosaic": 0.5,
+    "augmentation.plain_epochs": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def interrupt(process: subprocess.Popen, folder: Path, step: int, number: int) -
 @pytest.fixture(scope="module")
 def undisturbed(coco_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(coco_file, folder, **MOSAICS)
+    process = start(coco_file, folder, **RANDOM)
     out, err = process.communicate()
     assert process.returncode == 0, err
     return folder
@@ -83,12 +85,12 @@ def undisturbed(coco_file, tmp_path_factory):
 
 def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, tmp_path):
     """kill -9 and a lost disk within the first epoch, SIGTERM in the second, then to the end."""
-    killed = start(coco_file, tmp_path, **MOSAICS)
+    killed = start(coco_file, tmp_path, **RANDOM)
     interrupt(killed, tmp_path, 4, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
 
     images = sorted(Path(coco_file).parent.glob("*.jpg"))
-    starved = start(coco_file, tmp_path, **MOSAICS)
+    starved = start(coco_file, tmp_path, **RANDOM)
     wait_for(starved, tmp_path, 6)
     for image in images:
         image.rename(image.with_suffix(".gone"))
@@ -103,7 +105,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
     for image in images:
         image.with_suffix(".gone").rename(image)
 
-    stopped = start(coco_file, tmp_path, **MOSAICS)
+    stopped = start(coco_file, tmp_path, **RANDOM)
     out, err = interrupt(stopped, tmp_path, 12, signal.SIGTERM)
     assert stopped.returncode == 143
     assert f"{tmp_path}: resuming after epoch 0 and " in out
@@ -111,7 +113,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits(undisturbed, coco_file, t
         "train: stopped by SIGTERM; checkpoint saved; run the same command to resume"
     )
 
-    finished = start(coco_file, tmp_path, **MOSAICS)
+    finished = start(coco_file, tmp_path, **RANDOM)
     out, err = finished.communicate()
     assert finished.returncode == 0, err
     assert re.search(r"resuming after epoch 1 and \d+ steps", out)
@@ -166,7 +168,10 @@ def test_a_stop_during_evaluation_comes_back_to_it(undisturbed, coco_file, tmp_p
     """The epoch's steps are done: what is left of it is the evaluation."""
     # Without the mosaics of that run, as no step is taken.
     config = Config.for_model("efficientdet-lite0").override(
-        SETTINGS | {"data.train": coco_file, "data.val": coco_file, "training.deterministic": False}
+        SETTINGS
+        | tiny.EFFICIENTNET
+        | {"model.backbone_survival_prob": 0.5}
+        | {"data.train": coco_file, "data.val": coco_file, "training.deterministic": False}
     )
     # As the signal leaves it: all steps, and the second epoch not done.
     folder = shutil.copytree(undisturbed, tmp_path / "stopped")

@@ -161,7 +161,7 @@ def test_a_run_starts_from_trained_weights_and_resumes_without_them(
     # Eight images are a large set, to be decoded beside the training.
     monkeypatch.setattr(image_verification, "MOST_DECODED_FIRST", 7)
     weights, folder = tmp_path / "mine.weights.h5", tmp_path / "run"
-    overrides = {"model.backbone_depth": 0.1, "optimizer.learning_rate": 0}
+    overrides = {"optimizer.learning_rate": 0}
     # The first step is not measured.
     overrides["training.steps_per_epoch"] = 2
     config = _config(coco_file, **overrides, **{"training.pretrained": str(weights)})
