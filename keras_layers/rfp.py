@@ -107,10 +107,10 @@ class RFP(NestedFeatureNetwork):
         """Compute the pyramid of images; see `FeatureNetwork.from_images`."""
         widths = getattr(backbone, "feedback_widths", None)
         if not widths:
+            name = getattr(backbone, "model_name", type(backbone).__name__)
             raise ValueError(
-                "name: rfp feeds its output back into the backbone, and "
-                f"{type(backbone).__name__} has no input for it; choose another backbone or "
-                "feature network"
+                f"name: rfp feeds its output back into the backbone, and {name} has no input for "
+                "it; choose another backbone or feature network"
             )
         features = extra_levels(backbone(images))
         if self.steps == 1:

@@ -126,28 +126,20 @@ def _folder(variable: str, name: str) -> Path:
 @pytest.fixture(scope="session")
 def network_config():
     """Function that builds the config of the smallest model with a named feature network."""
-    from efficientdet_tf.config import Config
+    import tiny
 
-    # Options required by a small image or few cells.
+    # What is required by a small image, few cells, or feedback into the backbone.
     needs = {
+        "rfp": tiny.EFFICIENTNET,
         "fpg": {"neck.num_repeats": 5},
         "attention_fpn": {"neck.options": {"context": "none"}},
     }
 
     def make(name, **changes):
-        return Config.for_model("efficientdet-lite0").override(
-            {
-                "model.backbone_width": 0.25,
-                "model.backbone_depth": 0.1,
-                "model.image_size": 64,
-                "model.num_classes": 2,
-                "model.head_repeats": 1,
-                "neck.name": name,
-                "neck.num_filters": 8,
-                "neck.num_repeats": 1,
-                **needs.get(name, {}),
-                **changes,
-            }
+        return tiny.config(
+            **needs.get(name, {})
+            | {"model.num_classes": 2, "model.max_level": 7, "neck.name": name}
+            | changes
         )
 
     return make

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
+import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import imagenet, pretrained
 from efficientdet_tf.complexity import measure_parts
@@ -12,7 +13,6 @@ from efficientdet_tf.training import optimizers
 from efficientdet_tf.training import train as run_lib
 from efficientdet_tf.training.freezing import freeze
 from keras_layers.feature_network import NETWORKS
-from tests import tiny
 
 # One name of each class.
 NAMES = list({place: name for name, place in reversed(NETWORKS.items())}.values())[::-1]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.complexity import measure_parts
 from efficientdet_tf.config import Config
 from efficientdet_tf.losses import DetectionLoss
 from efficientdet_tf.training import train as run_lib
-from tests import tiny
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PRESETS = sorted(

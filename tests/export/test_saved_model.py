@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.image_files import read_image
@@ -17,7 +18,6 @@ from efficientdet_tf.data.records import LabelMap
 from efficientdet_tf.detector import Detector
 from export import saved_model
 from export.saved_model import UNREADABLE
-from tests import tiny
 
 ALONE = """
 import sys
