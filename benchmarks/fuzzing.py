@@ -105,6 +105,7 @@ def write_targets(folder: pathlib.Path) -> dict[str, Target]:
         targets[format] = Target(path, format, sorted(output.glob(pattern)), mutate=change)
     targets["labelme"] = _write_labelme(folder / "labelme", coco.parent)
     targets["cvat"] = _write_cvat(folder / "cvat", coco.parent)
+    targets["tf_csv"] = _write_tf_csv(folder / "tf_csv", coco.parent)
     images = folder / "image"
     _write_coco(images)
     files = sorted(path for path in images.iterdir() if path.suffix != ".json")
@@ -135,6 +136,17 @@ def _write_coco(folder: pathlib.Path) -> pathlib.Path:
     file = folder / "annotations.json"
     file.write_text(json.dumps(content))
     return file
+
+
+def _write_tf_csv(folder: pathlib.Path, images: pathlib.Path) -> Target:
+    folder.mkdir()
+    lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for image in sorted(path for path in images.iterdir() if path.suffix != ".json"):
+        (folder / image.name).hardlink_to(image)
+        lines += [f'{image.name},{2 * _SIDE},{_SIDE},"{name}",3,4.5,20,30' for name in ("a", "b")]
+    file = folder / "_annotations.csv"
+    file.write_text("\n".join(lines))
+    return Target(file, "tf_csv", [file])
 
 
 def _write_labelme(folder: pathlib.Path, images: pathlib.Path) -> Target:

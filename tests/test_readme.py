@@ -67,6 +67,7 @@ def place(tmp_path_factory):
         write_tfrecord(data, str(place / "data" / "records" / f"{split}.tfrecord"))
     write_cvat(place / "data" / "cvat")
     write_labelme(place / "data" / "labelme")
+    write_tf_csv(place / "data" / "csv")
     for split in SPLITS:
         source = str(place / "data" / f"{split}.json")
         conversion.convert(source, "csv", place / "data" / "open_images", [split])
@@ -166,10 +167,23 @@ def write_labelme(folder):
             (folder / split / f"{n}.json").write_text(json.dumps(content))
 
 
+def write_tf_csv(folder):
+    x, y, width, height = BOX
+    folder.mkdir()
+    for split, numbers in SPLITS.items():
+        rows = [
+            f"{n}.jpg,{SIZE[0]},{SIZE[1]},cat,{x},{y},{x + width},{y + height}" for n in numbers
+        ]
+        lines = ["filename,width,height,class,xmin,ymin,xmax,ymax", *rows]
+        (folder / f"{split}_labels.csv").write_text("\n".join(lines))
+
+
 def run(place, words, alone):
     """Run the arguments of "python" in `place`; `alone`: in a separate process."""
     if alone:
-        done = program.start(*words, cwd=place, env={**os.environ, "PYTHONPATH": str(place)})
+        # The second has the small backbone.
+        folders = os.pathsep.join((str(place), str(REPOSITORY / "tests")))
+        done = program.start(*words, cwd=place, env={**os.environ, "PYTHONPATH": folders})
         # What TensorFlow tells of itself is not for the user.
         assert unknown_lines(done.stderr) == [], shlex.join(words)
     else:

@@ -54,7 +54,7 @@ def define_flags() -> flags.FlagValues:
     text(
         "format",
         "auto",
-        "Format of --data: auto, coco, voc, yolo, tfrecord, csv, cvat, labelme or tfds.",
+        "Format of --data: auto, coco, voc, yolo, tfrecord, csv, tf_csv, cvat, labelme or tfds.",
     )
     text("images", "", "Image folder, if --data does not contain it.")
     choice("split", "val", ["train", "val", "test"], "Split of --data, if it holds several.")

@@ -33,6 +33,7 @@ FORMATS = {
     "voc": "voc",
     "yolo": "yolo",
     "tfrecord": "tfrecord",
+    "tf_csv": "tf_csv",
     "csv": "open_images",
     "cvat": "cvat",
     "coco": "coco",
@@ -54,7 +55,8 @@ def load(
     Args:
       path: "digits" for the built-in data set, a COCO .json file or folder, a Pascal VOC
         folder, a YOLO data.yaml, obj.data or folder with classes.txt, TFRecord files,
-        Open Images' CSV of boxes or its folder, CVAT's XML or its folder, a folder of
+        Open Images' CSV of boxes or its folder, a CSV file of boxes in pixels or a folder
+        of such, CVAT's XML or its folder, a folder of
         LabelMe, or "tfds:NAME" of a data set that TensorFlow Datasets has prepared.
       format: a key of `FORMATS`, or "auto" to infer it from the path. Default "auto".
       images: image folder, for formats that separate it from the annotations; ""
@@ -164,6 +166,6 @@ def _recognise(path: str) -> str:
     raise DataError(
         f"{path}: not recognised as {', '.join(FORMATS)}; a COCO .json file, or folder with "
         "annotations/instances_*.json, a Pascal VOC folder with Annotations, a YOLO data.yaml, "
-        "obj.data or classes.txt, .tfrecord files, Open Images' .csv, CVAT's .xml, a folder of "
-        "LabelMe's .json files, or tfds:NAME are"
+        "obj.data or classes.txt, .tfrecord files, a .csv of boxes in pixels or Open Images', "
+        "CVAT's .xml, a folder of LabelMe's .json files, or tfds:NAME are"
     )

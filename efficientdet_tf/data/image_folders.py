@@ -38,6 +38,19 @@ class ImageFolder:
         return {name.lower(): name for name in names if os.path.isfile(self.path / name)}
 
 
+def folders_of_images(file: Path, split: str) -> list[Path]:
+    """List where the images of a file of annotations may be, the likeliest folder first.
+
+    Args:
+      file: the file, whose name may have the word of a split, as train-annotations.csv.
+      split: name of the split, e.g. "train".
+    """
+    words = [*split_names.words_in(file.name), *split_names.words_of(split)]
+    names = [name for word in dict.fromkeys(words) for name in (word, f"images/{word}")]
+    names += ["images", "data", ""]
+    return [parent / name for parent in (file.parent, file.parent.parent) for name in names]
+
+
 def files_in_depth(folder: Path) -> list[Path]:
     """List the files in a folder and those inside it, links to folders included.
 

@@ -29,6 +29,8 @@ from efficientdet_tf.data.annotations import (
     pixels_among_fractions,
 )
 from efficientdet_tf.data.class_names import numbered
+from efficientdet_tf.data.csv_rows import read_rows
+from efficientdet_tf.data.image_folders import folders_of_images
 from efficientdet_tf.data.records import DataError, LabelMap
 
 _BOXES = "*bbox*.csv"
@@ -158,28 +160,7 @@ class _Rows:
 def _rows(
     file: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, values of the columns) of a CSV file with a header; "" if missing."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened)
-            header = next(reader, [])
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise DataError(
-                    f"{file}: line 1: column {missing[0]} is missing; Open Images' CSV has "
-                    f"{', '.join(columns)}"
-                )
-            wanted = (*columns, *optional)
-            places = [header.index(name) if name in header else len(header) for name in wanted]
-            for row in reader:
-                if row:
-                    yield reader.line_num, [row[i] if i < len(row) else "" for i in places]
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a text file in UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{file}: line {reader.line_num}: not valid CSV: {error}") from error
+    return read_rows(file, columns, optional, format="Open Images' CSV")
 
 
 def _label_map(folder: Path, files: list[Path]) -> tuple[LabelMap, dict]:
@@ -243,7 +224,7 @@ def _image_files(
     path: str, images: str, split: str, files: list[Path], listed: set[str]
 ) -> dict[str, Path]:
     """Return ImageID -> image file of those that exist."""
-    candidates = [Path(images)] if images else _candidate_folders(split, files)
+    candidates = [Path(images)] if images else folders_of_images(files[0], split)
     for folder in candidates:
         if folder.is_dir():
             found = {
@@ -260,14 +241,6 @@ def _image_files(
         f"{path}: its images, e.g. {example}, are not in {looked_in}; name their folder: "
         f"--set {setting}=FOLDER, or --images=FOLDER for eval.py"
     )
-
-
-def _candidate_folders(split: str, files: list[Path]) -> list[Path]:
-    words = [*split_names.words_in(files[0].name), *split_names.words_of(split)]
-    names = [name for word in dict.fromkeys(words) for name in (word, f"images/{word}")]
-    names += ["images", "data", ""]
-    folder = files[0].parent
-    return [parent / name for parent in (folder, folder.parent) for name in names]
 
 
 def _missing_note(path: str, listed: set[str], found: dict[str, Path]) -> list[str]:

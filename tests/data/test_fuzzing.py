@@ -15,7 +15,7 @@ def targets(tmp_path_factory):
     ("reader", "inputs"),
     [
         *(("coco", 150), ("voc", 150), ("yolo", 150), ("csv", 150), ("labelme", 150)),
-        *(("cvat", 150), ("tfrecord", 20), ("image", 40)),
+        *(("cvat", 150), ("tf_csv", 150), ("tfrecord", 20), ("image", 40)),
     ],
 )
 def test_no_mutated_file_makes_a_reader_fail(targets, reader, inputs):

@@ -17,7 +17,7 @@ def test_an_unknown_format_is_an_error(tmp_path):
         data.load(str(tmp_path), format="coc")
     assert str(error.value) == (
         "data.format: 'coc' is unknown; use one of auto, digits, tfds, voc, yolo, tfrecord, "
-        "csv, cvat, coco, labelme"
+        "tf_csv, csv, cvat, coco, labelme"
     )
 
 
@@ -25,10 +25,11 @@ def test_a_path_of_no_format_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path))
     assert str(error.value) == (
-        f"{tmp_path}: not recognised as tfds, voc, yolo, tfrecord, csv, cvat, coco, labelme; a "
-        "COCO .json file, or folder with annotations/instances_*.json, a Pascal VOC folder with "
-        "Annotations, a YOLO data.yaml, obj.data or classes.txt, .tfrecord files, Open Images' "
-        ".csv, CVAT's .xml, a folder of LabelMe's .json files, or tfds:NAME are"
+        f"{tmp_path}: not recognised as tfds, voc, yolo, tfrecord, tf_csv, csv, cvat, coco, "
+        "labelme; a COCO .json file, or folder with annotations/instances_*.json, a Pascal VOC "
+        "folder with Annotations, a YOLO data.yaml, obj.data or classes.txt, .tfrecord files, a "
+        ".csv of boxes in pixels or Open Images', CVAT's .xml, a folder of LabelMe's .json files, "
+        "or tfds:NAME are"
     )
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path / "missing"))

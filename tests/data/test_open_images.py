@@ -93,7 +93,7 @@ def test_a_bad_row_is_named_by_its_line(folder, bad, problem):
 
 def test_what_is_no_such_file_is_one_line(tmp_path, folder):
     file = tmp_path / "other.csv"
-    file.write_text("filename,class,xmin\n")
+    file.write_text("filename,class,xMin\n")
     with pytest.raises(DataError) as error:
         data.load(str(file))
     assert str(error.value) == (
