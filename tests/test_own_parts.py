@@ -70,10 +70,10 @@ def test_a_feature_network_is_drawn(my_parts, tmp_path):
 
 
 def test_another_backbone_brings_the_pixel_statistics_of_imagenet():
-    lite = Config.for_model("efficientdet-lite0")
+    lite = Config.for_model("efficientdet-lite0", **{"model.backbone_width": 0.5})
     own = lite.override({"model.backbone": "not.imported:Yet"})
     assert own.model.pixel_mean == Config().model.pixel_mean != lite.model.pixel_mean
-    assert own.model.backbone_survival_prob == 1
+    assert own.model.backbone_survival_prob == own.model.backbone_width == 1
     assert json.loads(json.dumps(own.to_dict()))["model"]["backbone"] == "not.imported:Yet"
     with pytest.raises(ConfigError) as error:
         own.override({"model.backbone_width": 0.5})

@@ -250,7 +250,7 @@ def test_the_python_runs(place_after_commands):
     program = "\n".join(code)
     classes = '"model.num_classes": len(data.label_map)'
     assert program.count(classes) == 1
-    small = ", ".join(f'"{key}": {value}' for key, value in tiny.NETWORK.items())
+    small = ", ".join(f'"{key}": {value!r}' for key, value in tiny.NETWORK.items())
     with contextlib.chdir(place_after_commands):
         exec(program.replace(classes, f"{classes}, {small}"), {})
 

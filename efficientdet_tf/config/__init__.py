@@ -181,7 +181,8 @@ class Config(BaseModel):
             sets `<section>.auto_<name>` where there is such a setting, and another value
             unsets it, unless `values` contains it. A single option of the neck is
             `neck.options.<option>`. Another `model.backbone` also sets its pixel
-            statistics and survival probability, unless `values` contains them.
+            statistics and survival probability, and the width and depth of one of
+            fixed size, unless `values` contains them.
 
         Raises:
           ConfigError: if a key is unknown or a value invalid.
@@ -300,10 +301,13 @@ def _with_switches(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _needs(backbone: Backbone) -> dict[str, Any]:
     """Return the settings that depend on the backbone."""
+    # Those of the backbone before, e.g. of a preset, mean nothing to one of fixed size.
+    size = {} if backbone.is_scalable else {"model.backbone_width": 1, "model.backbone_depth": 1}
     return {
         "model.pixel_mean": backbone.pixel_mean,
         "model.pixel_std": backbone.pixel_std,
         "model.backbone_survival_prob": backbone.survival_prob,
+        **size,
     }
 
 
