@@ -30,8 +30,6 @@ from efficientdet_tf.training.compiling import steps_per_epoch
 from efficientdet_tf.training.trial_steps import TrialSteps
 
 FILE = "plan.json"
-# Up to this many images the recipe is `finetune`, which is made for hundreds to thousands.
-SMALL_DATA = 20_000
 # Share of the budget that is kept in reserve.
 RESERVE = 0.1
 # Fewest steps of a training.
@@ -169,7 +167,7 @@ class Planner:
     def choose_recipe(self) -> None:
         """Choose `finetune` for small data sets."""
         count = len(self._train)
-        if count > SMALL_DATA:
+        if count > run_length.SMALL_DATA:
             self._say(f"recipe: as published, for {count:,} images")
             return
         defaults = Config.for_model(self.config.model.name)

@@ -7,6 +7,8 @@ import math
 MOST_EPOCHS = 300
 # Steps below which more epochs raise AP: measured on the kangaroos (docs/recipes.md).
 ENOUGH_STEPS = 2400
+# Up to this many images the recipe is `finetune`, which is made for hundreds to thousands.
+SMALL_DATA = 20_000
 MOST_EVALUATIONS = 20
 # Largest share of the budget for evaluations.
 EVALUATIONS = 0.1

@@ -4,13 +4,13 @@ import pathlib
 
 import tf_keras as keras
 
-from efficientdet_tf.config import Config, format_value, marked
+from efficientdet_tf.config import Config, OptimizerConfig, format_value, marked
 from efficientdet_tf.config.declaration import DerivedFromData
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.detection_limits import beyond_max_detections
 from efficientdet_tf.training import input_size
 from efficientdet_tf.training.optimizers import SGD
-from efficientdet_tf.training.run_length import ENOUGH_STEPS
+from efficientdet_tf.training.run_length import ENOUGH_STEPS, SMALL_DATA
 
 # Best possible recall below which there is advice: that of COCO128 is 0.64 at 512 pixels. It is
 # measured for up to as many images.
@@ -66,10 +66,12 @@ def advise(config: Config, train_data: DetectionData, steps: int) -> list[str]:
     """
     lines, training = [], config.training
     total = training.epochs * steps
-    if config.optimizer.name in SGD and total < ENOUGH_STEPS:
+    is_short = config.optimizer.name in SGD and total < ENOUGH_STEPS
+    is_published = config.optimizer == OptimizerConfig()
+    if is_short or (is_published and len(train_data) <= SMALL_DATA):
         lines.append(
-            f"advice: {total:,} steps are few for {config.optimizer.name}; small data sets are "
-            "learned better with --config=finetune or --hours"
+            f"advice: {len(train_data):,} images in {total:,} steps are few for "
+            f"{config.optimizer.name}; they are learned better with --config=finetune or --hours"
         )
     if config.model.freeze and not training.pretrained:
         lines.append(

@@ -58,10 +58,15 @@ def test_summary_has_the_run_and_the_settings_that_differ():
 
 def test_advice_on_few_steps_of_sgd_on_random_frozen_weights_and_on_the_size_of_objects():
     data = digits.load("train", num_images=8)
-    config = Config.for_model("efficientdet-lite0").override({"model.image_size": 512})
+    published = Config.for_model("efficientdet-lite0").override({"model.image_size": 512})
+    assert summary.advise(published, data, 100) == [
+        "advice: 8 images in 30,000 steps are few for sgd; they are learned better with "
+        "--config=finetune or --hours"
+    ]
+    config = published.override({"optimizer.learning_rate": 0.1})
     assert summary.advise(config, data, 8) == []
     assert summary.advise(config, data, 7) == [
-        "advice: 2,100 steps are few for sgd; small data sets are learned better with "
+        "advice: 8 images in 2,100 steps are few for sgd; they are learned better with "
         "--config=finetune or --hours"
     ]
     frozen = config.override({"model.freeze": "backbone/.*"})
