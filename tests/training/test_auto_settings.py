@@ -162,7 +162,7 @@ def test_what_is_kept_and_what_is_asked_for_have_to_fit(run, asked, capsys):
 )
 def test_epochs_of_small_sets(settings, num_images, expected, capsys):
     config = tiny.config(**settings, **{"training.batch_size": 8, "training.auto_epochs": True})
-    data = dataclasses.replace(digits.load("train", 1), records=[None] * num_images)
+    data = dataclasses.replace(digits.load("train", num_images=1), records=[None] * num_images)
     chosen = auto_settings.choose(config, data, tf.distribute.get_strategy())
     assert chosen == config.override({"training.epochs": expected, "training.auto_epochs": True})
     before = settings["training.epochs"]
