@@ -23,7 +23,7 @@ from efficientdet_tf.training import train as run_lib
 def tiny_config(num_classes, **overrides):
     network = {"model.num_classes": num_classes, "model.max_level": 7, "neck.num_filters": 16}
     network["model.backbone_width"] = 1.0
-    return tiny.config(**network | overrides)
+    return tiny.config(**tiny.EFFICIENTNET | network | overrides)
 
 
 def randomized(model):

@@ -39,7 +39,8 @@ def noise(height, width, seed=0):
 def wide():
     """Network of a smooth activation and a wide input, an image, and its explanations."""
     config = tiny.config(
-        **{
+        **tiny.EFFICIENTNET
+        | {
             "model.num_classes": 2,
             "model.activation": "swish",
             "model.image_size": "64x768",
