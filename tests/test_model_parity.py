@@ -55,7 +55,8 @@ def golden_model(request, goldens):
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_multiply_adds_and_names(name, goldens):
     golden = json.loads((goldens / "models.json").read_text())[name]
-    model = model_lib.build(Config.for_model(name))
+    config = Config.for_model(name)
+    model = model_lib.build(config)
     parts = complexity.measure_parts(model)
     assert len(parts) == 5
     neck = parts["extra_levels"].trainable + parts["feature_network"].trainable
@@ -70,10 +71,7 @@ def test_parameters_multiply_adds_and_names(name, goldens):
     if isinstance(listed, dict):
         listed = listed["variables"]
     ours = {
-        reference_name(weight.name, Config.for_model(name)): (
-            list(weight.shape),
-            weight.trainable,
-        )
+        reference_name(weight.name, config): (list(weight.shape), weight.trainable)
         for weight in model.weights
     }
     # The published lists hold BatchNorm statistics as not trainable, as ours do.
