@@ -1,5 +1,6 @@
 # make demo   train a small detector, evaluate and export it, draw what it finds
 # make test   the tests
+# make test-all  these and the thorough ones, which take as long again: before a release
 # make lint   style and types
 # make docs   the documentation site, in build/site
 #
@@ -11,7 +12,7 @@ DEMO_DIR ?= runs/demo
 # Files share what is costly to make.
 PYTEST_FLAGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint docs
+.PHONY: demo test test-all lint docs
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python train.py --config=digits --model_dir=$(DEMO_DIR)
@@ -32,6 +33,9 @@ demo: $(VENV)/.installed
 	@echo "and open http://127.0.0.1:8000; images of digits are in $(DEMO_DIR)/images"
 
 test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not thorough"
+
+test-all: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed

@@ -230,11 +230,14 @@ def _export(tiny_run: Path, folder: Path) -> None:
     import subprocess
     import sys
 
+    import tiny
+
+    coco_file = tiny.write_coco_file(folder.with_name("calibration"), 20)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "export", f"--model_dir={tiny_run}", f"--output={folder}"),
             "--format=saved_model,tflite,tflite_float16,tflite_int8,tflite_raw,onnx,onnx_raw",
-            *("--calibration_data=digits", "--calibration_images=20"),
+            *(f"--calibration_data={coco_file}", "--calibration_images=20"),
         ],
         cwd=REPOSITORY,
         capture_output=True,

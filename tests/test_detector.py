@@ -133,6 +133,7 @@ for path in [*paths, run]:
 """
 
 
+@pytest.mark.thorough
 def test_eight_threads_get_the_same_as_one(tiny_run, exported, photograph):
     """In a separate process, because code that is not thread-safe may crash it."""
     names = ("saved_model", "model.tflite", "model_raw.onnx")

@@ -9,6 +9,7 @@ import tf_keras as keras
 from tf_keras.src.applications import resnet
 from tf_keras.src.applications.efficientnet import BASE_WEIGHTS_PATH, WEIGHTS_HASHES
 
+from cases import few
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.checkpoints import imagenet
 from efficientdet_tf.checkpoints.download import DownloadError
@@ -71,7 +72,7 @@ def _classify(features, tensors):
     return x @ tensors["_fc.weight"].T + tensors["_fc.bias"]
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", few([0, 1, 2], (0).__eq__))
 def test_converted_and_original_agree(index):
     """Compare with the network of the published weights, on the same pixels."""
     torch = pytest.importorskip("torch", reason="PyTorch, to run the original")
@@ -92,7 +93,7 @@ def test_converted_and_original_agree(index):
     np.testing.assert_allclose(ours, x.permute(0, 2, 3, 1).numpy(), atol=1e-3)
 
 
-@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize("index", few([0, 3], (0).__eq__))
 def test_weights_of_keras_applications(index, tmp_path):
     """Compare their network and ours, with the same random weights from a file."""
     keras.utils.set_random_seed(index)

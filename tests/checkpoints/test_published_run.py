@@ -62,6 +62,7 @@ def test_a_name_stands_for_a_run_of_the_published_model(cache, tmp_path, photogr
     assert str(local_model(NAME)) == NAME
 
 
+@pytest.mark.thorough
 def test_it_is_evaluated_and_exported(cache, tmp_path, capsys):
     PIL.Image.new("RGB", (64, 48)).save(tmp_path / "1.png")
     image = {"id": 1, "file_name": "1.png", "width": 64, "height": 48}

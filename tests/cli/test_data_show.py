@@ -17,7 +17,10 @@ from efficientdet_tf.visualization import drawing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KNOWN = ", ".join(data.COMMANDS)
-SMALL = ("--data=digits", "--num_images=5", "--columns=3", "--set=model.image_size=128x160")
+SMALL = (
+    *("--data=digits", "--split=val", "--num_images=5", "--columns=3"),
+    "--set=model.image_size=128x160",
+)
 
 
 def command(*arguments):

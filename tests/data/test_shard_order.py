@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tiny
 from commands import call
 from efficientdet_tf import data as data_lib
 from efficientdet_tf.config import Config
@@ -219,12 +220,12 @@ def test_what_cannot_be_read_in_sequence_is_refused(data, config, change, messag
 
 
 def test_a_run_with_other_data_is_refused_before_it_starts(tmp_path):
-    model_dir = tmp_path / "run"
-    settings = ("--train_data=digits", "--set=data.shuffle_buffer=100", f"--model_dir={model_dir}")
-    done = call("train.py", *settings)
+    model_dir, coco_file = tmp_path / "run", tiny.write_coco_file(tmp_path, 2)
+    data = (f"--train_data={coco_file}", f"--val_data={coco_file}")
+    done = call("train.py", *data, "--set=data.shuffle_buffer=100", f"--model_dir={model_dir}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "train: data.shuffle_buffer: digits (train) is not of TFRecord files, which alone are read "
+        f"train: data.shuffle_buffer: {coco_file} is not of TFRecord files, which alone are read "
         "in sequence; set it to 0, or write such files (python -m efficientdet_tf data convert)"
     )
     assert not (model_dir / "config.yaml").exists()

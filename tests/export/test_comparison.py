@@ -17,6 +17,7 @@ from export.comparison import _candidates
 from export.runtime_timing import Candidate, measure_in_own_process
 
 
+@pytest.mark.thorough
 def test_a_run_and_its_file_are_measured_in_each_runtime(
     tiny_run, data_path, tmp_path, monkeypatch
 ):

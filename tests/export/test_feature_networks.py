@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
+from cases import few
 from efficientdet_tf import anchors
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.data.records import LabelMap
@@ -18,6 +19,8 @@ from keras_layers.feature_network import NETWORKS
 # One name of each class.
 NAMES = list({place: name for name, place in reversed(NETWORKS.items())}.values())[::-1]
 ATTENTION = ["attention_fpn", "fpt"]
+# Nodes, other levels, a second backbone, attention.
+KEPT = ("bifpn", "nasfpn", "rfp", "fpt")
 LABELS = LabelMap((3, 7), ("ant", "bee"))
 NUM_DETECTIONS = 20
 
@@ -50,7 +53,7 @@ def detector(request, network_config):
     return model, config, image, best["boxes"], tf.sigmoid(best["logits"])
 
 
-@pytest.mark.parametrize("detector", NAMES, indirect=True)
+@pytest.mark.parametrize("detector", few(NAMES, KEPT.__contains__), indirect=True)
 def test_tflite(detector, tmp_path):
     model, config, image, boxes, scores = detector
     path = tflite.export(model, config, LABELS, tmp_path / "model.tflite")
@@ -61,7 +64,7 @@ def test_tflite(detector, tmp_path):
     np.testing.assert_allclose(64 * found["boxes"], boxes, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("detector", NAMES, indirect=True)
+@pytest.mark.parametrize("detector", few(NAMES, KEPT.__contains__), indirect=True)
 def test_frozen_network(detector):
     """As it is in a SavedModel: TFLite folds BatchNorm in its own way."""
     model, _, image, _, _ = detector

@@ -163,6 +163,7 @@ def test_int8_that_never_holds_is_refused(int8_exporter, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_every_format_holds(int8_exporter, exported, data_path, tmp_path):
     exporter = int8_exporter(tmp_path)
     verification = Verification(

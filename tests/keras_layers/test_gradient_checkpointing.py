@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import tiny
+from cases import few
 from efficientdet_tf.backbones.efficientnet import EfficientNet
-from efficientdet_tf.config import Config
 from efficientdet_tf.training import train as run_lib
 from keras_layers.batch_norm import batch_norm
 from keras_layers.gradient_checkpointing import recomputed
@@ -51,12 +52,15 @@ def step_of(layer, **options):
 
 @pytest.mark.parametrize(
     ("name", "precision", "compiled"),
-    [
-        ("efficientnet-b0", "float32", False),
-        ("efficientnet-lite0", "float32", False),
-        ("efficientnet-b0", "mixed_bfloat16", False),
-        ("efficientnet-b0", "float32", True),
-    ],
+    few(
+        [
+            ("efficientnet-b0", "float32", False),
+            ("efficientnet-lite0", "float32", False),
+            ("efficientnet-b0", "mixed_bfloat16", False),
+            ("efficientnet-b0", "float32", True),
+        ],
+        lambda case: case[0] == "efficientnet-lite0",
+    ),
     ids=["b0", "lite0", "bfloat16", "xla"],
 )
 def test_loss_gradients_and_statistics_are_the_same(name, precision, compiled, images):
@@ -116,10 +120,7 @@ def test_a_frozen_layer_keeps_its_statistics(images):
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_setting_switches_it_on(wanted):
-    config = Config.for_model("efficientdet-lite0").override(
-        {"model.image_size": 64, "model.backbone_depth": 0.3, "neck.num_filters": 16}
-        | {"training.gradient_checkpointing": wanted}
-    )
+    config = tiny.config(**tiny.EFFICIENTNET | {"training.gradient_checkpointing": wanted})
     model = run_lib.compiled_model(config, steps=1)
     assert model.get_layer("backbone").recompute is wanted
 
@@ -163,6 +164,7 @@ TWO_REPLICAS = """
 """
 
 
+@pytest.mark.thorough
 def test_over_two_replicas_with_synchronised_statistics():
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(TWO_REPLICAS)], capture_output=True, text=True

@@ -192,6 +192,7 @@ def test_micro_batches_give_the_step_of_the_batch(stepped, teacher, batch):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_two_replicas_compute_the_losses_of_one_device(teacher, coco_file, unlabeled):
     settings = tiny.NETWORK | {
         # BatchNorm is synchronised in the feature network and the heads.

@@ -17,7 +17,7 @@ from export import formats
 from export.calibration import representative_images
 
 # Hundreds of steps.
-pytestmark = pytest.mark.optimized_graphs
+pytestmark = [pytest.mark.optimized_graphs, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

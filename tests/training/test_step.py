@@ -153,6 +153,7 @@ def test_a_step_whose_gradients_overflow_changes_no_weight(batch):
     assert float(optimizer.loss_scale) == 2.0**99
 
 
+@pytest.mark.thorough
 def test_xla_gives_the_same_step(plain, batch):
     expected, model = plain
     losses, compiled = one_step(batch, **{"training.xla": True})
