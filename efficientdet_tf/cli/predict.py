@@ -139,7 +139,9 @@ def _problems(counts: "Counts", files: "PredictionFiles") -> list[str]:
     if counts.refused:
         what = "images" if are_images else "images and frames"
         total = counts.refused + counts.images + counts.frames
-        problems.append(f"{counts.refused} of {total} {what} had no answer of the server")
+        last = f", the last {counts.refused_in_a_row} in a row: no more were sent"
+        rest = last * counts.is_given_up
+        problems.append(f"{counts.refused} of {total} {what} had no answer of the server{rest}")
     return problems
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from efficientdet_tf.data.records import DataError, DetectionData
+from keras_layers.options import nearest
 
 if TYPE_CHECKING:
     from efficientdet_tf.data.annotations import Annotations
@@ -162,7 +163,8 @@ def _recognise(path: str) -> str:
         if _module(name).recognises(path):
             return name
     if not Path(path).exists():
-        raise DataError(f"{path}: no such file or folder")
+        near = f"; did you mean {BUILT_IN!r}?" if nearest(path, [BUILT_IN]) else ""
+        raise DataError(f"{path}: no such file or folder{near}")
     raise DataError(
         f"{path}: not recognised as {', '.join(FORMATS)}; a COCO .json file, or folder with "
         "annotations/instances_*.json, a Pascal VOC folder with Annotations, a YOLO data.yaml, "

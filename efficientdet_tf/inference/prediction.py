@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from efficientdet_tf.detector import Detector
     from efficientdet_tf.inference.explanation import Explainer
 
+# Images in a row without an answer of a server after which no more are sent: each may have taken
+# a minute.
+MOST_REFUSED = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictionFiles:
@@ -59,6 +63,7 @@ class Counts:
       detections: number of detections in them.
       unreadable: number of images and videos that could not be read, or not to the end.
       refused: number of images and frames for which a server had no answer.
+      refused_in_a_row: number of the last ones among them, without one that was answered.
     """
 
     images: int = 0
@@ -66,9 +71,16 @@ class Counts:
     detections: int = 0
     unreadable: int = 0
     refused: int = 0
+    refused_in_a_row: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether so many had no answer that no more are sent."""
+        return self.refused_in_a_row >= MOST_REFUSED
 
     def add(self, frame: Frame, found: Detections) -> None:
         """Count an image or frame, and its detections."""
+        self.refused_in_a_row = 0
         self.images += frame.index is None
         self.frames += frame.index is not None
         self.detections += len(found)
@@ -162,7 +174,8 @@ def predict(
     """Write detections, and images with them.
 
     At most the images of two batches are in memory, and no results. What cannot be read, or has no
-    answer of a server, is reported on standard error and skipped. A camera is read until Ctrl-C, or
+    answer of a server, is reported on standard error and skipped; after `MOST_REFUSED` without an
+    answer in a row, the rest is not sent. A camera is read until Ctrl-C, or
     for `num_frames`.
 
     Args:
@@ -198,6 +211,8 @@ def predict(
                     write(frame, found)
                 counts.add(frame, found)
             bar.update(len(batch))
+            if counts.is_given_up:
+                break
     return counts
 
 
@@ -232,13 +247,28 @@ def _detect(
     except ServerError as error:
         if len(frames) > 1:
             # Which of them it was is not known.
-            return [pair for frame in frames for pair in _detect(detector, [frame], counts)]
+            return _detect_each(detector, frames, counts)
         [frame] = frames
         counts.refused += 1
+        counts.refused_in_a_row += 1
         where = "" if frame.index is None else f", frame {frame.index}"
         tqdm.write(f"skipped {frame.source.location}{where}: {error}", file=sys.stderr)
         return []
     return list(zip(frames, found))
+
+
+def _detect_each(
+    detector: "Detector", frames: Sequence[Frame], counts: Counts
+) -> list[tuple[Frame, Detections]]:
+    pairs: list[tuple[Frame, Detections]] = []
+    for frame in frames:
+        if counts.is_given_up:
+            break
+        pair = _detect(detector, [frame], counts)
+        if pair:
+            counts.refused_in_a_row = 0
+        pairs += pair
+    return pairs
 
 
 def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

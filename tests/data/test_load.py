@@ -34,3 +34,6 @@ def test_a_path_of_no_format_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path / "missing"))
     assert str(error.value) == f"{tmp_path / 'missing'}: no such file or folder"
+    with pytest.raises(DataError) as error:
+        data.load("digit")
+    assert str(error.value) == "digit: no such file or folder; did you mean 'digits'?"

@@ -251,6 +251,37 @@ def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys)
     assert sorted(path.name for path in output.glob("*.png")) == ["10.png", "15.png"]
 
 
+class BusyHandler(RestHandler):
+    """Server that has its classes, and detects nothing."""
+
+    def do_POST(self):  # noqa: N802
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if request["signature_name"] == "serving_default":
+            return self.answer(503, {"error": "busy"})
+        self.answer(200, {"outputs": {"ids": [5], "names": ["ant"], "num_classes": [1]}})
+
+
+def test_a_server_that_does_not_answer_ten_times_in_a_row_is_not_asked_again(tmp_path, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for width in range(10, 24):
+        PIL.Image.new("RGB", (width, 9)).save(folder / f"{width}.png")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BusyHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        arguments = [f"--server={address}", f"--input={folder}", f"--output={output}"]
+        code = command_line.call(predict_command.COMMAND, arguments)
+        server.shutdown()
+    assert code == 1
+    *skipped, end = capsys.readouterr().err.splitlines()
+    assert len(skipped) == 10 and skipped[-1].startswith(f"skipped {folder}/19.png: ")
+    assert end == (
+        "predict: 10 of 10 images had no answer of the server, the last 10 in a row: no more were "
+        "sent"
+    )
+    assert json.loads((output / "detections.json").read_text(encoding="utf-8")) == []
+
+
 def test_a_missing_model_is_one_line(addresses):
     with pytest.raises(ServerError) as error:
         Detector.from_server(addresses["grpc"], "other")
