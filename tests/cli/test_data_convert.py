@@ -54,7 +54,7 @@ def test_format_images_and_split_can_be_named(source, tmp_path):
     done = convert(f"--data={source}", "--to=voc", f"--output={tmp_path}/out", "--format=coc")
     assert done.stderr == (
         "data: data.format: 'coc' is unknown; use one of auto, digits, tfds, voc, yolo, "
-        "tfrecord, csv, cvat, coco, labelme\n"
+        "tfrecord, tf_csv, csv, cvat, coco, labelme\n"
     )
 
 
