@@ -1,6 +1,6 @@
 # make demo   train a small detector, evaluate and export it, draw what it finds
-# make test   the tests
-# make test-all  these and the thorough ones, which take as long again: before a release
+# make test   the tests, but for thorough ones
+# make test-all   all tests, which takes minutes more: before a release
 # make lint   style and types
 # make docs   the documentation site, in build/site
 #

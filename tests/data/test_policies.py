@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cases import few
 from efficientdet_tf.boxes import pairwise_overlaps
 from efficientdet_tf.config import AugmentationConfig
 from efficientdet_tf.data import policies, policy_steps
@@ -152,7 +153,7 @@ def test_a_probability_is_how_often():
     assert 40 < count < 80
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", few(POLICIES, ("v0", "rand").__contains__))
 def test_a_policy_follows_its_seed_and_keeps_boxes_in_the_image(policy):
     settings = AugmentationConfig(policy=policy)
 

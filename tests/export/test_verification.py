@@ -153,6 +153,7 @@ def test_layers_are_kept_in_float_until_int8_loses_little_enough(
     assert refusal.seen[4:] == [8]
 
 
+@pytest.mark.thorough
 def test_int8_that_never_holds_is_refused(int8_exporter, tmp_path):
     exporter, refusal = int8_exporter(tmp_path), Refusal(least=10_000)
     with pytest.raises(VerificationError) as error:
