@@ -5,7 +5,7 @@ coco      train.json and val.json: the entries of the source, with all their fie
 yolo      data.yaml, train.txt and val.txt, which list the images where they are
 voc       the annotation files and images, as hard links, and ImageSets/Main
 csv       the rows of the source, and hard links of the images
-others    `layouts`: TFRecord as TFRecord, CVAT, LabelMe and digits as COCO
+others    `layouts`: TFRecord as TFRecord, CVAT, LabelMe, CSV of boxes in pixels and digits as COCO
 """
 
 import collections
