@@ -139,9 +139,10 @@ def _problems(counts: "Counts", files: "PredictionFiles") -> list[str]:
     if counts.refused:
         what = "images" if are_images else "images and frames"
         total = counts.refused + counts.images + counts.frames
-        last = f", the last {counts.refused_in_a_row} in a row: no more were sent"
-        rest = last * counts.is_given_up
-        problems.append(f"{counts.refused} of {total} {what} had no answer of the server{rest}")
+        problem = f"{counts.refused} of {total} {what} had no answer of the server"
+        if counts.is_given_up:
+            problem += f", the last {counts.refused_in_a_row} in a row: no more were sent"
+        problems.append(problem)
     return problems
 
 

@@ -80,7 +80,6 @@ class Counts:
 
     def add(self, frame: Frame, found: Detections) -> None:
         """Count an image or frame, and its detections."""
-        self.refused_in_a_row = 0
         self.images += frame.index is None
         self.frames += frame.index is not None
         self.detections += len(found)
@@ -247,28 +246,20 @@ def _detect(
     except ServerError as error:
         if len(frames) > 1:
             # Which of them it was is not known.
-            return _detect_each(detector, frames, counts)
+            return [
+                pair
+                for frame in frames
+                if not counts.is_given_up
+                for pair in _detect(detector, [frame], counts)
+            ]
         [frame] = frames
         counts.refused += 1
         counts.refused_in_a_row += 1
         where = "" if frame.index is None else f", frame {frame.index}"
         tqdm.write(f"skipped {frame.source.location}{where}: {error}", file=sys.stderr)
         return []
+    counts.refused_in_a_row = 0
     return list(zip(frames, found))
-
-
-def _detect_each(
-    detector: "Detector", frames: Sequence[Frame], counts: Counts
-) -> list[tuple[Frame, Detections]]:
-    pairs: list[tuple[Frame, Detections]] = []
-    for frame in frames:
-        if counts.is_given_up:
-            break
-        pair = _detect(detector, [frame], counts)
-        if pair:
-            counts.refused_in_a_row = 0
-        pairs += pair
-    return pairs
 
 
 def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

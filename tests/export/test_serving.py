@@ -215,7 +215,7 @@ class FailingHandler(RestHandler):
         if request["signature_name"] == "serving_default":
             [image] = request["inputs"]["image_bytes"]
             width = PIL.Image.open(io.BytesIO(base64.b64decode(image["b64"]))).width
-            if width == 11:
+            if width == 11 or width > 20:
                 return self.answer(503, {"error": "out of memory\nmore"})
             outputs = {"boxes": [[[1, 2, 3, 4]]], "scores": [[0.5]], "num_detections": [1]}
             outputs["status"] = ["not readable" if width == 12 else "ok"]
@@ -223,10 +223,10 @@ class FailingHandler(RestHandler):
         self.answer(200, {"outputs": outputs})
 
 
-def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys):
-    folder, output = tmp_path / "in", tmp_path / "out"
+def predict_widths(widths, folder, output):
+    """Predict by the failing server in images of these widths: exit code, and its address."""
     folder.mkdir()
-    for width in range(10, 16):
+    for width in widths:
         PIL.Image.new("RGB", (width, 9)).save(folder / f"{width}.png")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FailingHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -234,6 +234,12 @@ def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys)
         arguments = [f"--server={address}", f"--input={folder}", f"--output={output}"]
         code = command_line.call(predict_command.COMMAND, arguments)
         server.shutdown()
+    return code, address
+
+
+def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    code, address = predict_widths(range(10, 16), folder, output)
     printed = capsys.readouterr()
     assert code == 1
     assert printed.out == f"2 detections in 2 images, written to {output}\n"
@@ -251,35 +257,18 @@ def test_requests_that_fail_are_counted_and_the_others_written(tmp_path, capsys)
     assert sorted(path.name for path in output.glob("*.png")) == ["10.png", "15.png"]
 
 
-class BusyHandler(RestHandler):
-    """Server that has its classes, and detects nothing."""
-
-    def do_POST(self):  # noqa: N802
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if request["signature_name"] == "serving_default":
-            return self.answer(503, {"error": "busy"})
-        self.answer(200, {"outputs": {"ids": [5], "names": ["ant"], "num_classes": [1]}})
-
-
 def test_a_server_that_does_not_answer_ten_times_in_a_row_is_not_asked_again(tmp_path, capsys):
     folder, output = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for width in range(10, 24):
-        PIL.Image.new("RGB", (width, 9)).save(folder / f"{width}.png")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BusyHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        arguments = [f"--server={address}", f"--input={folder}", f"--output={output}"]
-        code = command_line.call(predict_command.COMMAND, arguments)
-        server.shutdown()
+    code, _ = predict_widths(range(15, 35), folder, output)
     assert code == 1
     *skipped, end = capsys.readouterr().err.splitlines()
-    assert len(skipped) == 10 and skipped[-1].startswith(f"skipped {folder}/19.png: ")
+    assert len(skipped) == 10 and skipped[-1].startswith(f"skipped {folder}/30.png: ")
     assert end == (
-        "predict: 10 of 10 images had no answer of the server, the last 10 in a row: no more were "
+        "predict: 10 of 16 images had no answer of the server, the last 10 in a row: no more were "
         "sent"
     )
-    assert json.loads((output / "detections.json").read_text(encoding="utf-8")) == []
+    entries = json.loads((output / "detections.json").read_text(encoding="utf-8"))
+    assert [entry["file"] for entry in entries] == [f"{width}.png" for width in range(15, 21)]
 
 
 def test_a_missing_model_is_one_line(addresses):
