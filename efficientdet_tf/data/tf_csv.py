@@ -30,6 +30,7 @@ from efficientdet_tf.data.records import DataError
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 _COLUMNS = ("filename", "class", *_CORNERS)
 _SIZE = ("height", "width")
+_FORMAT = "such a CSV file"
 
 
 class _Row(NamedTuple):
@@ -49,7 +50,11 @@ def lacks_validation(path: str) -> str:
     """Explain why `path`, a training set, has no validation images; "" if it has some."""
     if not Path(path).is_dir():
         return "a CSV file is a single split"
-    return "" if _named(Path(path), "val") else "there is no CSV file of a split val"
+    return (
+        ""
+        if _named(Path(path), "val", _every_file(Path(path)))
+        else "there is no CSV file of a split val"
+    )
 
 
 def read(path: str, *, images: str, split: str) -> Annotations:
@@ -94,14 +99,13 @@ def read(path: str, *, images: str, split: str) -> Annotations:
 
 def _is_table(file: Path) -> bool:
     """Tell whether a path is a CSV file whose header has the columns."""
-    if file.suffix.lower() != ".csv" or not file.is_file():
+    if file.suffix.lower() != ".csv":
         return False
     try:
-        with open(file, encoding="utf-8-sig") as opened:
-            header = opened.readline()
-    except (OSError, UnicodeDecodeError):
+        next(read_rows(file, ("filename", "xmin"), format=_FORMAT), None)
+    except DataError:
         return False
-    return {"filename", "xmin"} <= {name.strip(' "') for name in header.strip().split(",")}
+    return True
 
 
 def _every_file(root: Path) -> list[Path]:
@@ -112,11 +116,11 @@ def _every_file(root: Path) -> list[Path]:
     return [file for place in places for file in sorted(place.glob("*.csv")) if _is_table(file)]
 
 
-def _named(root: Path, split: str, every: list[Path] | None = None) -> list[Path]:
+def _named(root: Path, split: str, every: list[Path]) -> list[Path]:
     """List the files that are of a split by their name, or by that of their folder."""
     return [
         file
-        for file in (_every_file(root) if every is None else every)
+        for file in every
         if split_names.is_of_split(split, str(file.relative_to(root).parent))
         or split_names.is_of_split(split, file)
     ]
@@ -135,7 +139,7 @@ def _files_of_split(root: Path, split: str, every: list[Path]) -> list[Path]:
 
 
 def _read_rows(file: Path) -> list[_Row]:
-    rows = read_rows(file, _COLUMNS, _SIZE, format="such a CSV file")
+    rows = read_rows(file, _COLUMNS, _SIZE, format=_FORMAT)
     return [
         _Row(number, name.strip(), label.strip(), rest[:4], rest[4:])
         for number, (name, label, *rest) in rows
