@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from efficientdet_tf.backbones import BACKBONES, Backbone, find
+from efficientdet_tf.backbones import Backbone, find
 from efficientdet_tf.config.declaration import (
     ConfigError,
     Mark,
@@ -45,7 +45,6 @@ from efficientdet_tf.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
-from keras_layers.import_path import is_import_path
 from keras_layers.options import did_you_mean
 
 __all__ = [
@@ -189,8 +188,7 @@ class Config(BaseModel):
         """
         values = _with_switches(values)
         backbone = str(values.get("model.backbone", self.model.backbone))
-        is_known = backbone in BACKBONES or is_import_path(backbone)
-        if backbone != self.model.backbone and is_known:
+        if backbone != self.model.backbone:
             values = {**_needs(find(backbone)), **values}
         sections: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
