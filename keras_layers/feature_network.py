@@ -74,14 +74,17 @@ def network_class(name: str) -> type:
       name: a key of `NETWORKS`, or the import path "module:class" of the user's own.
 
     Raises:
-      ValueError: if the name is unknown, or the import path leads nowhere.
+      ValueError: if the name is unknown, or the import path leads to no such class.
     """
     if not isinstance(name, str) or not (name in NETWORKS or is_import_path(name)):
         raise ValueError(f"name: {name!r} is not a feature network{did_you_mean(name, NETWORKS)}")
     try:
-        return load_object(NETWORKS.get(name, name))
+        found = load_object(NETWORKS.get(name, name))
     except ValueError as error:
         raise ValueError(f"name: {error}") from error
+    if not isinstance(found, type) or not hasattr(found, "from_images"):
+        raise ValueError(f"name: {name} is no class of a feature network")
+    return found
 
 
 def own_options(name: str) -> list[str]:

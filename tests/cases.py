@@ -17,5 +17,6 @@ def few(cases: Iterable[Any], is_kept: Callable[[Any], bool]) -> list[Any]:
 
 
 def _thorough(case: Any) -> Any:
+    # A named tuple is one value.
     values = case if type(case) is tuple else (case,)
     return pytest.param(*values, marks=pytest.mark.thorough)

@@ -1,6 +1,5 @@
 """A backbone and a feature network of a user's own, as the page about them has them."""
 
-import json
 import re
 import shlex
 import sys
@@ -16,8 +15,28 @@ from efficientdet_tf.checkpoints.imagenet import BackboneError, read_backbone
 from efficientdet_tf.config import Config, ConfigError
 from efficientdet_tf.detector import Detector
 from efficientdet_tf.run_directory import RunDirectory
+from efficientdet_tf.training.freezing import freeze
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own-parts.md").read_text()
+
+
+MORE = """
+from my_parts import Neighbours, PlainBackbone
+
+class FromLevel4(PlainBackbone):
+    def call(self, images, training=None):
+        features = super().call(images, training)
+        return {level: features[level] for level in (4, 5)}
+
+class Wide(PlainBackbone):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+
+class Deep(Neighbours):
+    def __init__(self, *, depth=1, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +45,12 @@ def my_parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (folder / "my_parts.py").write_text(code)
+    (folder / "more_parts.py").write_text(MORE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield folder
-        sys.modules.pop("my_parts")
+        for name in ("my_parts", "more_parts"):
+            sys.modules.pop(name, None)
 
 
 def test_the_command_of_the_page_trains_and_its_run_detects(my_parts, tmp_path, monkeypatch):
@@ -74,7 +95,7 @@ def test_another_backbone_brings_the_pixel_statistics_of_imagenet():
     own = lite.override({"model.backbone": "not.imported:Yet"})
     assert own.model.pixel_mean == Config().model.pixel_mean != lite.model.pixel_mean
     assert own.model.backbone_survival_prob == own.model.backbone_width == 1
-    assert json.loads(json.dumps(own.to_dict()))["model"]["backbone"] == "not.imported:Yet"
+    assert Config.from_dict(own.to_dict()) == own
     with pytest.raises(ConfigError) as error:
         own.override({"model.backbone_width": 0.5})
     assert str(error.value) == (
@@ -104,22 +125,38 @@ def test_another_backbone_brings_the_pixel_statistics_of_imagenet():
             "input for it; choose another backbone or feature network",
         ),
         (
-            {"model.backbone": "small_parts:FromLevel4"},
-            "model.min_level: the finest of small_parts:FromLevel4 is 4",
+            {"model.backbone": "more_parts:FromLevel4"},
+            "model.min_level: the finest of more_parts:FromLevel4 is 4",
+        ),
+        (
+            {"model.backbone": "json:loads"},
+            "model.backbone: json:loads is no class of a Keras layer",
+        ),
+        (
+            {"neck.name": "json:JSONDecoder"},
+            "neck.name: json:JSONDecoder is no class of a feature network",
+        ),
+        (
+            {"model.backbone": "more_parts:Wide"},
+            "model.backbone: more_parts:Wide: cannot be made with a name only: Wide.__init__() "
+            "missing 1 required positional argument: 'width'",
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(my_parts, monkeypatch, settings, message):
-    (my_parts / "small_parts.py").write_text(
-        "from my_parts import PlainBackbone\n"
-        "class FromLevel4(PlainBackbone):\n"
-        "    def call(self, images, training=None):\n"
-        "        features = super().call(images, training)\n"
-        "        return {level: features[level] for level in (4, 5)}\n"
-    )
+def test_what_does_not_fit_is_one_line(my_parts, settings, message):
     with pytest.raises(ConfigError) as error:
         model_lib.build(tiny.config(**settings))
     assert str(error.value) == message
+
+
+def test_options_and_frozen_layers_are_those_of_the_classes(my_parts):
+    config = tiny.config(
+        **{"model.backbone": "my_parts:PlainBackbone", "neck.name": "more_parts:Deep"},
+        **{"neck.options.depth": 2},
+    )
+    model = model_lib.build(config)
+    assert model.get_layer("feature_network").depth == 2
+    assert freeze(model, "backbone/conv_1/.*") == 1
 
 
 def test_an_option_that_a_network_of_ones_own_lacks(my_parts):

@@ -10,7 +10,7 @@ A backbone of the user's own has no line here: its name is the import path of it
 `find`.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_layers.import_path import load_object
 
@@ -107,8 +107,17 @@ def build_backbone(
     backbone = find(name)
     layer = load_object(backbone.layer)
     if name not in BACKBONES:
-        return layer(name=layer_name)
+        return _build_own(name, layer, layer_name)
     return layer(name, name=layer_name, **(scale if backbone.is_scalable else {}))
+
+
+def _build_own(path: str, layer: Any, layer_name: str) -> "keras.layers.Layer":
+    if not isinstance(layer, type):
+        raise ValueError(f"{path} is no class of a Keras layer")
+    try:
+        return layer(name=layer_name)
+    except TypeError as error:
+        raise ValueError(f"{path}: cannot be made with a name only: {error}") from error
 
 
 def check_scale(name: str, **scale: float) -> None:
