@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -79,11 +80,28 @@ AUGMENTATIONS = {
 }
 
 
+class Throughput(NamedTuple):
+    """Speed of a pipeline without a consumer.
+
+    Attributes:
+      start: processor seconds until the first batch.
+      rate: images per second after it.
+      milliseconds: processor milliseconds for an image.
+    """
+
+    start: float
+    rate: float
+    milliseconds: float
+
+
 def throughput(
     source: DetectionData, config: Config, batch_size: int, seconds: float
-) -> tuple[float, float]:
-    """Measure images per second without a consumer, and processor milliseconds for an image."""
+) -> Throughput:
+    """Measure the start of a pipeline, and its speed for some seconds."""
+    work = time.process_time()
     batches = iter(pipeline.training_dataset(source, config, batch_size))
+    next(batches)
+    until_first = time.process_time() - work
     # The first batches start threads and fill cache and buffers.
     warm_up = len(source) // batch_size + 1 if config.data.cache else 10
     for _ in range(warm_up):
@@ -93,7 +111,7 @@ def throughput(
         next(batches)
         count += batch_size
     milliseconds = 1000 * (time.process_time() - work) / count
-    return count / (time.perf_counter() - start), milliseconds
+    return Throughput(until_first, count / (time.perf_counter() - start), milliseconds)
 
 
 def stage_times(source: DetectionData, config: Config, num_images: int) -> dict[str, float]:
@@ -207,12 +225,16 @@ def _report(source: DetectionData) -> Iterator[str]:
             yield f"{name} at {width} x {height}"
             for augmentation_name, settings in AUGMENTATIONS.items():
                 changed = config.override(settings)
-                rate, _ = throughput(source, changed, _BATCH_SIZE.value, _SECONDS.value)
-                yield f"  {augmentation_name:<18} {rate:7.1f} images per second"
+                speed = throughput(source, changed, _BATCH_SIZE.value, _SECONDS.value)
+                yield (
+                    f"  {augmentation_name:<18} {speed.rate:7.1f} images per second, "
+                    f"{speed.start:.1f} s until the first batch"
+                )
             continue
-        rate, milliseconds = throughput(source, config, _BATCH_SIZE.value, _SECONDS.value)
-        yield f"{name} at {width} x {height}: {rate:.1f} images per second"
-        yield f"  {'this process':<16} {milliseconds:7.2f} ms an image"
+        speed = throughput(source, config, _BATCH_SIZE.value, _SECONDS.value)
+        yield f"{name} at {width} x {height}: {speed.rate:.1f} images per second"
+        yield f"  {'first batch':<16} {speed.start:7.2f} s"
+        yield f"  {'this process':<16} {speed.milliseconds:7.2f} ms an image"
         times = stage_times(source, config, _IMAGES.value)
         times["batch"] = batching_time(config, _BATCH_SIZE.value, _IMAGES.value)
         for stage, milliseconds in times.items():

@@ -11,7 +11,9 @@ import tensorflow as tf
 REDUCTIONS = (1, 2, 4, 8)
 
 _EXIF_HEADER = b"Exif\x00\x00"
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG = [0x01, 0x12]
+# What the bytes of a number count.
+_BIG_ENDIAN = [1 << 24, 1 << 16, 1 << 8, 1]
 # Type of an unsigned integer of four bytes in TIFF; the orientation's should have two.
 _LONG = 4
 _APP1 = b"\xff\xe1"
@@ -85,23 +87,25 @@ def _orientation_in_segment(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
     tiff = tf.cast(tf.io.decode_raw(tf.strings.substr(after, 0, tiff_size), tf.uint8), tf.int32)
     # Bytes after a truncated structure read as zeros, which is no valid orientation.
     tiff = tf.pad(tiff, [[0, 16]])
-    big_endian = tiff[0] == ord("M")
-
-    def number(position: tf.Tensor, width: int) -> tf.Tensor:
-        """Read the unsigned integers of `width` bytes at `position`, of any shape."""
-        weights = [1 << 8 * i for i in reversed(range(width))]
-        weights = tf.where(big_endian, weights, weights[::-1])
-        return tf.reduce_sum(tf.gather(tiff, position[..., None] + tf.range(width)) * weights, -1)
+    is_big_endian = tiff[0] == ord("M")
+    # What the bytes of a number count, of two and of four.
+    two = tf.where(is_big_endian, [256, 1], [1, 256])
+    four = tf.where(is_big_endian, _BIG_ENDIAN, _BIG_ENDIAN[::-1])
+    tag = tf.where(is_big_endian, _ORIENTATION_TAG, _ORIENTATION_TAG[::-1])
 
     last = tf.size(tiff) - 2
-    directory = tf.clip_by_value(number(tf.constant(4), 4), 0, last)
-    count = tf.minimum(number(directory, 2), (last - directory) // 12)
-    entries = directory + 2 + 12 * tf.range(count)
-    entries = tf.boolean_mask(entries, number(entries, 2) == _ORIENTATION_TAG)
+    directory = tf.clip_by_value(tf.reduce_sum(tiff[4:8] * four), 0, last)
+    count = tf.reduce_sum(tf.slice(tiff, [directory], [2]) * two)
+    count = tf.minimum(count, (last - directory) // 12)
+    entries = tf.reshape(tf.slice(tiff, [directory + 2], [12 * count]), [-1, 12])
+    # After them one that says upright, for files without an orientation: 256 % 256 is 0.
+    upright = tf.concat([tag, tf.zeros([6], tf.int32), two % 256, [0, 0]], axis=0)
+    entries = tf.concat([entries, [upright]], axis=0)
+    first = tf.argmax(tf.reduce_all(entries[:, :2] == tag, axis=1))
+    entry = tf.gather(entries, first)
     # A number of four bytes fills its place, one of two bytes is at its begin.
-    is_long = number(entries + 2, 2) == _LONG
-    values = tf.where(is_long, number(entries + 8, 4), number(entries + 8, 2))
-    value = tf.concat([values, [1]], axis=0)[0]
+    is_long = tf.reduce_sum(entry[2:4] * two) == _LONG
+    value = tf.reduce_sum(tf.where(is_long, entry[8:] * four, tf.pad(entry[8:10] * two, [[0, 2]])))
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 

@@ -14,6 +14,9 @@ from efficientdet_tf.data.record_columns import RecordColumns, offsets_of, train
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.data.tfrecord_reading import encoded_images
 
+# Traced once instead of for each data set: it takes a fifth of a second.
+_decode_image = tf.function(decode_image, autograph=False)
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordTable:
@@ -97,7 +100,7 @@ class RecordTable:
         else:
             given = encoded
             encoded = tf.cond(given == "", lambda: self._encoded(position), lambda: given)
-        return decode_image(encoded, apply_exif, reduction)
+        return _decode_image(encoded, apply_exif, reduction)
 
     def _encoded(self, position: tf.Tensor) -> tf.Tensor:
         index = tf.gather(self.file_indices, position)
