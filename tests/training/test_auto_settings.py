@@ -109,6 +109,7 @@ def test_the_report_shows_the_range_test(run):
     assert 'alt="Learning-rate range test"' in page
 
 
+@pytest.mark.thorough
 def test_a_run_is_that_with_the_chosen_settings(run, tmp_path):
     directory, _ = run
     switches = dict.fromkeys(map(auto_switch, AUTO), False)

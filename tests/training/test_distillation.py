@@ -182,6 +182,7 @@ def test_a_step_adds_the_loss_to_the_others_and_trains_no_teacher(stepped, teach
     assert with_teacher.program > without.program
 
 
+@pytest.mark.thorough
 def test_micro_batches_give_the_step_of_the_batch(stepped, teacher, batch):
     whole, model = stepped
     settings = {"training.gradient_accumulation_steps": 2, "distillation.teacher": teacher}
@@ -221,6 +222,7 @@ def test_two_replicas_compute_the_losses_of_one_device(teacher, coco_file, unlab
         assert value == pytest.approx(expected[name], rel=1e-4), name
 
 
+@pytest.mark.thorough
 def test_a_teacher_in_mixed_precision(stepped, teacher, batch):
     expected, _ = stepped
     settings = {"training.precision": "mixed_bfloat16", "distillation.teacher": teacher}
@@ -303,6 +305,7 @@ def test_a_run_records_the_loss_and_the_teacher_and_holds_no_weights_of_it(finis
     assert 2.5 * student < held < 3.1 * student
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_same_bit_by_bit(finished, run_settings, tmp_path):
     # As a stop after the first step leaves it.
     resumed = tmp_path / "resumed"
