@@ -198,7 +198,7 @@ def _stages(config: Config) -> list[Callable[[dict], dict]]:
 
     def assign(v):
         classes, boxes, count = targets.assign(
-            anchors.from_config(config), v["boxes"], v["classes"]
+            anchors.grid_from_config(config), v["boxes"], v["classes"]
         )
         return {"class_targets": classes, "box_targets": boxes, "count": count}
 

@@ -5,10 +5,37 @@ Boxes are float32 [ymin, xmin, ymax, xmax] in pixels of the network's input.
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from efficientdet_tf.config import Config
+
+
+class AnchorGrid(NamedTuple):
+    """Anchors, and the grid that each kind of them is on.
+
+    A kind are the anchors of a level, octave and aspect ratio: all of a size, one at each position
+    of the level's feature map. Of K kinds:
+
+    Attributes:
+      boxes: float32 [N, 4], the anchors, ymin, xmin, ymax, xmax in pixels.
+      sizes: float32 [K, 2], height and width in pixels.
+      centers: float32 [K, 2], centre (y, x) of the first anchor in pixels.
+      strides: float32 [K, 2], pixels from row to row and from column to column.
+      shapes: int32 [K, 2], rows and columns.
+      first: int32 [K], index of the first anchor.
+      steps: int32 [K, 2], number of anchors from row to row and from column to column.
+    """
+
+    boxes: np.ndarray
+    sizes: np.ndarray
+    centers: np.ndarray
+    strides: np.ndarray
+    shapes: np.ndarray
+    first: np.ndarray
+    steps: np.ndarray
 
 
 def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tuple[int, int]]:
@@ -32,7 +59,12 @@ def feature_sizes(image_size: tuple[int, int], max_level: int) -> dict[int, tupl
 
 def from_config(config: Config) -> np.ndarray:
     """Generate the anchors of a config: float32 [N, 4] in pixels of the network's input."""
-    return generate(
+    return grid_from_config(config).boxes
+
+
+def grid_from_config(config: Config) -> AnchorGrid:
+    """Generate the anchors of a config with their grids."""
+    return generate_grid(
         config.model.image_size,
         config.model.min_level,
         config.model.max_level,
@@ -71,6 +103,18 @@ def generate(
     Raises:
       ValueError: when `scale` does not have one number for each level.
     """
+    return generate_grid(image_size, min_level, max_level, num_scales, aspect_ratios, scale).boxes
+
+
+def generate_grid(
+    image_size: tuple[int, int],
+    min_level: int,
+    max_level: int,
+    num_scales: int,
+    aspect_ratios: Sequence[float | Sequence[float]],
+    scale: float | Sequence[float],
+) -> AnchorGrid:
+    """Generate all anchors of an image with their grids; arguments and errors as in `generate`."""
     levels = range(min_level, max_level + 1)
     scales = tuple(scale) if isinstance(scale, Sequence) else (scale,) * len(levels)
     if len(scales) != len(levels):
@@ -108,17 +152,40 @@ def _generate(
     num_scales: int,
     factors: tuple[tuple[float, float], ...],
     scales: tuple[float, ...],
-) -> np.ndarray:
-    sizes = feature_sizes(image_size, levels[-1])
+) -> AnchorGrid:
+    maps = feature_sizes(image_size, levels[-1])
     half_shapes = shapes(num_scales, factors) / 2
-    boxes = []
+    grids, num_anchors = [], 0
     for level, scale in zip(levels, scales, strict=True):
-        stride = np.array(image_size) / np.array(sizes[level])
-        rows, columns = (np.arange(n) + 0.5 for n in sizes[level])
-        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1) * stride
-        centers = grid.reshape(-1, 1, 2)
-        extent = (scale * stride * half_shapes).reshape(1, -1, 2)
-        boxes.append(np.concatenate([centers - extent, centers + extent], axis=-1).reshape(-1, 4))
-    anchors = np.concatenate(boxes).astype(np.float32)
-    anchors.setflags(write=False)
-    return anchors
+        stride = np.array(image_size) / np.array(maps[level])
+        extents = (scale * stride * half_shapes).reshape(-1, 2)
+        grids.append(_level_grid(maps[level], stride, extents, num_anchors))
+        num_anchors += len(grids[-1].boxes)
+    grid = AnchorGrid(*map(np.concatenate, zip(*grids)))
+    for array in grid:
+        array.setflags(write=False)
+    return grid
+
+
+def _level_grid(
+    map_size: tuple[int, int], stride: np.ndarray, extents: np.ndarray, first: int
+) -> AnchorGrid:
+    """Build the anchors of a level from half of their heights and widths, float64 [A, 2]."""
+    rows, columns = (np.arange(n) + 0.5 for n in map_size)
+    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1) * stride
+    centers = positions.reshape(-1, 1, 2)
+    boxes = np.concatenate([centers - extents, centers + extents], axis=-1).reshape(-1, 4)
+    count = len(extents)
+
+    def repeated(values: ArrayLike, dtype: type) -> np.ndarray:
+        return np.tile(np.array(values, dtype), [count, 1])
+
+    return AnchorGrid(
+        boxes.astype(np.float32),
+        sizes=(2 * extents).astype(np.float32),
+        centers=repeated(stride / 2, np.float32),
+        strides=repeated(stride, np.float32),
+        shapes=repeated(map_size, np.int32),
+        first=np.arange(first, first + count, dtype=np.int32),
+        steps=repeated([map_size[1] * count, count], np.int32),
+    )

@@ -26,6 +26,23 @@ def test_grid_equals_the_published_one(goldens, name):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_each_kind_of_anchor_is_on_its_grid(name):
+    grid = anchors.generate_grid(*GRIDS[name])
+    found = []
+    for kind, (num_rows, num_columns) in enumerate(grid.shapes):
+        rows, columns = np.meshgrid(range(num_rows), range(num_columns), indexing="ij")
+        places = np.stack([rows, columns], axis=-1)
+        indices = grid.first[kind] + (places * grid.steps[kind]).sum(-1)
+        boxes = grid.boxes[indices]
+        centers = grid.centers[kind] + places * grid.strides[kind]
+        np.testing.assert_allclose((boxes[..., :2] + boxes[..., 2:]) / 2, centers, atol=1e-3)
+        sizes = np.broadcast_to(grid.sizes[kind], centers.shape)
+        np.testing.assert_allclose(boxes[..., 2:] - boxes[..., :2], sizes, atol=1e-3)
+        found.append(indices.ravel())
+    np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.arange(len(grid.boxes)))
+
+
 def test_every_golden_grid_is_tested(goldens):
     assert set(np.load(goldens / "anchors.npz").files) == set(GRIDS)
 

@@ -8,10 +8,29 @@ from efficientdet_tf import anchors, targets
 from efficientdet_tf.box_tensors import iou_with_box
 from keras_layers.box_coder import decode
 
-GRID = anchors.generate((512, 512), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
-SMALL_GRID = anchors.generate((64, 96), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+GRID = anchors.generate_grid((512, 512), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+SMALL_GRID = anchors.generate_grid((64, 96), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
 NO_BOXES = np.zeros((0, 4), np.float32)
 NO_CLASSES = np.zeros(0, np.int32)
+
+
+def apart(boxes: np.ndarray) -> anchors.AnchorGrid:
+    """Return anchors of any place and size: each is a grid of its own."""
+    count = len(boxes)
+    once = np.ones([count, 2], np.int32)
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return anchors.AnchorGrid(
+        boxes, size, center, once.astype(np.float32), once, np.arange(count, dtype=np.int32), once
+    )
+
+
+def overlaps(anchor_boxes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the IoU of each box with each anchor: float32 [n, N]."""
+    one, other = boxes[:, None], anchor_boxes[None]
+    common = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    intersection = np.maximum(common, 0).prod(-1)
+    area, other_area = ((x[..., 2:] - x[..., :2]).prod(-1) for x in (one, other))
+    return intersection / (other_area + area - intersection)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +54,33 @@ def test_targets_equal_the_published_ones(goldens, index):
     np.testing.assert_allclose(box_targets, boxes.reshape(-1, 4), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(256, 256), (127, 65)], ids=str)
+def test_any_boxes_have_the_targets_of_all_overlaps(size):
+    """Of any size, partly or far outside of the image, on top of each other, on whole pixels."""
+    grid = anchors.generate_grid(size, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+    signature = [tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int32)]
+    assign = tf.function(lambda *boxes: targets.assign(grid, *boxes, 0.5, 0.4), signature)
+    rng = np.random.default_rng(0)
+    for count in range(1, 60):
+        sides = np.exp(rng.uniform(np.log(0.05), np.log(1.2 * max(size)), [count, 2]))
+        centers = rng.uniform(-0.1, 1.1, [count, 2]) * size
+        boxes = np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
+        far = [[3000, 0, 3050, 50]]
+        boxes = np.concatenate([boxes, boxes[:2], far]).astype(np.float32)
+        if count % 2:
+            boxes = np.stack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], 1).reshape(-1, 4)
+        numbers = np.arange(len(boxes))
+        class_targets, _, num_positives = assign(boxes, numbers)
+
+        matrix = overlaps(grid.boxes, boxes)
+        best = matrix.max(axis=0)
+        expected = np.where(best >= 0.5, matrix.argmax(axis=0), np.where(best >= 0.4, -2, -1))
+        # Backwards: of several boxes the first forces an anchor.
+        expected[matrix.argmax(axis=1)[::-1]] = numbers[::-1]
+        np.testing.assert_array_equal(class_targets, expected)
+        assert num_positives == (expected >= 0).sum()
+
+
 def test_no_boxes_leave_only_background():
     class_targets, box_targets, num_positives = targets.assign(SMALL_GRID, NO_BOXES, NO_CLASSES)
     assert set(class_targets.numpy()) == {targets.BACKGROUND}
@@ -47,14 +93,14 @@ def test_a_box_too_small_for_any_anchor_still_has_one():
     class_targets, box_targets, num_positives = targets.assign(SMALL_GRID, boxes, [7])
     assert num_positives.numpy() == 1
     positive = np.flatnonzero(class_targets == 7)
-    decoded = decode(box_targets.numpy()[positive], SMALL_GRID[positive])
+    decoded = decode(box_targets.numpy()[positive], SMALL_GRID.boxes[positive])
     np.testing.assert_allclose(decoded, boxes, atol=1e-4)
 
 
 def test_anchors_between_the_thresholds_are_ignored():
     """As in RetinaNet; positives and box targets are the same."""
     boxes = np.array([[8, 8, 48, 56]], np.float32)
-    overlaps = iou_with_box(tf.unstack(tf.constant(SMALL_GRID), axis=1), boxes[0]).numpy()
+    overlaps = iou_with_box(tf.unstack(tf.constant(SMALL_GRID.boxes), axis=1), boxes[0]).numpy()
     between = (overlaps >= 0.4) & (overlaps < 0.5)
     assert between.sum() > 3 and (overlaps >= 0.5).any()
     plain, plain_boxes, count = targets.assign(SMALL_GRID, boxes, [3])
@@ -77,7 +123,7 @@ def test_a_forced_anchor_overrides_a_better_match():
     # The only anchor near both boxes fits the second one exactly.
     anchor = np.array([[0, 0, 100, 100], [200, 200, 300, 300]], np.float32)
     boxes = np.array([[0, 0, 30, 30], [0, 0, 100, 100]], np.float32)
-    class_targets, _, _ = targets.assign(anchor, boxes, [1, 0])
+    class_targets, _, _ = targets.assign(apart(anchor), boxes, [1, 0])
     assert class_targets.numpy().tolist() == [1, targets.BACKGROUND]
 
 
@@ -100,8 +146,8 @@ def test_works_in_a_pipeline_with_images_of_any_number_of_boxes():
     signature = (tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int32))
     dataset = tf.data.Dataset.from_generator(samples, output_signature=signature).map(assign)
     class_targets, box_targets, num_positives = next(iter(dataset.batch(2, drop_remainder=True)))
-    assert dataset.element_spec[0].shape == [len(SMALL_GRID)]
-    assert dataset.element_spec[1].shape == [len(SMALL_GRID), 4]
+    assert dataset.element_spec[0].shape == [len(SMALL_GRID.boxes)]
+    assert dataset.element_spec[1].shape == [len(SMALL_GRID.boxes), 4]
     counted = (class_targets.numpy() >= 0).sum(1)
     np.testing.assert_array_equal(counted, num_positives)
     np.testing.assert_array_equal(box_targets.numpy().any(2).sum(1), num_positives)
@@ -144,12 +190,12 @@ def test_anchors_half_inside_an_ignored_region_are_excluded():
     )
     regions = np.array([[20, 20, 60, 60], [-5, -5, 0, 0]], np.float32)
     classes = [targets.IGNORED_REGION] * 2
-    found, _, num_positives = targets.assign(anchor_boxes, regions, classes)
+    found, _, num_positives = targets.assign(apart(anchor_boxes), regions, classes)
     assert found.numpy().tolist() == [-1, -2, -2, -1, -2]
     assert num_positives == 0
     # An object in the crowd has positive anchors.
     both = np.concatenate([regions, anchor_boxes[1:2]])
-    found, _, num_positives = targets.assign(anchor_boxes, both, [*classes, 4])
+    found, _, num_positives = targets.assign(apart(anchor_boxes), both, [*classes, 4])
     assert found.numpy().tolist() == [-1, 4, -2, -1, -2]
 
 
@@ -170,7 +216,7 @@ def test_excluded_anchors_have_no_loss():
             "cls_3": tf.constant(logits)[None, :, None, None],
             "box_3": tf.constant(deltas)[None, :, None],
         }
-        loss = DetectionLoss(LossConfig(iou_loss="ciou"), tf.constant(SMALL_GRID))
+        loss = DetectionLoss(LossConfig(iou_loss="ciou"), tf.constant(SMALL_GRID.boxes))
         losses.append(loss({**maps, "num_positives": count[None]}, outputs)["detection_loss"])
     assert left_out.any() and losses[0] == losses[1] > 0
 

@@ -293,7 +293,7 @@ def _augmentation(
 def _targets(example: Example, config: Config, has_ignored: bool) -> dict[str, tf.Tensor]:
     """Assign the targets of one image, as in `training_dataset` without the batch."""
     class_targets, box_targets, num_positives = targets.assign(
-        anchors.from_config(config),
+        anchors.grid_from_config(config),
         example.boxes,
         example.classes,
         config.anchors.positive_iou_threshold,

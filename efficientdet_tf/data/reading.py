@@ -176,13 +176,13 @@ class Reading:
 
         def read() -> tuple[tf.Tensor, bool]:
             pixels = read_pixels()
-            with tf.control_dependencies([pixels]), tf.control_dependencies([self._reset()]):
+            # Zero, and computed from the pixels: a control dependency on a function that is
+            # called, as the decoding is, does not wait for its result once it is inlined.
+            zero = tf.minimum(tf.size(pixels, out_type=tf.int64), 0)
+            with tf.control_dependencies([self._in_a_row.assign(zero, read_value=False)]):
                 return tf.identity(pixels), True
 
         return tf.cond(count <= self._most, read, lambda: (tf.zeros([1, 1, 3], tf.uint8), False))
-
-    def _reset(self) -> tf.Operation:
-        return self._in_a_row.assign(0, read_value=False)
 
     def _notice_gap(self, first: tf.Tensor, end: tf.Tensor, continues: tf.Tensor) -> tf.Tensor:
         noticed = tf.constant(False)

@@ -98,7 +98,7 @@ def test_targets_are_those_of_the_objects_that_are_no_crowd(data, config):
         ]
         boxes = network_boxes(record, record.boxes[:1])
         wanted_classes, wanted_boxes, count = targets.assign(
-            anchor_grid.from_config(config), boxes, record.classes[:1]
+            anchor_grid.grid_from_config(config), boxes, record.classes[:1]
         )
         np.testing.assert_array_equal(maps["class_targets"][i], wanted_classes)
         np.testing.assert_allclose(maps["box_targets"][i], wanted_boxes, atol=0.05)
@@ -133,10 +133,11 @@ def test_ignored_objects_are_no_background(data, config):
     found, plain = (batch["class_targets"].numpy() for batch in (maps, without))
     np.testing.assert_array_equal(maps["num_positives"], without["num_positives"])
     order = positions_of(data, seed=1, first=0, count=7)
+    grid = anchor_grid.grid_from_config(config)
     for position, ours, theirs in zip(order, found, plain):
         record = data.records[position]
         boxes = network_boxes(record, IGNORED_BOX)
-        matched = targets.assign(anchor_grid.from_config(config), boxes, [0])[0].numpy() == 0
+        matched = targets.assign(grid, boxes, [0])[0].numpy() == 0
         expected = np.where(matched & (theirs < 0), targets.IGNORED, theirs)
         np.testing.assert_array_equal(ours, expected)
         assert (expected == targets.IGNORED).any()

@@ -51,7 +51,7 @@ def golden(goldens):
 def batch(golden, goldens):
     """The training batch: four images, the last without objects."""
     images = np.load(goldens / "efficientdet-d0" / "train_mode.npz")["image_uint8"]
-    grid = anchor_grid.from_config(CONFIG)
+    grid = anchor_grid.grid_from_config(CONFIG)
     assigned = []
     for i in range(4):
         classes = golden[f"gt_classes_{i}"][:, 0].astype(np.int32) - 1
