@@ -134,9 +134,10 @@ def _match(
     overlap = iou_with_box(
         tf.unstack(tf.gather(grid.boxes, anchor), axis=1), tf.unstack(tf.gather(boxes, box), axis=1)
     )
-    best_overlap = tf.math.unsorted_segment_max(overlap, anchor, num_anchors)
+    # Anchors without a pair have the least float.
+    best_overlap = tf.nn.relu(tf.math.unsorted_segment_max(overlap, anchor, num_anchors))
     is_match = (overlap >= threshold) & (overlap == tf.gather(best_overlap, anchor))
-    match = tf.where(is_match)[:, 0]
+    match = tf.where(is_match & (overlap > 0))[:, 0]
 
     best_of_box = tf.math.unsorted_segment_max(overlap, box, num_boxes)
     best_anchor = tf.where(overlap == tf.gather(best_of_box, box), anchor, num_anchors)
@@ -161,7 +162,7 @@ def _pairs(grid: AnchorGrid, boxes: tf.Tensor, least: float) -> tuple[tf.Tensor,
     a range of rows and columns: a few hundred of tens of thousands.
 
     Returns:
-      Indices of anchors, and of boxes, in ascending order: int32 [P].
+      Indices of the anchors, and of the boxes: int32 [P].
     """
     size, center = sizes(boxes)[:, tf.newaxis], (boxes[:, :2] + boxes[:, 2:])[:, tf.newaxis] / 2
     apart = (size + grid.sizes) / 2
@@ -189,7 +190,7 @@ def _pairs(grid: AnchorGrid, boxes: tf.Tensor, least: float) -> tuple[tf.Tensor,
 def _anchors_in(
     grid: AnchorGrid, begin: tf.Tensor, counts: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """List the anchors in ranges of rows and columns: indices of anchors and of boxes, int32 [P].
+    """List the anchors in ranges of rows and columns; result as of `_pairs`.
 
     Args:
       grid: the anchors, of K kinds.

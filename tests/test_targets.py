@@ -54,12 +54,15 @@ def test_targets_equal_the_published_ones(goldens, index):
     np.testing.assert_allclose(box_targets, boxes.reshape(-1, 4), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(256, 256), (127, 65)], ids=str)
-def test_any_boxes_have_the_targets_of_all_overlaps(size):
+@pytest.mark.parametrize(
+    ("size", "positive", "ignore"),
+    [((256, 256), 0.5, 0.4), ((127, 65), 0.5, 0.4), ((96, 64), 0.3, 0.0), ((96, 64), 0.0, 1.0)],
+)
+def test_any_boxes_have_the_targets_of_all_overlaps(size, positive, ignore):
     """Of any size, partly or far outside of the image, on top of each other, on whole pixels."""
     grid = anchors.generate_grid(size, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
     signature = [tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int32)]
-    assign = tf.function(lambda *boxes: targets.assign(grid, *boxes, 0.5, 0.4), signature)
+    assign = tf.function(lambda *boxes: targets.assign(grid, *boxes, positive, ignore), signature)
     rng = np.random.default_rng(0)
     for count in range(1, 60):
         sides = np.exp(rng.uniform(np.log(0.05), np.log(1.2 * max(size)), [count, 2]))
@@ -74,7 +77,9 @@ def test_any_boxes_have_the_targets_of_all_overlaps(size):
 
         matrix = overlaps(grid.boxes, boxes)
         best = matrix.max(axis=0)
-        expected = np.where(best >= 0.5, matrix.argmax(axis=0), np.where(best >= 0.4, -2, -1))
+        is_positive = (best >= positive) & (best > 0)
+        others = np.where(best >= ignore, targets.IGNORED, targets.BACKGROUND)
+        expected = np.where(is_positive, matrix.argmax(axis=0), others)
         # Backwards: of several boxes the first forces an anchor.
         expected[matrix.argmax(axis=1)[::-1]] = numbers[::-1]
         np.testing.assert_array_equal(class_targets, expected)
