@@ -84,8 +84,10 @@ def _fill_up(image: tf.Tensor, axis: int, length: int, pad_value: Sequence[float
     missing = length - shape[axis]
 
     def filled() -> tf.Tensor:
-        filling_shape = tf.tensor_scatter_nd_update(shape, [[axis]], [missing])
-        filling = tf.broadcast_to(tf.constant(pad_value, tf.float32), filling_shape)
+        height, width = (missing, shape[1]) if axis == 0 else (shape[0], missing)
+        # By row, as broadcasting three numbers takes twice as long.
+        row = tf.tile(tf.constant(pad_value, tf.float32), [width])
+        filling = tf.reshape(tf.broadcast_to(row, [height, 3 * width]), [height, width, 3])
         return tf.concat([image, filling], axis=axis)
 
     # Many images fit one side exactly; a copy would be wasted.
