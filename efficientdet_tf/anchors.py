@@ -64,7 +64,7 @@ def from_config(config: Config) -> np.ndarray:
 
 def grid_from_config(config: Config) -> AnchorGrid:
     """Generate the anchors of a config with their grids."""
-    return generate_grid(
+    return generate(
         config.model.image_size,
         config.model.min_level,
         config.model.max_level,
@@ -81,7 +81,7 @@ def generate(
     num_scales: int,
     aspect_ratios: Sequence[float | Sequence[float]],
     scale: float | Sequence[float],
-) -> np.ndarray:
+) -> AnchorGrid:
     """Generate all anchors of an image, ordered by level, row, column, octave, aspect.
 
     The stride of a level is image size / feature size, a fraction for odd sizes.
@@ -98,23 +98,11 @@ def generate(
         `min_level`.
 
     Returns:
-      float32 [N, 4], read-only, because calls with equal arguments share it.
+      The anchors with their grids, read-only, because calls with equal arguments share them.
 
     Raises:
       ValueError: when `scale` does not have one number for each level.
     """
-    return generate_grid(image_size, min_level, max_level, num_scales, aspect_ratios, scale).boxes
-
-
-def generate_grid(
-    image_size: tuple[int, int],
-    min_level: int,
-    max_level: int,
-    num_scales: int,
-    aspect_ratios: Sequence[float | Sequence[float]],
-    scale: float | Sequence[float],
-) -> AnchorGrid:
-    """Generate all anchors of an image with their grids; arguments and errors as in `generate`."""
     levels = range(min_level, max_level + 1)
     scales = tuple(scale) if isinstance(scale, Sequence) else (scale,) * len(levels)
     if len(scales) != len(levels):

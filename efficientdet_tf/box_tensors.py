@@ -26,12 +26,12 @@ def intersection_and_union(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tens
     return intersection, area + other_area - intersection
 
 
-def iou_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
-    """Compute the IoU of many boxes with one, all of positive size: float32 [N].
+def iou_with_box(sides: list[tf.Tensor], box: tf.Tensor | list[tf.Tensor]) -> tf.Tensor:
+    """Compute the IoU of many boxes with one, or of pairs, all of positive size: float32 [N].
 
     Args:
       sides: four float32 [N], `tf.unstack(boxes, axis=1)`, so that it is done only once.
-      box: float32 [4].
+      box: float32 [4], or for pairs four float32 [N], the sides of the others.
     """
     ymin, xmin, ymax, xmax = sides
     intersection = intersection_with_box(sides, box)
@@ -39,7 +39,7 @@ def iou_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
     return intersection / (both - intersection)
 
 
-def intersection_with_box(sides: list[tf.Tensor], box: tf.Tensor) -> tf.Tensor:
+def intersection_with_box(sides: list[tf.Tensor], box: tf.Tensor | list[tf.Tensor]) -> tf.Tensor:
     """Compute the intersection of many boxes with one; arguments as in `iou_with_box`."""
     ymin, xmin, ymax, xmax = sides
     height = tf.nn.relu(tf.minimum(ymax, box[2]) - tf.maximum(ymin, box[0]))

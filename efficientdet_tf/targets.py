@@ -40,7 +40,7 @@ def assign(
     """Compute the training targets of one image, in graph operations.
 
     Args:
-      grid: the N anchors in network pixels, see `anchors.generate_grid`.
+      grid: the N anchors in network pixels, see `anchors.generate`.
       boxes: float32 [n, 4] in network pixels, n may be zero.
       classes: int32 [n], class indices from 0, `IGNORED` or `IGNORED_REGION`.
       positive_iou_threshold: an anchor with at least this IoU is positive. Default 0.5.

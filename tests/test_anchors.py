@@ -21,14 +21,14 @@ GRIDS = {
 @pytest.mark.parametrize("name", GRIDS)
 def test_grid_equals_the_published_one(goldens, name):
     expected = np.load(goldens / "anchors.npz")[name]
-    actual = anchors.generate(*GRIDS[name])
+    actual = anchors.generate(*GRIDS[name]).boxes
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_each_kind_of_anchor_is_on_its_grid(name):
-    grid = anchors.generate_grid(*GRIDS[name])
+    grid = anchors.generate(*GRIDS[name])
     found = []
     for kind, (num_rows, num_columns) in enumerate(grid.shapes):
         rows, columns = np.meshgrid(range(num_rows), range(num_columns), indexing="ij")
@@ -60,12 +60,12 @@ def test_feature_sizes_halve_and_round_up():
 def test_one_anchor_row_for_each_place_and_shape():
     sizes = anchors.feature_sizes((200, 136), 7)
     places = sum(h * w for level, (h, w) in sizes.items() if level >= 3)
-    assert anchors.generate((200, 136), 3, 7, 3, RATIOS, 4.0).shape == (places * 9, 4)
+    assert anchors.generate((200, 136), 3, 7, 3, RATIOS, 4.0).boxes.shape == (places * 9, 4)
 
 
 def test_equal_arguments_share_one_read_only_array():
-    first = anchors.generate((128, 128), 3, 7, 3, RATIOS, 4.0)
-    assert anchors.generate([128, 128], 3, 7, 3, list(RATIOS), 4.0) is first
+    first = anchors.generate((128, 128), 3, 7, 3, RATIOS, 4.0).boxes
+    assert anchors.generate([128, 128], 3, 7, 3, list(RATIOS), 4.0).boxes is first
     with pytest.raises(ValueError, match="read-only"):
         first[0, 0] = 1
 

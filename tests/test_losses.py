@@ -8,7 +8,7 @@ from efficientdet_tf import anchors, losses
 from efficientdet_tf.config import LossConfig
 
 KINDS = ("iou", "giou", "diou", "ciou")
-GRID = anchors.generate((64, 64), 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+GRID = anchors.generate((64, 64), 3, 7, 3, (1.0, 2.0, 0.5), 4.0).boxes
 LEVELS = range(3, 8)
 
 

@@ -49,7 +49,7 @@ def per_axis(scales):
 
 def detect(layer, arrays):
     outputs = {k: tf.constant(v) for k, v in arrays.items() if k[:4] in ("cls_", "box_")}
-    boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+    boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0).boxes
     found = tf.function(layer)(outputs, boxes, per_axis(arrays["image_scales"]))
     return {name: value.numpy() for name, value in found.items()}
 
@@ -74,7 +74,7 @@ def test_agrees_with_golden(postprocess, configs, scope, name):
 def test_pre_nms_top_k_under_xla_gives_the_same(postprocess, configs, name):
     """With static shapes, as on a TPU; one configuration selects anchors, the other pairs."""
     layer = golden_layer(configs[name], "per_class")
-    boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0)
+    boxes = anchors.generate(IMAGE_SIZE, 3, 7, 3, (1.0, 2.0, 0.5), 4.0).boxes
     outputs = {k: tf.constant(v) for k, v in postprocess.items() if k[:4] in ("cls_", "box_")}
 
     @tf.function(jit_compile=True)
