@@ -48,9 +48,11 @@ docs: $(VENV)/.installed
 	$(VENV)/bin/zensical build --strict
 
 # mediapipe asks for an absl-py that tf-models-official's other packages refuse, and works with theirs.
+# Compiled on all cores afterwards, as pip does so on one.
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
-	$(VENV)/bin/python -m pip install --quiet --no-deps 'mediapipe==1.2.*'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --no-deps 'mediapipe==1.2.*'
+	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
