@@ -61,7 +61,7 @@ def fit_anchors(values: flags.FlagValues) -> None:
         image_format(pathlib.Path(values.output).suffix)
         check_replaceable(pathlib.Path(values.output), is_own_image)
     # Imported here, so that --help and flag errors are fast.
-    from efficientdet_tf.data import anchor_proposal, parts
+    from efficientdet_tf.data import anchor_proposal, input_size, parts
 
     data = parts.load_split(
         # No pixels are needed.
@@ -72,6 +72,9 @@ def fit_anchors(values: flags.FlagValues) -> None:
         images=values.images,
     )
     parts.require_objects(data)
+    config, chosen = input_size.resolve(config, data.records)
+    if chosen:
+        print(chosen)
     now = _measure(data, config)
     _print_coverage(now, data)
     proposal = anchor_proposal.propose(now.boxes.boxes, config)

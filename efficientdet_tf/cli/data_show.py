@@ -76,7 +76,7 @@ def show(values: flags.FlagValues) -> None:
     # Imported here, so that --help and flag errors are fast.
     import numpy as np
 
-    from efficientdet_tf.data import parts, pipeline
+    from efficientdet_tf.data import input_size, parts, pipeline
     from efficientdet_tf.visualization import drawing
 
     data = parts.load_split(
@@ -87,6 +87,7 @@ def show(values: flags.FlagValues) -> None:
         format=values.format,
         images=values.images,
     )
+    config, _ = input_size.resolve(config, data.records)
     config = config if values.augmented else config.override(_NOT_AUGMENTED)
     examples = pipeline.training_examples(
         data, config, repeat=values.augmented, seed=config.training.seed

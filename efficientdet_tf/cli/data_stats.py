@@ -51,7 +51,7 @@ def stats(values: flags.FlagValues) -> None:
     _check_outputs(values)
     # Imported here, so that --help and flag errors are fast.
     from efficientdet_tf import data as data_lib
-    from efficientdet_tf.data import conversion, parts
+    from efficientdet_tf.data import conversion, input_size, parts
     from efficientdet_tf.data.statistics import summarize
 
     format = data_lib.format_name(values.data, values.format or config.data.format)
@@ -64,6 +64,10 @@ def stats(values: flags.FlagValues) -> None:
         data = parts.load_split(
             config, split, path=values.data, format=format, images=values.images
         )
+        if not summaries:
+            config, chosen = input_size.resolve(config, data.records)
+            if chosen:
+                print(chosen)
         summary = summarize(data, config.model.image_size, config.model.resize)
         summaries[split] = summary
         print("", *_table(split, summary), sep="\n", flush=True)

@@ -8,9 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from efficientdet_tf.config import Config, auto_switch
+from efficientdet_tf.data import input_size
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.errors import UserError
-from efficientdet_tf.training import input_size, memory_fit, run_length, strategy
+from efficientdet_tf.training import memory_fit, run_length, strategy
 from efficientdet_tf.training.compiling import steps_per_epoch
 
 
@@ -56,11 +57,9 @@ def choose(config: Config, data: DetectionData, devices: tf.distribute.Strategy)
         are to measure.
     """
     _check(config, devices)
-    if config.model.auto_image_size:
-        before = input_size.measure(config, data.records, config.model.image_size)
-        chosen = input_size.choose_input_size(config, data.records)
-        print(input_size.describe(chosen, before))
-        config = config.override(_chosen("model.image_size", chosen.size))
+    config, line = input_size.resolve(config, data.records)
+    if line:
+        print(line)
     if config.training.auto_batch_size:
         most = config.training.batch_size
         size = memory_fit.choose_batch_size(config, len(data), devices.num_replicas_in_sync)

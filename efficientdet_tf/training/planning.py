@@ -12,13 +12,13 @@ from typing import Any
 import tensorflow as tf
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data import input_size
 from efficientdet_tf.data.record_columns import training_records
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.files import write_atomically
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import (
-    input_size,
     memory,
     memory_fit,
     range_test,
@@ -172,9 +172,10 @@ class Planner:
             return
         defaults = Config.for_model(self.config.model.name)
         recipe = defaults.differences(Config.from_yaml("finetune", self.config.model.name))
-        # A learning rate that is to be chosen remains so; the budget gives the epochs.
+        # What is to be chosen remains so; the budget gives the epochs.
         switches = {
             "optimizer.auto_learning_rate": self.config.optimizer.auto_learning_rate,
+            "model.auto_image_size": self.config.model.auto_image_size,
             "training.auto_epochs": False,
         }
         self._choose({key: value for key, (_, value) in recipe.items()} | switches)
@@ -188,10 +189,10 @@ class Planner:
         is_own = model.image_size == Config.for_model(model.name).model.image_size
         if not model.auto_image_size and ("model.image_size" in self._given or not is_own):
             return
-        chosen = input_size.choose_input_size(self.config, self._train.records)
-        before = input_size.measure(self.config, self._train.records, model.image_size)
-        self._choose({"model.image_size": chosen.size})
-        self._say(input_size.describe(chosen, before))
+        asked = self.config.override({"model.image_size": "auto"})
+        chosen, line = input_size.resolve(asked, self._train.records)
+        self._choose({"model.image_size": chosen.model.image_size})
+        self._say(line)
 
     def choose_cache(self) -> None:
         """Keep decoded images in memory where that is no burden."""

@@ -6,9 +6,9 @@ import tf_keras as keras
 
 from efficientdet_tf.config import Config, OptimizerConfig, format_value, marked
 from efficientdet_tf.config.declaration import DerivedFromData
+from efficientdet_tf.data import input_size
 from efficientdet_tf.data.records import DetectionData
 from efficientdet_tf.evaluation.detection_limits import beyond_max_detections
-from efficientdet_tf.training import input_size
 from efficientdet_tf.training.optimizers import SGD
 from efficientdet_tf.training.run_length import ENOUGH_STEPS, SMALL_DATA
 

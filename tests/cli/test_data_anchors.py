@@ -52,6 +52,13 @@ def test_other_settings_are_measured(coco128, capsys):
     assert "384 x 640 (chosen)" in out
 
 
+def test_an_input_that_is_auto_is_chosen(coco128, capsys):
+    assert call(f"--data={coco128}", "--set=model.image_size=auto") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("input: 672x896 pixels, in the shape of the images, instead of ")
+    assert lines[1] == f"{coco128}: 717 boxes at 672 x 896 pixels, efficientdet-d0"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

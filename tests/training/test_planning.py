@@ -3,21 +3,16 @@
 import json
 import re
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
 import tiny
 from efficientdet_tf import data as data_lib
-from efficientdet_tf.boxes import areas
 from efficientdet_tf.cli import command_line
 from efficientdet_tf.cli import train as train_command
-from efficientdet_tf.config import Config
-from efficientdet_tf.data.records import Record
 from efficientdet_tf.errors import UserError
 from efficientdet_tf.run_directory import RunDirectory
 from efficientdet_tf.training import planning
-from efficientdet_tf.training.input_size import InputSize, choose_input_size, describe
 from efficientdet_tf.training.run_length import Length, choose_length
 
 
@@ -41,44 +36,6 @@ from efficientdet_tf.training.run_length import Length, choose_length
 )
 def test_length(budget, step, steps, evaluation, expected):
     assert choose_length(budget, step, steps, evaluation) == expected
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "side", "expected"),
-    [
-        (480, 640, 100, (288, 384)),
-        # Covered at no size that is tried: not larger in vain.
-        (480, 640, 2, (288, 384)),
-        # At 320 pixels 12 wide, half of the smallest anchor's side.
-        (640, 640, 24, (480, 480)),
-        (100, 3000, 50, (192, 544)),
-    ],
-)
-def test_the_input_has_the_shape_of_the_images_and_is_larger_for_small_objects(
-    height, width, side, expected
-):
-    config = Config.for_model("efficientdet-lite0")
-    # At positions of all kinds between those of the anchors.
-    corners = np.arange(0.0, 50, 1.7)[:, None].repeat(2, axis=1)
-    boxes = np.concatenate([corners, corners + side], axis=1).astype(np.float32)
-    zeros = np.zeros(len(boxes), bool)
-    record = Record(1, "", height, width, boxes, zeros.astype(np.int32), zeros, areas(boxes), "")
-    chosen = choose_input_size(config, [record])
-    assert chosen.size == expected and 0 <= chosen.recall <= 1
-    scale = min(expected[0] / height, expected[1] / width)
-    assert chosen.small == (1 if side * scale < 32 else 0)
-
-
-def test_the_line_of_the_input_size_says_gain_and_cost():
-    before, chosen = InputSize((320, 320), 0.9314, 0.204), InputSize((384, 512), 0.984, 0.05)
-    assert describe(before, before) == (
-        "input: 320x320 pixels; best possible recall 0.931, 20% of the objects below 32 pixels"
-    )
-    assert describe(chosen, before) == (
-        "input: 384x512 pixels, in the shape of the images, instead of 320x320; best possible "
-        "recall 0.984 instead of 0.931, 5% of the objects below 32 pixels instead of 20%, 1.9 "
-        "times the computation"
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pathlib
 
 from efficientdet_tf.config import Config
-from efficientdet_tf.data import digits
-from efficientdet_tf.training import input_size, summary
+from efficientdet_tf.data import digits, input_size
+from efficientdet_tf.training import summary
 from efficientdet_tf.training.train import compiled_model
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from efficientdet_tf.config import Config
+from efficientdet_tf.data import input_size
 from efficientdet_tf.data.annotations import Annotations
 from efficientdet_tf.data.checks.between_images import repeated_images
 from efficientdet_tf.data.checks.checked_set import CheckedSet, check_set
@@ -81,10 +82,11 @@ def check_sets(annotations: dict[str, Annotations], config: Config) -> CheckResu
 
     Args:
       annotations: the annotations of each split, "train" first.
-      config: config with the network's input size and the anchors.
+      config: config with the network's input size, which may be `auto`, and the anchors.
     """
     use_difficult = config.data.use_difficult
     sets = [check_set(each, split, use_difficult) for split, each in annotations.items()]
+    config, _ = input_size.resolve(config, sets[0].records)
     repeated = repeated_images(sets)
     found = [
         (part.split, fault)

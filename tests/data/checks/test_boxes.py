@@ -105,3 +105,12 @@ def test_small_boxes_depend_on_the_input_size(folder, faults_of):
     # At 128 pixels it is as large as the smallest anchor.
     assert faults_of(folder.save(), settings={"model.image_size": 128}) == []
     assert faults_of(folder.save(), settings={"anchors.scale": 0.25}) == []
+
+
+def test_small_boxes_are_found_at_the_input_size_that_is_chosen(folder, faults_of):
+    folder.categories.pop()
+    # At 96 pixels 3 x 3 around 28, 28, where an anchor of 4 x 4 pixels is.
+    folder.add("a.png", [17.67, 17.67, 2, 2])
+    [(kind, _)] = faults_of(folder.save())
+    assert kind == "box_small"
+    assert faults_of(folder.save(), settings={"model.auto_image_size": True}) == []

@@ -64,6 +64,25 @@ def choose_input_size(config: Config, records: Sequence[Record]) -> InputSize:
     return next((each for each in tried if each.recall >= needed), tried[0])
 
 
+def resolve(config: Config, records: Sequence[Record]) -> tuple[Config, str]:
+    """Choose the input size if it is `auto`, see `choose_input_size`.
+
+    Args:
+      config: config with anchors and input size.
+      records: records of the training set.
+
+    Returns:
+      The config with the chosen size, and a line about it; or the config as it is and "", if the
+      size is given or there are no images.
+    """
+    if not (config.model.auto_image_size and records):
+        return config, ""
+    before = measure(config, records, config.model.image_size)
+    chosen = choose_input_size(config, records)
+    settings = {"model.image_size": chosen.size, "model.auto_image_size": True}
+    return config.override(settings), describe(chosen, before)
+
+
 def measure(config: Config, records: Sequence[Record], size: tuple[int, int]) -> InputSize:
     """Measure the objects of a training set and the coverage of anchors at an input size."""
     boxes = network_boxes(records, size, config.model.resize).boxes
