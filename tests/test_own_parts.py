@@ -32,6 +32,14 @@ class Wide(PlainBackbone):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
 
+class List(PlainBackbone):
+    def call(self, images, training=None):
+        return list(super().call(images, training).values())
+
+class Early(PlainBackbone):
+    def call(self, images, training=None):
+        return {level - 1: x for level, x in super().call(images, training).items()}
+
 class Deep(Neighbours):
     def __init__(self, *, depth=1, **kwargs):
         super().__init__(**kwargs)
@@ -140,6 +148,15 @@ def test_another_backbone_brings_the_pixel_statistics_of_imagenet():
             {"model.backbone": "more_parts:Wide"},
             "model.backbone: more_parts:Wide: cannot be made with a name only: Wide.__init__() "
             "missing 1 required positional argument: 'width'",
+        ),
+        (
+            {"model.backbone": "more_parts:List"},
+            "model.backbone: more_parts:List: returns list; return a dict {level: map}",
+        ),
+        (
+            {"model.backbone": "more_parts:Early"},
+            "model.backbone: more_parts:Early: level 0 of 128 x 128 pixels is 64 x 64, not "
+            "128 x 128",
         ),
     ],
 )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import tf_keras as keras
 
 
+# Height and width of the input that a backbone of the user's own is tried with, in pixels.
+_TRIED_SIZE = 128
+
+
 class Backbone(NamedTuple):
     """Entry of `BACKBONES`.
 
@@ -115,9 +119,27 @@ def _build_own(path: str, layer: Any, layer_name: str) -> "keras.layers.Layer":
     if not isinstance(layer, type):
         raise ValueError(f"{path} is no class of a Keras layer")
     try:
-        return layer(name=layer_name)
+        made = layer(name=layer_name)
     except TypeError as error:
         raise ValueError(f"{path}: cannot be made with a name only: {error}") from error
+    _check_levels(path, made)
+    return made
+
+
+def _check_levels(path: str, layer: "keras.layers.Layer") -> None:
+    """Raise ValueError if a layer does not return levels, or they have other sizes."""
+    import tf_keras as keras
+
+    maps = layer(keras.Input([_TRIED_SIZE, _TRIED_SIZE, 3]))
+    if not isinstance(maps, dict):
+        raise ValueError(f"{path}: returns {type(maps).__name__}; return a dict {{level: map}}")
+    for level, features in maps.items():
+        size, side = tuple(features.shape[1:3]), -(-_TRIED_SIZE // 2 ** int(level))
+        if size != (side, side):
+            raise ValueError(
+                f"{path}: level {level} of {_TRIED_SIZE} x {_TRIED_SIZE} pixels is {size[0]} x "
+                f"{size[1]}, not {side} x {side}"
+            )
 
 
 def check_scale(name: str, **scale: float) -> None:

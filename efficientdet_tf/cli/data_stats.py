@@ -58,7 +58,7 @@ def stats(values: flags.FlagValues) -> None:
     print(f"{values.data}: format {format}", flush=True)
     # No pixels are needed.
     config = config.override({"data.verify": "header"})
-    summaries = {}
+    summaries: dict[str, DataSummary] = {}
     splits = (values.split,) if values.split != "all" else conversion.splits_of(values.data, format)
     for split in splits:
         data = parts.load_split(
