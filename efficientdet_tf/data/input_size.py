@@ -108,7 +108,7 @@ def describe(chosen: InputSize, before: InputSize) -> str:
         f"{line}, in the shape of the images, instead of {_text(before.size)}; best possible "
         f"recall {chosen.recall:.3f} instead of {before.recall:.3f}, {chosen.small:.0%} of the "
         f"objects below {_SMALL} pixels instead of {before.small:.0%}, {cost:.1f} times the "
-        "computation"
+        f"computation; for the other, --set model.image_size={_text(before.size)}"
     )
 
 

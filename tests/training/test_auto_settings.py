@@ -178,9 +178,11 @@ def test_epochs_of_small_sets(settings, num_images, expected, capsys):
     assert auto_settings.keep(config, chosen) == chosen
 
 
-def test_finetune_has_more_epochs_for_small_sets():
-    training = Config.from_yaml("finetune", "efficientdet-lite0").training
-    assert (training.epochs, training.auto_epochs) == (50, True)
+def test_finetune_has_more_epochs_for_small_sets_and_an_input_in_the_shape_of_the_images():
+    config = Config.from_yaml("finetune", "efficientdet-lite0")
+    assert (config.training.epochs, config.training.auto_epochs) == (50, True)
+    assert (config.model.image_size, config.model.auto_image_size) == ((320, 320), True)
+    assert not config.override({"model.image_size": "320x320"}).model.auto_image_size
 
 
 def test_several_workers_cannot_measure(coco_file, monkeypatch):

@@ -90,6 +90,7 @@ def test_a_plan_is_printed_stored_overridden_and_kept(coco_file, tmp_path, capsy
     # The flags win over recipe and plan.
     assert config.optimizer.name == "sgd" and config.training.epochs == 1
     assert config.optimizer.learning_rate == 0.008 and config.data.cache
+    assert (config.model.image_size, config.model.auto_image_size) == ((64, 64), False)
     assert content["settings"].keys() & {"optimizer.name", "training.epochs"} == set()
     assert call(coco_file, tmp_path, *short) == 0
     printed = capsys.readouterr().out
