@@ -25,8 +25,10 @@ def _change_of_means(momentum):
 
 def test_statistics_keep_the_share_that_is_set():
     published, faster = _change_of_means(0.99), _change_of_means(0.9)
-    parts = {name.partition("/")[0] for name in published}
-    assert parts == {"backbone", "extra_levels", "feature_network", "class_head", "box_head"}
+    # Not all: at one position of two images, normalised values and their projections have mean 0.
+    changed = {
+        name.partition("/")[0] for name, change in published.items() if np.ptp(change) > 1e-4
+    }
+    assert changed == {"backbone", "extra_levels", "feature_network", "class_head", "box_head"}
     for name, change in published.items():
-        assert np.any(change)
         np.testing.assert_allclose(10 * change, faster[name], rtol=2e-3, atol=1e-6, err_msg=name)
