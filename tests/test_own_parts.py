@@ -155,8 +155,8 @@ def test_another_backbone_brings_the_pixel_statistics_of_imagenet():
         ),
         (
             {"model.backbone": "more_parts:Early"},
-            "model.backbone: more_parts:Early: level 0 of 128 x 128 pixels is 64 x 64, not "
-            "128 x 128",
+            "model.backbone: more_parts:Early: level 0 of 128 x 128 pixels has the shape (None, "
+            "64, 64, 16), not 128 x 128 positions",
         ),
     ],
 )

@@ -134,11 +134,11 @@ def _check_levels(path: str, layer: "keras.layers.Layer") -> None:
     if not isinstance(maps, dict):
         raise ValueError(f"{path}: returns {type(maps).__name__}; return a dict {{level: map}}")
     for level, features in maps.items():
-        size, side = tuple(features.shape[1:3]), -(-_TRIED_SIZE // 2 ** int(level))
-        if size != (side, side):
+        shape, side = tuple(features.shape), -(-_TRIED_SIZE // 2 ** int(level))
+        if len(shape) != 4 or shape[1:3] != (side, side):
             raise ValueError(
-                f"{path}: level {level} of {_TRIED_SIZE} x {_TRIED_SIZE} pixels is {size[0]} x "
-                f"{size[1]}, not {side} x {side}"
+                f"{path}: level {level} of {_TRIED_SIZE} x {_TRIED_SIZE} pixels has the shape "
+                f"{shape}, not {side} x {side} positions"
             )
 
 
