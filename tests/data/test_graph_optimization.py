@@ -72,7 +72,7 @@ def test_where_no_image_can_be_read_the_stream_ends(data, settings):
 
 
 def test_after_an_image_that_is_skipped_failures_are_counted_anew(data):
-    """Every eighth of many fails, and as often as would end the stream in a row."""
+    """Every eighth image fails: more in all than the failures in a row that end a stream."""
     os.remove(data.records[2].image)
     failures = ReadFailures()
     stream = training_dataset(data, tiny.config(), 7, failures=failures)
