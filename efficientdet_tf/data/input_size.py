@@ -2,21 +2,23 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from efficientdet_tf.boxes import areas
 from efficientdet_tf.config import Config
 from efficientdet_tf.data.anchor_proposal import coverage
-from efficientdet_tf.data.anchor_recall import best_ious, network_boxes
+from efficientdet_tf.data.anchor_recall import NetworkBoxes, best_ious, network_boxes
 from efficientdet_tf.data.record_columns import RecordColumns
 from efficientdet_tf.data.records import Record
 from efficientdet_tf.data.statistics import SIZE_LIMITS
 
-# Sides of input sizes are multiples of this; factors of a size that objects may need; and the
-# least gain of best possible recall that is worth a larger one.
-_INPUT_STEP, _FACTORS, _GAIN = 32, (1.0, 1.25, 1.5), 0.005
+# Sides of input sizes are multiples of this; factors of a size that objects may need.
+_INPUT_STEP, _FACTORS = 32, (1.0, 1.25, 1.5)
+# What is worth a larger one: the least gain of best possible recall, and of the share of objects
+# that are not small.
+_RECALL_GAIN, _SIZE_GAIN = 0.005, 0.1
 _MOST_ASPECT = 3.0
 _SMALL = SIZE_LIMITS[0]
 
@@ -29,7 +31,7 @@ class InputSize:
       size: height and width in pixels.
       recall: best possible recall, 0..1.
       small: share of the objects that are small as COCO defines it, in pixels of the input: whose
-        area is below 32 x 32 pixels.
+        area is below 32 x 32 pixels. Mean over the classes that have objects, as AP is.
     """
 
     size: tuple[int, int]
@@ -40,8 +42,8 @@ class InputSize:
 def choose_input_size(config: Config, records: Sequence[Record]) -> InputSize:
     """Choose the input size: the images' shape at the config's number of pixels, or larger.
 
-    It is larger, by 1.25 or 1.5 in each direction, if anchors then cover more objects; not with
-    `anchors.auto`, whose anchors may cover them at the smaller size.
+    It is larger, by 1.25 or 1.5 in each direction, if anchors then cover more objects (not with
+    `anchors.auto`, whose anchors may cover them at the smaller size), or if fewer are then small.
 
     Args:
       config: config with anchors and input size.
@@ -55,13 +57,19 @@ def choose_input_size(config: Config, records: Sequence[Record]) -> InputSize:
     aspect = float(np.median(sizes[:, 1] / sizes[:, 0]))
     aspect = min(_MOST_ASPECT, max(1 / _MOST_ASPECT, aspect))
     height = math.sqrt(size[0] * size[1] / aspect)
-    factors = _FACTORS[:1] if config.anchors.auto else _FACTORS
     tried = [
         measure(config, records, (_rounded(factor * height), _rounded(factor * height * aspect)))
-        for factor in factors
+        for factor in _FACTORS
     ]
-    needed = max(tried[0].recall + _GAIN, max(each.recall for each in tried) - _GAIN)
-    return next((each for each in tried if each.recall >= needed), tried[0])
+    recalls = [0.0 if config.anchors.auto else each.recall for each in tried]
+    larger = [1 - each.small for each in tried]
+    return tried[max(_needed(recalls, _RECALL_GAIN), _needed(larger, _SIZE_GAIN))]
+
+
+def _needed(values: Sequence[float], gain: float) -> int:
+    """Return the index of the first value nearly as good as the best, or 0 if little is gained."""
+    enough = max(values[0] + gain, max(values) - gain)
+    return next((index for index, value in enumerate(values) if value >= enough), 0)
 
 
 def resolve(config: Config, records: Sequence[Record]) -> tuple[Config, str]:
@@ -85,9 +93,15 @@ def resolve(config: Config, records: Sequence[Record]) -> tuple[Config, str]:
 
 def measure(config: Config, records: Sequence[Record], size: tuple[int, int]) -> InputSize:
     """Measure the objects of a training set and the coverage of anchors at an input size."""
-    boxes = network_boxes(records, size, config.model.resize).boxes
-    recall = coverage("", best_ious(boxes, config, size), config).recall
-    return InputSize(size, recall, float(np.mean(areas(boxes) < _SMALL**2)) if len(boxes) else 0.0)
+    objects = network_boxes(records, size, config.model.resize)
+    recall = coverage("", best_ious(objects.boxes, config, size), config).recall
+    return InputSize(size, recall, _share_of_small(objects))
+
+
+def _share_of_small(objects: NetworkBoxes) -> float:
+    counts = np.bincount(objects.classes)
+    small = np.bincount(objects.classes, weights=areas(objects.boxes) < _SMALL**2)
+    return float(np.mean(small[counts > 0] / counts[counts > 0])) if len(objects) else 0.0
 
 
 def describe(chosen: InputSize, before: InputSize) -> str:
@@ -97,19 +111,23 @@ def describe(chosen: InputSize, before: InputSize) -> str:
       chosen: chosen input size.
       before: input size of the config.
     """
-    line = f"input: {_text(chosen.size)} pixels"
-    if chosen.size == before.size:
-        return (
-            f"{line}; best possible recall {chosen.recall:.3f}, {chosen.small:.0%} of the objects "
-            f"below {_SMALL} pixels"
-        )
-    cost = math.prod(chosen.size) / math.prod(before.size)
-    return (
-        f"{line}, in the shape of the images, instead of {_text(before.size)}; best possible "
-        f"recall {chosen.recall:.3f} instead of {before.recall:.3f}, {chosen.small:.0%} of the "
-        f"objects below {_SMALL} pixels instead of {before.small:.0%}, {cost:.1f} times the "
-        f"computation; for the other, --set model.image_size={_text(before.size)}"
-    )
+    is_same = chosen.size == before.size
+
+    def compared(value: Callable[[InputSize], str]) -> str:
+        return value(chosen) if is_same else f"{value(chosen)} instead of {value(before)}"
+
+    size = f"input: {_text(chosen.size)} pixels"
+    parts = [
+        size if is_same else f"{size}, in the shape of the images, instead of {_text(before.size)}"
+    ]
+    if not math.isnan(chosen.recall):
+        parts.append("best possible recall " + compared(lambda each: f"{each.recall:.3f}"))
+        shares = compared(lambda each: f"{each.small:.0%}")
+        parts.append(f"objects below {_SMALL} pixels {shares}, mean of the classes")
+    if not is_same:
+        parts.append(f"{math.prod(chosen.size) / math.prod(before.size):.1f} times the computation")
+        parts.append(f"for the other, --set model.image_size={_text(before.size)}")
+    return "; ".join(parts)
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -9,12 +9,13 @@ from efficientdet_tf.data.input_size import InputSize, choose_input_size, descri
 from efficientdet_tf.data.records import Record
 
 
-def record_with_squares(height, width, side) -> Record:
-    """Image with squares at positions of all kinds between those of the anchors."""
+def record_with_squares(height, width, *sides) -> Record:
+    """Image with a class of squares per side, at positions of all kinds between the anchors."""
     corners = np.arange(0.0, 50, 1.7)[:, None].repeat(2, axis=1)
-    boxes = np.concatenate([corners, corners + side], axis=1).astype(np.float32)
-    zeros = np.zeros(len(boxes), bool)
-    return Record(1, "", height, width, boxes, zeros.astype(np.int32), zeros, areas(boxes), "")
+    boxes = [np.concatenate([corners, corners + side], axis=1) for side in sides]
+    boxes = np.concatenate([np.zeros((0, 4)), *boxes]).astype(np.float32)
+    classes = np.arange(len(sides), dtype=np.int32).repeat(len(corners))
+    return Record(1, "", height, width, boxes, classes, np.zeros(len(boxes), bool), areas(boxes))
 
 
 @pytest.mark.parametrize(
@@ -38,15 +39,48 @@ def test_the_input_has_the_shape_of_the_images_and_is_larger_for_small_objects(
     assert chosen.small == (1 if side * scale < 32 else 0)
 
 
+@pytest.mark.parametrize(
+    ("sides", "expected", "small"),
+    [
+        # At 288x384 pixels 28 wide, at 352x448 33.
+        ((47,), (352, 448), 0),
+        # The same as one class of three, as platelets among blood cells.
+        ((100, 200, 47), (352, 448), 0),
+        # 24, 28 and 34.
+        ((100, 40), (416, 544), 0),
+        # One class of eleven: less than a tenth of AP.
+        ((*range(100, 110), 47), (288, 384), 1 / 11),
+        # As small at all sizes.
+        ((100, 36), (288, 384), 1 / 2),
+    ],
+)
+@pytest.mark.parametrize("auto_anchors", [False, True])
+def test_the_input_is_larger_where_a_class_is_then_no_longer_small(
+    sides, expected, small, auto_anchors
+):
+    config = Config.for_model("efficientdet-lite0", **{"anchors.auto": auto_anchors})
+    chosen = choose_input_size(config, [record_with_squares(480, 640, *sides)])
+    assert (chosen.size, chosen.small) == (expected, small)
+
+
 def test_the_line_of_the_input_size_says_gain_and_cost():
     before, chosen = InputSize((320, 320), 0.9314, 0.204), InputSize((384, 512), 0.984, 0.05)
     assert describe(before, before) == (
-        "input: 320x320 pixels; best possible recall 0.931, 20% of the objects below 32 pixels"
+        "input: 320x320 pixels; best possible recall 0.931; objects below 32 pixels 20%, mean of "
+        "the classes"
     )
     assert describe(chosen, before) == (
         "input: 384x512 pixels, in the shape of the images, instead of 320x320; best possible "
-        "recall 0.984 instead of 0.931, 5% of the objects below 32 pixels instead of 20%, 1.9 "
-        "times the computation; for the other, --set model.image_size=320x320"
+        "recall 0.984 instead of 0.931; objects below 32 pixels 5% instead of 20%, mean of the "
+        "classes; 1.9 times the computation; for the other, --set model.image_size=320x320"
+    )
+
+
+def test_of_a_set_without_objects_the_line_says_the_shape():
+    config = Config.for_model("efficientdet-lite0").override({"model.image_size": "auto"})
+    assert resolve(config, [record_with_squares(480, 640)])[1] == (
+        "input: 288x384 pixels, in the shape of the images, instead of 320x320; 1.1 times the "
+        "computation; for the other, --set model.image_size=320x320"
     )
 
 
