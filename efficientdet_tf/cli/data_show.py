@@ -87,7 +87,7 @@ def show(values: flags.FlagValues) -> None:
         format=values.format,
         images=values.images,
     )
-    config, _ = input_size.resolve(config, data.records)
+    config, chosen = input_size.resolve(config, data.records)
     config = config if values.augmented else config.override(_NOT_AUGMENTED)
     examples = pipeline.training_examples(
         data, config, repeat=values.augmented, seed=config.training.seed
@@ -109,6 +109,8 @@ def show(values: flags.FlagValues) -> None:
         colors=[_colors(*labels) for labels in zip(names, classes)],
     )
     write_image(grid, output)
+    if chosen:
+        print(chosen)
     objects = sum(int((indices >= 0).sum()) for indices in classes)
     ignored = sum(map(len, classes)) - objects
     grey = f" and {ignored} ignored ones in grey" if ignored else ""

@@ -1,6 +1,7 @@
 """`efficientdet-data show`: a grid of images, with and without augmentation."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_writes_a_grid_and_prints_its_counts(outputs):
         # Two rows of three, with gaps.
         assert PIL.Image.open(path).size == (3 * 164 - 4, 2 * 132 - 4)
         assert printed.startswith("5 images with ") and printed.endswith(f", written to {path}\n")
+
+
+def test_says_the_input_size_that_it_chose(tmp_path):
+    words = ("--data=digits", "--split=val", "--num_images=1", "--set=model.image_size=auto")
+    done = program.call(
+        "-m", "efficientdet_tf", "data", "show", *words, f"--output={tmp_path}/a.png"
+    )
+    first, last = done.stdout.splitlines()
+    height, width = re.match(r"input: (\d+)x(\d+) pixels", first).groups()
+    assert PIL.Image.open(tmp_path / "a.png").size == (int(width), int(height))
+    assert last.startswith("1 images with ")
 
 
 def test_ignored_objects_are_grey_and_counted_by_themselves(tmp_path, capsys):
