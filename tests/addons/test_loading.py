@@ -7,6 +7,9 @@ import textwrap
 
 import pytest
 
+from efficientdet_tf.config import ConfigError, OptimizerConfig
+from efficientdet_tf.training import optimizers
+
 INSTALLED = importlib.util.find_spec("tensorflow_addons") is not None
 
 
@@ -63,23 +66,21 @@ def test_it_leaves_keras_as_it_was():
     """)
 
 
-def test_where_it_is_not_installed_one_line_says_what_to_do():
-    line = printed("""
-        import sys
-        sys.modules["tensorflow_addons"] = None  # As if there were no such module.
-        from efficientdet_tf.config import ConfigError, OptimizerConfig
-        from efficientdet_tf.training import optimizers
-
-        for settings in ({"name": "sgdw"}, {"name": "sgd", "lookahead": 5}):
-            try:
-                optimizers.build(OptimizerConfig(**settings), 10, 10, 8)
-            except ConfigError as error:
-                print(error)
-    """).splitlines()
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"name": "sgdw"}, "optimizer.name: sgdw"),
+        ({"name": "sgd", "lookahead": 5}, "optimizer.lookahead: 5"),
+    ],
+)
+def test_where_it_is_not_installed_one_line_says_what_to_do(monkeypatch, settings, key):
+    # As if there were no such module.
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(ConfigError) as error:
+        optimizers.build(OptimizerConfig(**settings), 10, 10, 8)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    needs = (
-        "needs tensorflow-addons, which is not installed: pip install "
+    assert str(error.value) == (
+        f"{key} needs tensorflow-addons, which is not installed: pip install "
         "'tensorflow-addons==0.23.*', which exists for Python 3.11 and older; "
         f"this is Python {version}"
     )
-    assert line == [f"optimizer.name: sgdw {needs}", f"optimizer.lookahead: 5 {needs}"]

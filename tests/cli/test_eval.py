@@ -3,8 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 import types
 
 import numpy as np
@@ -12,6 +10,7 @@ import PIL.Image
 import pytest
 import tf_keras as keras
 
+import commands
 import tiny
 from efficientdet_tf import model as model_lib
 from efficientdet_tf.cli import command_line
@@ -84,20 +83,13 @@ def options(model_dir, **values):
     return types.SimpleNamespace(model_path=str(model_dir), **{**defaults, **values})
 
 
-def run_command(*arguments):
-    return subprocess.run(
-        [sys.executable, "eval.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True
-    )
-
-
 @pytest.fixture(scope="module")
 def measured(folder):
     """Result of the command on `run`."""
-    return run_command(f"--model_path={folder / 'run'}")
+    return commands.call("eval.py", f"--model_path={folder / 'run'}")
 
 
 def test_a_run_is_measured_on_its_own_validation_set(folder, measured):
-    # TensorFlow's own log is not shown to the user.
     assert (measured.returncode, measured.stderr) == (0, "")
     lines = measured.stdout.splitlines()
     assert lines[0] == "3 images"
@@ -412,7 +404,7 @@ def test_detections_in_a_file_have_no_views(folder):
 
 
 def test_help_lists_the_flags():
-    done = run_command("--help")
+    done = commands.call("eval.py", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Measure a detector on a data set with COCO's metrics.\n")
     for flag in ("model_path", "data", "format", "images", "split", "weights", "nms", "set"):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +19,6 @@ from efficientdet_tf.inference.sources import SourceError
 from efficientdet_tf.output_files import OutputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "efficientdet_tf", "predict", *map(str, arguments)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +41,8 @@ def detector(tiny_run):
 @pytest.fixture(scope="module")
 def done(image_folder, tiny_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("output") / "new"
-    return output, command(
-        f"--model_path={tiny_run}", f"--input={image_folder}", f"--output={output}"
-    )
+    words = (f"--model_path={tiny_run}", f"--input={image_folder}", f"--output={output}")
+    return output, commands.call("-m", "efficientdet_tf", "predict", *words)
 
 
 def test_names_and_counts_what_cannot_be_read(done, image_folder):
@@ -245,7 +233,8 @@ def test_two_images_that_would_be_one_file_are_named(tmp_path, photograph):
 
 def test_nothing_is_loaded_or_written_before_a_refusal(tmp_path, photograph):
     shutil.copy(photograph, tmp_path / "china.jpg")
-    process = command("--model_path=nowhere", f"--input={photograph}", f"--output={tmp_path}")
+    words = ("--model_path=nowhere", f"--input={photograph}", f"--output={tmp_path}")
+    process = commands.call("-m", "efficientdet_tf", "predict", *words)
     assert process.returncode == 1
     assert process.stderr == (
         f"predict: --output: {tmp_path}/china.jpg exists and was not written by this command; "

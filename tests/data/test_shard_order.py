@@ -77,11 +77,11 @@ def test_each_pass_has_each_image_once_in_another_order(data, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("first", [2, 14, 16, 48, 50, 100, 266])
-def test_any_place_is_found(data, workers, first):
+def test_any_place_is_found(data, workers):
     whole = pairs_of(order_of(data, 0, workers, workers - 1), 400)
-    found = pairs_of(order_of(data, first, workers, workers - 1), 40)
-    assert found == whole[first // workers : first // workers + 40]
+    for first in (2, 14, 16, 48, 50, 100, 266):
+        found = pairs_of(order_of(data, first, workers, workers - 1), 40)
+        assert found == whole[first // workers : first // workers + 40], first
 
 
 def test_images_are_those_of_the_positions(data):

@@ -226,6 +226,7 @@ def test_strict_loading_keeps_what_was_verified_before_the_first_problem(cache, 
     assert names(coco_file) == ["a.jpg", "b.png"]
 
 
+@pytest.mark.thorough
 def test_two_processes_at_once_with_many_threads(cache, coco_file):
     content = json.loads(coco_file.read_text())
     for i in range(3, 40):

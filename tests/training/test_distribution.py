@@ -29,9 +29,9 @@ SETTINGS = tiny.NETWORK | {
     "augmentation.scale_min": 0.8,
     "augmentation.scale_max": 1.2,
     "training.batch_size": 4,
-    "training.epochs": 6,
+    "training.epochs": 3,
     "training.steps_per_epoch": 1,
-    "training.eval_interval_epochs": 6,
+    "training.eval_interval_epochs": 3,
     "training.eval_batch_size": 2,
 }
 
@@ -128,7 +128,7 @@ def test_two_workers_train_as_one_and_go_on_when_one_was_killed(coco_file, on_on
         ]
 
     workers = start_workers()
-    while not (tmp_path / "run" / "checkpoints" / "ckpt-2.index").exists():
+    while not (tmp_path / "run" / "checkpoints" / "ckpt-1.index").exists():
         assert workers[0].poll() is None, workers[0].stderr.read()
         time.sleep(0.01)
     workers[1].send_signal(signal.SIGKILL)
