@@ -1,7 +1,6 @@
 """The eval command: output, files and refusals."""
 
 import json
-import pathlib
 import shutil
 import types
 
@@ -21,7 +20,6 @@ from efficientdet_tf.errors import UserError
 from efficientdet_tf.evaluation.result import METRICS
 from efficientdet_tf.run_directory import RunDirectory
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = tiny.config(**tiny.EFFICIENTNET | {"model.num_classes": 2, "detection.max_detections": 20})
 LABELS = LabelMap((4, 9), ("disc", "square"))
 
