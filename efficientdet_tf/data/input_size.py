@@ -62,8 +62,8 @@ def choose_input_size(config: Config, records: Sequence[Record]) -> InputSize:
         for factor in _FACTORS
     ]
     recalls = [0.0 if config.anchors.auto else each.recall for each in tried]
-    larger = [1 - each.small for each in tried]
-    return tried[max(_needed(recalls, _RECALL_GAIN), _needed(larger, _SIZE_GAIN))]
+    not_small = [1 - each.small for each in tried]
+    return tried[max(_needed(recalls, _RECALL_GAIN), _needed(not_small, _SIZE_GAIN))]
 
 
 def _needed(values: Sequence[float], gain: float) -> int:
