@@ -61,7 +61,8 @@ class ModelConfig(Section):
     auto_image_size: bool = False
     """Choose `image_size` from the training set when a run starts: the shape of its images at the
     number of pixels of `image_size`, and up to half more in each direction where anchors then cover
-    more of the objects, or where fewer are then below 32 x 32 pixels. The run's config has the result."""
+    more of the objects, or where fewer are then below 32 x 32 pixels. The run's config has the
+    result."""
     resize: Shaping[Literal["pad", "stretch"]] = "pad"
     """How an image gets the input's shape: scaled with its aspect ratio kept and padded, or
     stretched, as MediaPipe does."""
