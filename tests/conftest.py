@@ -32,7 +32,7 @@ def pytest_configure(config):
 def pytest_xdist_auto_num_workers():
     """One process more than cores, as each waits at times, and at most one per 10 GB of memory.
 
-    On two cores with 25 GB that is two: three took a sixth longer, as each uses all cores.
+    On two cores with 25 GB that is two: three took an eighth longer, as each uses all cores.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(os.cpu_count() + 1, memory // 10_000_000_000))
